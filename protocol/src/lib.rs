@@ -1,0 +1,35 @@
+//! What ROCKER's processes say to each other, and nothing about how they do it.
+//!
+//! ```text
+//! step     the arrows of the README's diagrams, numbered as drawn
+//! machine  what every state machine and every driver of one looks like
+//! request  what a caller asks for, and its rules
+//! message  every message, by sender
+//! error    whose fault it was: the caller's, the system's, the peer's
+//! limits   all maxima in one place
+//! wire     version, framing, postcard
+//! socket   SOCK_SEQPACKET with descriptors (feature `linux`)
+//! ```
+//!
+//! `no_std`, no allocation, no `unsafe`. Values borrow from the receive buffer;
+//! `vectors.txt` is the contract with implementations in other languages.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod limits;
+pub mod machine;
+pub mod message;
+pub mod request;
+#[cfg(feature = "linux")]
+pub mod socket;
+pub mod step;
+pub mod wire;
+
+pub use error::{Errno, Error, Item, Loss, Rule};
+pub use machine::{Driver, Machine, run};
+pub use message::{
+    ClientMessage, Failure, GuardMessage, MasterMessage, Message, Name, RockerInfo, TraceStep,
+};
+pub use request::{Ids, Overlays, Path, Request};
+pub use step::{Actor, Step};

@@ -1,0 +1,33 @@
+//! Every maximum, in one place. A limit that is reached is an error, never a truncation.
+
+/// Longest message on any socket, version byte included, in bytes.
+pub const MESSAGE_MAX: usize = 32 * 1024;
+
+/// Longest path, in bytes, without the NUL: `PATH_MAX` of Linux less one.
+pub const PATH_MAX: usize = 4095;
+
+/// Entries of `app_overlay_dirs` (001: `char *app_overlay_dirs[16]`).
+pub const OVERLAY_DIRS_MAX: usize = 16;
+
+/// Length of a guard's name: `TASK_COMM_LEN` less the NUL (001: `char guard_pname[16]`).
+pub const NAME_LEN: usize = 15;
+
+/// How often the guard asks for another loop device when somebody else took the one it was
+/// offered (KERNEL A52). Forty launches at once needed at most a dozen.
+pub const LOOP_TRIES_MAX: u8 = 128;
+
+/// Longest text of a command in an error or a trace line, in bytes. Longer ones are cut, and
+/// say so with `...`: they are for people.
+pub const COMMAND_MAX: usize = 512;
+
+/// Most descriptors that come with one message (see [`crate::Message::descriptors`]).
+pub const DESCRIPTORS_MAX: usize = 3;
+
+/// A launch that names no deadline has this long, in milliseconds.
+pub const TIMEOUT_MS_DEFAULT: u32 = 5_000;
+
+/// The longest deadline a caller may ask for, in milliseconds: one hour.
+pub const TIMEOUT_MS_MAX: u32 = 3_600_000;
+
+/// How long a new connection may take to say what it wants, in milliseconds.
+pub const HELLO_MS: u32 = 2_000;

@@ -1,0 +1,229 @@
+//! Every message, by sender. All enums grow at the end only: the number of a variant is its
+//! place, and `vectors.txt` holds the bytes.
+//!
+//! ```text
+//! client -> master   Launch              root.1      then from the same connection's other end:
+//! guard  -> client   Entrance + pidfd    root.5      or Failed, from master or guard
+//! client -> guard    AppStarted + pidfd  enter.4
+//!
+//! master -> guard    HandOver + 2..3 fds root.3      on a socket pair of their own
+//! guard  -> master   Done                prepare.7
+//! master -> guard    GoOn                prepare.9   or Failed
+//!
+//! client -> master   List, Kill          no launch: asked and answered
+//! master -> client   Rocker.., End; Gone
+//! ```
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Errno, Error, Rule};
+use crate::limits::NAME_LEN;
+use crate::request::{Path, Request};
+use crate::step::{Actor, Step};
+
+/// A rocker's name, and its guard's `comm`: 15 lower-case hexadecimal digits, drawn at random
+/// and unique among living rockers. (001: "randomly generated, guaranteed unique by the server")
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Name([u8; NAME_LEN]);
+
+impl Name {
+    /// Checks the form.
+    pub fn new(text: &[u8]) -> Result<Self, Rule> {
+        let is_digit = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        match <[u8; NAME_LEN]>::try_from(text) {
+            Ok(digits) if digits.iter().all(is_digit) => Ok(Self(digits)),
+            _ => Err(Rule::NoSuchRocker),
+        }
+    }
+
+    /// The name that these 60 random bits spell.
+    pub fn from_random(mut bits: u64) -> Self {
+        Self(core::array::from_fn(|_| {
+            let digit = b"0123456789abcdef"[usize::from((bits & 0xf).to_le_bytes()[0])];
+            bits >>= 4;
+            digit
+        }))
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        // Hexadecimal digits only, by construction.
+        core::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let digits = <[u8; NAME_LEN]>::deserialize(deserializer)?;
+        Self::new(&digits).map_err(|_| serde::de::Error::custom("not a rocker's name"))
+    }
+}
+
+/// An error on its way to the caller, with the command that would have failed the same way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Failure<'a> {
+    /// Whose fault, where, why.
+    pub error: Error,
+    /// The equivalent shell command with its paths, or more words of the kernel; may be empty.
+    /// For people: at most [`crate::limits::COMMAND_MAX`] bytes.
+    pub command: &'a str,
+}
+
+/// One step that an actor took, for `--trace` and `--report`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct TraceStep<'a> {
+    /// Who.
+    pub actor: Actor,
+    /// Which arrow.
+    pub step: Step,
+    /// When it began: `CLOCK_MONOTONIC`, nanoseconds.
+    pub began_ns: u64,
+    /// How long it took, nanoseconds.
+    pub took_ns: u64,
+    /// What went wrong; none if nothing did.
+    pub errno: Option<Errno>,
+    /// The equivalent shell command.
+    pub command: &'a str,
+}
+
+/// A living rocker, as `rocker ps` shows it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct RockerInfo<'a> {
+    /// Its name.
+    pub name: Name,
+    /// The caller's number for the App.
+    pub app_id: u32,
+    /// The App's user.
+    pub uid: u32,
+    /// The guard, as the master sees it.
+    pub guard_pid: u32,
+    /// Milliseconds since its guard was cloned.
+    pub age_ms: u64,
+    /// The package it was made from.
+    #[serde(borrow)]
+    pub package: Path<'a>,
+}
+
+/// What a client says.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum ClientMessage<'a> {
+    /// root.1. No descriptor.
+    #[serde(borrow)]
+    Launch(Request<'a>),
+    /// enter.4: the App is there. One descriptor: its pidfd.
+    AppStarted,
+    /// Asks the master for all living rockers that the caller may see.
+    List,
+    /// root.10: asks the master to kill a guard, and to say when all is gone.
+    Kill(Name),
+}
+
+/// What the master says.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum MasterMessage<'a> {
+    /// root.3, to the guard. Descriptors: the caller's connection, the package, and the data
+    /// dir's `.rocker` where there is a data dir.
+    HandOver {
+        /// The name to take.
+        name: Name,
+        /// The guard's pid as the caller will see it; inside the rocker it is 1.
+        guard_pid: u32,
+        /// What the caller asked for, checked.
+        #[serde(borrow)]
+        request: Request<'a>,
+    },
+    /// prepare.9, to the guard.
+    GoOn,
+    /// To client or guard: the launch has failed.
+    #[serde(borrow)]
+    Failed(Failure<'a>),
+    /// To the client, or to the guard to pass on: a step of the master's.
+    #[serde(borrow)]
+    Step(TraceStep<'a>),
+    /// Answer to List, one for each.
+    #[serde(borrow)]
+    Rocker(RockerInfo<'a>),
+    /// Answer to List, at the end.
+    End,
+    /// Answer to Kill: guard, processes, mounts and loop device are gone (root.15 is done).
+    Gone,
+}
+
+/// What a guard says.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum GuardMessage<'a> {
+    /// prepare.7, to the master. No descriptor.
+    Done,
+    /// root.5 = enter.0, to the client. One descriptor: the guard's pidfd, which is the entrance.
+    Entrance {
+        /// The guard's name.
+        name: Name,
+        /// The guard's pid as the client sees it.
+        guard_pid: u32,
+    },
+    /// To the client: the launch has failed.
+    #[serde(borrow)]
+    Failed(Failure<'a>),
+    /// To the client: a step of the guard's.
+    #[serde(borrow)]
+    Step(TraceStep<'a>),
+}
+
+/// Any message: the sender is the first number of the encoding.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Message<'a> {
+    /// From a client.
+    #[serde(borrow)]
+    Client(ClientMessage<'a>),
+    /// From the master.
+    #[serde(borrow)]
+    Master(MasterMessage<'a>),
+    /// From a guard.
+    #[serde(borrow)]
+    Guard(GuardMessage<'a>),
+}
+
+impl Message<'_> {
+    /// How many descriptors come with it; a message with any other number is garbage.
+    pub fn descriptors(&self) -> usize {
+        match self {
+            Self::Client(ClientMessage::AppStarted) | Self::Guard(GuardMessage::Entrance { .. }) => {
+                1
+            }
+            Self::Master(MasterMessage::HandOver { request, .. }) => {
+                2 + usize::from(request.data_dir.is_some())
+            }
+            Self::Client(_) | Self::Master(_) | Self::Guard(_) => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_fifteen_hexadecimal_digits() {
+        assert!(Name::new(b"0123456789abcde").is_ok());
+        for text in [b"0123456789abcdeF".as_slice(), b"0123456789abcd", b"0123456789ABCDE", b""] {
+            assert_eq!(Name::new(text), Err(Rule::NoSuchRocker));
+        }
+        assert_eq!(Name::from_random(0).as_str(), "000000000000000");
+        assert_eq!(Name::from_random(u64::MAX).as_str(), "fffffffffffffff");
+        assert_eq!(Name::from_random(0x21).as_str(), "120000000000000");
+    }
+}

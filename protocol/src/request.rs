@@ -1,0 +1,306 @@
+//! What a caller asks for (root.1), and the rules it must keep. Parsed once: a [`Path`] that
+//! exists keeps the rules for paths, a [`Request`] that was [checked](Request::check) keeps all.
+
+use core::fmt;
+
+use heapless::Vec;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Item, Result, Rule};
+use crate::limits::{OVERLAY_DIRS_MAX, PATH_MAX, TIMEOUT_MS_MAX};
+
+/// An absolute path: bytes as Linux has them, at most [`PATH_MAX`], without `..` and without
+/// control bytes, which would forge lines in messages and in `/proc/self/mountinfo`.
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+pub struct Path<'a>(&'a [u8]);
+
+impl<'a> Path<'a> {
+    /// Checks the rules for paths.
+    pub fn new(bytes: &'a [u8]) -> core::result::Result<Self, Rule> {
+        let first = *bytes.first().ok_or(Rule::Empty)?;
+        if bytes.iter().any(u8::is_ascii_control) {
+            return Err(Rule::ControlByte);
+        }
+        if first != b'/' {
+            return Err(Rule::Relative);
+        }
+        if bytes.len() > PATH_MAX {
+            return Err(Rule::TooLong);
+        }
+        if bytes.split(|&b| b == b'/').any(|component| component == b"..") {
+            return Err(Rule::ParentDir);
+        }
+        Ok(Self(bytes))
+    }
+
+    /// As given.
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// The names on the way down: empty components and `.` mean nothing to the kernel either.
+    pub fn components(self) -> impl Iterator<Item = &'a [u8]> {
+        self.0.split(|&b| b == b'/').filter(|c| !c.is_empty() && *c != b".")
+    }
+
+    /// Whether `self` is `other` or lies below it, by its names alone.
+    pub fn is_at_or_below(self, other: Self) -> bool {
+        let mut mine = self.components();
+        other.components().all(|name| mine.next() == Some(name))
+    }
+
+    /// Whether the first name is one of `tops`, or there is none: `/` itself.
+    fn is_root_or_below(self, tops: &[&[u8]]) -> bool {
+        self.components().next().is_none_or(|first| tops.contains(&first))
+    }
+}
+
+impl fmt::Debug for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// For people: a byte that is not UTF-8 becomes U+FFFD.
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            f.write_str(chunk.valid())?;
+            if !chunk.invalid().is_empty() {
+                f.write_str("\u{fffd}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for Path<'_> {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> core::result::Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Path<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> core::result::Result<Self, D::Error> {
+        Self::new(<&[u8]>::deserialize(deserializer)?)
+            .map_err(|_| serde::de::Error::custom("a path against the rules"))
+    }
+}
+
+/// Which directories get a writable layer of the App's own.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Overlays<'a> {
+    /// `app_overlay_dirs`; none at all is fine.
+    #[serde(borrow)]
+    Dirs(Vec<Path<'a>, OVERLAY_DIRS_MAX>),
+    /// overlay.0: all visible top directories except `/proc`, `/sys`, `/dev` and `/run`.
+    AllTopDirs,
+}
+
+impl Overlays<'_> {
+    /// Whether nothing is to be overlaid.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Dirs(dirs) if dirs.is_empty())
+    }
+}
+
+/// How ids inside the rocker stand for ids outside. More ways may follow; this is the one
+/// that gives an App nothing it would not have without a rocker.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Ids {
+    /// The App's own uid and gid are mapped to themselves and nothing else is mapped: any
+    /// other owner shows as 65534.
+    #[default]
+    Identity,
+}
+
+/// root.1: what to start and where. 001 names the first seven fields and what they mean.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Request<'a> {
+    /// The caller's own number for the App; ROCKER only shows it.
+    pub app_id: u32,
+    /// The App's user: real, effective, saved and file system uid.
+    pub uid: u32,
+    /// The App's group, its only one.
+    pub gid: u32,
+    /// The squashfs package.
+    #[serde(borrow)]
+    pub package: Path<'a>,
+    /// Where the package is mounted.
+    pub exec_dir: Path<'a>,
+    /// Where the overlays' layers are kept, in a directory `.rocker` of root's own.
+    pub data_dir: Option<Path<'a>>,
+    /// What is overlaid.
+    pub overlays: Overlays<'a>,
+    /// Whose ids are whose.
+    pub ids: Ids,
+    /// The whole launch, root.1 to root.7, takes at most this long, in milliseconds.
+    pub timeout_ms: u32,
+    /// Whether every actor reports its steps.
+    pub trace: bool,
+}
+
+/// Directories that are the running system itself (002, overlay.0; KERNEL A18): an overlay
+/// over them breaks the host's live files or does nothing.
+const LIVE_DIRS: [&[u8]; 4] = [b"proc", b"sys", b"dev", b"run"];
+
+/// Where neither package nor layers can be: file systems that hold no directories of ours.
+const API_DIRS: [&[u8]; 3] = [b"proc", b"sys", b"dev"];
+
+impl Request<'_> {
+    /// Checks every rule that can be checked without looking at a file system.
+    pub fn check(&self) -> Result<()> {
+        for (id, item) in [(self.uid, Item::Uid), (self.gid, Item::Gid)] {
+            match id {
+                0 => return broken(Rule::Root, item),
+                u32::MAX => return broken(Rule::NoSuchId, item),
+                _ => {}
+            }
+        }
+        if self.timeout_ms == 0 || self.timeout_ms > TIMEOUT_MS_MAX {
+            return broken(Rule::OutOfRange, Item::Timeout);
+        }
+        // A package may be mounted below /run, but not over it.
+        if self.exec_dir.is_root_or_below(&API_DIRS)
+            || self.exec_dir.components().eq([b"run".as_slice()])
+        {
+            return broken(Rule::Forbidden, Item::ExecDir);
+        }
+        if self.data_dir.is_some_and(|dir| dir.is_root_or_below(&API_DIRS)) {
+            return broken(Rule::Forbidden, Item::DataDir);
+        }
+        if !self.overlays.is_empty() && self.data_dir.is_none() {
+            return broken(Rule::NoDataDir, Item::DataDir);
+        }
+        if let Overlays::Dirs(dirs) = &self.overlays {
+            for (index, dir) in (0..).zip(dirs) {
+                if dir.is_root_or_below(&LIVE_DIRS) {
+                    return broken(Rule::Forbidden, Item::OverlayDir(index));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an overlay may lie at `dir`, which the guard asks again once links are resolved.
+pub fn may_overlay(dir: Path<'_>) -> bool {
+    !dir.is_root_or_below(&LIVE_DIRS)
+}
+
+fn broken(rule: Rule, item: Item) -> Result<()> {
+    Err(Error::Invalid { rule, item })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> Path<'_> {
+        Path::new(text.as_bytes()).unwrap()
+    }
+
+    fn request<'a>() -> Request<'a> {
+        Request {
+            app_id: 7,
+            uid: 1000,
+            gid: 1000,
+            package: path("/apps/x.sqfs"),
+            exec_dir: path("/var/x/exec"),
+            data_dir: Some(path("/var/x/data")),
+            overlays: Overlays::Dirs(Vec::from_slice(&[path("/usr"), path("/var")]).unwrap()),
+            ids: Ids::Identity,
+            timeout_ms: 5000,
+            trace: false,
+        }
+    }
+
+    fn verdict(change: impl FnOnce(&mut Request<'_>)) -> Result<()> {
+        let mut request = request();
+        change(&mut request);
+        request.check()
+    }
+
+    #[test]
+    fn paths_keep_the_rules() {
+        for (bytes, rule) in [
+            (b"".as_slice(), Rule::Empty),
+            (b"usr", Rule::Relative),
+            (b"./usr", Rule::Relative),
+            (b"/usr/../etc", Rule::ParentDir),
+            (b"/..", Rule::ParentDir),
+            (b"/a\0b", Rule::ControlByte),
+            (b"/a\nb", Rule::ControlByte),
+            (b"/a\x7f", Rule::ControlByte),
+            (&[b'/'; 4096], Rule::TooLong),
+        ] {
+            assert_eq!(Path::new(bytes), Err(rule), "{bytes:?}");
+        }
+        for bytes in [b"/".as_slice(), b"/a..b", b"/...", b"//usr/./lib/", b"/\xff", &[b'/'; 4095]]
+        {
+            assert!(Path::new(bytes).is_ok(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn paths_are_compared_by_their_names() {
+        assert!(path("//usr/./lib/").is_at_or_below(path("/usr")));
+        assert!(path("/usr").is_at_or_below(path("/")));
+        assert!(path("/usr").is_at_or_below(path("/usr/")));
+        assert!(!path("/usrx").is_at_or_below(path("/usr")));
+        assert!(!path("/").is_at_or_below(path("/usr")));
+    }
+
+    #[test]
+    fn a_request_as_documented_is_accepted() {
+        assert_eq!(request().check(), Ok(()));
+    }
+
+    #[test]
+    fn an_app_is_never_root() {
+        let root = |item| Err(Error::Invalid { rule: Rule::Root, item });
+        assert_eq!(verdict(|r| r.uid = 0), root(Item::Uid));
+        assert_eq!(verdict(|r| r.gid = 0), root(Item::Gid));
+        // "none" of the C API is -1; an earlier implementation made it 0.
+        let none = |item| Err(Error::Invalid { rule: Rule::NoSuchId, item });
+        assert_eq!(verdict(|r| r.uid = u32::MAX), none(Item::Uid));
+        assert_eq!(verdict(|r| r.gid = u32::MAX), none(Item::Gid));
+    }
+
+    #[test]
+    fn the_hosts_own_places_stay_the_hosts() {
+        for dir in ["/", "/proc", "/sys/fs", "/dev/shm", "/run/x", "//run", "/./dev"] {
+            let found = verdict(|r| r.overlays = Overlays::Dirs(Vec::from_slice(&[path(dir)]).unwrap()));
+            let wanted = Error::Invalid { rule: Rule::Forbidden, item: Item::OverlayDir(0) };
+            assert_eq!(found, Err(wanted), "{dir}");
+        }
+        for dir in ["/", "/proc/self/fd/3", "/sys", "/dev", "/run", "/run/"] {
+            let found = verdict(|r| r.exec_dir = path(dir));
+            let wanted = Error::Invalid { rule: Rule::Forbidden, item: Item::ExecDir };
+            assert_eq!(found, Err(wanted), "{dir}");
+        }
+        assert_eq!(verdict(|r| r.exec_dir = path("/run/rocker/app")), Ok(()));
+        let wanted = Error::Invalid { rule: Rule::Forbidden, item: Item::DataDir };
+        assert_eq!(verdict(|r| r.data_dir = Some(path("/dev/shm/x"))), Err(wanted));
+    }
+
+    #[test]
+    fn overlays_need_a_data_dir() {
+        let wanted = Error::Invalid { rule: Rule::NoDataDir, item: Item::DataDir };
+        assert_eq!(verdict(|r| r.data_dir = None), Err(wanted));
+        let bare = verdict(|r| (r.data_dir, r.overlays) = (None, Overlays::Dirs(Vec::new())));
+        assert_eq!(bare, Ok(()));
+    }
+
+    #[test]
+    fn a_launch_has_an_end() {
+        let wanted = Error::Invalid { rule: Rule::OutOfRange, item: Item::Timeout };
+        assert_eq!(verdict(|r| r.timeout_ms = 0), Err(wanted));
+        assert_eq!(verdict(|r| r.timeout_ms = TIMEOUT_MS_MAX + 1), Err(wanted));
+    }
+}

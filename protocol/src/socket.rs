@@ -1,0 +1,148 @@
+//! One message with its descriptors over a SOCK_SEQPACKET socket (`man 7 unix`).
+//!
+//! rustix and not nix: a peer that sends more descriptors than there is room for leaves them
+//! open in a receiver that uses nix 0.31, which would let any client fill the master's table.
+
+use core::mem::MaybeUninit;
+use core::time::Duration;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use heapless::Vec;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+extern crate std;
+
+use crate::error::{Errno, Loss};
+use crate::limits::{DESCRIPTORS_MAX, MESSAGE_MAX};
+use crate::message::Message;
+use crate::wire;
+
+/// Descriptors that came with a message; dropping closes them.
+pub type Descriptors = Vec<OwnedFd, DESCRIPTORS_MAX>;
+
+/// Room for one message and its descriptors.
+///
+/// The one allocation on the path of a launch: 32 KiB do not belong on a small stack.
+#[derive(Debug)]
+pub struct Buffer(std::boxed::Box<[u8]>);
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self(std::vec![0; MESSAGE_MAX + 1].into_boxed_slice())
+    }
+}
+
+impl Buffer {
+    /// Borrows the bytes, as for [`wire::encode`].
+    pub fn bytes(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// What an attempt to receive gave.
+#[derive(Debug)]
+pub enum Received<'b> {
+    /// One well-formed message with exactly its descriptors.
+    Message(Message<'b>, Descriptors),
+    /// The peer is lost.
+    Lost(Loss),
+    /// Nothing is there yet.
+    Empty,
+}
+
+/// Sends one message without waiting: a peer that does not read is the peer's problem.
+///
+/// `EMSGSIZE` if the message is longer than [`MESSAGE_MAX`]; `EAGAIN` if the peer's queue is
+/// full; `EPIPE` or `ECONNRESET` if it is gone.
+pub fn send(
+    socket: impl AsFd,
+    message: &Message<'_>,
+    descriptors: &[BorrowedFd<'_>],
+    buffer: &mut Buffer,
+) -> Result<(), Errno> {
+    debug_assert_eq!(message.descriptors(), descriptors.len());
+    let bytes = wire::encode(message, buffer.bytes()).ok_or(errno(rustix::io::Errno::MSGSIZE))?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    loop {
+        match sendmsg(&socket, &[IoSlice::new(bytes)], &mut control, flags) {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(errno(error)),
+        }
+    }
+}
+
+/// Receives one message if one is there. Descriptors arrive close-on-exec; a wrong number of
+/// them is garbage, and whatever came is closed.
+pub fn receive<'b>(socket: impl AsFd, buffer: &'b mut Buffer) -> Result<Received<'b>, Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let got = loop {
+        match recvmsg(&socket, &mut [IoSliceMut::new(&mut buffer.0)], &mut control, flags) {
+            Ok(got) => break got,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => return Ok(Received::Empty),
+            Err(rustix::io::Errno::CONNRESET) => return Ok(Received::Lost(Loss::Died)),
+            Err(error) => return Err(errno(error)),
+        }
+    };
+    let mut descriptors = Descriptors::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            // Room for DESCRIPTORS_MAX was all the kernel had; more were never installed.
+            descriptors.extend(rights.take(DESCRIPTORS_MAX));
+        }
+    }
+    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Ok(Received::Lost(Loss::Garbage));
+    }
+    let Some(datagram) = buffer.0.get(..got.bytes) else {
+        return Ok(Received::Lost(Loss::Garbage));
+    };
+    Ok(match wire::decode(datagram) {
+        Ok(message) if message.descriptors() == descriptors.len() => {
+            Received::Message(message, descriptors)
+        }
+        Ok(_) => Received::Lost(Loss::Garbage),
+        Err(loss) => Received::Lost(loss),
+    })
+}
+
+/// Waits until `socket` can be read or the peer is gone; false when the deadline
+/// (`CLOCK_MONOTONIC`, nanoseconds) has passed first.
+pub fn wait_readable(socket: impl AsFd, deadline_ns: u64) -> Result<bool, Errno> {
+    loop {
+        let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns()));
+        let timeout = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
+        let mut ready = [PollFd::new(&socket, PollFlags::IN)];
+        match poll(&mut ready, Some(&timeout)) {
+            Ok(count) => return Ok(count > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(errno(error)),
+        }
+    }
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds: one clock for all processes of a launch.
+pub fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    // Never negative, and 584 years fit.
+    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+/// rustix's errno as ours.
+pub fn errno(error: rustix::io::Errno) -> Errno {
+    Errno(u16::try_from(error.raw_os_error()).unwrap_or(0))
+}

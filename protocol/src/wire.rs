@@ -1,0 +1,31 @@
+//! Framing: one datagram of a SOCK_SEQPACKET socket is one message: the version in one byte,
+//! then postcard. Nothing follows; a message has one encoding and one reading.
+
+use crate::error::Loss;
+use crate::limits::MESSAGE_MAX;
+use crate::message::Message;
+
+/// Raised when an old peer could misread a message. Adding a variant at the end of an enum
+/// does not raise it: the old peer answers [`Loss::Garbage`].
+pub const VERSION: u8 = 1;
+
+/// Encodes into `buffer`, and returns the part that was filled; none if it does not fit.
+pub fn encode<'b>(message: &Message<'_>, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    let limit = buffer.len().min(MESSAGE_MAX);
+    let (version, body) = buffer.get_mut(..limit)?.split_first_mut()?;
+    *version = VERSION;
+    let length = postcard::to_slice(message, body).ok()?.len();
+    buffer.get(..=length)
+}
+
+/// Decodes one datagram. Bytes left over are garbage.
+pub fn decode(datagram: &[u8]) -> Result<Message<'_>, Loss> {
+    let (&version, body) = datagram.split_first().ok_or(Loss::Died)?;
+    if version != VERSION {
+        return Err(Loss::Version);
+    }
+    match postcard::take_from_bytes(body) {
+        Ok((message, [])) => Ok(message),
+        _ => Err(Loss::Garbage),
+    }
+}

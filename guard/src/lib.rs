@@ -1,1 +1,26 @@
-//! x
+//! `rocker-guard`: PID 1 of one rocker, from root.3 to root.9.
+//!
+//! ```text
+//! machine      what comes next, in diagram order; no I/O
+//! action       what the machine can ask for
+//! linux        does it: the only file that knows both sides
+//! loop_device  prepare.1, prepare.2
+//! mounts       prepare.3, prepare.5, and the pieces of prepare.4
+//! overlays     overlay.0, prepare.4, overlay.1: what is mounted where, and in which order
+//! mount_table  /proc/self/mountinfo
+//! privileges   prepare.6
+//! reaper       root.9
+//! ```
+//!
+//! It is a program of its own, small and static, so that a rocker costs little while it idles
+//! and nothing of the master's memory or descriptors can reach one.
+
+pub mod action;
+pub mod linux;
+mod loop_device;
+pub mod machine;
+mod mount_table;
+mod mounts;
+mod overlays;
+mod privileges;
+mod reaper;

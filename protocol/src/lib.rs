@@ -5,6 +5,7 @@
 //! machine  what every state machine and every driver of one looks like
 //! request  what a caller asks for, and its rules
 //! message  every message, by sender
+//! command  a step as the shell command that does the same, for people
 //! error    whose fault it was: the caller's, the system's, the peer's
 //! limits   all maxima in one place
 //! wire     version, framing, postcard
@@ -16,6 +17,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod command;
 pub mod error;
 pub mod limits;
 pub mod machine;
@@ -26,6 +28,7 @@ pub mod socket;
 pub mod step;
 pub mod wire;
 
+pub use command::Command;
 pub use error::{Errno, Error, Item, Loss, Rule};
 pub use machine::{Driver, Machine, run};
 pub use message::{

@@ -27,14 +27,15 @@ pub trait Machine {
 
 /// Does what a machine asks for: `linux.rs` in each crate, the fake kernel in `sim`.
 pub trait Driver<M: Machine> {
-    /// `Pending` only where the caller has other work meanwhile (the master, the sim).
-    fn perform(&mut self, action: M::Action) -> Poll<M::Outcome>;
+    /// Performs an action, which is part of this step of the diagrams. `Pending` only where
+    /// the caller has other work meanwhile (the master, the sim).
+    fn perform(&mut self, step: Step, action: M::Action) -> Poll<M::Outcome>;
 }
 
 /// Runs a machine to its end on a driver that never pends: the guard, the client, the helper.
 pub fn run<M: Machine>(machine: &mut M, driver: &mut impl Driver<M>) {
-    while machine.step().is_some() {
-        match driver.perform(machine.action()) {
+    while let Some(step) = machine.step() {
+        match driver.perform(step, machine.action()) {
             Poll::Ready(outcome) => machine.advance(outcome),
             Poll::Pending => {}
         }

@@ -119,6 +119,18 @@ pub fn receive<'b>(socket: impl AsFd, buffer: &'b mut Buffer) -> Result<Received
     })
 }
 
+/// Receives one message, waiting for it until the deadline (`CLOCK_MONOTONIC`, nanoseconds).
+pub fn receive_before<'b>(
+    socket: impl AsFd,
+    buffer: &'b mut Buffer,
+    deadline_ns: u64,
+) -> Result<Received<'b>, Errno> {
+    if !wait_readable(&socket, deadline_ns)? {
+        return Ok(Received::Lost(Loss::Silent));
+    }
+    receive(socket, buffer)
+}
+
 /// Waits until `socket` can be read or the peer is gone; false when the deadline
 /// (`CLOCK_MONOTONIC`, nanoseconds) has passed first.
 pub fn wait_readable(socket: impl AsFd, deadline_ns: u64) -> Result<bool, Errno> {

@@ -1,0 +1,61 @@
+//! What a guard can ask for. Plain data: roles and numbers, never descriptors or paths.
+
+use protocol::Error;
+
+/// One thing that can fail meaningfully, one arrow of a diagram.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// root.3: receive the request, the caller's connection, the package and the data dir.
+    AwaitRequest,
+    /// prepare.0: `mount --make-rprivate /`, and take the rocker's name.
+    IsolateMounts,
+    /// prepare.1: `losetup --find`
+    FindFreeLoop,
+    /// prepare.2: `losetup --read-only /dev/loopN PACKAGE`, detached by the kernel after use.
+    BindLoop {
+        /// N
+        loop_dev: u32,
+    },
+    /// prepare.3: a squashfs superblock on the bound device, as a mount that is nowhere yet.
+    MountPackage,
+    /// overlay.0: open the directories, and find what is mounted where below them.
+    ListTopDirs,
+    /// prepare.4: one overlay over a whole host mount, nowhere yet.
+    BuildOverlay {
+        /// Which.
+        layer: u16,
+    },
+    /// overlay.1: put a directory's part of the overlay, or a host mount below, in its place.
+    MountOverlay {
+        /// Which.
+        place: u16,
+    },
+    /// prepare.3: move the package to its place in the merged view.
+    AttachPackage,
+    /// prepare.5: `mount -t proc proc /proc`
+    RemountProc,
+    /// prepare.6: no groups, the App's gid and uid; one capability is kept for the next step.
+    TakeAppIds,
+    /// prepare.6: `unshare --user`
+    UnshareUser,
+    /// prepare.6: every capability, every way to gain one, and every descriptor that is done with.
+    DropPrivileges,
+    /// prepare.7
+    ReportDone,
+    /// prepare.9
+    AwaitRelease,
+    /// root.5 = enter.0: a pidfd of PID 1 to the caller.
+    SendEntrance,
+    /// enter.4: wait for the App's pidfd.
+    AwaitApp,
+    /// root.9: `waitpid(-1, WNOHANG)` until there is nobody to reap.
+    ReapOrphans,
+    /// root.9: `kill(-1, 0)`
+    CountOthers,
+    /// root.9: look through `/proc` once.
+    FindStrangers,
+    /// root.9: wait, as long as it takes, for the end of a child or a watched process.
+    AwaitChange,
+    /// Tell the caller.
+    ReportFailure(Error),
+}

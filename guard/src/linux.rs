@@ -1,0 +1,463 @@
+//! Does what the guard's machine asks for. Owns every descriptor of a guard, under its role's
+//! name; when this is dropped, and at the latest when PID 1 exits, all of them are closed.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::Poll;
+
+use protocol::socket::{self, Buffer, Received, now_ns};
+use protocol::{
+    ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Loss,
+    MasterMessage, Message, Name, Overlays, Request, Step, TraceStep,
+};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::action::Action;
+use crate::loop_device;
+use crate::machine::{Guard, Outcome, forbidden_overlay};
+use crate::mounts::{self, Refusal};
+use crate::overlays::{NoPlan, Plan};
+use crate::privileges;
+use crate::reaper::Reaper;
+
+/// What root.3 handed over.
+struct Launch<'b> {
+    name: Name,
+    guard_pid: u32,
+    request: Request<'b>,
+    /// The caller's own connection. From here on it is the guard's.
+    client: Option<OwnedFd>,
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    deadline_ns: u64,
+}
+
+/// What only the building of the rocker needs; gone at prepare.6.
+#[derive(Default)]
+struct Building {
+    package: Option<OwnedFd>,
+    /// The bound loop device, then the mount on it.
+    loop_device: Option<OwnedFd>,
+    package_mount: Option<OwnedFd>,
+    plan: Plan,
+}
+
+/// The guard's side of the kernel.
+pub struct Linux<'b> {
+    master: Option<OwnedFd>,
+    /// Where the request stays for as long as it is borrowed.
+    inbox: Option<&'b mut Buffer>,
+    outbox: Buffer,
+    launch: Option<Launch<'b>>,
+    building: Building,
+    /// The data dir's `.rocker`, kept for its lock: as long as this is open, no other rocker
+    /// gets these layers (KERNEL A11).
+    data: Option<OwnedFd>,
+    reaper: Reaper,
+    /// The step just taken, for errors and traces.
+    command: Command,
+    /// What the kernel said beyond a number.
+    words: String,
+}
+
+impl core::fmt::Debug for Linux<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Linux").field("command", &self.command).finish_non_exhaustive()
+    }
+}
+
+/// `rocker-guard --version`: what a master reads before it trusts a guard binary.
+pub fn print_version() -> std::io::Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    writeln!(std::io::stdout(), "rocker-guard {version} wire {}", protocol::wire::VERSION)
+}
+
+impl<'b> Linux<'b> {
+    /// Takes the master's end from standard input, and puts `/dev/null` in its place.
+    pub fn new(inbox: &'b mut Buffer) -> Result<Self, std::io::Error> {
+        if !rustix::process::getpid().is_init() {
+            return Err(std::io::Error::other("not PID 1 of a rocker"));
+        }
+        let master = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?;
+        rustix::stdio::dup2_stdin(std::io::stdout())?;
+        Ok(Self {
+            master: Some(master),
+            inbox: Some(inbox),
+            outbox: Buffer::default(),
+            launch: None,
+            building: Building::default(),
+            data: None,
+            reaper: Reaper::new()?,
+            command: Command::new(),
+            words: String::new(),
+        })
+    }
+
+    /// What root.3 handed over, which the machine asks for before all else.
+    #[expect(clippy::expect_used, reason = "AwaitRequest is the machine's first state")]
+    fn launch(&self) -> &Launch<'b> {
+        self.launch.as_ref().expect("root.3 comes first")
+    }
+
+    fn await_request(&mut self) -> Outcome {
+        let (Some(inbox), Some(master)) = (self.inbox.take(), &self.master) else {
+            return Outcome::Lost(Loss::Garbage);
+        };
+        // The master has everything ready when it clones; it needs no longer than a greeting.
+        let deadline = now_ns() + u64::from(protocol::limits::HELLO_MS) * 1_000_000;
+        let (message, mut descriptors) = match socket::receive_before(master, inbox, deadline) {
+            Ok(Received::Message(message, descriptors)) => (message, descriptors.into_iter()),
+            Ok(Received::Lost(how)) => return Outcome::Lost(how),
+            Ok(Received::Empty) => return Outcome::Lost(Loss::Silent),
+            Err(errno) => return Outcome::Failed(errno),
+        };
+        let Message::Master(MasterMessage::HandOver { name, guard_pid, request }) = message else {
+            return Outcome::Lost(Loss::Garbage);
+        };
+        let overlays = !request.overlays.is_empty();
+        let client = descriptors.next();
+        self.building.package = descriptors.next();
+        self.data = descriptors.next();
+        let deadline_ns = now_ns() + u64::from(request.timeout_ms) * 1_000_000;
+        self.launch = Some(Launch { name, guard_pid, request, client, deadline_ns });
+        Outcome::RequestIs { overlays }
+    }
+
+    fn isolate(&self) -> Result<(), rustix::io::Errno> {
+        let mut name = [0; protocol::limits::NAME_LEN + 1];
+        for (to, from) in name.iter_mut().zip(self.launch().name.as_str().bytes()) {
+            *to = from;
+        }
+        let name = core::ffi::CStr::from_bytes_until_nul(&name);
+        rustix::thread::set_name(name.map_err(|_| rustix::io::Errno::INVAL)?)?;
+        rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
+        mounts::make_private()
+    }
+
+    fn bind(&mut self, loop_dev: u32) -> Result<(), rustix::io::Errno> {
+        let package = self.building.package.as_ref().ok_or(rustix::io::Errno::BADF)?;
+        let device = loop_device::bind(loop_dev, package.as_fd())?;
+        self.building.loop_device = Some(device);
+        Ok(())
+    }
+
+    /// The bound device is named by descriptor: its number could be another's by now if the
+    /// descriptor were closed, and a path under `/dev` could be another file.
+    fn mount_package(&mut self) -> Result<(), Refusal> {
+        let device = self.building.loop_device.as_ref().ok_or(rustix::io::Errno::BADF)?;
+        let mount = mounts::package(&mounts::by_descriptor(device.as_fd()))?;
+        self.building.package_mount = Some(mount);
+        // The mount keeps the device bound from here on, and unbinds it when it goes.
+        self.building.loop_device = None;
+        self.building.package = None;
+        Ok(())
+    }
+
+    fn list_top_dirs(&mut self) -> Outcome {
+        match Plan::new(&self.launch().request.overlays) {
+            Ok(plan) => {
+                let found = Outcome::DirsAre { layers: plan.layers(), places: plan.places() };
+                self.building.plan = plan;
+                found
+            }
+            Err(NoPlan::Forbidden(index)) => Outcome::Refused(forbidden_overlay(index)),
+            Err(NoPlan::Failed(errno, path)) => {
+                self.words = String::from_utf8_lossy(&path).into_owned();
+                Outcome::Failed(errno)
+            }
+        }
+    }
+
+    fn data(&self) -> Result<BorrowedFd<'_>, rustix::io::Errno> {
+        self.data.as_ref().map(OwnedFd::as_fd).ok_or(rustix::io::Errno::BADF)
+    }
+
+    fn build_overlay(&mut self, layer: u16) -> Result<(), Refusal> {
+        let mut plan = core::mem::take(&mut self.building.plan);
+        let built = self.data().map_err(Refusal::from).and_then(|data| plan.build(layer, data));
+        self.building.plan = plan;
+        built
+    }
+
+    fn mount_overlay(&mut self, place: u16) -> Result<(), rustix::io::Errno> {
+        let mut plan = core::mem::take(&mut self.building.plan);
+        let attached = self.data().and_then(|data| plan.attach(place, data));
+        self.building.plan = plan;
+        attached
+    }
+
+    fn attach_package(&mut self) -> Result<(), rustix::io::Errno> {
+        self.building.plan.unstage()?;
+        let package = self.building.package_mount.as_ref().ok_or(rustix::io::Errno::BADF)?;
+        let exec_dir = self.launch().request.exec_dir;
+        let target = self.building.plan.open_or_make(exec_dir.as_bytes())?;
+        mounts::attach(package.as_fd(), target.as_fd())
+    }
+
+    fn drop_privileges(&mut self) -> Result<(), rustix::io::Errno> {
+        self.building = Building::default();
+        rustix::process::chdir(c"/")?;
+        privileges::drop_all()
+    }
+
+    fn report_done(&mut self) -> Result<(), Errno> {
+        let master = self.master.as_ref().ok_or(Errno::BADF)?;
+        socket::send(master, &Message::Guard(GuardMessage::Done), &[], &mut self.outbox)
+    }
+
+    /// prepare.9. The master's own steps come this way too, when the caller wants to see them.
+    fn await_release(&mut self) -> Outcome {
+        let deadline = self.launch().deadline_ns;
+        let mut buffer = Buffer::default();
+        let outcome = loop {
+            let Some(master) = &self.master else { break Outcome::Failed(Errno::BADF) };
+            match socket::receive_before(master, &mut buffer, deadline) {
+                Ok(Received::Message(Message::Master(MasterMessage::GoOn), _)) => {
+                    break Outcome::Done;
+                }
+                Ok(Received::Message(Message::Master(MasterMessage::Failed(failure)), _)) => {
+                    self.words = failure.command.to_owned();
+                    break Outcome::Refused(failure.error);
+                }
+                Ok(Received::Message(Message::Master(MasterMessage::Step(step)), _)) => {
+                    // A caller that is gone by now is found out at root.5.
+                    let _ = self.tell(&Message::Master(MasterMessage::Step(step)), &[]);
+                }
+                Ok(Received::Message(..)) => break Outcome::Lost(Loss::Garbage),
+                Ok(Received::Lost(how)) => break Outcome::Lost(how),
+                Ok(Received::Empty) => break Outcome::Lost(Loss::Silent),
+                Err(errno) => break Outcome::Failed(errno),
+            }
+        };
+        // root.3: the master is out of the conversation.
+        self.master = None;
+        outcome
+    }
+
+    /// root.5. The pidfd is the entrance: it keeps no mount alive, and cannot come to mean
+    /// another process (KERNEL A45).
+    fn send_entrance(&mut self) -> Result<(), Errno> {
+        let init = Pid::INIT;
+        let entrance = pidfd_open(init, PidfdFlags::empty()).map_err(socket::errno)?;
+        let Launch { name, guard_pid, .. } = *self.launch();
+        let message = Message::Guard(GuardMessage::Entrance { name, guard_pid });
+        self.tell(&message, &[entrance.as_fd()])
+    }
+
+    /// enter.4. After it the connection has served its purpose.
+    fn await_app(&mut self) -> Outcome {
+        let deadline = self.launch().deadline_ns;
+        let client = self.launch.as_mut().and_then(|launch| launch.client.take());
+        let Some(client) = client else { return Outcome::Failed(Errno::BADF) };
+        let mut buffer = Buffer::default();
+        match socket::receive_before(&client, &mut buffer, deadline) {
+            Ok(Received::Message(Message::Client(ClientMessage::AppStarted), mut app)) => {
+                app.pop().into_iter().for_each(|app| self.reaper.watch(app));
+                Outcome::Done
+            }
+            Ok(Received::Message(..)) => Outcome::Lost(Loss::Garbage),
+            Ok(Received::Lost(how)) => Outcome::Lost(how),
+            Ok(Received::Empty) => Outcome::Lost(Loss::Silent),
+            Err(errno) => Outcome::Failed(errno),
+        }
+    }
+
+    fn report_failure(&mut self, error: Error) -> Result<(), Errno> {
+        let command = self.command.clone();
+        let failure = Failure { error, command: command.as_str() };
+        self.tell(&Message::Guard(GuardMessage::Failed(failure)), &[])
+    }
+
+    /// Says something to the caller.
+    fn tell(&mut self, message: &Message<'_>, descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let client = self.launch.as_ref().and_then(|launch| launch.client.as_ref());
+        socket::send(client.ok_or(Errno::PIPE)?, message, descriptors, &mut self.outbox)
+    }
+
+    fn perform_now(&mut self, action: Action) -> Outcome {
+        match action {
+            Action::AwaitRequest => self.await_request(),
+            Action::IsolateMounts => done(self.isolate()),
+            Action::FindFreeLoop => match loop_device::find_free() {
+                Ok(number) => Outcome::LoopIs(number),
+                Err(errno) => Outcome::Failed(socket::errno(errno)),
+            },
+            Action::BindLoop { loop_dev } => done(self.bind(loop_dev)),
+            Action::MountPackage => {
+                let mounted = self.mount_package();
+                self.refused(mounted)
+            }
+            Action::ListTopDirs => self.list_top_dirs(),
+            Action::BuildOverlay { layer } => {
+                let built = self.build_overlay(layer);
+                self.refused(built)
+            }
+            Action::MountOverlay { place } => done(self.mount_overlay(place)),
+            Action::AttachPackage => done(self.attach_package()),
+            Action::RemountProc => done(mounts::proc()),
+            Action::TakeAppIds => {
+                let Request { uid, gid, .. } = self.launch().request;
+                done(privileges::take_ids(uid, gid))
+            }
+            Action::UnshareUser => {
+                match nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER) {
+                    Ok(()) => Outcome::Done,
+                    Err(errno) => Outcome::Failed(Errno(u16::try_from(errno as i32).unwrap_or(0))),
+                }
+            }
+            Action::DropPrivileges => done(self.drop_privileges()),
+            Action::ReportDone => told(self.report_done()),
+            Action::AwaitRelease => self.await_release(),
+            Action::SendEntrance => told(self.send_entrance()),
+            Action::AwaitApp => self.await_app(),
+            Action::ReapOrphans => match self.reaper.reap() {
+                Ok(true) => Outcome::Watched,
+                Ok(false) => Outcome::NobodyKnown,
+                Err(errno) => Outcome::Failed(socket::errno(errno)),
+            },
+            Action::CountOthers if Reaper::is_alone() => Outcome::Alone,
+            Action::CountOthers => Outcome::NotAlone,
+            Action::FindStrangers => match self.reaper.find_stranger() {
+                Ok(true) => Outcome::Watched,
+                Ok(false) => Outcome::Alone,
+                Err(errno) => Outcome::Failed(socket::errno(errno)),
+            },
+            Action::AwaitChange => done(self.reaper.wait_for_change()),
+            Action::ReportFailure(error) => told(self.report_failure(error)),
+        }
+    }
+
+    fn refused(&mut self, made: Result<(), Refusal>) -> Outcome {
+        match made {
+            Ok(()) => Outcome::Done,
+            Err(refusal) => {
+                self.words = refusal.words;
+                Outcome::Failed(socket::errno(refusal.errno))
+            }
+        }
+    }
+
+    /// Writes the action as the shell command that would do the same.
+    fn describe(&mut self, action: Action) {
+        let mut command = core::mem::take(&mut self.command);
+        command.clear();
+        if let (Action::AwaitRelease, false) = (action, self.words.is_empty()) {
+            // What the master could not do, in its words.
+            let _ = command.write_str(&self.words);
+        } else if let (Action::ListTopDirs, false) = (action, self.words.is_empty()) {
+            let _ = write!(command, "realpath {}", self.words);
+        } else if let Some(launch) = &self.launch {
+            // A Command takes any text.
+            let _ = self.write_command(action, &launch.request, &mut command);
+            if !self.words.is_empty() {
+                let _ = write!(command, " [{}]", self.words);
+            }
+        }
+        self.words.clear();
+        self.command = command;
+    }
+
+    fn write_command(
+        &self,
+        action: Action,
+        request: &Request<'_>,
+        command: &mut Command,
+    ) -> core::fmt::Result {
+        let Request { package, exec_dir, uid, gid, .. } = request;
+        match action {
+            Action::AwaitRequest => command.write_str("recvmsg # the request, with descriptors"),
+            Action::IsolateMounts => command.write_str("mount --make-rprivate /"),
+            Action::FindFreeLoop => command.write_str("losetup --find"),
+            Action::BindLoop { loop_dev } => {
+                write!(command, "losetup --read-only /dev/loop{loop_dev} {package}")
+            }
+            Action::MountPackage => {
+                write!(command, "mount -t squashfs -o ro,nosuid,nodev {package} {exec_dir}")
+            }
+            Action::ListTopDirs => match &request.overlays {
+                Overlays::AllTopDirs => command.write_str("realpath /*/"),
+                Overlays::Dirs(dirs) => {
+                    command.write_str("realpath")?;
+                    dirs.iter().try_for_each(|dir| write!(command, " {dir}"))
+                }
+            },
+            Action::BuildOverlay { layer } => {
+                if let Some(data_dir) = request.data_dir {
+                    self.building.plan.describe_layer(layer, data_dir, command);
+                }
+                Ok(())
+            }
+            Action::MountOverlay { place } => {
+                self.building.plan.describe_place(place, command);
+                Ok(())
+            }
+            Action::AttachPackage => write!(command, "mount --move {package} {exec_dir}"),
+            Action::RemountProc => command.write_str("mount -t proc -o nosuid,nodev,noexec proc /proc"),
+            Action::TakeAppIds => {
+                write!(command, "setpriv --clear-groups --regid {gid} --reuid {uid}")
+            }
+            Action::UnshareUser => command.write_str("unshare --user"),
+            Action::DropPrivileges => {
+                command.write_str("setpriv --inh-caps -all --bounding-set -all --no-new-privs")
+            }
+            Action::ReportDone => command.write_str("sendmsg # to the master"),
+            Action::AwaitRelease => command.write_str("recvmsg # from the master"),
+            Action::SendEntrance => command.write_str("sendmsg # to the caller, with a pidfd"),
+            Action::AwaitApp => command.write_str("recvmsg # from the caller, with a pidfd"),
+            Action::ReapOrphans => command.write_str("wait"),
+            Action::CountOthers => command.write_str("kill -0 -- -1"),
+            Action::FindStrangers => command.write_str("ls /proc"),
+            Action::AwaitChange => command.write_str("wait -n"),
+            Action::ReportFailure(_) => Ok(()),
+        }
+    }
+
+    /// Shows the caller the step that was just taken.
+    fn trace(&mut self, step: Step, began_ns: u64, outcome: &Outcome) {
+        let errno = match outcome {
+            Outcome::Failed(errno) => Some(*errno),
+            _ => None,
+        };
+        let command = self.command.clone();
+        let took_ns = now_ns() - began_ns;
+        let command = command.as_str();
+        let actor = protocol::Actor::Guard;
+        let step = TraceStep { actor, step, began_ns, took_ns, errno, command };
+        // A caller that does not read loses its trace, not its App.
+        let _ = self.tell(&Message::Guard(GuardMessage::Step(step)), &[]);
+    }
+
+    fn traces(&self) -> bool {
+        self.launch.as_ref().is_some_and(|launch| launch.request.trace)
+    }
+}
+
+impl Driver<Guard> for Linux<'_> {
+    fn perform(&mut self, step: Step, action: Action) -> Poll<Outcome> {
+        if let Action::ReportFailure(error) = action {
+            return Poll::Ready(told(self.report_failure(error)));
+        }
+        let began_ns = now_ns();
+        let outcome = self.perform_now(action);
+        let is_failure =
+            matches!(outcome, Outcome::Failed(_) | Outcome::Lost(_) | Outcome::Refused(_));
+        if is_failure || self.traces() {
+            self.describe(action);
+        }
+        if self.traces() {
+            self.trace(step, began_ns, &outcome);
+        }
+        Poll::Ready(outcome)
+    }
+}
+
+fn done(answer: Result<(), rustix::io::Errno>) -> Outcome {
+    told(answer.map_err(socket::errno))
+}
+
+fn told(answer: Result<(), Errno>) -> Outcome {
+    match answer {
+        Ok(()) => Outcome::Done,
+        Err(errno) => Outcome::Failed(errno),
+    }
+}

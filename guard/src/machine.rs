@@ -1,0 +1,399 @@
+//! What PID 1 of one rocker does next, never doing it: root.3, prepare.0 to prepare.9, root.5,
+//! enter.4, root.9. In diagram order.
+
+use protocol::{Errno, Error, Item, Loss, Machine, Rule, Step, limits::LOOP_TRIES_MAX};
+
+use crate::action::Action;
+
+/// Where the guard stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum State {
+    /// root.3
+    AwaitRequest,
+    /// prepare.0: the mount namespace is a copy; nothing that is mounted in it may leak out.
+    IsolateMounts {
+        /// Whether anything is to be overlaid.
+        overlays: bool,
+    },
+    /// prepare.1
+    CreateLoop {
+        /// Devices that somebody else took first.
+        tries: u8,
+        /// As above.
+        overlays: bool,
+    },
+    /// prepare.2
+    BindPackage {
+        /// `/dev/loopN`
+        loop_dev: u32,
+        /// As above.
+        tries: u8,
+        /// As above.
+        overlays: bool,
+    },
+    /// prepare.3, the mount itself, attached nowhere yet: an overlay would hide it (KERNEL A1).
+    MountPackage {
+        /// As above.
+        overlays: bool,
+    },
+    /// overlay.0
+    ListTopDirs,
+    /// prepare.4, once per host mount that holds one of the directories (KERNEL A14).
+    BuildOverlay {
+        /// Which.
+        layer: u16,
+        /// How many there are.
+        layers: u16,
+        /// How many places follow.
+        places: u16,
+    },
+    /// overlay.1, once per directory, and per host mount below one.
+    MountOverlay {
+        /// Which.
+        place: u16,
+        /// How many there are.
+        places: u16,
+    },
+    /// prepare.3, the end of it: the merged view exists, the package takes its place there.
+    AttachPackage,
+    /// prepare.5
+    RemountProc,
+    /// prepare.6, first: be the App's user, so that no host root is left and the namespace
+    /// belongs to that user (KERNEL A27, A28).
+    TakeAppIds,
+    /// prepare.6
+    UnshareUser,
+    /// prepare.6, last: from here on the guard asks for nothing privileged.
+    DropPrivileges,
+    /// prepare.7
+    ReportDone,
+    /// prepare.9; prepare.8 is the master's meanwhile.
+    AwaitRelease,
+    /// root.5 = enter.0
+    SendEntrance,
+    /// enter.4
+    AwaitApp,
+    /// root.9: reap whoever was orphaned to PID 1 and has ended.
+    ReapOrphans,
+    /// root.9: nobody is known to live; is anybody unknown?
+    CountOthers,
+    /// root.9: somebody is. Find them, to be told of their end.
+    FindStrangers,
+    /// root.9: wait for a child or a watched process to end.
+    AwaitChange,
+    /// Tells the caller, whoever's step it was that failed.
+    ReportFailure(Error),
+    /// PID 1's exit is the rollback (root.12 to root.14).
+    Ended(Result<(), Error>),
+}
+
+/// What came of an action.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It worked.
+    Done,
+    /// The request is there.
+    RequestIs {
+        /// Whether it asks for overlays.
+        overlays: bool,
+    },
+    /// This loop device is free, or was a moment ago.
+    LoopIs(u32),
+    /// What overlay.0 found.
+    DirsAre {
+        /// Host mounts to overlay.
+        layers: u16,
+        /// Places to attach something at.
+        places: u16,
+    },
+    /// Somebody is alive whose end will be told: a child, or a process watched by pidfd.
+    Watched,
+    /// Nobody of that kind is left.
+    NobodyKnown,
+    /// The kernel knows of no other process in the rocker, or only of ended ones.
+    Alone,
+    /// The kernel knows of others.
+    NotAlone,
+    /// The kernel refused.
+    Failed(Errno),
+    /// The peer that was waited for is lost.
+    Lost(Loss),
+    /// The master, or a rule, forbids to go on.
+    Refused(Error),
+}
+
+/// PID 1 of one rocker.
+#[derive(Debug)]
+pub struct Guard {
+    state: State,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { state: State::AwaitRequest }
+    }
+}
+
+impl Guard {
+    /// Where it stands.
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// The next layer, or the first place once all layers are there.
+    const fn overlay_from(layer: u16, layers: u16, places: u16) -> State {
+        if layer < layers {
+            State::BuildOverlay { layer, layers, places }
+        } else {
+            Self::place_from(0, places)
+        }
+    }
+
+    /// The next place, or what follows the last.
+    const fn place_from(place: u16, places: u16) -> State {
+        if place < places { State::MountOverlay { place, places } } else { State::AttachPackage }
+    }
+
+    /// The one failure edge. Without a caller to tell there is only the end.
+    fn failed(&self, error: Error) -> State {
+        match self.state {
+            State::AwaitRequest
+            | State::SendEntrance
+            | State::AwaitApp
+            | State::ReapOrphans
+            | State::CountOthers
+            | State::FindStrangers
+            | State::AwaitChange
+            | State::ReportFailure(_)
+            | State::Ended(_) => State::Ended(Err(error)),
+            _ => State::ReportFailure(error),
+        }
+    }
+}
+
+impl Machine for Guard {
+    type Action = Action;
+    type Outcome = Outcome;
+
+    fn step(&self) -> Option<Step> {
+        Some(match self.state {
+            State::AwaitRequest => Step::HandOver,
+            State::IsolateMounts { .. } => Step::CloneGuard,
+            State::CreateLoop { .. } => Step::CreateLoop,
+            State::BindPackage { .. } => Step::BindPackage,
+            State::MountPackage { .. } | State::AttachPackage => Step::MountPackage,
+            State::ListTopDirs => Step::ListTopDirs,
+            State::BuildOverlay { .. } => Step::BuildOverlay,
+            State::MountOverlay { .. } => Step::MountOverlay,
+            State::RemountProc => Step::RemountProc,
+            State::TakeAppIds | State::UnshareUser | State::DropPrivileges => Step::UnshareUser,
+            State::ReportDone => Step::ReportDone,
+            State::AwaitRelease => Step::ReleaseGuard,
+            State::SendEntrance => Step::SendEntrance,
+            State::AwaitApp => Step::ReportApp,
+            State::ReapOrphans
+            | State::CountOthers
+            | State::FindStrangers
+            | State::AwaitChange => Step::ExitSelf,
+            State::ReportFailure(error) => error.step(),
+            State::Ended(_) => return None,
+        })
+    }
+
+    fn action(&self) -> Action {
+        match self.state {
+            State::AwaitRequest => Action::AwaitRequest,
+            State::IsolateMounts { .. } => Action::IsolateMounts,
+            State::CreateLoop { .. } => Action::FindFreeLoop,
+            State::BindPackage { loop_dev, .. } => Action::BindLoop { loop_dev },
+            State::MountPackage { .. } => Action::MountPackage,
+            State::ListTopDirs => Action::ListTopDirs,
+            State::BuildOverlay { layer, .. } => Action::BuildOverlay { layer },
+            State::MountOverlay { place, .. } => Action::MountOverlay { place },
+            State::AttachPackage => Action::AttachPackage,
+            State::RemountProc => Action::RemountProc,
+            State::TakeAppIds => Action::TakeAppIds,
+            State::UnshareUser => Action::UnshareUser,
+            State::DropPrivileges => Action::DropPrivileges,
+            State::ReportDone => Action::ReportDone,
+            State::AwaitRelease => Action::AwaitRelease,
+            State::SendEntrance => Action::SendEntrance,
+            State::AwaitApp => Action::AwaitApp,
+            State::ReapOrphans => Action::ReapOrphans,
+            State::CountOthers => Action::CountOthers,
+            State::FindStrangers => Action::FindStrangers,
+            State::AwaitChange => Action::AwaitChange,
+            State::ReportFailure(error) => Action::ReportFailure(error),
+            State::Ended(_) => unreachable!("an ended guard asks for nothing"),
+        }
+    }
+
+    fn advance(&mut self, outcome: Outcome) {
+        use Outcome as O;
+        use State as S;
+        let step = self.step();
+        self.state = match (self.state, outcome) {
+            (S::AwaitRequest, O::RequestIs { overlays }) => S::IsolateMounts { overlays },
+            (S::IsolateMounts { overlays }, O::Done) => S::CreateLoop { tries: 0, overlays },
+            (S::CreateLoop { tries, overlays }, O::LoopIs(loop_dev)) => {
+                S::BindPackage { loop_dev, tries, overlays }
+            }
+            // Another process took the free device between prepare.1 and prepare.2.
+            (S::BindPackage { tries, overlays, .. }, O::Failed(Errno::BUSY))
+                if tries < LOOP_TRIES_MAX =>
+            {
+                S::CreateLoop { tries: tries + 1, overlays }
+            }
+            (S::BindPackage { overlays, .. }, O::Done) => S::MountPackage { overlays },
+            (S::MountPackage { overlays: true }, O::Done) => S::ListTopDirs,
+            (S::MountPackage { overlays: false }, O::Done) => S::AttachPackage,
+            (S::ListTopDirs, O::DirsAre { layers, places }) => {
+                Self::overlay_from(0, layers, places)
+            }
+            (S::BuildOverlay { layer, layers, places }, O::Done) => {
+                Self::overlay_from(layer + 1, layers, places)
+            }
+            (S::MountOverlay { place, places }, O::Done) => Self::place_from(place + 1, places),
+            (S::AttachPackage, O::Done) => S::RemountProc,
+            (S::RemountProc, O::Done) => S::TakeAppIds,
+            (S::TakeAppIds, O::Done) => S::UnshareUser,
+            (S::UnshareUser, O::Done) => S::DropPrivileges,
+            (S::DropPrivileges, O::Done) => S::ReportDone,
+            (S::ReportDone, O::Done) => S::AwaitRelease,
+            (S::AwaitRelease, O::Done) => S::SendEntrance,
+            (S::SendEntrance, O::Done) => S::AwaitApp,
+            (S::AwaitApp, O::Done) => S::ReapOrphans,
+            (S::ReapOrphans, O::Watched) => S::AwaitChange,
+            (S::ReapOrphans, O::NobodyKnown) => S::CountOthers,
+            (S::CountOthers, O::NotAlone) => S::FindStrangers,
+            (S::FindStrangers, O::Watched) => S::AwaitChange,
+            (S::CountOthers | S::FindStrangers, O::Alone) => S::Ended(Ok(())),
+            (S::AwaitChange, O::Done) => S::ReapOrphans,
+            (S::ReportFailure(error), O::Done | O::Failed(_)) => S::Ended(Err(error)),
+            (_, O::Failed(errno)) => self.failed(Error::Failed { step: at(step), errno }),
+            (_, O::Lost(how)) => self.failed(Error::Lost { step: at(step), how }),
+            (_, O::Refused(error)) => self.failed(error),
+            (state, outcome) => unreachable!("{state:?} cannot see {outcome:?}"),
+        };
+    }
+}
+
+/// The step of a state that still acts; an ended machine never gets here.
+fn at(step: Option<Step>) -> Step {
+    step.unwrap_or(Step::ExitSelf)
+}
+
+/// The error for an overlay dir that turns out, once links are resolved, to be the host's own.
+pub const fn forbidden_overlay(dir: u8) -> Error {
+    Error::Invalid { rule: Rule::Forbidden, item: Item::OverlayDir(dir) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A guard in this state.
+    fn at(state: State) -> Guard {
+        Guard { state }
+    }
+
+    fn after(state: State, outcome: Outcome) -> State {
+        let mut guard = at(state);
+        guard.advance(outcome);
+        guard.state()
+    }
+
+    #[test]
+    fn a_launch_walks_the_diagram() {
+        let mut guard = Guard::default();
+        let mut walked = vec![];
+        for outcome in [
+            Outcome::RequestIs { overlays: true },
+            Outcome::Done,
+            Outcome::LoopIs(8),
+            Outcome::Done,
+            Outcome::Done,
+            Outcome::DirsAre { layers: 1, places: 2 },
+        ]
+        .into_iter()
+        .chain([Outcome::Done; 12])
+        .chain([Outcome::NobodyKnown, Outcome::Alone])
+        {
+            walked.push(guard.step().unwrap().to_string());
+            guard.advance(outcome);
+        }
+        assert_eq!(guard.state(), State::Ended(Ok(())));
+        assert_eq!(
+            walked.join(" "),
+            "root.3 prepare.0 prepare.1 prepare.2 prepare.3 overlay.0 prepare.4 overlay.1 \
+             overlay.1 prepare.3 prepare.5 prepare.6 prepare.6 prepare.6 prepare.7 prepare.9 \
+             root.5 enter.4 root.9 root.9"
+        );
+    }
+
+    #[test]
+    fn bind_package_busy_tries_the_next_loop() {
+        let state = State::BindPackage { loop_dev: 8, tries: 3, overlays: true };
+        let next = after(state, Outcome::Failed(Errno::BUSY));
+        assert_eq!(next, State::CreateLoop { tries: 4, overlays: true });
+    }
+
+    #[test]
+    fn bind_package_always_busy_gives_up() {
+        let state = State::BindPackage { loop_dev: 8, tries: LOOP_TRIES_MAX, overlays: true };
+        let error = Error::Failed { step: Step::BindPackage, errno: Errno::BUSY };
+        assert_eq!(after(state, Outcome::Failed(Errno::BUSY)), State::ReportFailure(error));
+    }
+
+    #[test]
+    fn mount_package_without_overlays_goes_to_its_place() {
+        let next = after(State::MountPackage { overlays: false }, Outcome::Done);
+        assert_eq!(next, State::AttachPackage);
+    }
+
+    #[test]
+    fn list_top_dirs_finding_none_overlays_nothing() {
+        let next = after(State::ListTopDirs, Outcome::DirsAre { layers: 0, places: 0 });
+        assert_eq!(next, State::AttachPackage);
+    }
+
+    #[test]
+    fn await_release_master_died_is_reported() {
+        let next = after(State::AwaitRelease, Outcome::Lost(Loss::Died));
+        let error = Error::Lost { step: Step::ReleaseGuard, how: Loss::Died };
+        assert_eq!(next, State::ReportFailure(error));
+    }
+
+    #[test]
+    fn await_app_client_died_ends_the_rocker() {
+        let next = after(State::AwaitApp, Outcome::Lost(Loss::Died));
+        let error = Error::Lost { step: Step::ReportApp, how: Loss::Died };
+        assert_eq!(next, State::Ended(Err(error)));
+    }
+
+    #[test]
+    fn report_failure_to_a_dead_client_ends_all_the_same() {
+        let error = Error::Failed { step: Step::MountPackage, errno: Errno::INVAL };
+        let next = after(State::ReportFailure(error), Outcome::Failed(Errno::PIPE));
+        assert_eq!(next, State::Ended(Err(error)));
+    }
+
+    #[test]
+    fn root_9_goes_round_until_the_kernel_says_alone() {
+        let mut guard = at(State::ReapOrphans);
+        for (outcome, next) in [
+            (Outcome::Watched, State::AwaitChange),
+            (Outcome::Done, State::ReapOrphans),
+            (Outcome::NobodyKnown, State::CountOthers),
+            (Outcome::NotAlone, State::FindStrangers),
+            (Outcome::Watched, State::AwaitChange),
+            (Outcome::Done, State::ReapOrphans),
+            (Outcome::NobodyKnown, State::CountOthers),
+            (Outcome::NotAlone, State::FindStrangers),
+            (Outcome::Alone, State::Ended(Ok(()))),
+        ] {
+            guard.advance(outcome);
+            assert_eq!(guard.state(), next);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The single mounts of prepare.3, prepare.4 and prepare.5, made with the mount API of
+//! Linux 5.2: each one exists first, as a descriptor, and is given its place by `move_mount(2)`.
+//! A mount that never gets a place goes with its descriptor.
+//!
+//! Not the `sys-mount` crate: it speaks mount(2) only, where an option string is cut without a
+//! word after 4095 bytes and a comma in a path is a second option.
+#![allow(unsafe_code, reason = "neither nix nor rustix has mount_setattr(2)")]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+    fsopen, mount, mount_change, move_mount, open_tree, unmount,
+};
+
+/// A refused mount: the kernel's number, and its words where it has any.
+pub(crate) struct Refusal {
+    pub(crate) errno: Errno,
+    /// What the file system itself said, without a line end; may be empty.
+    pub(crate) words: String,
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        Self { errno, words: String::new() }
+    }
+}
+
+/// prepare.0: nothing mounted here leaks out, nothing mounted outside comes in (KERNEL A20).
+pub(crate) fn make_private() -> Result<(), Errno> {
+    mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+}
+
+/// prepare.3: the package on `device`: read-only, and inert where it claims ids or devices.
+pub(crate) fn package(device: &str) -> Result<OwnedFd, Refusal> {
+    let context = fsopen(c"squashfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let made = fsconfig_set_string(&context, c"source", device)
+        .and_then(|()| fsconfig_set_flag(&context, c"ro"))
+        .and_then(|()| fsconfig_create(&context));
+    created(&context, made, MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
+/// prepare.4: one overlay. The layers are named by descriptor, through `/proc`, so that no
+/// character of a path means anything and no path is longer than fsconfig(2)'s 255 bytes.
+///
+/// What an App could have planted in an upper layer is not followed (SECURITY D2).
+pub(crate) fn overlay(
+    lower: BorrowedFd<'_>,
+    upper: BorrowedFd<'_>,
+    work: BorrowedFd<'_>,
+) -> Result<OwnedFd, Refusal> {
+    let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let set = |key, value: &str| fsconfig_set_string(&context, key, value);
+    let made = set(c"lowerdir", &by_descriptor(lower))
+        .and_then(|()| set(c"upperdir", &by_descriptor(upper)))
+        .and_then(|()| set(c"workdir", &by_descriptor(work)))
+        .and_then(|()| set(c"redirect_dir", "nofollow"))
+        .and_then(|()| set(c"metacopy", "off"))
+        .and_then(|()| set(c"index", "off"))
+        .and_then(|()| fsconfig_create(&context));
+    created(&context, made, MountAttrFlags::empty())
+}
+
+/// prepare.5: a `/proc` that shows the rocker's own processes.
+pub(crate) fn proc() -> Result<(), Errno> {
+    mount(c"proc", c"/proc", c"proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
+}
+
+fn created(
+    context: &OwnedFd,
+    made: Result<(), Errno>,
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Refusal> {
+    let attributes =
+        attributes | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    made.and_then(|()| fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes))
+        .map_err(|errno| Refusal { errno, words: words(context) })
+}
+
+/// What the kernel wrote about this mount: lines like `e overlay: upper fs is read-only`.
+fn words(context: &OwnedFd) -> String {
+    let mut words = String::new();
+    let mut line = [0; 256];
+    // At most a handful of lines are kept by the kernel; then it says ENODATA.
+    while let Ok(length @ 1..) = rustix::io::read(context, &mut line) {
+        let text = String::from_utf8_lossy(line.get(..length).unwrap_or_default()).into_owned();
+        if let Some(said) = text.strip_prefix("e ") {
+            words.push_str(if words.is_empty() { "" } else { "; " });
+            words.push_str(said.trim_end());
+        }
+    }
+    words
+}
+
+/// A name for an open file that any system call takes, while it is open in this process.
+pub(crate) fn by_descriptor(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Opens `below` inside `dir`, following no link and leaving it by no other way. `dir` itself
+/// if `below` is empty.
+pub(crate) fn open_beneath(
+    dir: BorrowedFd<'_>,
+    below: &[u8],
+    how: OFlags,
+) -> Result<OwnedFd, Errno> {
+    let below = if below.is_empty() { b"." } else { below };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(dir, below, OFlags::PATH | OFlags::CLOEXEC | how, Mode::empty(), resolve)
+}
+
+/// Opens an absolute path, following no link.
+pub(crate) fn open_without_links(path: &[u8], how: OFlags) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC | how, Mode::empty(), resolve)
+}
+
+/// A copy of the mount that `dir` is in, beginning at `dir`, attached nowhere.
+///
+/// `EINVAL` before Linux 6.15 if that mount is attached nowhere itself.
+pub(crate) fn clone_at(dir: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    open_tree(dir, c"", CLONE)
+}
+
+/// The same with everything that is mounted below, and read-only all through: writable, it
+/// would let the App's writes out to the host (KERNEL A3).
+pub(crate) fn clone_read_only(dir: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let tree = open_tree(dir, c"", CLONE.union(OpenTreeFlags::AT_RECURSIVE))?;
+    // SAFETY: mount_attr is a plain C struct of four integers; all zeroes is "change nothing".
+    let mut attributes: libc::mount_attr = unsafe { core::mem::zeroed() };
+    attributes.attr_set = libc::MOUNT_ATTR_RDONLY;
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    // SAFETY: the kernel reads the empty, NUL-ended path and as many bytes of the live struct
+    // as its size says, keeps neither, and `tree` is open for the whole call.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if answer == 0 {
+        return Ok(tree);
+    }
+    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+}
+
+const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE
+    .union(OpenTreeFlags::OPEN_TREE_CLOEXEC)
+    .union(OpenTreeFlags::AT_EMPTY_PATH);
+
+/// Gives a mount its place, over what `target` is.
+pub(crate) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
+    let by_descriptors =
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, c"", target, c"", by_descriptors)
+}
+
+/// Takes a mount out of the tree; whoever has it open keeps it.
+pub(crate) fn detach(tree: &OwnedFd) -> Result<(), Errno> {
+    unmount(by_descriptor(tree.as_fd()), UnmountFlags::DETACH)
+}

@@ -1,0 +1,515 @@
+//! overlay.0, prepare.4 and overlay.1: which directories get a writable layer, how many
+//! overlays that takes, and what must be put back in its place afterwards.
+//!
+//! Three facts of the kernel shape this (KERNEL A1, A3, A14):
+//! - An overlay covers one mount without its children. So every *place* that gets something
+//!   attached is found first, from the mount table, and parents are served before children.
+//! - One overlay over a whole mount serves all requested directories of it, each by a clone of
+//!   its part: sixteen directories cost what one does.
+//! - What is mounted below a requested directory would vanish. It is put back, read-only.
+//!
+//! Nothing inside a merged view is trusted: earlier runs of the App may have left links there.
+
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use protocol::{Command, Errno, Overlays, Path, request};
+use rustix::fs::{AtFlags, CWD, Dir, Gid, Mode, OFlags, Uid};
+use rustix::fs::{StatxFlags, fchmod, fchown, mkdirat, openat, readlinkat, statx};
+use rustix::io;
+
+use crate::mount_table::{self, Mount, below, is_strictly_below};
+use crate::mounts::{self, Refusal, open_beneath};
+
+/// Why overlay.0 found no plan.
+pub(crate) enum NoPlan {
+    /// The kernel refused to open or read this path.
+    Failed(Errno, Vec<u8>),
+    /// This entry of the list leads to a place that stays the host's.
+    Forbidden(u8),
+}
+
+/// An overlay over one host mount.
+struct Layer {
+    /// The mount's own root, opened while nothing covered it.
+    lower: OwnedFd,
+    /// Where the mount is, which also names the layer's directories on disk.
+    mountpoint: Vec<u8>,
+    mount_id: u64,
+    /// The overlay, once prepare.4 has made it.
+    tree: Option<OwnedFd>,
+    /// Whether it had to be attached somewhere before parts of it could be cloned.
+    staged: bool,
+}
+
+/// What comes to a place.
+enum Source {
+    /// A requested directory: its part of a layer.
+    Overlaid { layer: usize },
+    /// A host mount below one: itself, read-only.
+    HostMount,
+}
+
+/// Where something is attached.
+struct Place {
+    path: Vec<u8>,
+    source: Source,
+    /// The nearest requested directory above, as an index into the places.
+    parent: Option<usize>,
+    /// The directory as the host has it, opened while nothing covered it; requested ones only.
+    host: Option<OwnedFd>,
+    /// What was attached.
+    tree: Option<OwnedFd>,
+}
+
+/// All of it, in the order in which it must be done.
+#[derive(Default)]
+pub(crate) struct Plan {
+    layers: Vec<Layer>,
+    places: Vec<Place>,
+}
+
+/// A directory to overlay, with its links resolved.
+struct Directory {
+    path: Vec<u8>,
+    fd: OwnedFd,
+    mount_id: u64,
+}
+
+impl Plan {
+    /// overlay.0
+    pub(crate) fn new(overlays: &Overlays<'_>) -> Result<Self, NoPlan> {
+        let mut directories = match overlays {
+            Overlays::Dirs(listed) => listed_directories(listed)?,
+            Overlays::AllTopDirs => top_directories()?,
+        };
+        directories.sort_by(|a, b| a.path.cmp(&b.path));
+        directories.dedup_by(|a, b| a.path == b.path);
+        let table = mount_table::read().map_err(|error| {
+            NoPlan::Failed(errno_of(&error), b"/proc/self/mountinfo".to_vec())
+        })?;
+        let directories = without_covered(directories, &table);
+        let host_mounts = host_mounts_below(&directories, &table);
+
+        let mut plan = Self::default();
+        for directory in directories {
+            let layer = plan.layer_of(&directory, &table)?;
+            plan.places.push(Place {
+                path: directory.path,
+                source: Source::Overlaid { layer },
+                parent: None,
+                host: Some(directory.fd),
+                tree: None,
+            });
+        }
+        plan.places.extend(host_mounts.into_iter().map(|path| Place {
+            path,
+            source: Source::HostMount,
+            parent: None,
+            host: None,
+            tree: None,
+        }));
+        // A parent sorts before what is below it.
+        plan.places.sort_by(|a, b| a.path.cmp(&b.path));
+        for index in 0..plan.places.len() {
+            let parent = plan.overlaid_above(&plan.places[index].path);
+            plan.places[index].parent = parent;
+        }
+        Ok(plan)
+    }
+
+    pub(crate) fn layers(&self) -> u16 {
+        u16::try_from(self.layers.len()).unwrap_or(u16::MAX)
+    }
+
+    pub(crate) fn places(&self) -> u16 {
+        u16::try_from(self.places.len()).unwrap_or(u16::MAX)
+    }
+
+    /// The layer over the mount that `directory` is in.
+    fn layer_of(&mut self, directory: &Directory, table: &[Mount]) -> Result<usize, NoPlan> {
+        let id = directory.mount_id;
+        if let Some(found) = self.layers.iter().position(|layer| layer.mount_id == id) {
+            return Ok(found);
+        }
+        let failed = |errno: io::Errno| NoPlan::Failed(ours(errno), directory.path.clone());
+        let mount = table.iter().find(|mount| mount.id == id).ok_or(failed(io::Errno::NOENT))?;
+        let lower = openat(CWD, &*mount.at, DIRECTORY, Mode::empty()).map_err(failed)?;
+        // Another mount may cover this one's root, with the directory reached around it.
+        if mount_id(lower.as_fd()).map_err(failed)? != id {
+            return Err(failed(io::Errno::BUSY));
+        }
+        let mountpoint = mount.at.clone();
+        self.layers.push(Layer { lower, mountpoint, mount_id: id, tree: None, staged: false });
+        Ok(self.layers.len() - 1)
+    }
+
+    /// The nearest requested directory strictly above `path`.
+    fn overlaid_above(&self, path: &[u8]) -> Option<usize> {
+        self.places.iter().rposition(|place| {
+            matches!(place.source, Source::Overlaid { .. }) && is_strictly_below(path, &place.path)
+        })
+    }
+
+    /// prepare.4: makes layer `index`, with its directories in `data`, the `.rocker` directory.
+    pub(crate) fn build(&mut self, index: u16, data: BorrowedFd<'_>) -> Result<(), Refusal> {
+        let layer = &mut self.layers[usize::from(index)];
+        let [upper, work] = directory_names(&layer.mountpoint);
+        let upper = layer_directory(data, &upper, layer.lower.as_fd())?;
+        let work = layer_directory(data, &work, layer.lower.as_fd())?;
+        layer.tree = Some(mounts::overlay(layer.lower.as_fd(), upper.as_fd(), work.as_fd())?);
+        Ok(())
+    }
+
+    /// overlay.1: gives place `index` what comes to it.
+    pub(crate) fn attach(&mut self, index: u16, data: BorrowedFd<'_>) -> Result<(), io::Errno> {
+        let index = usize::from(index);
+        match self.places[index].source {
+            Source::Overlaid { layer } => self.attach_overlaid(index, layer, data),
+            Source::HostMount => self.attach_host_mount(index),
+        }
+    }
+
+    fn attach_overlaid(
+        &mut self,
+        index: usize,
+        layer: usize,
+        data: BorrowedFd<'_>,
+    ) -> Result<(), io::Errno> {
+        let layer = &mut self.layers[layer];
+        let tree = layer.tree.as_ref().ok_or(io::Errno::INVAL)?;
+        let inside = below(&self.places[index].path, &layer.mountpoint).ok_or(io::Errno::INVAL)?;
+        let part = open_beneath(tree.as_fd(), inside, OFlags::DIRECTORY)?;
+        let part = match mounts::clone_at(part.as_fd()) {
+            // Before Linux 6.15 only what is attached can be cloned (KERNEL A14).
+            Err(io::Errno::INVAL) if !layer.staged => {
+                stage(tree.as_fd(), data)?;
+                layer.staged = true;
+                mounts::clone_at(part.as_fd())?
+            }
+            answer => answer?,
+        };
+        let place = &self.places[index];
+        let target;
+        let target = match (place.parent, &place.host) {
+            (Some(parent), _) => {
+                target = self.inside_merged(parent, &place.path, OFlags::DIRECTORY)?;
+                target.as_fd()
+            }
+            (None, Some(host)) => host.as_fd(),
+            (None, None) => return Err(io::Errno::INVAL),
+        };
+        mounts::attach(part.as_fd(), target)?;
+        self.places[index].tree = Some(part);
+        Ok(())
+    }
+
+    /// A host mount comes back where it was. It does not where the App's layer has something
+    /// else at that name by now: removed, renamed, replaced by a link.
+    fn attach_host_mount(&mut self, index: usize) -> Result<(), io::Errno> {
+        let place = &self.places[index];
+        let parent = place.parent.ok_or(io::Errno::INVAL)?;
+        let above = &self.places[parent];
+        let inside = below(&place.path, &above.path).ok_or(io::Errno::INVAL)?;
+        let host = above.host.as_ref().ok_or(io::Errno::INVAL)?;
+        let original = match open_beneath(host.as_fd(), inside, OFlags::empty()) {
+            // Hidden on the host as well, by a later mount above it.
+            Err(io::Errno::NOENT | io::Errno::NOTDIR) => return Ok(()),
+            answer => answer?,
+        };
+        if mount_id(original.as_fd())? == mount_id(host.as_fd())? {
+            return Ok(());
+        }
+        let target = match self.inside_merged(parent, &place.path, OFlags::empty()) {
+            Err(io::Errno::NOENT | io::Errno::NOTDIR | io::Errno::LOOP) => return Ok(()),
+            answer => answer?,
+        };
+        let copy = mounts::clone_read_only(original.as_fd())?;
+        mounts::attach(copy.as_fd(), target.as_fd())
+    }
+
+    /// Opens `path` in the merged view that place `parent` has by now.
+    fn inside_merged(&self, parent: usize, path: &[u8], how: OFlags) -> io::Result<OwnedFd> {
+        let parent = &self.places[parent];
+        let tree = parent.tree.as_ref().ok_or(io::Errno::INVAL)?;
+        open_beneath(tree.as_fd(), below(path, &parent.path).ok_or(io::Errno::INVAL)?, how)
+    }
+
+    /// Takes the staging mounts away again.
+    pub(crate) fn unstage(&mut self) -> Result<(), io::Errno> {
+        for layer in self.layers.iter_mut().filter(|layer| layer.staged) {
+            if let Some(tree) = &layer.tree {
+                mounts::detach(tree)?;
+            }
+            layer.staged = false;
+        }
+        Ok(())
+    }
+
+    /// Opens a directory of the merged view. A missing one is made, with its parents, where
+    /// that lands in a layer of the App and not on the host (KERNEL A2).
+    pub(crate) fn open_or_make(&self, path: &[u8]) -> Result<OwnedFd, io::Errno> {
+        let missing = match mounts::open_without_links(path, OFlags::DIRECTORY) {
+            Err(error @ io::Errno::NOENT) => error,
+            answer => return answer,
+        };
+        let above = self.overlaid_above(path).ok_or(missing)?;
+        let place = &self.places[above];
+        let tree = place.tree.as_ref().ok_or(missing)?;
+        let mut here = open_beneath(tree.as_fd(), b"", OFlags::DIRECTORY)?;
+        let inside = below(path, &place.path).ok_or(missing)?;
+        for name in inside.split(|&b| b == b'/').filter(|name| !name.is_empty()) {
+            match mkdirat(&here, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(io::Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
+            here = open_beneath(here.as_fd(), name, OFlags::DIRECTORY)?;
+        }
+        Ok(here)
+    }
+
+    /// prepare.4 as a shell command.
+    pub(crate) fn describe_layer(&self, index: u16, data_dir: Path<'_>, command: &mut Command) {
+        let Some(layer) = self.layers.get(usize::from(index)) else { return };
+        let lower = String::from_utf8_lossy(&layer.mountpoint);
+        let [upper, work] = directory_names(&layer.mountpoint);
+        // A Command takes any text.
+        let _ = write!(
+            command,
+            "mount -t overlay overlay -o lowerdir={lower},upperdir={data_dir}/.rocker/{upper},\
+             workdir={data_dir}/.rocker/{work}"
+        );
+    }
+
+    /// overlay.1 as a shell command.
+    pub(crate) fn describe_place(&self, index: u16, command: &mut Command) {
+        let Some(place) = self.places.get(usize::from(index)) else { return };
+        let path = String::from_utf8_lossy(&place.path);
+        let _ = match place.source {
+            Source::Overlaid { .. } => write!(command, "mount --bind overlay:{path} {path}"),
+            Source::HostMount => write!(command, "mount --rbind -o ro {path} {path}"),
+        };
+    }
+}
+
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// `app_overlay_dirs`: each must be there, and must not lead to a place of the host's.
+fn listed_directories(listed: &[Path<'_>]) -> Result<Vec<Directory>, NoPlan> {
+    let mut found = Vec::with_capacity(listed.len());
+    for (index, path) in (0..).zip(listed) {
+        let directory = open_directory(path.as_bytes())
+            .map_err(|error| NoPlan::Failed(ours(error), path.as_bytes().to_vec()))?;
+        if !may_overlay(&directory) {
+            return Err(NoPlan::Forbidden(index));
+        }
+        found.push(directory);
+    }
+    Ok(found)
+}
+
+/// Every top directory that may be overlaid. Links count as what they lead to, and what
+/// leads nowhere is not visible.
+fn top_directories() -> Result<Vec<Directory>, NoPlan> {
+    let failed = |error: io::Errno| NoPlan::Failed(ours(error), b"/".to_vec());
+    let root = openat(CWD, c"/", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed)?;
+    let mut found = vec![];
+    for entry in Dir::new(root).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        let path = [b"/".as_slice(), name].concat();
+        match open_directory(&path) {
+            Ok(directory) if may_overlay(&directory) => found.push(directory),
+            Ok(_) | Err(io::Errno::NOTDIR | io::Errno::NOENT | io::Errno::LOOP) => {}
+            Err(error) => return Err(NoPlan::Failed(ours(error), path)),
+        }
+    }
+    Ok(found)
+}
+
+fn open_directory(path: &[u8]) -> io::Result<Directory> {
+    let fd = openat(CWD, path, DIRECTORY, Mode::empty())?;
+    let path = readlinkat(CWD, mounts::by_descriptor(fd.as_fd()), Vec::new())?.into_bytes();
+    let mount_id = mount_id(fd.as_fd())?;
+    Ok(Directory { path, fd, mount_id })
+}
+
+fn may_overlay(directory: &Directory) -> bool {
+    Path::new(&directory.path).is_ok_and(request::may_overlay)
+}
+
+fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let wanted = StatxFlags::MNT_ID;
+    let found = statx(fd, c"", AtFlags::EMPTY_PATH, wanted)?;
+    if StatxFlags::from_bits_retain(found.stx_mask).contains(wanted) {
+        Ok(found.stx_mnt_id)
+    } else {
+        // Before Linux 5.8.
+        Err(io::Errno::NOSYS)
+    }
+}
+
+/// Leaves out what another requested directory of the same mount covers already: it would
+/// show the same files. Nothing else may be mounted in between.
+fn without_covered(directories: Vec<Directory>, table: &[Mount]) -> Vec<Directory> {
+    let mut kept: Vec<Directory> = vec![];
+    for directory in directories {
+        let above = kept.iter().rfind(|other| is_strictly_below(&directory.path, &other.path));
+        let covered = above.is_some_and(|above| {
+            above.mount_id == directory.mount_id
+                && !table.iter().any(|mount| {
+                    is_strictly_below(&mount.at, &above.path)
+                        && below(&directory.path, &mount.at).is_some()
+                })
+        });
+        if !covered {
+            kept.push(directory);
+        }
+    }
+    kept
+}
+
+/// The host mounts that the overlays would hide: the topmost ones below each directory, for
+/// each brings along what is mounted below itself.
+fn host_mounts_below(directories: &[Directory], table: &[Mount]) -> Vec<Vec<u8>> {
+    let mut found: Vec<Vec<u8>> = table
+        .iter()
+        .filter(|mount| {
+            let above = directories.iter().rfind(|dir| is_strictly_below(&mount.at, &dir.path));
+            above.is_some_and(|above| {
+                let in_between = |other: &Mount| {
+                    is_strictly_below(&other.at, &above.path)
+                        && is_strictly_below(&mount.at, &other.at)
+                };
+                !table.iter().any(in_between)
+            }) && !directories.iter().any(|dir| dir.path == mount.at)
+        })
+        .map(|mount| mount.at.clone())
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// The names of a layer's directories in `.rocker`: `up` and `work` for the root mount, and
+/// for any other mount the same followed by its place with `/` as `%2F`.
+fn directory_names(mountpoint: &[u8]) -> [String; 2] {
+    let mut place = String::new();
+    if mountpoint != b"/" {
+        for &byte in mountpoint {
+            match byte {
+                b'/' | b'%' | 0x80.. => {
+                    // A String takes any text.
+                    let _ = write!(place, "%{byte:02X}");
+                }
+                _ => place.push(char::from(byte)),
+            }
+        }
+    }
+    [format!("up{place}"), format!("work{place}")]
+}
+
+/// Opens a layer's directory, made at first use. The merged root shows mode and owner of the
+/// upper directory, not of the lower (KERNEL A9): so they are taken from `like`.
+fn layer_directory(
+    data: BorrowedFd<'_>,
+    name: &str,
+    like: BorrowedFd<'_>,
+) -> Result<OwnedFd, io::Errno> {
+    let made = match mkdirat(data, name, Mode::RWXU) {
+        Ok(()) => true,
+        Err(io::Errno::EXIST) => false,
+        Err(error) => return Err(error),
+    };
+    let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = openat(data, name, how, Mode::empty())?;
+    if made {
+        let like = rustix::fs::fstat(like)?;
+        fchown(&directory, Some(Uid::from_raw(like.st_uid)), Some(Gid::from_raw(like.st_gid)))?;
+        fchmod(&directory, Mode::from_raw_mode(like.st_mode))?;
+    }
+    Ok(directory)
+}
+
+/// Attaches a layer where nobody looks, so that its parts can be cloned.
+fn stage(tree: BorrowedFd<'_>, data: BorrowedFd<'_>) -> Result<(), io::Errno> {
+    match mkdirat(data, c"stage", Mode::RWXU) {
+        Ok(()) | Err(io::Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    let stage = open_beneath(data, b"stage", OFlags::DIRECTORY)?;
+    mounts::attach(tree, stage.as_fd())
+}
+
+fn ours(error: io::Errno) -> Errno {
+    protocol::socket::errno(error)
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    io::Errno::from_io_error(error).map_or(Errno::IO, ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(path: &str, mount_id: u64) -> Directory {
+        let fd = openat(CWD, c"/", DIRECTORY, Mode::empty()).unwrap();
+        Directory { path: path.into(), fd, mount_id }
+    }
+
+    fn table(mounts: &[(u64, &str)]) -> Vec<Mount> {
+        mounts.iter().map(|&(id, at)| Mount { id, at: at.into() }).collect()
+    }
+
+    fn paths(directories: &[Directory]) -> Vec<&str> {
+        directories.iter().map(|d| core::str::from_utf8(&d.path).unwrap()).collect()
+    }
+
+    #[test]
+    fn nested_directories_of_one_mount_are_one() {
+        let table = table(&[(1, "/")]);
+        let kept = without_covered(vec![directory("/usr", 1), directory("/usr/local", 1)], &table);
+        assert_eq!(paths(&kept), ["/usr"]);
+    }
+
+    #[test]
+    fn nested_directories_of_two_mounts_are_two() {
+        let table = table(&[(1, "/"), (2, "/var/lib")]);
+        let kept = without_covered(vec![directory("/var", 1), directory("/var/lib/x", 2)], &table);
+        assert_eq!(paths(&kept), ["/var", "/var/lib/x"]);
+        // The same file system again, bound below another mount of it.
+        let kept = without_covered(vec![directory("/var", 1), directory("/var/lib/x", 1)], &table);
+        assert_eq!(paths(&kept), ["/var", "/var/lib/x"]);
+    }
+
+    #[test]
+    fn only_topmost_mounts_below_are_put_back() {
+        let table = table(&[(1, "/"), (2, "/var/a"), (3, "/var/a/b"), (4, "/varx"), (5, "/var/a")]);
+        let found = host_mounts_below(&[directory("/var", 1)], &table);
+        assert_eq!(found, [b"/var/a"]);
+        // Below a requested directory inside a put-back mount counting starts again.
+        let found = host_mounts_below(&[directory("/var", 1), directory("/var/a", 5)], &table);
+        assert_eq!(found, [b"/var/a/b"]);
+    }
+
+    #[test]
+    fn layers_on_disk_are_named_by_their_mount() {
+        assert_eq!(directory_names(b"/"), ["up", "work"]);
+        assert_eq!(directory_names(b"/home"), ["up%2Fhome", "work%2Fhome"]);
+        assert_eq!(directory_names(b"/a%2Fb\xff"), ["up%2Fa%252Fb%FF", "work%2Fa%252Fb%FF"]);
+    }
+
+    #[test]
+    fn all_top_directories_leave_out_what_is_the_hosts() {
+        let found = top_directories().unwrap_or_else(|_| panic!("/ can be listed"));
+        assert!(found.iter().any(|directory| directory.path == b"/usr"));
+        for live in ["/proc", "/sys", "/dev", "/run", "/"] {
+            assert!(found.iter().all(|directory| directory.path != live.as_bytes()), "{live}");
+        }
+    }
+}

@@ -8,8 +8,8 @@ use std::task::Poll;
 
 use protocol::socket::{self, Buffer, Received, now_ns};
 use protocol::{
-    ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Loss,
-    MasterMessage, Message, Name, Overlays, Request, Step, TraceStep,
+    ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Loss, MasterMessage,
+    Message, Name, Overlays, Request, Step, TraceStep,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -392,7 +392,9 @@ impl<'b> Linux<'b> {
                 Ok(())
             }
             Action::AttachPackage => write!(command, "mount --move {package} {exec_dir}"),
-            Action::RemountProc => command.write_str("mount -t proc -o nosuid,nodev,noexec proc /proc"),
+            Action::RemountProc => {
+                command.write_str("mount -t proc -o nosuid,nodev,noexec proc /proc")
+            }
             Action::TakeAppIds => {
                 write!(command, "setpriv --clear-groups --regid {gid} --reuid {uid}")
             }

@@ -191,10 +191,9 @@ impl Machine for Guard {
             State::AwaitRelease => Step::ReleaseGuard,
             State::SendEntrance => Step::SendEntrance,
             State::AwaitApp => Step::ReportApp,
-            State::ReapOrphans
-            | State::CountOthers
-            | State::FindStrangers
-            | State::AwaitChange => Step::ExitSelf,
+            State::ReapOrphans | State::CountOthers | State::FindStrangers | State::AwaitChange => {
+                Step::ExitSelf
+            }
             State::ReportFailure(error) => error.step(),
             State::Ended(_) => return None,
         })

@@ -37,7 +37,8 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     let mut rest = field;
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
-        let octal = tail.get(..3).filter(|o| byte == b'\\' && o.iter().all(|d| matches!(d, b'0'..=b'7')));
+        let octal =
+            tail.get(..3).filter(|o| byte == b'\\' && o.iter().all(|d| matches!(d, b'0'..=b'7')));
         match octal {
             Some(&[a, b, c]) => {
                 plain.push((a - b'0').wrapping_mul(64) + (b - b'0') * 8 + (c - b'0'));

@@ -66,7 +66,13 @@ pub(crate) fn overlay(
 
 /// prepare.5: a `/proc` that shows the rocker's own processes.
 pub(crate) fn proc() -> Result<(), Errno> {
-    mount(c"proc", c"/proc", c"proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
+    mount(
+        c"proc",
+        c"/proc",
+        c"proc",
+        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+        None,
+    )
 }
 
 fn created(

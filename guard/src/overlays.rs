@@ -85,9 +85,8 @@ impl Plan {
         };
         directories.sort_by(|a, b| a.path.cmp(&b.path));
         directories.dedup_by(|a, b| a.path == b.path);
-        let table = mount_table::read().map_err(|error| {
-            NoPlan::Failed(errno_of(&error), b"/proc/self/mountinfo".to_vec())
-        })?;
+        let table = mount_table::read()
+            .map_err(|error| NoPlan::Failed(errno_of(&error), b"/proc/self/mountinfo".to_vec()))?;
         let directories = without_covered(directories, &table);
         let host_mounts = host_mounts_below(&directories, &table);
 
@@ -312,8 +311,9 @@ fn listed_directories(listed: &[Path<'_>]) -> Result<Vec<Directory>, NoPlan> {
 /// leads nowhere is not visible.
 fn top_directories() -> Result<Vec<Directory>, NoPlan> {
     let failed = |error: io::Errno| NoPlan::Failed(ours(error), b"/".to_vec());
-    let root = openat(CWD, c"/", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(failed)?;
+    let root =
+        openat(CWD, c"/", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(failed)?;
     let mut found = vec![];
     for entry in Dir::new(root).map_err(failed)? {
         let entry = entry.map_err(failed)?;

@@ -1,1 +1,30 @@
-//! x
+//! `rocker-master`: the root daemon. It decides who may start what, clones the guard, sets its
+//! id maps, and frees what the kernel does not. Once a rocker lives, the master is not in it.
+//!
+//! ```text
+//! machine       what comes next for one launch, in diagram order; no I/O
+//! action        what a session can ask for
+//! linux         does it: the only file that knows both sides
+//! event_loop    one thread, one poll: the world becomes outcomes
+//! sessions      all launches and all living rockers
+//! listener      the socket and its directory
+//! policy        root.1: who is asking, and may they
+//! package       root.2: package and data dir, each opened once
+//! guard_binary  the guard's program, sealed
+//! clone_guard   prepare.0
+//! id_maps       prepare.8
+//! residue       root.15
+//! ```
+
+pub mod action;
+mod clone_guard;
+pub mod event_loop;
+pub mod guard_binary;
+mod id_maps;
+mod linux;
+mod listener;
+pub mod machine;
+mod package;
+pub mod policy;
+mod residue;
+mod sessions;

@@ -1,1 +1,109 @@
-fn main(){}
+//! The root daemon: reads its configuration, takes the guard's program, and serves.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use master::event_loop::Master;
+use master::{guard_binary, policy};
+
+const HELP: &str = "\
+rocker-master: the root daemon that makes rockers
+
+usage: rocker-master [--config FILE] [--socket PATH]
+
+  --config FILE          policy and limits (default: /etc/rocker/master.toml, if it is there)
+  --socket PATH          where to listen (default: /run/rocker/master.sock)
+  --connection-on-stdin  serve the one launch whose connection is standard input, then end
+  --version              print the version
+  --help                 print this
+
+Rockers do not need the master once they live: it can be stopped (SIGTERM) and started again.
+";
+
+#[derive(Default)]
+struct Arguments {
+    config: Option<PathBuf>,
+    socket: Option<PathBuf>,
+    connection_on_stdin: bool,
+}
+
+fn main() -> ExitCode {
+    // Both are set once and before anything is logged.
+    let _ = log::set_logger(&StandardError);
+    log::set_max_level(log::LevelFilter::Info);
+    let mut arguments = Arguments::default();
+    let mut given = std::env::args_os().skip(1);
+    while let Some(argument) = given.next() {
+        match argument.to_str() {
+            Some("--config") => arguments.config = given.next().map(PathBuf::from),
+            Some("--socket") => arguments.socket = given.next().map(PathBuf::from),
+            Some("--connection-on-stdin") => arguments.connection_on_stdin = true,
+            Some("--version") => {
+                return print(&format!("rocker-master {}\n", env!("CARGO_PKG_VERSION")));
+            }
+            Some("--help" | "-h") => return print(HELP),
+            _ => {
+                log::error!("unknown argument {}; see --help", argument.display());
+                return ExitCode::from(2);
+            }
+        }
+    }
+    match serve(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            log::error!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(arguments: &Arguments) -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("cannot start: it must run as root".to_owned());
+    }
+    // Whatever the rights of its caller's files, those of a rocker's are said where it is made.
+    rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
+    let mut config = policy::read_config(arguments.config.as_deref())?;
+    if let Some(socket) = &arguments.socket {
+        config.socket.clone_from(socket);
+    }
+    let guard = guard_binary::take(config.guard.as_deref()).map_err(|error| error.to_string())?;
+    if arguments.connection_on_stdin {
+        let connection = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)
+            .and_then(|connection| {
+                rustix::stdio::dup2_stdin(std::io::stdout()).map(|()| connection)
+            })
+            .map_err(|error| format!("cannot take the connection: {error}"))?;
+        return Master::serve_one(config, guard, connection)?.run();
+    }
+    let socket = config.socket.clone();
+    let mut master = Master::listen(config, guard)?;
+    log::info!("listening on {}", socket.display());
+    master.run()
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Log lines go to standard error, where every supervisor takes them from.
+struct StandardError;
+
+impl log::Log for StandardError {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            // There is nowhere to say that this could not be said.
+            let _ = writeln!(std::io::stderr(), "rocker-master: {}", record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}

@@ -207,7 +207,9 @@ impl fmt::Display for Rule {
             Self::Truncated => "the image is truncated",
             Self::InUse => "a living rocker uses it",
             Self::NotOurs => "its .rocker directory was not made by ROCKER",
-            Self::TooManyRockers => "too many rockers; see max_rockers in the master's configuration",
+            Self::TooManyRockers => {
+                "too many rockers; see max_rockers in the master's configuration"
+            }
             Self::NoSuchRocker => "no living rocker has this name",
         })
     }
@@ -219,8 +221,10 @@ impl fmt::Display for Loss {
             Self::Died => "the peer closed the connection",
             Self::Silent => "no answer before the deadline",
             Self::Garbage => "the peer broke the protocol",
-            Self::Version => "the peer speaks another version of the protocol; install client, \
-                 master and guard of the same release",
+            Self::Version => {
+                "the peer speaks another version of the protocol; install client, \
+                 master and guard of the same release"
+            }
         })
     }
 }

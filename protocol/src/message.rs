@@ -201,9 +201,8 @@ impl Message<'_> {
     /// How many descriptors come with it; a message with any other number is garbage.
     pub fn descriptors(&self) -> usize {
         match self {
-            Self::Client(ClientMessage::AppStarted) | Self::Guard(GuardMessage::Entrance { .. }) => {
-                1
-            }
+            Self::Client(ClientMessage::AppStarted)
+            | Self::Guard(GuardMessage::Entrance { .. }) => 1,
             Self::Master(MasterMessage::HandOver { request, .. }) => {
                 2 + usize::from(request.data_dir.is_some())
             }

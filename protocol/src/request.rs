@@ -275,7 +275,8 @@ mod tests {
     #[test]
     fn the_hosts_own_places_stay_the_hosts() {
         for dir in ["/", "/proc", "/sys/fs", "/dev/shm", "/run/x", "//run", "/./dev"] {
-            let found = verdict(|r| r.overlays = Overlays::Dirs(Vec::from_slice(&[path(dir)]).unwrap()));
+            let found =
+                verdict(|r| r.overlays = Overlays::Dirs(Vec::from_slice(&[path(dir)]).unwrap()));
             let wanted = Error::Invalid { rule: Rule::Forbidden, item: Item::OverlayDir(0) };
             assert_eq!(found, Err(wanted), "{dir}");
         }

@@ -1,0 +1,45 @@
+# make run     pack the example App and run it in a rocker
+# make test    every test; those that need root print SKIP without it
+# make bench   measure, beside the physical limit and bubblewrap
+# make build   the programs, in target/rocker
+# make install PREFIX=/usr DESTDIR=
+# TARGET=aarch64-unknown-linux-gnu builds for another machine.
+
+TARGET  ?= $(shell rustc -vV | sed -n 's/^host: //p')
+PREFIX  ?= /usr/local
+BIN     := target/rocker
+CARGO   := cargo --quiet
+RELEASE := $(CARGO) build --locked --release --target $(TARGET)
+# The guard is one file that needs no other: no library of a half overlaid host is ever loaded.
+STATIC  := --config 'target.$(TARGET).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]'
+
+.PHONY: build release run test check bench install clean
+
+build release:
+	@$(RELEASE) -p guard $(STATIC) --target-dir target/static
+	@$(RELEASE) -p master -p client-rs
+	@mkdir -p $(BIN)
+	@cp -p target/static/$(TARGET)/release/rocker-guard $(BIN)/
+	@cp -p target/$(TARGET)/release/rocker-master target/$(TARGET)/release/rocker $(BIN)/
+
+run: build
+	@tests/run-example $(BIN)
+
+test: build
+	@$(CARGO) test --locked --workspace --no-fail-fast
+
+check: test
+	@$(CARGO) fmt --all --check
+	@RUSTFLAGS="-D warnings" $(CARGO) clippy --locked --workspace --all-targets
+
+bench: build
+	@$(RELEASE) -p tests --bin rocker-bench
+	@target/$(TARGET)/release/rocker-bench $(BIN)
+
+install: build
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/rocker
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin $(BIN)/rocker-master
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/rocker $(BIN)/rocker-guard
+
+clean:
+	@$(CARGO) clean

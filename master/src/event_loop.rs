@@ -1,0 +1,262 @@
+//! One thread, one poll. A session runs until it has to wait; then the next one does. Nobody
+//! who is slow, silent or hostile delays another.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use protocol::socket::{Buffer, now_ns};
+use protocol::{Command, Driver, Error, Failure, Item, Machine, MasterMessage, Message, Rule};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, open};
+
+use crate::clone_guard::Stack;
+use crate::linux::{Host, Work};
+use crate::listener::{Knock, Listener};
+use crate::machine::{Session, State};
+use crate::policy::{Caller, Config};
+use crate::residue::Records;
+use crate::sessions::{Entry, Held, Launch, Sessions};
+
+/// Callers taken in before everybody else is served again.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// The daemon.
+#[derive(Debug)]
+pub struct Master {
+    host: Host,
+    sessions: Sessions,
+    signals: SignalFd,
+    /// None for a master of one launch.
+    listener: Option<Listener>,
+}
+
+/// What a turn of the loop found to do.
+enum Ready {
+    Signals,
+    Callers,
+    Launching(usize),
+    Adopted(u32),
+}
+
+impl Master {
+    /// A daemon on the configured socket. It knows the living rockers of the master before it.
+    pub fn listen(config: Config, guard: OwnedFd) -> Result<Self, String> {
+        let listener = Listener::new(&config.socket)?;
+        let cannot = |why: &dyn core::fmt::Display| format!("cannot keep records: {why}");
+        let records = Records::open(listener.state_dir()).map_err(|error| cannot(&error))?;
+        let living = records.adopt().map_err(|error| cannot(&error))?;
+        let mut master = Self::new(config, guard)?;
+        for (rocker, pidfd) in living {
+            log::info!("rocker {} lives on, guard {}", rocker.name, rocker.guard_pid);
+            let pid = rocker.guard_pid;
+            let held = Held { rocker: Some(rocker), adopted: Some(pidfd), ..Held::default() };
+            master.sessions.living.insert(pid, Entry { machine: Session::adopted(), held });
+        }
+        master.host.records = Some(records);
+        master.listener = Some(listener);
+        Ok(master)
+    }
+
+    /// A master for one connection, which ends with its rocker.
+    pub fn serve_one(config: Config, guard: OwnedFd, connection: OwnedFd) -> Result<Self, String> {
+        let mut master = Self::new(config, guard)?;
+        master.take_in(connection);
+        Ok(master)
+    }
+
+    fn new(config: Config, guard: OwnedFd) -> Result<Self, String> {
+        let cannot = |why: &dyn core::fmt::Display| format!("cannot start: {why}");
+        let mut caught = SigSet::empty();
+        for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT] {
+            caught.add(signal);
+        }
+        caught.thread_block().map_err(|error| cannot(&error))?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&caught, flags).map_err(|error| cannot(&error))?;
+        let null = open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| cannot(&error))?;
+        let host = Host {
+            config,
+            guard,
+            null,
+            stack: Stack::new(),
+            records: None,
+            inbox: Buffer::default(),
+            outbox: Buffer::default(),
+            command: Command::new(),
+        };
+        Ok(Self { host, sessions: Sessions::default(), signals, listener: None })
+    }
+
+    /// Serves until SIGTERM or SIGINT, or, for a master of one launch, until that has ended.
+    /// Living rockers live on.
+    pub fn run(&mut self) -> Result<(), String> {
+        while self.listener.is_some() || !self.sessions.is_empty() {
+            let ready = self.wait().map_err(|error| format!("cannot wait for events: {error}"))?;
+            let mut launching = vec![];
+            for event in ready {
+                match event {
+                    Ready::Signals => {
+                        if self.is_told_to_stop() {
+                            return Ok(());
+                        }
+                        self.reap();
+                    }
+                    Ready::Callers => self.accept(),
+                    Ready::Launching(index) => launching.push(index),
+                    Ready::Adopted(pid) => self.has_exited(pid),
+                }
+            }
+            self.advance_launching(&launching);
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to do. Launches come first in the list, so that their
+    /// places in the table are still theirs.
+    fn wait(&self) -> Result<Vec<Ready>, rustix::io::Errno> {
+        let mut sources: Vec<(BorrowedFd<'_>, Ready)> =
+            vec![(self.signals.as_fd(), Ready::Signals)];
+        if let Some(listener) = &self.listener {
+            sources.push((listener.socket().as_fd(), Ready::Callers));
+        }
+        let mut deadline_ns = u64::MAX;
+        for (index, entry) in self.sessions.launching.iter().enumerate() {
+            let Some(launch) = &entry.held.launch else { continue };
+            deadline_ns = deadline_ns.min(launch.deadline_ns);
+            if let Some(waits_on) = launch.link.as_ref().or(launch.client.as_ref()) {
+                sources.push((waits_on.as_fd(), Ready::Launching(index)));
+            }
+        }
+        // Only those of an earlier master have a descriptor.
+        for (&pid, entry) in &self.sessions.living {
+            if let Some(guard) = &entry.held.adopted {
+                sources.push((guard.as_fd(), Ready::Adopted(pid)));
+            }
+        }
+        let mut polled: Vec<PollFd<'_>> =
+            sources.iter().map(|(fd, _)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        let now = now_ns();
+        let left = core::time::Duration::from_nanos(deadline_ns.saturating_sub(now));
+        let timeout = Timespec::try_from(left).ok().filter(|_| deadline_ns != u64::MAX);
+        match poll(&mut polled, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+        let happened: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(polled);
+        let now = now_ns();
+        let is_late = |ready: &Ready| match ready {
+            Ready::Launching(index) => self.sessions.launching.get(*index).is_some_and(|entry| {
+                entry.held.launch.as_ref().is_some_and(|launch| launch.deadline_ns <= now)
+            }),
+            _ => false,
+        };
+        let ready = sources.into_iter().zip(happened);
+        Ok(ready
+            .filter(|((_, ready), happened)| *happened || is_late(ready))
+            .map(|((_, ready), _)| ready)
+            .collect())
+    }
+
+    fn is_told_to_stop(&self) -> bool {
+        let mut stop = false;
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            let is_child = i32::try_from(signal.ssi_signo) == Ok(Signal::SIGCHLD as i32);
+            stop |= !is_child;
+        }
+        stop
+    }
+
+    /// root.11
+    fn reap(&mut self) {
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            let pid = match status {
+                WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) => pid,
+                WaitStatus::StillAlive => break,
+                _ => continue,
+            };
+            self.has_exited(pid.as_raw().cast_unsigned());
+        }
+    }
+
+    /// A guard that ends while it is launching closes its socket as well, and that moves the
+    /// session on; this only remembers.
+    fn has_exited(&mut self, pid: u32) {
+        if let Some(mut entry) = self.sessions.living.remove(&pid) {
+            entry.held.exited = true;
+            self.advance(entry);
+            return;
+        }
+        let is_it = |entry: &&mut Entry| {
+            entry.held.rocker.as_ref().is_some_and(|rocker| rocker.guard_pid == pid)
+        };
+        if let Some(entry) = self.sessions.launching.iter_mut().find(is_it) {
+            entry.held.exited = true;
+        }
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.listener.as_mut().map(Listener::accept) {
+                Some(Knock::Caller(connection)) => self.take_in(connection),
+                Some(Knock::Shed) => log::warn!("a caller was turned away: no descriptors left"),
+                Some(Knock::Nobody) | None => return,
+            }
+        }
+    }
+
+    fn take_in(&mut self, connection: OwnedFd) {
+        let Ok(caller) = Caller::of(&connection) else { return };
+        if !self.host.config.admits(&caller, self.sessions.load(&caller)) {
+            let error = Error::Invalid { rule: Rule::TooManyRockers, item: Item::Request };
+            let failure = Failure { error, command: "" };
+            let message = Message::Master(MasterMessage::Failed(failure));
+            // Whoever comes in numbers gets one try at an answer.
+            let _ = protocol::socket::send(&connection, &message, &[], &mut self.host.outbox);
+            return;
+        }
+        let launch = Launch {
+            caller,
+            client: Some(connection),
+            link: None,
+            datagram: Box::default(),
+            package: None,
+            data: None,
+            deadline_ns: now_ns() + u64::from(protocol::limits::HELLO_MS) * 1_000_000,
+            trace: false,
+        };
+        let held = Held { launch: Some(Box::new(launch)), ..Held::default() };
+        self.advance(Entry { machine: Session::default(), held });
+    }
+
+    /// Moves these launches on; from the last to the first, for each leaves its place.
+    fn advance_launching(&mut self, indices: &[usize]) {
+        for &index in indices.iter().rev() {
+            let entry = self.sessions.launching.swap_remove(index);
+            self.advance(entry);
+        }
+    }
+
+    /// Runs a session until it waits or has ended, and puts it where it belongs then.
+    fn advance(&mut self, mut entry: Entry) {
+        let Self { host, sessions, .. } = self;
+        while let Some(step) = entry.machine.step() {
+            let action = entry.machine.action();
+            let mut work = Work { host, sessions, held: &mut entry.held };
+            let core::task::Poll::Ready(outcome) = work.perform(step, action) else { break };
+            entry.machine.advance(outcome);
+        }
+        match (entry.machine.state(), entry.held.rocker.as_ref().map(|rocker| rocker.guard_pid)) {
+            (State::Ended(Ok(())), _) => {}
+            (State::Ended(Err(error)), _) => log::info!("no rocker: {error}"),
+            (State::AwaitExit, Some(pid)) => {
+                entry.held.launch = None;
+                self.sessions.living.insert(pid, entry);
+            }
+            _ => self.sessions.launching.push(entry),
+        }
+    }
+}

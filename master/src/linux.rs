@@ -1,0 +1,475 @@
+//! Does what a session asks for. Nothing in here waits: what is not there yet is `Pending`,
+//! and the event loop comes back.
+
+use core::fmt::Write as _;
+use core::task::Poll;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{setsockopt, sockopt};
+use protocol::socket::{self, Buffer, Received, errno, now_ns};
+use protocol::{
+    Actor, ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Item, Loss,
+    MasterMessage, Message, Name, Path, RockerInfo, Rule, Step, TraceStep, wire,
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Signal as PidfdSignal, pidfd_send_signal};
+
+use crate::action::Action;
+use crate::clone_guard::{Stack, clone_guard};
+use crate::machine::{Outcome, Session};
+use crate::policy::Config;
+use crate::residue::{Records, Rocker};
+use crate::sessions::{Held, Launch, Sessions};
+use crate::{id_maps, package};
+
+/// What all sessions share.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) config: Config,
+    /// The guard's program.
+    pub(crate) guard: OwnedFd,
+    /// What a guard has for output.
+    pub(crate) null: OwnedFd,
+    pub(crate) stack: Box<Stack>,
+    /// None for a master of one launch: nobody comes after it.
+    pub(crate) records: Option<Records>,
+    pub(crate) inbox: Buffer,
+    pub(crate) outbox: Buffer,
+    /// The step just taken, for errors and traces.
+    pub(crate) command: Command,
+}
+
+/// One session at work: its descriptors, and what is shared.
+pub(crate) struct Work<'a> {
+    pub(crate) host: &'a mut Host,
+    pub(crate) sessions: &'a mut Sessions,
+    pub(crate) held: &'a mut Held,
+}
+
+impl Work<'_> {
+    /// What a launch holds, which it does in every state but the last two.
+    fn launch(&self) -> Result<&Launch, Errno> {
+        self.held.launch.as_deref().ok_or(Errno::BADF)
+    }
+
+    fn launch_mut(&mut self) -> Result<&mut Launch, Errno> {
+        self.held.launch.as_deref_mut().ok_or(Errno::BADF)
+    }
+
+    /// root.1
+    fn await_request(&mut self) -> Poll<Outcome> {
+        match self.receive_request() {
+            Ok(Some(Asked::Launch { data_dir })) => Poll::Ready(Outcome::RequestIs { data_dir }),
+            Ok(Some(Asked::List)) => Poll::Ready(self.list()),
+            Ok(Some(Asked::Kill(name))) => Poll::Ready(self.kill_by_name(name)),
+            Ok(None) => Poll::Pending,
+            Err(outcome) => Poll::Ready(outcome),
+        }
+    }
+
+    /// What the caller wants, or none if it has not said so yet. A request is kept.
+    fn receive_request(&mut self) -> Result<Option<Asked>, Outcome> {
+        let launch = self.held.launch.as_deref_mut().ok_or(Outcome::Failed(Errno::BADF))?;
+        let client = launch.client.as_ref().ok_or(Outcome::Failed(Errno::BADF))?;
+        let message = match socket::receive(client, &mut self.host.inbox) {
+            Ok(Received::Message(Message::Client(message), _)) => message,
+            Ok(Received::Message(..)) => return Err(Outcome::Lost(Loss::Garbage)),
+            Ok(Received::Empty) if now_ns() < launch.deadline_ns => return Ok(None),
+            Ok(Received::Empty) => return Err(Outcome::Lost(Loss::Silent)),
+            Ok(Received::Lost(how)) => return Err(Outcome::Lost(how)),
+            Err(errno) => return Err(Outcome::Failed(errno)),
+        };
+        match message {
+            ClientMessage::List => Ok(Some(Asked::List)),
+            ClientMessage::Kill(name) => Ok(Some(Asked::Kill(name))),
+            ClientMessage::AppStarted => Err(Outcome::Lost(Loss::Garbage)),
+            ClientMessage::Launch(request) => {
+                launch.trace = request.trace;
+                launch.deadline_ns = now_ns() + u64::from(request.timeout_ms) * 1_000_000;
+                let data_dir = request.data_dir.is_some();
+                let message = Message::Client(ClientMessage::Launch(request));
+                launch.datagram = wire::encode(&message, self.host.outbox.bytes())
+                    .ok_or(Outcome::Lost(Loss::Garbage))?
+                    .into();
+                Ok(Some(Asked::Launch { data_dir }))
+            }
+        }
+    }
+
+    /// Tells a caller of all living rockers it may know of: root of all, others of their own.
+    fn list(&mut self) -> Outcome {
+        let Some(Launch { client: Some(client), caller, .. }) = self.held.launch.as_deref() else {
+            return Outcome::Failed(Errno::BADF);
+        };
+        // The whole answer fits the queue: the master does not wait for a reader.
+        if let Err(error) = setsockopt(client, sockopt::SndBufForce, &LIST_QUEUE) {
+            return Outcome::Failed(from_nix(error));
+        }
+        let now = now_ns();
+        let living = self.sessions.living.values().filter_map(|entry| entry.held.rocker.as_ref());
+        for rocker in living.filter(|rocker| caller.uid == 0 || caller.uid == rocker.owner) {
+            let Ok(package) = Path::new(&rocker.package) else { continue };
+            let info = RockerInfo {
+                name: rocker.name,
+                app_id: rocker.app_id,
+                uid: rocker.uid,
+                guard_pid: rocker.guard_pid,
+                age_ms: now.saturating_sub(rocker.cloned_ns) / 1_000_000,
+                package,
+            };
+            let message = Message::Master(MasterMessage::Rocker(info));
+            if let Err(errno) = socket::send(client, &message, &[], &mut self.host.outbox) {
+                return Outcome::Failed(errno);
+            }
+        }
+        match socket::send(client, &Message::Master(MasterMessage::End), &[], &mut self.host.outbox)
+        {
+            Ok(()) => Outcome::Answered,
+            Err(errno) => Outcome::Failed(errno),
+        }
+    }
+
+    /// root.10, for whoever knows only a name. The answer comes after root.15.
+    fn kill_by_name(&mut self, name: Name) -> Outcome {
+        let Ok(Launch { client, caller, .. }) = self.held.launch.as_deref_mut().ok_or(()) else {
+            return Outcome::Failed(Errno::BADF);
+        };
+        let found = self.sessions.living.values_mut().find(|entry| {
+            let rocker = entry.held.rocker.as_ref();
+            rocker.is_some_and(|it| it.name == name && (caller.uid == 0 || caller.uid == it.owner))
+        });
+        let (Some(entry), Some(client)) = (found, client.take()) else {
+            return Outcome::Refused(Error::Invalid { rule: Rule::NoSuchRocker, item: Item::Name });
+        };
+        match kill_guard(&entry.held) {
+            Ok(()) => {
+                entry.held.waiters.push(client);
+                Outcome::Answered
+            }
+            Err(errno) => Outcome::Failed(errno),
+        }
+    }
+
+    /// root.1
+    fn check_caller(&mut self) -> Result<(), Refusal> {
+        let launch = self.launch()?;
+        let request = launch.request().ok_or(Errno::PROTO)?;
+        let load = self.sessions.load(&launch.caller);
+        self.host.config.check(&launch.caller, &request, load)?;
+        let connection = launch.client.as_ref().ok_or(Errno::BADF)?;
+        if !launch.caller.is_at_home(connection) {
+            let (rule, item) = (Rule::ForeignNamespace, Item::Request);
+            return Err(Error::Invalid { rule, item }.into());
+        }
+        Ok(())
+    }
+
+    /// root.2
+    fn open_package(&mut self) -> Result<(), Refusal> {
+        let launch = self.launch()?;
+        let path = launch.request().ok_or(Errno::PROTO)?.package;
+        let reach = self.host.config.package_reach(&launch.caller, path)?;
+        let package = package::open_package(path, reach)?;
+        self.launch_mut()?.package = Some(package);
+        Ok(())
+    }
+
+    /// root.2
+    fn lock_data_dir(&mut self) -> Result<(), Refusal> {
+        let launch = self.launch()?;
+        let data_dir = launch.request().and_then(|request| request.data_dir).ok_or(Errno::PROTO)?;
+        let reach = self.host.config.data_reach(&launch.caller, data_dir)?;
+        let data = package::lock_data_dir(data_dir, reach)?;
+        self.launch_mut()?.data = Some(data);
+        Ok(())
+    }
+
+    /// prepare.0
+    fn clone_guard(&mut self) -> Result<(), Refusal> {
+        let flags = SocketFlags::CLOEXEC;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(errno)?;
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+            .map_err(errno)?;
+        let cloned_ns = now_ns();
+        let host = &mut *self.host;
+        let (guard, null) = (host.guard.as_fd(), host.null.as_fd());
+        let guard_pid = clone_guard(guard, theirs.as_fd(), null, &mut host.stack).map_err(errno)?;
+        let launch = self.launch_mut()?;
+        launch.link = Some(ours);
+        let rocker = launch.request().map(|request| Rocker {
+            name: Name::from_random(u64::from_ne_bytes(random)),
+            guard_pid,
+            app_id: request.app_id,
+            uid: request.uid,
+            owner: launch.caller.uid,
+            cloned_ns,
+            package: request.package.as_bytes().into(),
+        });
+        self.held.rocker = rocker;
+        Ok(())
+    }
+
+    /// root.3. The master keeps no copy of what it hands over.
+    fn hand_over(&mut self) -> Result<(), Refusal> {
+        let (Some(launch), Some(rocker)) = (self.held.launch.as_deref_mut(), &self.held.rocker)
+        else {
+            return Err(Errno::BADF.into());
+        };
+        {
+            let request = launch.request().ok_or(Errno::PROTO)?;
+            let (name, guard_pid) = (rocker.name, rocker.guard_pid);
+            let message = Message::Master(MasterMessage::HandOver { name, guard_pid, request });
+            let held = [&launch.client, &launch.package, &launch.data];
+            let descriptors: heapless::Vec<BorrowedFd<'_>, 3> =
+                held.into_iter().flatten().map(OwnedFd::as_fd).collect();
+            let link = launch.link.as_ref().ok_or(Errno::BADF)?;
+            socket::send(link, &message, &descriptors, &mut self.host.outbox)?;
+        }
+        (launch.client, launch.package, launch.data) = (None, None, None);
+        Ok(())
+    }
+
+    /// prepare.7
+    fn await_done(&mut self) -> Poll<Outcome> {
+        let Some(Launch { link: Some(link), deadline_ns, .. }) = self.held.launch.as_deref() else {
+            return Poll::Ready(Outcome::Failed(Errno::BADF));
+        };
+        Poll::Ready(match socket::receive(link, &mut self.host.inbox) {
+            Ok(Received::Message(Message::Guard(GuardMessage::Done), _)) => Outcome::Done,
+            Ok(Received::Message(..)) => Outcome::Lost(Loss::Garbage),
+            Ok(Received::Empty) if now_ns() < *deadline_ns => return Poll::Pending,
+            Ok(Received::Empty) => Outcome::Lost(Loss::Silent),
+            Ok(Received::Lost(how)) => Outcome::Lost(how),
+            Err(errno) => Outcome::Failed(errno),
+        })
+    }
+
+    fn guard_pid(&self) -> Result<u32, Errno> {
+        self.held.rocker.as_ref().map(|rocker| rocker.guard_pid).ok_or(Errno::SRCH)
+    }
+
+    /// prepare.8
+    fn write_map(&self, action: Action) -> Result<(), Refusal> {
+        let guard = self.guard_pid()?;
+        let request = self.launch()?.request().ok_or(Errno::PROTO)?;
+        let written = match action {
+            Action::DenySetgroups => id_maps::deny_setgroups(guard),
+            Action::WriteUidMap => id_maps::write_uid_map(guard, request.uid),
+            _ => id_maps::write_gid_map(guard, request.gid),
+        };
+        Ok(written.map_err(errno)?)
+    }
+
+    /// prepare.9
+    fn record(&self) -> Result<(), Refusal> {
+        let (Some(records), Some(rocker)) = (&self.host.records, &self.held.rocker) else {
+            return Ok(());
+        };
+        Ok(records.write(rocker).map_err(errno)?)
+    }
+
+    /// prepare.9. From here on the guard is on its own.
+    fn release(&mut self) -> Result<(), Refusal> {
+        let link = self.launch_mut()?.link.take().ok_or(Errno::BADF)?;
+        let message = Message::Master(MasterMessage::GoOn);
+        Ok(socket::send(&link, &message, &[], &mut self.host.outbox)?)
+    }
+
+    /// root.15
+    fn free_residue(&mut self) -> Result<(), Refusal> {
+        if let (Some(records), Some(rocker)) = (&self.host.records, &self.held.rocker) {
+            records.remove(rocker.name).map_err(errno)?;
+        }
+        for waiter in self.held.waiters.drain(..) {
+            // Whoever has stopped waiting does not need to know.
+            let gone = Message::Master(MasterMessage::Gone);
+            let _ = socket::send(&waiter, &gone, &[], &mut self.host.outbox);
+        }
+        Ok(())
+    }
+
+    /// Tells the caller of a failure, and lets go of caller and guard.
+    fn refuse(&mut self, error: Error) -> Result<(), Refusal> {
+        let command = self.host.command.clone();
+        let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
+        launch.link = None;
+        let client = launch.client.take().ok_or(Errno::PIPE)?;
+        let failure = Failure { error, command: command.as_str() };
+        let message = Message::Master(MasterMessage::Failed(failure));
+        Ok(socket::send(&client, &message, &[], &mut self.host.outbox)?)
+    }
+
+    /// Tells the guard of a failure, which tells the caller.
+    fn stop_guard(&mut self, error: Error) -> Result<(), Refusal> {
+        let command = self.host.command.clone();
+        let link = self.launch_mut()?.link.take().ok_or(Errno::PIPE)?;
+        let failure = Failure { error, command: command.as_str() };
+        let message = Message::Master(MasterMessage::Failed(failure));
+        Ok(socket::send(&link, &message, &[], &mut self.host.outbox)?)
+    }
+
+    fn perform_now(&mut self, action: Action) -> Poll<Outcome> {
+        let answer = match action {
+            Action::AwaitRequest => return self.await_request(),
+            Action::CheckCaller => self.check_caller(),
+            Action::OpenPackage => self.open_package(),
+            Action::LockDataDir => self.lock_data_dir(),
+            Action::CloneGuard => self.clone_guard(),
+            Action::HandOver => self.hand_over(),
+            Action::AwaitDone => return self.await_done(),
+            Action::DenySetgroups | Action::WriteUidMap | Action::WriteGidMap => {
+                self.write_map(action)
+            }
+            Action::RecordRocker => self.record(),
+            Action::ReleaseGuard => self.release(),
+            Action::AwaitExit if self.held.exited => return Poll::Ready(Outcome::Exited),
+            Action::AwaitExit => return Poll::Pending,
+            Action::FreeResidue => self.free_residue(),
+            Action::Refuse(error) => self.refuse(error),
+            Action::StopGuard(error) => self.stop_guard(error),
+            Action::KillGuard => kill_guard(self.held).map_err(Refusal::from),
+        };
+        Poll::Ready(match answer {
+            Ok(()) => Outcome::Done,
+            Err(Refusal::System(errno)) => Outcome::Failed(errno),
+            Err(Refusal::Rule(error)) => Outcome::Refused(error),
+        })
+    }
+
+    /// Writes the action as the shell command that would do the same.
+    fn describe(&mut self, action: Action) {
+        let mut command = core::mem::take(&mut self.host.command);
+        command.clear();
+        // A Command takes any text.
+        let _ = self.write_command(action, &mut command);
+        self.host.command = command;
+    }
+
+    fn write_command(&self, action: Action, command: &mut Command) -> core::fmt::Result {
+        let Some(request) = self.held.launch.as_ref().and_then(|launch| launch.request()) else {
+            return Ok(());
+        };
+        let guard = self.guard_pid().unwrap_or(0);
+        match action {
+            Action::AwaitRequest => command.write_str("recvmsg # from the caller"),
+            Action::CheckCaller => {
+                let uid = self.held.launch.as_ref().map_or(0, |launch| launch.caller.uid);
+                write!(command, "id {uid} # may it?")
+            }
+            Action::OpenPackage => write!(command, "open {}", request.package),
+            Action::LockDataDir => match request.data_dir {
+                Some(dir) => write!(command, "mkdir -m 700 {dir}/.rocker; flock {dir}/.rocker"),
+                None => Ok(()),
+            },
+            Action::CloneGuard => command.write_str("unshare --mount --pid --fork rocker-guard"),
+            Action::HandOver => command.write_str("sendmsg # to the guard, with descriptors"),
+            Action::AwaitDone => command.write_str("recvmsg # from the guard"),
+            Action::DenySetgroups => write!(command, "echo deny > /proc/{guard}/setgroups"),
+            Action::WriteUidMap => {
+                let uid = request.uid;
+                write!(command, "echo {uid} {uid} 1 > /proc/{guard}/uid_map")
+            }
+            Action::WriteGidMap => {
+                let gid = request.gid;
+                write!(command, "echo {gid} {gid} 1 > /proc/{guard}/gid_map")
+            }
+            Action::RecordRocker => command.write_str("touch rockers/NAME"),
+            Action::ReleaseGuard => command.write_str("sendmsg # to the guard"),
+            Action::KillGuard => write!(command, "kill -KILL {guard}"),
+            Action::AwaitExit | Action::FreeResidue | Action::Refuse(_) | Action::StopGuard(_) => {
+                Ok(())
+            }
+        }
+    }
+
+    /// Shows the step to the caller, or to the guard to pass on once it has the caller.
+    fn trace(&mut self, step: Step, began_ns: u64, outcome: &Outcome) {
+        let Some(launch) = self.held.launch.as_deref() else { return };
+        let Some(to) = launch.client.as_ref().or(launch.link.as_ref()) else { return };
+        let took_ns = now_ns() - began_ns;
+        let errno = match outcome {
+            Outcome::Failed(errno) => Some(*errno),
+            _ => None,
+        };
+        let command = self.host.command.as_str();
+        let step = TraceStep { actor: Actor::Master, step, began_ns, took_ns, errno, command };
+        let message = Message::Master(MasterMessage::Step(step));
+        // A peer that does not read loses its trace, not its App.
+        let _ = socket::send(to, &message, &[], &mut self.host.outbox);
+    }
+}
+
+impl Driver<Session> for Work<'_> {
+    fn perform(&mut self, step: Step, action: Action) -> Poll<Outcome> {
+        let began_ns = now_ns();
+        let Poll::Ready(outcome) = self.perform_now(action) else { return Poll::Pending };
+        let is_told = matches!(action, Action::Refuse(_) | Action::StopGuard(_));
+        let is_failure =
+            matches!(outcome, Outcome::Failed(_) | Outcome::Lost(_) | Outcome::Refused(_));
+        let traces = self.held.launch.as_ref().is_some_and(|launch| launch.trace);
+        if (is_failure || traces) && !is_told {
+            self.describe(action);
+            if traces {
+                self.trace(step, began_ns, &outcome);
+            }
+        }
+        Poll::Ready(outcome)
+    }
+}
+
+/// What a connection is for.
+enum Asked {
+    Launch { data_dir: bool },
+    List,
+    Kill(Name),
+}
+
+/// Why a step failed: a number of the kernel's, or a rule of ours.
+enum Refusal {
+    System(Errno),
+    Rule(Error),
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        Self::System(errno)
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Rule(error)
+    }
+}
+
+/// Room for the answer to `List`, in bytes: a thousand for each of 16,000 rockers.
+const LIST_QUEUE: usize = 16 << 20;
+
+/// SIGKILL, to a child that is not reaped yet, or by pidfd: never to another process.
+fn kill_guard(held: &Held) -> Result<(), Errno> {
+    if let Some(guard) = &held.adopted {
+        return pidfd_send_signal(guard, PidfdSignal::KILL).map_err(errno);
+    }
+    let pid = held.rocker.as_ref().map(|rocker| rocker.guard_pid).ok_or(Errno::SRCH)?;
+    let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
+    kill(pid, Signal::SIGKILL).map_err(from_nix)
+}
+
+fn from_nix(error: nix::errno::Errno) -> Errno {
+    Errno(u16::try_from(error as i32).unwrap_or(0))
+}
+
+/// A name for an open file that any system call takes, while it is open in this process.
+pub(crate) fn by_descriptor(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Whether the process behind a pidfd has not ended yet.
+pub(crate) fn is_alive(process: BorrowedFd<'_>) -> bool {
+    let mut sources = [PollFd::from_borrowed_fd(process, PollFlags::IN)];
+    matches!(poll(&mut sources, Some(&Timespec::default())), Ok(0))
+}

@@ -1,0 +1,297 @@
+//! What the master does next for one launch, never doing it: root.1 to root.3, prepare.7 to
+//! prepare.9, root.11, root.15. In diagram order. One connection is one launch is one session.
+
+use protocol::{Errno, Error, Loss, Machine, Step};
+
+use crate::action::Action;
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum State {
+    /// root.1
+    AwaitRequest,
+    /// root.1: may this caller ask this?
+    CheckCaller {
+        /// Whether there is a data dir.
+        data_dir: bool,
+    },
+    /// root.2: the master opens what the caller named, once.
+    OpenPackage {
+        /// As above.
+        data_dir: bool,
+    },
+    /// root.2
+    LockDataDir,
+    /// root.2 = prepare.0
+    CloneGuard,
+    /// root.3: the last that the master has to do with the caller.
+    HandOver,
+    /// prepare.7
+    AwaitDone,
+    /// prepare.8
+    DenySetgroups,
+    /// prepare.8
+    WriteUidMap,
+    /// prepare.8
+    WriteGidMap,
+    /// prepare.9: before the rocker lives on its own, it is on record for the next master.
+    RecordRocker,
+    /// prepare.9
+    ReleaseGuard,
+    /// root.11
+    AwaitExit,
+    /// root.15
+    FreeResidue,
+    /// Nothing was handed over: the master itself tells the caller.
+    Refuse {
+        /// What.
+        error: Error,
+        /// Whether a guard was cloned already.
+        cloned: bool,
+    },
+    /// The guard is told, and tells the caller.
+    StopGuard(Error),
+    /// The guard said nothing in time, or nonsense.
+    KillGuard,
+    /// All that this session held is gone.
+    Ended(Result<(), Error>),
+}
+
+/// What came of an action.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It worked.
+    Done,
+    /// The request is there.
+    RequestIs {
+        /// Whether it names a data dir.
+        data_dir: bool,
+    },
+    /// It was not a launch but a question, and is answered.
+    Answered,
+    /// The guard has ended and was reaped.
+    Exited,
+    /// The kernel refused.
+    Failed(Errno),
+    /// The peer that was waited for is lost.
+    Lost(Loss),
+    /// A rule forbids to go on.
+    Refused(Error),
+}
+
+/// One launch.
+#[derive(Debug)]
+pub struct Session {
+    state: State,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self { state: State::AwaitRequest }
+    }
+}
+
+impl Session {
+    /// Where it stands.
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// A session that finds its rocker alive, made by an earlier master.
+    pub const fn adopted() -> Self {
+        Self { state: State::AwaitExit }
+    }
+
+    /// One failure edge for each part of the launch: before the hand-over the caller is the
+    /// master's to tell, after it the guard's.
+    fn failed(&self, error: Error) -> State {
+        match self.state {
+            State::AwaitRequest
+            | State::CheckCaller { .. }
+            | State::OpenPackage { .. }
+            | State::LockDataDir
+            | State::CloneGuard => State::Refuse { error, cloned: false },
+            State::HandOver => State::Refuse { error, cloned: true },
+            State::AwaitDone => State::KillGuard,
+            State::DenySetgroups
+            | State::WriteUidMap
+            | State::WriteGidMap
+            | State::RecordRocker => State::StopGuard(error),
+            // Its end is on the way: the guard is gone, or about to notice that nobody is here.
+            State::ReleaseGuard | State::StopGuard(_) | State::KillGuard => State::AwaitExit,
+            State::Refuse { error, cloned: false } => State::Ended(Err(error)),
+            State::Refuse { cloned: true, .. } => State::AwaitExit,
+            // What cannot be freed stays on record for the next start.
+            State::AwaitExit | State::FreeResidue | State::Ended(_) => State::Ended(Err(error)),
+        }
+    }
+}
+
+impl Machine for Session {
+    type Action = Action;
+    type Outcome = Outcome;
+
+    fn step(&self) -> Option<Step> {
+        Some(match self.state {
+            State::AwaitRequest | State::CheckCaller { .. } => Step::RequestRocker,
+            State::OpenPackage { .. } | State::LockDataDir => Step::CreateGuard,
+            State::CloneGuard => Step::CloneGuard,
+            State::HandOver => Step::HandOver,
+            State::AwaitDone | State::KillGuard => Step::ReportDone,
+            State::DenySetgroups | State::WriteUidMap | State::WriteGidMap => Step::SetIdMaps,
+            State::RecordRocker | State::ReleaseGuard => Step::ReleaseGuard,
+            State::AwaitExit => Step::GuardExited,
+            State::FreeResidue => Step::FreeResidue,
+            State::Refuse { error, .. } | State::StopGuard(error) => error.step(),
+            State::Ended(_) => return None,
+        })
+    }
+
+    fn action(&self) -> Action {
+        match self.state {
+            State::AwaitRequest => Action::AwaitRequest,
+            State::CheckCaller { .. } => Action::CheckCaller,
+            State::OpenPackage { .. } => Action::OpenPackage,
+            State::LockDataDir => Action::LockDataDir,
+            State::CloneGuard => Action::CloneGuard,
+            State::HandOver => Action::HandOver,
+            State::AwaitDone => Action::AwaitDone,
+            State::DenySetgroups => Action::DenySetgroups,
+            State::WriteUidMap => Action::WriteUidMap,
+            State::WriteGidMap => Action::WriteGidMap,
+            State::RecordRocker => Action::RecordRocker,
+            State::ReleaseGuard => Action::ReleaseGuard,
+            State::AwaitExit => Action::AwaitExit,
+            State::FreeResidue => Action::FreeResidue,
+            State::Refuse { error, .. } => Action::Refuse(error),
+            State::StopGuard(error) => Action::StopGuard(error),
+            State::KillGuard => Action::KillGuard,
+            State::Ended(_) => unreachable!("an ended session asks for nothing"),
+        }
+    }
+
+    fn advance(&mut self, outcome: Outcome) {
+        use Outcome as O;
+        use State as S;
+        self.state = match (self.state, outcome) {
+            (S::AwaitRequest, O::RequestIs { data_dir }) => S::CheckCaller { data_dir },
+            (S::AwaitRequest, O::Answered) => S::Ended(Ok(())),
+            // Nobody is there to be told.
+            (S::AwaitRequest, O::Lost(how @ Loss::Died)) => {
+                S::Ended(Err(Error::Lost { step: Step::RequestRocker, how }))
+            }
+            (S::CheckCaller { data_dir }, O::Done) => S::OpenPackage { data_dir },
+            (S::OpenPackage { data_dir: true }, O::Done) => S::LockDataDir,
+            (S::OpenPackage { data_dir: false } | S::LockDataDir, O::Done) => S::CloneGuard,
+            (S::CloneGuard, O::Done) => S::HandOver,
+            (S::HandOver, O::Done) => S::AwaitDone,
+            (S::AwaitDone, O::Done) => S::DenySetgroups,
+            // It has told the caller why, if it could.
+            (S::AwaitDone, O::Lost(Loss::Died)) => S::AwaitExit,
+            (S::DenySetgroups, O::Done) => S::WriteUidMap,
+            (S::WriteUidMap, O::Done) => S::WriteGidMap,
+            (S::WriteGidMap, O::Done) => S::RecordRocker,
+            (S::RecordRocker, O::Done) => S::ReleaseGuard,
+            (S::ReleaseGuard | S::StopGuard(_) | S::KillGuard, O::Done) => S::AwaitExit,
+            (S::AwaitExit, O::Exited) => S::FreeResidue,
+            (S::FreeResidue, O::Done) => S::Ended(Ok(())),
+            (S::Refuse { error, cloned: false }, O::Done) => S::Ended(Err(error)),
+            (S::Refuse { cloned: true, .. }, O::Done) => S::AwaitExit,
+            (_, O::Failed(errno)) => self.failed(Error::Failed { step: self.at(), errno }),
+            (_, O::Lost(how)) => self.failed(Error::Lost { step: self.at(), how }),
+            (_, O::Refused(error)) => self.failed(error),
+            (state, outcome) => unreachable!("{state:?} cannot see {outcome:?}"),
+        };
+    }
+}
+
+impl Session {
+    /// The step of a state that still acts; an ended machine never gets here.
+    fn at(&self) -> Step {
+        self.step().unwrap_or(Step::FreeResidue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(state: State, outcome: Outcome) -> State {
+        let mut session = Session { state };
+        session.advance(outcome);
+        session.state()
+    }
+
+    const DENIED: Error = Error::Failed { step: Step::SetIdMaps, errno: Errno::PERM };
+
+    #[test]
+    fn a_launch_walks_the_diagram() {
+        let mut session = Session::default();
+        let mut walked = vec![];
+        for outcome in core::iter::once(Outcome::RequestIs { data_dir: true })
+            .chain([Outcome::Done; 11])
+            .chain([Outcome::Exited, Outcome::Done])
+        {
+            walked.push(session.step().unwrap().to_string());
+            session.advance(outcome);
+        }
+        assert_eq!(session.state(), State::Ended(Ok(())));
+        assert_eq!(
+            walked.join(" "),
+            "root.1 root.1 root.2 root.2 prepare.0 root.3 prepare.7 prepare.8 prepare.8 \
+             prepare.8 prepare.9 prepare.9 root.11 root.15"
+        );
+    }
+
+    #[test]
+    fn open_package_without_data_dir_locks_nothing() {
+        let next = after(State::OpenPackage { data_dir: false }, Outcome::Done);
+        assert_eq!(next, State::CloneGuard);
+    }
+
+    #[test]
+    fn await_request_client_died_tells_nobody() {
+        let next = after(State::AwaitRequest, Outcome::Lost(Loss::Died));
+        let error = Error::Lost { step: Step::RequestRocker, how: Loss::Died };
+        assert_eq!(next, State::Ended(Err(error)));
+    }
+
+    #[test]
+    fn await_request_garbage_is_refused() {
+        let next = after(State::AwaitRequest, Outcome::Lost(Loss::Garbage));
+        let error = Error::Lost { step: Step::RequestRocker, how: Loss::Garbage };
+        assert_eq!(next, State::Refuse { error, cloned: false });
+    }
+
+    #[test]
+    fn hand_over_failed_tells_the_caller_and_waits_for_the_guard() {
+        let next = after(State::HandOver, Outcome::Failed(Errno::PIPE));
+        let error = Error::Failed { step: Step::HandOver, errno: Errno::PIPE };
+        assert_eq!(next, State::Refuse { error, cloned: true });
+        assert_eq!(after(next, Outcome::Done), State::AwaitExit);
+        assert_eq!(after(next, Outcome::Failed(Errno::PIPE)), State::AwaitExit);
+    }
+
+    #[test]
+    fn await_done_guard_died_waits_for_its_end() {
+        assert_eq!(after(State::AwaitDone, Outcome::Lost(Loss::Died)), State::AwaitExit);
+    }
+
+    #[test]
+    fn await_done_guard_silent_or_mad_is_killed() {
+        for how in [Loss::Silent, Loss::Garbage, Loss::Version] {
+            assert_eq!(after(State::AwaitDone, Outcome::Lost(how)), State::KillGuard);
+        }
+        assert_eq!(after(State::KillGuard, Outcome::Done), State::AwaitExit);
+    }
+
+    #[test]
+    fn id_maps_refused_stops_the_guard() {
+        for state in [State::DenySetgroups, State::WriteUidMap, State::WriteGidMap] {
+            assert_eq!(after(state, Outcome::Failed(Errno::PERM)), State::StopGuard(DENIED));
+        }
+        assert_eq!(after(State::StopGuard(DENIED), Outcome::Done), State::AwaitExit);
+        let gone = after(State::StopGuard(DENIED), Outcome::Failed(Errno::PIPE));
+        assert_eq!(gone, State::AwaitExit);
+    }
+}

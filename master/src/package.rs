@@ -1,0 +1,153 @@
+//! root.2: opens what the caller named. Each path is resolved once, here; what is checked is
+//! the open file, and what is mounted is that same file (SECURITY C3, C4, P1, P4).
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use protocol::{Error, Item, Path, Rule, Step};
+use rustix::fs::{
+    AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags, flock, fstat, mkdirat, open,
+    openat, openat2, statat,
+};
+use rustix::io::Errno;
+
+/// How far a caller's paths may lead.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reach<'a> {
+    /// Root's: anywhere root can go, but through no link of `/proc`.
+    Anywhere,
+    /// Anybody else's: below this directory of the policy, through no link at all, and not
+    /// onto another file system, which could be one that never answers.
+    Below(Path<'a>),
+}
+
+impl Reach<'_> {
+    /// Opens the path as a mere place (`O_PATH`): no device is touched, no fifo waited for.
+    fn open(self, path: Path<'_>, how: OFlags) -> Result<OwnedFd, Errno> {
+        let how = how | OFlags::PATH | OFlags::CLOEXEC;
+        match self {
+            Self::Anywhere => {
+                let resolve = ResolveFlags::NO_MAGICLINKS;
+                openat2(rustix::fs::CWD, path.as_bytes(), how, Mode::empty(), resolve)
+            }
+            Self::Below(dir) => {
+                let top = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let top = open(dir.as_bytes(), top, Mode::empty())?;
+                let names: Vec<&[u8]> = path.components().skip(dir.components().count()).collect();
+                let below = if names.is_empty() { b".".to_vec() } else { names.join(&b'/') };
+                let resolve = ResolveFlags::BENEATH
+                    | ResolveFlags::NO_SYMLINKS
+                    | ResolveFlags::NO_MAGICLINKS
+                    | ResolveFlags::NO_XDEV;
+                openat2(top, below, how, Mode::empty(), resolve)
+            }
+        }
+    }
+}
+
+/// Opens the package for reading, and refuses what the kernel's squashfs would choke on.
+pub(crate) fn open_package(path: Path<'_>, reach: Reach<'_>) -> Result<OwnedFd, Error> {
+    let place = reach.open(path, OFlags::empty()).map_err(failed)?;
+    let status = fstat(&place).map_err(failed)?;
+    if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+        return Err(broken(Rule::WrongType, Item::Package));
+    }
+    let readable = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let package = open(crate::linux::by_descriptor(place.as_fd()), readable, Mode::empty())
+        .map_err(failed)?;
+    let mut head = [0; SUPERBLOCK];
+    let length = rustix::io::pread(&package, &mut head, 0).map_err(failed)?;
+    let size = u64::try_from(status.st_size).unwrap_or(0);
+    check_superblock(head.get(..length).unwrap_or_default(), size)
+        .map_err(|rule| broken(rule, Item::Package))?;
+    Ok(package)
+}
+
+/// The part of a squashfs superblock that is looked at, in bytes
+/// (`Documentation/filesystems/squashfs.rst`; `struct squashfs_super_block`).
+const SUPERBLOCK: usize = 96;
+
+/// `size` is that of the file. A loop device shows whole sectors of 512 bytes only.
+fn check_superblock(head: &[u8], size: u64) -> Result<(), Rule> {
+    if !head.starts_with(b"hsqs") {
+        return Err(Rule::NotSquashfs);
+    }
+    let head: &[u8; SUPERBLOCK] = head.try_into().map_err(|_| Rule::Truncated)?;
+    let u16_at = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
+    let (compression, major, minor) = (u16_at(20), u16_at(28), u16_at(30));
+    if (major, minor) != (4, 0) || !(1..=6).contains(&compression) {
+        return Err(Rule::UnknownFormat);
+    }
+    let mut bytes_used = [0; 8];
+    bytes_used.copy_from_slice(&head[40..48]);
+    if u64::from_le_bytes(bytes_used) > size / 512 * 512 {
+        return Err(Rule::Truncated);
+    }
+    Ok(())
+}
+
+/// Opens the data dir and locks the `.rocker` directory in it, which is made at first use.
+/// The lock lasts as long as any copy of the returned descriptor: the guard's life.
+pub(crate) fn lock_data_dir(path: Path<'_>, reach: Reach<'_>) -> Result<OwnedFd, Error> {
+    let data = reach.open(path, OFlags::DIRECTORY).map_err(|errno| match errno {
+        Errno::NOTDIR => broken(Rule::WrongType, Item::DataDir),
+        errno => failed(errno),
+    })?;
+    match mkdirat(&data, c".rocker", Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        // A read-only file system says so even where the directory is there.
+        Err(Errno::ROFS) if statat(&data, c".rocker", AtFlags::SYMLINK_NOFOLLOW).is_ok() => {}
+        Err(errno) => return Err(failed(errno)),
+    }
+    let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let ours = openat(&data, c".rocker", how, Mode::empty()).map_err(|errno| match errno {
+        Errno::LOOP | Errno::NOTDIR => broken(Rule::NotOurs, Item::DataDir),
+        errno => failed(errno),
+    })?;
+    // The data dir may be the App's own, so it could have put a directory of its own there.
+    let status = fstat(&ours).map_err(failed)?;
+    if status.st_uid != 0 || status.st_mode & 0o077 != 0 {
+        return Err(broken(Rule::NotOurs, Item::DataDir));
+    }
+    match flock(&ours, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(ours),
+        Err(Errno::WOULDBLOCK) => Err(broken(Rule::InUse, Item::DataDir)),
+        Err(errno) => Err(failed(errno)),
+    }
+}
+
+fn failed(errno: Errno) -> Error {
+    Error::Failed { step: Step::CreateGuard, errno: protocol::socket::errno(errno) }
+}
+
+const fn broken(rule: Rule, item: Item) -> Error {
+    Error::Invalid { rule, item }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn superblock(change: impl FnOnce(&mut [u8; SUPERBLOCK])) -> [u8; SUPERBLOCK] {
+        let mut head = [0; SUPERBLOCK];
+        head[..4].copy_from_slice(b"hsqs");
+        head[20] = 6;
+        head[28] = 4;
+        head[40..48].copy_from_slice(&4000_u64.to_le_bytes());
+        change(&mut head);
+        head
+    }
+
+    #[test]
+    fn a_superblock_is_looked_at_before_the_kernel_sees_it() {
+        assert_eq!(check_superblock(&superblock(|_| ()), 4096), Ok(()));
+        // 4000 bytes are used, but of 4095 a loop device shows 3584.
+        assert_eq!(check_superblock(&superblock(|_| ()), 4095), Err(Rule::Truncated));
+        assert_eq!(check_superblock(&superblock(|_| ())[..95], 4096), Err(Rule::Truncated));
+        assert_eq!(check_superblock(&superblock(|b| b[0] = 0), 4096), Err(Rule::NotSquashfs));
+        assert_eq!(check_superblock(b"", 0), Err(Rule::NotSquashfs));
+        assert_eq!(check_superblock(&superblock(|b| b[28] = 3), 4096), Err(Rule::UnknownFormat));
+        assert_eq!(check_superblock(&superblock(|b| b[20] = 7), 4096), Err(Rule::UnknownFormat));
+        let huge = superblock(|b| b[47] = 0xff);
+        assert_eq!(check_superblock(&huge, 4096), Err(Rule::Truncated));
+    }
+}

@@ -1,0 +1,314 @@
+//! Who may ask for what: `/etc/rocker/master.toml`, and the kernel's word on who is asking.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path as FilePath, PathBuf};
+
+use nix::sys::socket::{getsockopt, sockopt};
+use protocol::{Error, Item, Path, Request, Rule};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::Deserialize;
+
+use crate::package::Reach;
+
+/// The configuration. Every key has a default; an unknown key is an error.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where to listen.
+    pub socket: PathBuf,
+    /// The guard's program; without it, the one installed with the master.
+    pub guard: Option<PathBuf>,
+    /// Rockers alive at once.
+    pub max_rockers: usize,
+    /// Connections that are not yet a living rocker.
+    pub max_launches: usize,
+    /// What others than root may do.
+    pub allow: Vec<Allow>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            socket: "/run/rocker/master.sock".into(),
+            guard: None,
+            max_rockers: 4096,
+            max_launches: 256,
+            allow: vec![],
+        }
+    }
+}
+
+/// What one user may do beyond nothing.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Allow {
+    /// The caller.
+    pub uid: u32,
+    /// Directories whose packages it may run.
+    pub packages: Vec<PathBuf>,
+    /// Directories in which its exec dirs may be.
+    pub exec_dirs: Vec<PathBuf>,
+    /// Directories in which its data dirs may be.
+    #[serde(default)]
+    pub data_dirs: Vec<PathBuf>,
+    /// Whom its Apps may run as; itself alone if not said.
+    pub run_as_uids: Option<Vec<u32>>,
+    /// The same for groups.
+    pub run_as_gids: Option<Vec<u32>>,
+    /// Its rockers alive at once.
+    #[serde(default = "a_few")]
+    pub max_rockers: usize,
+}
+
+const fn a_few() -> usize {
+    64
+}
+
+/// Connections of one user, other than root, that are not yet a living rocker.
+const LAUNCHES_PER_USER_MAX: usize = 32;
+
+/// Reads the configuration. A missing file is the default, unless it was asked for by name.
+pub fn read_config(named: Option<&FilePath>) -> Result<Config, String> {
+    let path = named.unwrap_or(FilePath::new("/etc/rocker/master.toml"));
+    let cannot = |why: &dyn core::fmt::Display| format!("cannot read {}: {why}", path.display());
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Config::default());
+        }
+        Err(error) => return Err(cannot(&error)),
+    };
+    let config: Config =
+        toml::from_str(&text).map_err(|error| cannot(&error.to_string().trim_end()))?;
+    let dirs = config
+        .allow
+        .iter()
+        .flat_map(|allow| allow.packages.iter().chain(&allow.exec_dirs).chain(&allow.data_dirs));
+    for dir in dirs {
+        Path::new(dir.as_os_str().as_bytes())
+            .map_err(|rule| cannot(&format_args!("{}: {rule}", dir.display())))?;
+    }
+    Ok(config)
+}
+
+/// Who is at the other end, by the kernel's word.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Caller {
+    pub(crate) uid: u32,
+    gid: u32,
+    pid: i32,
+}
+
+impl Caller {
+    /// Whoever called `connect(2)` or `socketpair(2)`, as of then (`SO_PEERCRED`).
+    pub(crate) fn of(connection: &OwnedFd) -> nix::Result<Self> {
+        let peer = getsockopt(connection, sockopt::PeerCredentials)?;
+        Ok(Self { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() })
+    }
+
+    /// Whether it sits in the master's own user namespace. An App does not: an App whose uid
+    /// the policy trusts must not start rockers from inside one, nor "root" of a container.
+    pub(crate) fn is_at_home(&self, connection: &OwnedFd) -> bool {
+        // The pidfd of the very peer; before Linux 6.5 the best there is is its pid.
+        let process = getsockopt(connection, sockopt::PeerPidfd)
+            .ok()
+            .or_else(|| pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok());
+        let Some(process) = process else { return false };
+        let namespace = |pid: &str| rustix::fs::stat(format!("/proc/{pid}/ns/user"));
+        let (Ok(theirs), Ok(ours)) = (namespace(&self.pid.to_string()), namespace("self")) else {
+            return false;
+        };
+        // Alive still: so nobody else had that pid meanwhile.
+        let is_alive = crate::linux::is_alive(process.as_fd());
+        is_alive && (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
+    }
+}
+
+/// How many there are already.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Load {
+    pub(crate) rockers: usize,
+    pub(crate) rockers_of_caller: usize,
+    pub(crate) launches: usize,
+    pub(crate) launches_of_caller: usize,
+}
+
+impl Config {
+    /// Whether one more connection may be served at all; the caller is one of `load`.
+    pub(crate) fn admits(&self, caller: &Caller, load: Load) -> bool {
+        load.launches <= self.max_launches
+            && (caller.uid == 0 || load.launches_of_caller <= LAUNCHES_PER_USER_MAX)
+    }
+
+    /// root.1: whether this caller may ask this.
+    pub(crate) fn check(
+        &self,
+        caller: &Caller,
+        request: &Request<'_>,
+        load: Load,
+    ) -> protocol::error::Result<()> {
+        request.check()?;
+        let refused = |rule, item| Err(Error::Invalid { rule, item });
+        if load.rockers >= self.max_rockers {
+            return refused(Rule::TooManyRockers, Item::Request);
+        }
+        if caller.uid == 0 {
+            return Ok(());
+        }
+        let Some(allow) = self.allow_of(caller) else {
+            return refused(Rule::NotAllowed, Item::Request);
+        };
+        let may = |ids: &Option<Vec<u32>>, own, id| {
+            ids.as_ref().map_or(id == own, |ids| ids.contains(&id))
+        };
+        if load.rockers_of_caller >= allow.max_rockers {
+            return refused(Rule::TooManyRockers, Item::Request);
+        }
+        if !may(&allow.run_as_uids, caller.uid, request.uid) {
+            return refused(Rule::NotAllowed, Item::Uid);
+        }
+        if !may(&allow.run_as_gids, caller.gid, request.gid) {
+            return refused(Rule::NotAllowed, Item::Gid);
+        }
+        if holding(&allow.exec_dirs, request.exec_dir).is_none() {
+            return refused(Rule::NotAllowed, Item::ExecDir);
+        }
+        Ok(())
+    }
+
+    /// How far the path of the caller's package may lead.
+    pub(crate) fn package_reach(
+        &self,
+        caller: &Caller,
+        path: Path<'_>,
+    ) -> Result<Reach<'_>, Error> {
+        self.reach(caller, path, Item::Package)
+    }
+
+    /// The same for its data dir.
+    pub(crate) fn data_reach(&self, caller: &Caller, path: Path<'_>) -> Result<Reach<'_>, Error> {
+        self.reach(caller, path, Item::DataDir)
+    }
+
+    fn reach(&self, caller: &Caller, path: Path<'_>, item: Item) -> Result<Reach<'_>, Error> {
+        if caller.uid == 0 {
+            return Ok(Reach::Anywhere);
+        }
+        self.allow_of(caller)
+            .map(|allow| if item == Item::Package { &allow.packages } else { &allow.data_dirs })
+            .and_then(|dirs| holding(dirs, path))
+            .map(Reach::Below)
+            .ok_or(Error::Invalid { rule: Rule::NotAllowed, item })
+    }
+
+    fn allow_of(&self, caller: &Caller) -> Option<&Allow> {
+        self.allow.iter().find(|allow| allow.uid == caller.uid)
+    }
+}
+
+/// The directory of the list that `path` lies in, by its names.
+fn holding<'a>(dirs: &'a [PathBuf], path: Path<'_>) -> Option<Path<'a>> {
+    dirs.iter()
+        .filter_map(|dir| Path::new(dir.as_os_str().as_bytes()).ok())
+        .find(|&dir| path.is_at_or_below(dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::{Ids, Overlays};
+
+    const ROBOT: Caller = Caller { uid: 1000, gid: 1000, pid: 1 };
+
+    fn config() -> Config {
+        toml::from_str(
+            r#"
+            max_rockers = 3
+            [[allow]]
+            uid = 1000
+            packages = ["/apps"]
+            exec_dirs = ["/opt/apps"]
+            data_dirs = ["/var/lib/robot"]
+            run_as_gids = [1000, 44]
+            max_rockers = 2
+            "#,
+        )
+        .unwrap()
+    }
+
+    fn path(text: &str) -> Path<'_> {
+        Path::new(text.as_bytes()).unwrap()
+    }
+
+    fn request<'a>() -> Request<'a> {
+        Request {
+            app_id: 1,
+            uid: 1000,
+            gid: 44,
+            package: path("/apps/x.sqfs"),
+            exec_dir: path("/opt/apps/x"),
+            data_dir: None,
+            overlays: Overlays::Dirs(heapless::Vec::new()),
+            ids: Ids::Identity,
+            timeout_ms: 1,
+            trace: false,
+        }
+    }
+
+    fn verdict(
+        caller: Caller,
+        change: impl FnOnce(&mut Request<'_>),
+        load: Load,
+    ) -> Result<(), Error> {
+        let mut request = request();
+        change(&mut request);
+        config().check(&caller, &request, load)
+    }
+
+    fn refused(rule: Rule, item: Item) -> Result<(), Error> {
+        Err(Error::Invalid { rule, item })
+    }
+
+    #[test]
+    fn the_policy_has_the_last_word() {
+        let free = Load::default();
+        assert_eq!(verdict(ROBOT, |_| (), free), Ok(()));
+        let not = |item| refused(Rule::NotAllowed, item);
+        assert_eq!(verdict(Caller { uid: 1001, ..ROBOT }, |_| (), free), not(Item::Request));
+        assert_eq!(verdict(ROBOT, |r| r.uid = 1001, free), not(Item::Uid));
+        assert_eq!(verdict(ROBOT, |r| r.gid = 4, free), not(Item::Gid));
+        assert_eq!(verdict(ROBOT, |r| r.exec_dir = path("/opt/appsx"), free), not(Item::ExecDir));
+        assert_eq!(verdict(Caller { uid: 0, ..ROBOT }, |r| r.uid = 1001, free), Ok(()));
+        assert_eq!(
+            verdict(Caller { uid: 0, ..ROBOT }, |r| r.uid = 0, free),
+            refused(Rule::Root, Item::Uid)
+        );
+    }
+
+    #[test]
+    fn paths_of_others_than_root_stay_below_what_is_granted() {
+        let config = config();
+        assert!(matches!(config.package_reach(&ROBOT, path("/apps/a/b")), Ok(Reach::Below(_))));
+        assert!(config.package_reach(&ROBOT, path("/etc/shadow")).is_err());
+        assert!(config.data_reach(&ROBOT, path("/apps")).is_err());
+        let root = Caller { uid: 0, ..ROBOT };
+        assert!(matches!(config.package_reach(&root, path("/etc")), Ok(Reach::Anywhere)));
+    }
+
+    #[test]
+    fn there_are_limits() {
+        let many = refused(Rule::TooManyRockers, Item::Request);
+        let load =
+            |rockers, rockers_of_caller| Load { rockers, rockers_of_caller, ..Load::default() };
+        assert_eq!(verdict(ROBOT, |_| (), load(2, 1)), Ok(()));
+        assert_eq!(verdict(ROBOT, |_| (), load(2, 2)), many);
+        assert_eq!(verdict(Caller { uid: 0, ..ROBOT }, |_| (), load(3, 0)), many);
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        assert!(toml::from_str::<Config>("max_rocker = 3").is_err());
+        assert!(toml::from_str::<Config>("[[allow]]\nuid = 1\npackages = []").is_err());
+    }
+}

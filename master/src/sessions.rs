@@ -1,0 +1,102 @@
+//! All launches and all living rockers of one master.
+//!
+//! A launch is small in number and holds descriptors; a living rocker is one of thousands and
+//! holds none: each would be copied at every later spawn (KERNEL B, scaling). A child's pid
+//! cannot be another's before it is reaped, so the pid is enough to know it by.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+
+use protocol::Request;
+use protocol::{ClientMessage, Message, wire};
+
+use crate::machine::Session;
+use crate::policy::{Caller, Load};
+use crate::residue::Rocker;
+
+/// One connection, from its request to the end of its rocker.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) machine: Session,
+    pub(crate) held: Held,
+}
+
+/// What a session holds.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// While it is launching.
+    pub(crate) launch: Option<Box<Launch>>,
+    /// From prepare.0 on.
+    pub(crate) rocker: Option<Rocker>,
+    /// Whether the guard has ended and was reaped.
+    pub(crate) exited: bool,
+    /// A guard that is not our child: an earlier master's.
+    pub(crate) adopted: Option<OwnedFd>,
+    /// Who asked for its end, and waits to hear of it.
+    pub(crate) waiters: Vec<OwnedFd>,
+}
+
+/// What a launch holds.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub(crate) caller: Caller,
+    /// The caller's connection, until it is handed over.
+    pub(crate) client: Option<OwnedFd>,
+    /// The socket pair with the guard, until it is released.
+    pub(crate) link: Option<OwnedFd>,
+    /// The request as it was sent; it was well-formed when it was kept.
+    pub(crate) datagram: Box<[u8]>,
+    pub(crate) package: Option<OwnedFd>,
+    /// The data dir's `.rocker`, locked.
+    pub(crate) data: Option<OwnedFd>,
+    /// When to give up waiting: `CLOCK_MONOTONIC`, nanoseconds.
+    pub(crate) deadline_ns: u64,
+    pub(crate) trace: bool,
+}
+
+impl Launch {
+    /// The request.
+    pub(crate) fn request(&self) -> Option<Request<'_>> {
+        match wire::decode(&self.datagram) {
+            Ok(Message::Client(ClientMessage::Launch(request))) => Some(request),
+            _ => None,
+        }
+    }
+}
+
+/// Everybody.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    /// Waiting for a request or for a guard to be done.
+    pub(crate) launching: Vec<Entry>,
+    /// By the guard's pid.
+    pub(crate) living: HashMap<u32, Entry>,
+}
+
+impl Sessions {
+    /// What there is already; `of` is counted by itself, too.
+    pub(crate) fn load(&self, of: &Caller) -> Load {
+        let is_theirs = |entry: &&Entry| {
+            entry.held.launch.as_ref().is_some_and(|launch| launch.caller.uid == of.uid)
+        };
+        let owned = |entry: &&Entry| {
+            entry.held.rocker.as_ref().is_some_and(|rocker| rocker.owner == of.uid)
+        };
+        Load {
+            rockers: self.living.len(),
+            // Root has no limit of its own, so there is nothing to count.
+            rockers_of_caller: if of.uid == 0 {
+                0
+            } else {
+                self.living.values().filter(owned).count()
+            },
+            launches: self.launching.len() + 1,
+            launches_of_caller: self.launching.iter().filter(is_theirs).count() + 1,
+        }
+    }
+
+    /// Whether there is nobody.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.launching.is_empty() && self.living.is_empty()
+    }
+}

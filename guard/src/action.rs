@@ -17,7 +17,10 @@ pub enum Action {
         loop_dev: u32,
     },
     /// prepare.3: a squashfs superblock on the bound device, as a mount that is nowhere yet.
-    MountPackage,
+    MountPackage {
+        /// N
+        loop_dev: u32,
+    },
     /// overlay.0: open the directories, and find what is mounted where below them.
     ListTopDirs,
     /// prepare.4: one overlay over a whole host mount, nowhere yet.

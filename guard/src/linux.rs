@@ -39,6 +39,8 @@ struct Building {
     /// The bound loop device, then the mount on it.
     loop_device: Option<OwnedFd>,
     package_mount: Option<OwnedFd>,
+    /// The data dir's `.rocker` again, as this mount namespace has it.
+    layers: Option<OwnedFd>,
     plan: Plan,
 }
 
@@ -141,12 +143,9 @@ impl<'b> Linux<'b> {
         Ok(())
     }
 
-    /// The bound device is named by descriptor: its number could be another's by now if the
-    /// descriptor were closed, and a path under `/dev` could be another file.
-    fn mount_package(&mut self) -> Result<(), Refusal> {
-        let device = self.building.loop_device.as_ref().ok_or(rustix::io::Errno::BADF)?;
-        let mount = mounts::package(&mounts::by_descriptor(device.as_fd()))?;
-        self.building.package_mount = Some(mount);
+    /// The number is the package's for as long as the device is open or mounted.
+    fn mount_package(&mut self, loop_dev: u32) -> Result<(), Refusal> {
+        self.building.package_mount = Some(mounts::package(&format!("/dev/loop{loop_dev}"))?);
         // The mount keeps the device bound from here on, and unbinds it when it goes.
         self.building.loop_device = None;
         self.building.package = None;
@@ -168,22 +167,28 @@ impl<'b> Linux<'b> {
         }
     }
 
-    fn data(&self) -> Result<BorrowedFd<'_>, rustix::io::Errno> {
-        self.data.as_ref().map(OwnedFd::as_fd).ok_or(rustix::io::Errno::BADF)
+    /// The kernel takes an overlay's upper directory only from the mount namespace that the
+    /// overlay is made in, and the locked descriptor comes from the master's. So the path is
+    /// followed once more, and must lead to the very directory that is locked.
+    fn open_layers(&mut self) -> Result<(), Refusal> {
+        let locked = self.data.as_ref().ok_or(rustix::io::Errno::BADF)?;
+        let data_dir = self.launch().request.data_dir.ok_or(rustix::io::Errno::BADF)?;
+        let layers = mounts::open_layers(data_dir.as_bytes(), locked.as_fd())?;
+        self.building.layers = Some(layers);
+        Ok(())
     }
 
     fn build_overlay(&mut self, layer: u16) -> Result<(), Refusal> {
-        let mut plan = core::mem::take(&mut self.building.plan);
-        let built = self.data().map_err(Refusal::from).and_then(|data| plan.build(layer, data));
-        self.building.plan = plan;
-        built
+        if self.building.layers.is_none() {
+            self.open_layers()?;
+        }
+        let Building { plan, layers, .. } = &mut self.building;
+        plan.build(layer, layers.as_ref().ok_or(rustix::io::Errno::BADF)?.as_fd())
     }
 
     fn mount_overlay(&mut self, place: u16) -> Result<(), rustix::io::Errno> {
-        let mut plan = core::mem::take(&mut self.building.plan);
-        let attached = self.data().and_then(|data| plan.attach(place, data));
-        self.building.plan = plan;
-        attached
+        let Building { plan, layers, .. } = &mut self.building;
+        plan.attach(place, layers.as_ref().ok_or(rustix::io::Errno::BADF)?.as_fd())
     }
 
     fn attach_package(&mut self) -> Result<(), rustix::io::Errno> {
@@ -283,8 +288,8 @@ impl<'b> Linux<'b> {
                 Err(errno) => Outcome::Failed(socket::errno(errno)),
             },
             Action::BindLoop { loop_dev } => done(self.bind(loop_dev)),
-            Action::MountPackage => {
-                let mounted = self.mount_package();
+            Action::MountPackage { loop_dev } => {
+                let mounted = self.mount_package(loop_dev);
                 self.refused(mounted)
             }
             Action::ListTopDirs => self.list_top_dirs(),
@@ -371,8 +376,8 @@ impl<'b> Linux<'b> {
             Action::BindLoop { loop_dev } => {
                 write!(command, "losetup --read-only /dev/loop{loop_dev} {package}")
             }
-            Action::MountPackage => {
-                write!(command, "mount -t squashfs -o ro,nosuid,nodev {package} {exec_dir}")
+            Action::MountPackage { loop_dev } => {
+                write!(command, "mount -t squashfs -o ro /dev/loop{loop_dev} {exec_dir}")
             }
             Action::ListTopDirs => match &request.overlays {
                 Overlays::AllTopDirs => command.write_str("realpath /*/"),
@@ -391,7 +396,7 @@ impl<'b> Linux<'b> {
                 self.building.plan.describe_place(place, command);
                 Ok(())
             }
-            Action::AttachPackage => write!(command, "mount --move {package} {exec_dir}"),
+            Action::AttachPackage => write!(command, "mount --move package {exec_dir}"),
             Action::RemountProc => {
                 command.write_str("mount -t proc -o nosuid,nodev,noexec proc /proc")
             }

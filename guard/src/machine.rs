@@ -33,6 +33,8 @@ pub enum State {
     },
     /// prepare.3, the mount itself, attached nowhere yet: an overlay would hide it (KERNEL A1).
     MountPackage {
+        /// `/dev/loopN`
+        loop_dev: u32,
         /// As above.
         overlays: bool,
     },
@@ -205,7 +207,7 @@ impl Machine for Guard {
             State::IsolateMounts { .. } => Action::IsolateMounts,
             State::CreateLoop { .. } => Action::FindFreeLoop,
             State::BindPackage { loop_dev, .. } => Action::BindLoop { loop_dev },
-            State::MountPackage { .. } => Action::MountPackage,
+            State::MountPackage { loop_dev, .. } => Action::MountPackage { loop_dev },
             State::ListTopDirs => Action::ListTopDirs,
             State::BuildOverlay { layer, .. } => Action::BuildOverlay { layer },
             State::MountOverlay { place, .. } => Action::MountOverlay { place },
@@ -243,9 +245,11 @@ impl Machine for Guard {
             {
                 S::CreateLoop { tries: tries + 1, overlays }
             }
-            (S::BindPackage { overlays, .. }, O::Done) => S::MountPackage { overlays },
-            (S::MountPackage { overlays: true }, O::Done) => S::ListTopDirs,
-            (S::MountPackage { overlays: false }, O::Done) => S::AttachPackage,
+            (S::BindPackage { loop_dev, overlays, .. }, O::Done) => {
+                S::MountPackage { loop_dev, overlays }
+            }
+            (S::MountPackage { overlays: true, .. }, O::Done) => S::ListTopDirs,
+            (S::MountPackage { overlays: false, .. }, O::Done) => S::AttachPackage,
             (S::ListTopDirs, O::DirsAre { layers, places }) => {
                 Self::overlay_from(0, layers, places)
             }
@@ -346,7 +350,7 @@ mod tests {
 
     #[test]
     fn mount_package_without_overlays_goes_to_its_place() {
-        let next = after(State::MountPackage { overlays: false }, Outcome::Done);
+        let next = after(State::MountPackage { loop_dev: 8, overlays: false }, Outcome::Done);
         assert_eq!(next, State::AttachPackage);
     }
 

@@ -8,7 +8,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
@@ -54,7 +54,8 @@ pub(crate) fn overlay(
 ) -> Result<OwnedFd, Refusal> {
     let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |key, value: &str| fsconfig_set_string(&context, key, value);
-    let made = set(c"lowerdir", &by_descriptor(lower))
+    let made = set(c"source", "overlay")
+        .and_then(|()| set(c"lowerdir", &by_descriptor(lower)))
         .and_then(|()| set(c"upperdir", &by_descriptor(upper)))
         .and_then(|()| set(c"workdir", &by_descriptor(work)))
         .and_then(|()| set(c"redirect_dir", "nofollow"))
@@ -122,6 +123,19 @@ pub(crate) fn open_beneath(
 pub(crate) fn open_without_links(path: &[u8], how: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC | how, Mode::empty(), resolve)
+}
+
+/// Opens `.rocker` in the data dir, if that is the directory behind `locked`.
+pub(crate) fn open_layers(data_dir: &[u8], locked: BorrowedFd<'_>) -> Result<OwnedFd, Refusal> {
+    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let data = openat2(CWD, data_dir, how, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?;
+    let layers = open_beneath(data.as_fd(), b".rocker", OFlags::DIRECTORY)?;
+    let (found, wanted) = (fstat(&layers)?, fstat(locked)?);
+    if (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino) {
+        let words = "the data dir was moved during the launch".to_owned();
+        return Err(Refusal { errno: Errno::STALE, words });
+    }
+    Ok(layers)
 }
 
 /// A copy of the mount that `dir` is in, beginning at `dir`, attached nowhere.

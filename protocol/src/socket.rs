@@ -91,9 +91,10 @@ pub fn receive<'b>(socket: impl AsFd, buffer: &'b mut Buffer) -> Result<Received
     let got = loop {
         match recvmsg(&socket, &mut [IoSliceMut::new(&mut buffer.0)], &mut control, flags) {
             Ok(got) => break got,
-            Err(rustix::io::Errno::INTR) => {}
+            // The peer has gone without reading everything we sent. The kernel says so once,
+            // before the last that the peer said, which may be what we wait for.
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
             Err(rustix::io::Errno::AGAIN) => return Ok(Received::Empty),
-            Err(rustix::io::Errno::CONNRESET) => return Ok(Received::Lost(Loss::Died)),
             Err(error) => return Err(errno(error)),
         }
     };

@@ -10,27 +10,31 @@ PREFIX  ?= /usr/local
 BIN     := target/rocker
 CARGO   := cargo --quiet
 RELEASE := $(CARGO) build --locked --release --target $(TARGET)
-# The guard is one file that needs no other: no library of a half overlaid host is ever loaded.
-STATIC  := --config 'target.$(TARGET).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]'
+# The guard needs no other file and no C library: see ARCHITECTURE.md.
+STATIC  := --features freestanding --target-dir target/static \
+	--config 'target.$(TARGET).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]'
 
 .PHONY: build release run test check bench install clean
 
 build release:
-	@$(RELEASE) -p guard $(STATIC) --target-dir target/static
+	@$(RELEASE) -p guard --bin rocker-guard $(STATIC)
 	@$(RELEASE) -p master -p client-rs
 	@mkdir -p $(BIN)
 	@cp -p target/static/$(TARGET)/release/rocker-guard $(BIN)/
 	@cp -p target/$(TARGET)/release/rocker-master target/$(TARGET)/release/rocker $(BIN)/
 
 run: build
-	@tests/run-example $(BIN)
+	@mkdir -p $(BIN)/example-data
+	$(BIN)/rocker pack tests/example $(BIN)/example.sqfs
+	$(BIN)/rocker run --trace --data-dir $(BIN)/example-data $(BIN)/example.sqfs
 
 test: build
 	@$(CARGO) test --locked --workspace --no-fail-fast
 
 check: test
 	@$(CARGO) fmt --all --check
-	@RUSTFLAGS="-D warnings" $(CARGO) clippy --locked --workspace --all-targets
+	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@$(CARGO) clippy --locked -p guard --bin rocker-guard --release --target $(TARGET) $(STATIC) -- -D warnings
 
 bench: build
 	@$(RELEASE) -p tests --bin rocker-bench

@@ -10,10 +10,17 @@
 //! mount_table  /proc/self/mountinfo
 //! privileges   prepare.6
 //! reaper       root.9
+//! sys          the system calls that rustix has no function for
+//! start        the program without a C library; part of the binary only
 //! ```
 //!
 //! It is a program of its own, small and static, so that a rocker costs little while it idles
 //! and nothing of the master's memory or descriptors can reach one.
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod action;
 pub mod linux;
@@ -24,3 +31,4 @@ mod mounts;
 mod overlays;
 mod privileges;
 mod reaper;
+mod sys;

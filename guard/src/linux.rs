@@ -1,16 +1,18 @@
 //! Does what the guard's machine asks for. Owns every descriptor of a guard, under its role's
 //! name; when this is dropped, and at the latest when PID 1 exits, all of them are closed.
 
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::task::Poll;
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use core::fmt::Write as _;
+use core::task::Poll;
 
 use protocol::socket::{self, Buffer, Received, now_ns};
 use protocol::{
     ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Loss, MasterMessage,
     Message, Name, Overlays, Request, Step, TraceStep,
 };
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::action::Action;
@@ -20,6 +22,7 @@ use crate::mounts::{self, Refusal};
 use crate::overlays::{NoPlan, Plan};
 use crate::privileges;
 use crate::reaper::Reaper;
+use crate::sys;
 
 /// What root.3 handed over.
 struct Launch<'b> {
@@ -69,19 +72,28 @@ impl core::fmt::Debug for Linux<'_> {
 }
 
 /// `rocker-guard --version`: what a master reads before it trusts a guard binary.
-pub fn print_version() -> std::io::Result<()> {
+pub fn print_version() -> Result<(), rustix::io::Errno> {
     let version = env!("CARGO_PKG_VERSION");
-    writeln!(std::io::stdout(), "rocker-guard {version} wire {}", protocol::wire::VERSION)
+    let line = format!("rocker-guard {version} wire {}\n", protocol::wire::VERSION);
+    rustix::io::write(sys::stdio(1), line.as_bytes()).map(drop)
+}
+
+/// One line on standard error.
+pub fn complain(line: &str) {
+    // There is nowhere to say that this could not be said.
+    let _ = rustix::io::write(sys::stdio(2), line.as_bytes());
 }
 
 impl<'b> Linux<'b> {
     /// Takes the master's end from standard input, and puts `/dev/null` in its place.
-    pub fn new(inbox: &'b mut Buffer) -> Result<Self, std::io::Error> {
+    ///
+    /// `EPERM` if this is not PID 1.
+    pub fn new(inbox: &'b mut Buffer) -> Result<Self, rustix::io::Errno> {
         if !rustix::process::getpid().is_init() {
-            return Err(std::io::Error::other("not PID 1 of a rocker"));
+            return Err(rustix::io::Errno::PERM);
         }
-        let master = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?;
-        rustix::stdio::dup2_stdin(std::io::stdout())?;
+        let master = rustix::io::fcntl_dupfd_cloexec(sys::stdio(0), 3)?;
+        rustix::stdio::dup2_stdin(sys::stdio(1))?;
         Ok(Self {
             master: Some(master),
             inbox: Some(inbox),
@@ -304,12 +316,7 @@ impl<'b> Linux<'b> {
                 let Request { uid, gid, .. } = self.launch().request;
                 done(privileges::take_ids(uid, gid))
             }
-            Action::UnshareUser => {
-                match nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER) {
-                    Ok(()) => Outcome::Done,
-                    Err(errno) => Outcome::Failed(Errno(u16::try_from(errno as i32).unwrap_or(0))),
-                }
-            }
+            Action::UnshareUser => done(sys::unshare_user()),
             Action::DropPrivileges => done(self.drop_privileges()),
             Action::ReportDone => told(self.report_done()),
             Action::AwaitRelease => self.await_release(),
@@ -320,7 +327,7 @@ impl<'b> Linux<'b> {
                 Ok(false) => Outcome::NobodyKnown,
                 Err(errno) => Outcome::Failed(socket::errno(errno)),
             },
-            Action::CountOthers if Reaper::is_alone() => Outcome::Alone,
+            Action::CountOthers if sys::is_alone() => Outcome::Alone,
             Action::CountOthers => Outcome::NotAlone,
             Action::FindStrangers => match self.reaper.find_stranger() {
                 Ok(true) => Outcome::Watched,

@@ -3,23 +3,23 @@
 //! Our own and not the `loopdev` crate's: that one needs libclang to build, and has no
 //! `LOOP_CONFIGURE`, so it leaks a device when it is killed between its two calls and fails
 //! when another process takes the free one first (259 of 400 tries with 8 threads).
-#![allow(unsafe_code, reason = "loop(4) is ioctl(2) only")]
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use alloc::format;
 
 use linux_raw_sys::loop_device::{
     LO_FLAGS_AUTOCLEAR, LO_FLAGS_READ_ONLY, LOOP_CONFIGURE, LOOP_CTL_GET_FREE, loop_config,
+    loop_info64,
 };
+use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
+
+use crate::sys;
 
 /// prepare.1: the number of a device that was free when the kernel was asked.
 pub(crate) fn find_free() -> Result<u32, Errno> {
     let control = openat(CWD, c"/dev/loop-control", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    // SAFETY: LOOP_CTL_GET_FREE takes no argument and touches no memory of ours; the
-    // descriptor is open for the whole call.
-    let number = unsafe { libc::ioctl(control.as_raw_fd(), u64::from(LOOP_CTL_GET_FREE) as _) };
-    u32::try_from(number).map_err(|_| last_error())
+    sys::ioctl(&control, LOOP_CTL_GET_FREE, None::<&()>)
 }
 
 /// prepare.2: binds the package, read-only, and detached by the kernel as soon as neither a
@@ -29,20 +29,26 @@ pub(crate) fn find_free() -> Result<u32, Errno> {
 pub(crate) fn bind(number: u32, package: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let path = format!("/dev/loop{number}");
     let device = openat(CWD, path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    // SAFETY: loop_config is a plain C struct of integers and arrays of them, for which all
-    // zeroes is a value: "no offset, whole file, default block size, no name".
-    let mut config: loop_config = unsafe { core::mem::zeroed() };
-    config.fd = package.as_raw_fd().cast_unsigned();
-    config.info.lo_flags = LO_FLAGS_READ_ONLY as u32 | LO_FLAGS_AUTOCLEAR as u32;
-    // SAFETY: LOOP_CONFIGURE reads one loop_config through the pointer, which is to a live,
-    // initialised one, and keeps nothing of it; both descriptors are open for the whole call.
-    let answer = unsafe {
-        libc::ioctl(device.as_fd().as_raw_fd(), u64::from(LOOP_CONFIGURE) as _, &raw const config)
+    let config = loop_config {
+        fd: package.as_raw_fd().cast_unsigned(),
+        block_size: 0,
+        info: loop_info64 {
+            lo_device: 0,
+            lo_inode: 0,
+            lo_rdevice: 0,
+            lo_offset: 0,
+            lo_sizelimit: 0,
+            lo_number: 0,
+            lo_encrypt_type: 0,
+            lo_encrypt_key_size: 0,
+            lo_flags: LO_FLAGS_READ_ONLY as u32 | LO_FLAGS_AUTOCLEAR as u32,
+            lo_file_name: [0; 64],
+            lo_crypt_name: [0; 64],
+            lo_encrypt_key: [0; 32],
+            lo_init: [0; 2],
+        },
+        __reserved: [0; 8],
     };
-    if answer == 0 { Ok(device) } else { Err(last_error()) }
-}
-
-fn last_error() -> Errno {
-    let error = std::io::Error::last_os_error();
-    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+    sys::ioctl(&device, LOOP_CONFIGURE, Some(&config))?;
+    Ok(device)
 }

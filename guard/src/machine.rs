@@ -294,6 +294,8 @@ pub const fn forbidden_overlay(dir: u8) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::string::ToString;
+    use std::vec;
 
     /// A guard in this state.
     fn at(state: State) -> Guard {

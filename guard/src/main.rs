@@ -1,33 +1,32 @@
 //! PID 1 of one rocker. Started by rocker-master with one end of a socket pair as standard
-//! input; it never reads arguments, environment or files of the host's user.
+//! input; it never reads environment or files of the host's user.
+#![no_std]
+#![no_main]
+// The memory functions of start.rs must not be compiled into calls of themselves.
+#![no_builtins]
 
-use std::process::ExitCode;
+mod start;
 
-use guard::linux::Linux;
+use guard::linux::{Linux, complain, print_version};
 use guard::machine::{Guard, State};
 use protocol::socket::Buffer;
 
-fn main() -> ExitCode {
-    if std::env::args().nth(1).is_some_and(|arg| arg == "--version") {
-        return match guard::linux::print_version() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        };
+/// The program's exit status.
+fn main(asks_for_version: bool) -> u8 {
+    if asks_for_version {
+        return u8::from(print_version().is_err());
     }
-    // The kernel does not deliver SIGABRT to PID 1: without this a bug would be a hang.
-    std::panic::set_hook(Box::new(|_| std::process::exit(101)));
     let mut inbox = Buffer::default();
     let mut driver = match Linux::new(&mut inbox) {
         Ok(driver) => driver,
-        Err(why) => {
-            eprintln!("rocker-guard: {why}; it is started by rocker-master, not by hand");
-            return ExitCode::FAILURE;
+        Err(_) => {
+            complain(
+                "rocker-guard: not PID 1 of a rocker; rocker-master starts it, not a person\n",
+            );
+            return 1;
         }
     };
     let mut guard = Guard::default();
     protocol::run(&mut guard, &mut driver);
-    match guard.state() {
-        State::Ended(Ok(())) => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
-    }
+    u8::from(guard.state() != State::Ended(Ok(())))
 }

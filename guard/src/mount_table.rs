@@ -1,7 +1,10 @@
 //! What is mounted where: `/proc/self/mountinfo` (`man 5 proc_pid_mountinfo`).
 
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::{Errno, read as read_some};
 
 /// One mount.
 #[derive(Debug, Eq, PartialEq)]
@@ -14,9 +17,21 @@ pub(crate) struct Mount {
 
 /// Reads the table of this process, in the kernel's order: of two mounts at one place the
 /// later line is the one on top.
-pub(crate) fn read() -> std::io::Result<Vec<Mount>> {
-    parse(&std::fs::read("/proc/self/mountinfo")?)
-        .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidData))
+pub(crate) fn read() -> Result<Vec<Mount>, Errno> {
+    let how = OFlags::RDONLY | OFlags::CLOEXEC;
+    let table = openat(CWD, c"/proc/self/mountinfo", how, Mode::empty())?;
+    let mut text = vec![0; 16 * 1024];
+    let mut length = 0;
+    loop {
+        match read_some(&table, text.get_mut(length..).unwrap_or_default())? {
+            0 => break,
+            more => length += more,
+        }
+        if length == text.len() {
+            text.resize(2 * length, 0);
+        }
+    }
+    parse(text.get(..length).unwrap_or_default()).ok_or(Errno::PROTO)
 }
 
 /// `36 35 98:0 /root /mount/point rw,noatime shared:1 - ext4 /dev/sda rw`
@@ -51,11 +66,12 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 }
 
 /// The part of `path` below `ancestor`: empty if they are the same, none if it is not below.
+/// Both are as the kernel writes them: absolute, and without empty components.
 pub(crate) fn below<'p>(path: &'p [u8], ancestor: &[u8]) -> Option<&'p [u8]> {
-    let relative = Path::new(std::ffi::OsStr::from_bytes(path))
-        .strip_prefix(std::ffi::OsStr::from_bytes(ancestor))
-        .ok()?;
-    Some(relative.as_os_str().as_bytes())
+    match path.strip_prefix(ancestor.strip_suffix(b"/").unwrap_or(ancestor))? {
+        b"" => Some(b""),
+        rest => rest.strip_prefix(b"/"),
+    }
 }
 
 /// Whether `path` lies below `ancestor` and is not the same.

@@ -4,10 +4,12 @@
 //!
 //! Not the `sys-mount` crate: it speaks mount(2) only, where an option string is cut without a
 //! word after 4095 bytes and a comma in a path is a second option.
-#![allow(unsafe_code, reason = "neither nix nor rustix has mount_setattr(2)")]
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
 
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -15,6 +17,8 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
     fsopen, mount, mount_change, move_mount, open_tree, unmount,
 };
+
+use crate::sys;
 
 /// A refused mount: the kernel's number, and its words where it has any.
 pub(crate) struct Refusal {
@@ -149,26 +153,8 @@ pub(crate) fn clone_at(dir: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 /// would let the App's writes out to the host (KERNEL A3).
 pub(crate) fn clone_read_only(dir: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let tree = open_tree(dir, c"", CLONE.union(OpenTreeFlags::AT_RECURSIVE))?;
-    // SAFETY: mount_attr is a plain C struct of four integers; all zeroes is "change nothing".
-    let mut attributes: libc::mount_attr = unsafe { core::mem::zeroed() };
-    attributes.attr_set = libc::MOUNT_ATTR_RDONLY;
-    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
-    // SAFETY: the kernel reads the empty, NUL-ended path and as many bytes of the live struct
-    // as its size says, keeps neither, and `tree` is open for the whole call.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    if answer == 0 {
-        return Ok(tree);
-    }
-    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    sys::make_read_only(tree.as_fd())?;
+    Ok(tree)
 }
 
 const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE

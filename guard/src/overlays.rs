@@ -10,11 +10,16 @@
 //!
 //! Nothing inside a merged view is trusted: earlier runs of the App may have left links there.
 
-use std::fmt::Write as _;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt::Write as _;
+use core::mem::MaybeUninit;
 
 use protocol::{Command, Errno, Overlays, Path, request};
-use rustix::fs::{AtFlags, CWD, Dir, Gid, Mode, OFlags, Uid};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RawDir, Uid};
 use rustix::fs::{StatxFlags, fchmod, fchown, mkdirat, openat, readlinkat, statx};
 use rustix::io;
 
@@ -86,7 +91,7 @@ impl Plan {
         directories.sort_by(|a, b| a.path.cmp(&b.path));
         directories.dedup_by(|a, b| a.path == b.path);
         let table = mount_table::read()
-            .map_err(|error| NoPlan::Failed(errno_of(&error), b"/proc/self/mountinfo".to_vec()))?;
+            .map_err(|error| NoPlan::Failed(ours(error), b"/proc/self/mountinfo".to_vec()))?;
         let directories = without_covered(directories, &table);
         let host_mounts = host_mounts_below(&directories, &table);
 
@@ -315,7 +320,9 @@ fn top_directories() -> Result<Vec<Directory>, NoPlan> {
         openat(CWD, c"/", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(failed)?;
     let mut found = vec![];
-    for entry in Dir::new(root).map_err(failed)? {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut entries = RawDir::new(root, &mut buffer);
+    while let Some(entry) = entries.next() {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_bytes();
         if name == b"." || name == b".." {
@@ -449,13 +456,10 @@ fn ours(error: io::Errno) -> Errno {
     protocol::socket::errno(error)
 }
 
-fn errno_of(error: &std::io::Error) -> Errno {
-    io::Errno::from_io_error(error).map_or(Errno::IO, ours)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::panic;
 
     fn directory(path: &str, mount_id: u64) -> Directory {
         let fd = openat(CWD, c"/", DIRECTORY, Mode::empty()).unwrap();

@@ -15,7 +15,7 @@ use crate::clone_guard::Stack;
 use crate::linux::{Host, Work};
 use crate::listener::{Knock, Listener};
 use crate::machine::{Session, State};
-use crate::policy::{Caller, Config};
+use crate::policy::{Caller, Config, Namespace};
 use crate::residue::Records;
 use crate::sessions::{Entry, Held, Launch, Sessions};
 
@@ -80,6 +80,7 @@ impl Master {
         let host = Host {
             config,
             guard,
+            home: Namespace::of("self").map_err(|error| cannot(&error))?,
             null,
             stack: Stack::new(),
             records: None,

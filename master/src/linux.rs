@@ -19,7 +19,7 @@ use rustix::process::{Signal as PidfdSignal, pidfd_send_signal};
 use crate::action::Action;
 use crate::clone_guard::{Stack, clone_guard};
 use crate::machine::{Outcome, Session};
-use crate::policy::Config;
+use crate::policy::{Config, Namespace};
 use crate::residue::{Records, Rocker};
 use crate::sessions::{Held, Launch, Sessions};
 use crate::{id_maps, package};
@@ -30,6 +30,8 @@ pub(crate) struct Host {
     pub(crate) config: Config,
     /// The guard's program.
     pub(crate) guard: OwnedFd,
+    /// The user namespace of this process.
+    pub(crate) home: Namespace,
     /// What a guard has for output.
     pub(crate) null: OwnedFd,
     pub(crate) stack: Box<Stack>,
@@ -159,7 +161,7 @@ impl Work<'_> {
         let load = self.sessions.load(&launch.caller);
         self.host.config.check(&launch.caller, &request, load)?;
         let connection = launch.client.as_ref().ok_or(Errno::BADF)?;
-        if !launch.caller.is_at_home(connection) {
+        if !launch.caller.is_at_home(connection, self.host.home) {
             let (rule, item) = (Rule::ForeignNamespace, Item::Request);
             return Err(Error::Invalid { rule, item }.into());
         }
@@ -377,7 +379,10 @@ impl Work<'_> {
                 let gid = request.gid;
                 write!(command, "echo {gid} {gid} 1 > /proc/{guard}/gid_map")
             }
-            Action::RecordRocker => command.write_str("touch rockers/NAME"),
+            Action::RecordRocker => {
+                let name = self.held.rocker.as_ref().map_or("", |rocker| rocker.name.as_str());
+                write!(command, "echo {guard} > rockers/{name}")
+            }
             Action::ReleaseGuard => command.write_str("sendmsg # to the guard"),
             Action::KillGuard => write!(command, "kill -KILL {guard}"),
             Action::AwaitExit | Action::FreeResidue | Action::Refuse(_) | Action::StopGuard(_) => {

@@ -92,6 +92,21 @@ pub fn read_config(named: Option<&FilePath>) -> Result<Config, String> {
     Ok(config)
 }
 
+/// A user namespace, as the kernel numbers them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Namespace {
+    device: u64,
+    inode: u64,
+}
+
+impl Namespace {
+    /// That of a process, or of `self`.
+    pub(crate) fn of(pid: &str) -> Result<Self, rustix::io::Errno> {
+        let found = rustix::fs::stat(format!("/proc/{pid}/ns/user"))?;
+        Ok(Self { device: found.st_dev, inode: found.st_ino })
+    }
+}
+
 /// Who is at the other end, by the kernel's word.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Caller {
@@ -109,19 +124,16 @@ impl Caller {
 
     /// Whether it sits in the master's own user namespace. An App does not: an App whose uid
     /// the policy trusts must not start rockers from inside one, nor "root" of a container.
-    pub(crate) fn is_at_home(&self, connection: &OwnedFd) -> bool {
+    pub(crate) fn is_at_home(&self, connection: &OwnedFd, home: Namespace) -> bool {
         // The pidfd of the very peer; before Linux 6.5 the best there is is its pid.
         let process = getsockopt(connection, sockopt::PeerPidfd)
             .ok()
             .or_else(|| pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok());
         let Some(process) = process else { return false };
-        let namespace = |pid: &str| rustix::fs::stat(format!("/proc/{pid}/ns/user"));
-        let (Ok(theirs), Ok(ours)) = (namespace(&self.pid.to_string()), namespace("self")) else {
-            return false;
-        };
+        let theirs = Namespace::of(&self.pid.to_string());
         // Alive still: so nobody else had that pid meanwhile.
         let is_alive = crate::linux::is_alive(process.as_fd());
-        is_alive && (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
+        is_alive && theirs == Ok(home)
     }
 }
 

@@ -5,17 +5,19 @@
 
 use core::mem::MaybeUninit;
 use core::time::Duration;
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use alloc::boxed::Box;
 
 use heapless::Vec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::{IoSlice, IoSliceMut};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-extern crate std;
+extern crate alloc;
 
 use crate::error::{Errno, Loss};
 use crate::limits::{DESCRIPTORS_MAX, MESSAGE_MAX};
@@ -29,11 +31,11 @@ pub type Descriptors = Vec<OwnedFd, DESCRIPTORS_MAX>;
 ///
 /// The one allocation on the path of a launch: 32 KiB do not belong on a small stack.
 #[derive(Debug)]
-pub struct Buffer(std::boxed::Box<[u8]>);
+pub struct Buffer(Box<[u8]>);
 
 impl Default for Buffer {
     fn default() -> Self {
-        Self(std::vec![0; MESSAGE_MAX + 1].into_boxed_slice())
+        Self(alloc::vec![0; MESSAGE_MAX + 1].into_boxed_slice())
     }
 }
 

@@ -1,0 +1,240 @@
+//! What a program needs where there is no C library: a first instruction, memory, and an end.
+//!
+//! A static C library costs a process 275 us here before `main`, most of it asking a
+//! virtualised processor what it is; this costs none, and a tenth of the memory.
+#![allow(unsafe_code, reason = "below this there is only the kernel")]
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::arch::global_asm;
+use core::cell::UnsafeCell;
+use core::ffi::{CStr, c_char};
+
+// The kernel enters here with the stack pointer at argc, aligned to 16 bytes, and leaves all
+// other registers undefined (the ABI supplements of the System V ABI, "process initialization").
+#[cfg(target_arch = "x86_64")]
+global_asm!(".globl _start", "_start:", "xor ebp, ebp", "mov rdi, rsp", "call {start}", "ud2", start = sym start);
+#[cfg(target_arch = "aarch64")]
+global_asm!(".globl _start", "_start:", "mov x29, #0", "mov x30, #0", "mov x0, sp", "b {start}", start = sym start);
+#[cfg(target_arch = "arm")]
+global_asm!(".globl _start", "_start:", "mov r0, sp", "b {start}", start = sym start);
+#[cfg(target_arch = "riscv64")]
+global_asm!(".globl _start", "_start:", "mv a0, sp", "tail {start}", start = sym start);
+
+/// `stack` is argc, then the pointers of argv.
+extern "C" fn start(stack: *const usize) -> ! {
+    // SAFETY: the kernel has put argc at `stack` and argc pointers after it; with two or more
+    // the second argument is a NUL-ended string that lives as long as the process.
+    #[allow(clippy::multiple_unsafe_ops_per_block, reason = "one layout, one argument")]
+    let asks_for_version = unsafe {
+        stack.read() > 1
+            && CStr::from_ptr(stack.add(2).cast::<*const c_char>().read()) == c"--version"
+    };
+    exit(super::main(asks_for_version));
+}
+
+fn exit(status: u8) -> ! {
+    loop {
+        // SAFETY: it ends this process and touches no memory.
+        let _ = unsafe { syscalls::syscall!(syscalls::Sysno::exit_group, usize::from(status)) };
+    }
+}
+
+/// A bug. The kernel does not deliver SIGABRT to PID 1, so this is a plain end, and the end of
+/// the rocker.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    exit(101)
+}
+
+/// The compiled standard crates name these two for unwinding, which `panic = "abort"` rules out.
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() -> ! {
+    exit(101)
+}
+
+/// See above.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
+
+/// Memory for the building of one rocker: what is never touched is never there. Only the
+/// latest piece can be given back; once the rocker lives nothing is taken any more.
+struct Arena {
+    bytes: UnsafeCell<[u8; Self::SIZE]>,
+    used: UnsafeCell<usize>,
+}
+
+impl Arena {
+    const SIZE: usize = 16 << 20;
+}
+
+// SAFETY: a guard has one thread, so nothing is ever used by two.
+unsafe impl Sync for Arena {}
+
+#[global_allocator]
+static ARENA: Arena = Arena { bytes: UnsafeCell::new([0; Arena::SIZE]), used: UnsafeCell::new(0) };
+
+// SAFETY: pieces are cut from the arena one after the other, aligned, and never overlap: `used`
+// is the end of the last one, and goes back only when that very piece is given back.
+#[allow(clippy::multiple_unsafe_ops_per_block, reason = "the cell is read and written together")]
+unsafe impl GlobalAlloc for Arena {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: one thread; the reference ends with this call.
+        let used = unsafe { &mut *self.used.get() };
+        let base = self.bytes.get().cast::<u8>();
+        let at = (base.addr() + *used).next_multiple_of(layout.align()) - base.addr();
+        match at.checked_add(layout.size()) {
+            Some(end) if end <= Self::SIZE => {
+                *used = end;
+                base.wrapping_add(at)
+            }
+            _ => core::ptr::null_mut(),
+        }
+    }
+
+    unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
+        // SAFETY: one thread; the reference ends with this call.
+        let used = unsafe { &mut *self.used.get() };
+        let at = piece.addr() - self.bytes.get().addr();
+        if at + layout.size() == *used {
+            // SAFETY: the piece is the caller's until now, and lies in the arena. Fresh memory is
+            // zero, and stays so: that is what `alloc_zeroed` relies on.
+            unsafe { piece.write_bytes(0, layout.size()) };
+            *used = at;
+        }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the same contract. What was never given out is zero, what was given back too.
+        unsafe { self.alloc(layout) }
+    }
+
+    unsafe fn realloc(&self, piece: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: one thread; the reference ends before `alloc` makes its own.
+        let used = unsafe { &mut *self.used.get() };
+        let at = piece.addr() - self.bytes.get().addr();
+        if at + layout.size() == *used && size >= layout.size() && at + size <= Self::SIZE {
+            *used = at + size;
+            return piece;
+        }
+        // SAFETY: the layout is valid for any size that a caller may ask for; the pieces do not
+        // overlap, both are as long as what is copied.
+        unsafe {
+            let moved = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+            if !moved.is_null() {
+                moved.copy_from_nonoverlapping(piece, size.min(layout.size()));
+            }
+            moved
+        }
+    }
+}
+
+// What the compiler calls on its own. Nothing on the way of a launch copies much.
+
+/// `memcpy(3)`
+///
+/// # Safety
+///
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, length: usize) -> *mut u8 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as the caller promises; the direction flag is clear by the ABI.
+    unsafe {
+        core::arch::asm!("rep movsb", inout("rcx") length => _, inout("rdi") to => _,
+            inout("rsi") from => _, options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for at in 0..length {
+        // SAFETY: as the caller promises.
+        unsafe { to.add(at).write(from.add(at).read()) };
+    }
+    to
+}
+
+/// `memmove(3)`
+///
+/// # Safety
+///
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, length: usize) -> *mut u8 {
+    if to.addr().wrapping_sub(from.addr()) >= length {
+        // SAFETY: forwards, no byte is overwritten before it is read.
+        return unsafe { memcpy(to, from, length) };
+    }
+    for at in (0..length).rev() {
+        // SAFETY: as the caller promises; backwards, no byte is overwritten before it is read.
+        #[allow(clippy::multiple_unsafe_ops_per_block, reason = "one byte")]
+        unsafe {
+            to.add(at).write(from.add(at).read());
+        };
+    }
+    to
+}
+
+/// `memset(3)`
+///
+/// # Safety
+///
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memset(to: *mut u8, byte: i32, length: usize) -> *mut u8 {
+    let byte = byte.to_le_bytes()[0];
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as the caller promises; the direction flag is clear by the ABI.
+    unsafe {
+        core::arch::asm!("rep stosb", inout("rcx") length => _, inout("rdi") to => _,
+            in("al") byte, options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for at in 0..length {
+        // SAFETY: as the caller promises.
+        unsafe { to.add(at).write(byte) };
+    }
+    to
+}
+
+/// `memcmp(3)`
+///
+/// # Safety
+///
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcmp(one: *const u8, other: *const u8, length: usize) -> i32 {
+    for at in 0..length {
+        // SAFETY: as the caller promises.
+        #[allow(clippy::multiple_unsafe_ops_per_block, reason = "one byte of each")]
+        let (a, b) = unsafe { (one.add(at).read(), other.add(at).read()) };
+        if a != b {
+            return i32::from(a) - i32::from(b);
+        }
+    }
+    0
+}
+
+/// `bcmp(3)`
+///
+/// # Safety
+///
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn bcmp(one: *const u8, other: *const u8, length: usize) -> i32 {
+    // SAFETY: the same contract.
+    unsafe { memcmp(one, other, length) }
+}
+
+/// `strlen(3)`
+///
+/// # Safety
+///
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn strlen(text: *const u8) -> usize {
+    let mut length = 0;
+    // SAFETY: the text ends with a NUL, by the contract; no byte after it is read.
+    #[allow(clippy::multiple_unsafe_ops_per_block, reason = "one byte")]
+    while unsafe { text.add(length).read() } != 0 {
+        length += 1;
+    }
+    length
+}

@@ -17,14 +17,9 @@ fn main(asks_for_version: bool) -> u8 {
         return u8::from(print_version().is_err());
     }
     let mut inbox = Buffer::default();
-    let mut driver = match Linux::new(&mut inbox) {
-        Ok(driver) => driver,
-        Err(_) => {
-            complain(
-                "rocker-guard: not PID 1 of a rocker; rocker-master starts it, not a person\n",
-            );
-            return 1;
-        }
+    let Ok(mut driver) = Linux::new(&mut inbox) else {
+        complain("rocker-guard: not PID 1 of a rocker; rocker-master starts it, not a person\n");
+        return 1;
     };
     let mut guard = Guard::default();
     protocol::run(&mut guard, &mut driver);

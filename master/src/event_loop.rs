@@ -252,7 +252,11 @@ impl Master {
         }
         match (entry.machine.state(), entry.held.rocker.as_ref().map(|rocker| rocker.guard_pid)) {
             (State::Ended(Ok(())), _) => {}
-            (State::Ended(Err(error)), _) => log::info!("no rocker: {error}"),
+            // A master of one launch has told its only caller.
+            (State::Ended(Err(error)), _) if self.listener.is_some() => {
+                log::info!("no rocker: {error}");
+            }
+            (State::Ended(Err(_)), _) => {}
             (State::AwaitExit, Some(pid)) => {
                 entry.held.launch = None;
                 self.sessions.living.insert(pid, entry);

@@ -142,12 +142,12 @@ impl Work<'_> {
             let rocker = entry.held.rocker.as_ref();
             rocker.is_some_and(|it| it.name == name && (caller.uid == 0 || caller.uid == it.owner))
         });
-        let (Some(entry), Some(client)) = (found, client.take()) else {
+        let Some(entry) = found else {
             return Outcome::Refused(Error::Invalid { rule: Rule::NoSuchRocker, item: Item::Name });
         };
         match kill_guard(&entry.held) {
             Ok(()) => {
-                entry.held.waiters.push(client);
+                entry.held.waiters.extend(client.take());
                 Outcome::Answered
             }
             Err(errno) => Outcome::Failed(errno),

@@ -79,7 +79,7 @@ macro_rules! steps {
 steps! {
     StartApp = 0x00, AppMaster, "start App", "start the App";
     RequestRocker = 0x01, Client, "request new rocker", "request a rocker";
-    CreateGuard = 0x02, Master, "create new rocker-guard", "create the guard";
+    CreateGuard = 0x02, Master, "create new rocker-guard", "make the rocker";
     HandOver = 0x03, Master, "hand over request, package and connection", "hand over to the guard";
     Prepare = 0x04, Guard, "preparing, need CAP_SYS_ADMIN", "prepare the rocker";
     SendEntrance = 0x05, Guard, "send rocker-entrance", "send the entrance";

@@ -1,0 +1,140 @@
+//! What can be said on the command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::pack::Compression;
+
+/// Runs Apps from squashfs packages, each in a rocker of its own.
+#[derive(Debug, Parser)]
+#[command(name = "rocker", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build a package of a directory: the same input gives the same bytes
+    Pack {
+        /// What to pack; a rocker.toml at its root says what "rocker run" starts
+        dir: PathBuf,
+        /// The squashfs image to write
+        package: PathBuf,
+        /// How to compress it
+        #[arg(long, value_enum, default_value_t)]
+        comp: Compression,
+    },
+    /// Run an App in a rocker, and end with its exit status
+    #[command(after_help = EXIT_STATUS)]
+    Run(Box<Run>),
+    /// List the living rockers
+    Ps {
+        /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock]
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a rocker and all that runs in it, and return when it is gone
+    Kill {
+        /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock]
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// Its name, or the beginning of it if no other begins so
+        name: String,
+    },
+    /// Say what this machine offers and lacks for ROCKER, and what to do about it
+    Doctor {
+        /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock]
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const EXIT_STATUS: &str = "\
+Signals (INT, TERM, HUP, QUIT, USR1, USR2, WINCH, CONT) are passed on to the App. When the App
+has ended, rocker waits for what it left running; a signal then ends that. \"rocker kill\" ends
+everything at once.
+
+Exit status: the App's; 128+n if signal n ended it; 127 if the program was not found, 126 if it
+could not be executed; 125 if ROCKER itself failed.";
+
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    /// A number of your own for the App, shown by "rocker ps"
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) app_id: u32,
+    /// The App's user, by name or number [default: yourself, and nobody (65534) for root]
+    #[arg(long, value_name = "U", allow_negative_numbers = true)]
+    pub(crate) uid: Option<String>,
+    /// The App's group, by name or number [default: the user's own]
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
+    pub(crate) gid: Option<String>,
+    /// Where the package is mounted [default: "app" beside the master's socket]
+    #[arg(long, value_name = "D")]
+    pub(crate) exec_dir: Option<PathBuf>,
+    /// Where the overlays keep what the App writes [default, with overlays:
+    /// /var/lib/rocker/<package's name>, made if missing]
+    #[arg(long, value_name = "D")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// A directory that the App can change for itself, up to 16 times; or "auto": all in / but
+    /// /proc, /sys, /dev and /run [default: what the manifest says]
+    #[arg(long, value_name = "D")]
+    pub(crate) overlay: Vec<PathBuf>,
+    /// A variable for the App; it has none of yours but TERM and LANG
+    #[arg(long, value_name = "K=V")]
+    pub(crate) env: Vec<OsString>,
+    /// Where the App starts [default: what the manifest says, else the exec dir]
+    #[arg(long, value_name = "D")]
+    pub(crate) cwd: Option<PathBuf>,
+    /// How long the launch may take, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    pub(crate) timeout: f64,
+    /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock; root
+    /// needs no master: without one, this launch gets its own]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print every step of the launch, with its microseconds, as a shell command
+    #[arg(long)]
+    pub(crate) trace: bool,
+    /// Write the steps and the result to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Say how it ended in one line of JSON on standard error
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The squashfs package
+    pub(crate) package: PathBuf,
+    /// What to run in it: a name is looked up in PATH, a relative path begins at the working
+    /// directory [default: the manifest's entry and args]
+    #[arg(last = true, value_name = "ARGV")]
+    pub(crate) argv: Vec<OsString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_dashes_is_the_apps() {
+        let words = ["rocker", "run", "--uid", "1000", "x.sqfs", "--", "sh", "-c", "--uid"];
+        let Command::Run(run) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("it says run");
+        };
+        assert_eq!(run.argv, ["sh", "-c", "--uid"]);
+        assert!(Cli::try_parse_from(["rocker", "run", "x.sqfs", "sh"]).is_err());
+    }
+}

@@ -1,0 +1,576 @@
+//! `rocker doctor`: what this host lacks, and what that costs.
+//!
+//! It looks and tries, and leaves nothing behind. Where a feature can only be tried with a call
+//! that has no safe wrapper, the kernel's version decides (and a distribution that took the
+//! feature into an older kernel is told too little).
+
+use core::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsmount, fsopen,
+    open_tree,
+};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open};
+use rustix::thread::{CapabilitySet, capabilities};
+use serde::Serialize;
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    /// As it should be.
+    Ok,
+    /// ROCKER does without, but slower or with less: the advice says how.
+    Slow,
+    /// Nothing runs without it: the advice says what to do.
+    Missing,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Slow => "slow",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub(crate) struct Finding {
+    /// What it is about.
+    pub(crate) name: &'static str,
+    /// How much it matters.
+    pub(crate) state: State,
+    /// What there is.
+    pub(crate) found: String,
+    /// What it costs and what to do; empty where all is well.
+    pub(crate) advice: String,
+}
+
+impl Finding {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, state: State::Ok, found: found.into(), advice: String::new() }
+    }
+
+    fn slow(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { name, state: State::Slow, found: found.into(), advice: advice.into() }
+    }
+
+    fn missing(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { name, state: State::Missing, found: found.into(), advice: advice.into() }
+    }
+}
+
+/// A kernel's version, without what distributions append.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Version {
+    major: u16,
+    minor: u16,
+}
+
+impl Version {
+    /// From `/proc/sys/kernel/osrelease`: `6.1.0-rc2-acme`, `5.10-custom`, `6.12+`.
+    fn parse(release: &str) -> Option<Self> {
+        let mut numbers = release
+            .split(|letter: char| !letter.is_ascii_digit())
+            .map(|number| number.parse::<u16>().ok());
+        Some(Self { major: numbers.next()??, minor: numbers.next()?? })
+    }
+}
+
+/// From the first on everything is tested; before the second there is no new mount API.
+const TESTED: Version = Version { major: 5, minor: 10 };
+const OLDEST: Version = Version { major: 5, minor: 2 };
+
+/// What the version decides: name, first version, what is done without it.
+const FEATURES: [(&str, Version, &str); 5] = [
+    (
+        "overlay layers by descriptor",
+        Version { major: 6, minor: 13 },
+        "layers are named by /proc/self/fd paths instead",
+    ),
+    ("mount_setattr", Version { major: 5, minor: 12 }, "one remount call per mount instead"),
+    (
+        "close_range",
+        Version { major: 5, minor: 9 },
+        "each launch walks /proc/self/fd to close descriptors",
+    ),
+    (
+        "LOOP_CONFIGURE",
+        Version { major: 5, minor: 8 },
+        "two calls under the master's lock, and a sweep for leaked loop devices at its start",
+    ),
+    (
+        "setns by pidfd",
+        Version { major: 5, minor: 8 },
+        "three namespace descriptors per rocker instead of one pidfd",
+    ),
+];
+
+/// Looks at everything ROCKER needs or likes. `socket` is where the master should answer.
+pub(crate) fn examine(socket: &Path) -> Vec<Finding> {
+    let release = read("/proc/sys/kernel/osrelease");
+    let version = release.as_deref().and_then(Version::parse);
+    let admin =
+        capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
+
+    let mut findings = vec![kernel(release.as_deref(), version), privilege(admin)];
+    let filesystems = read("/proc/filesystems").unwrap_or_default();
+    let modules = release.map(|release| format!("/lib/modules/{release}")).unwrap_or_default();
+    let modules_dep = read(&format!("{modules}/modules.dep")).unwrap_or_default();
+    findings.push(filesystem("squashfs", &filesystems, &modules_dep));
+    findings.extend(squashfs_compressors(&modules));
+    findings.push(filesystem("overlay", &filesystems, &modules_dep));
+    findings.push(loop_devices());
+    findings.extend(NAMESPACES.iter().map(namespace));
+    findings.push(mount_api(admin));
+    findings.push(detached_clone(admin, version));
+    findings
+        .extend(FEATURES.iter().map(|(name, since, cost)| by_version(name, *since, version, cost)));
+    findings.push(pidfd());
+    findings.push(guard_from_memory());
+    findings.push(cgroup());
+    findings.push(master(socket));
+    findings
+}
+
+/// The findings as a table, with what it comes to in the last line.
+pub(crate) fn print(findings: &[Finding]) {
+    print!("{}", table(findings));
+}
+
+fn table(findings: &[Finding]) -> String {
+    let states = findings.iter().map(|finding| finding.state.word().len()).max().unwrap_or(0);
+    let names = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for finding in findings {
+        let state = finding.state.word();
+        let line = format!("{state:<states$}  {:<names$}  {}", finding.name, finding.found);
+        text += line.trim_end();
+        text.push('\n');
+        if !finding.advice.is_empty() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{:states$}  {:names$}  {}", "", "", finding.advice);
+        }
+    }
+    text + &summary(findings) + "\n"
+}
+
+fn summary(findings: &[Finding]) -> String {
+    let named = |state: State| -> Vec<&str> {
+        findings.iter().filter(|finding| finding.state == state).map(|one| one.name).collect()
+    };
+    let missing = named(State::Missing);
+    if !missing.is_empty() {
+        return format!("ROCKER cannot run here: {}", missing.join(", "));
+    }
+    match named(State::Slow).len() {
+        0 => "ROCKER can run here".to_owned(),
+        1 => "ROCKER can run here, with 1 thing less than it could have".to_owned(),
+        count => format!("ROCKER can run here, with {count} things less than it could have"),
+    }
+}
+
+/// A small file of the kernel's, without the newline; none if it cannot be read.
+fn read(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim_end().to_owned())
+}
+
+fn kernel(release: Option<&str>, version: Option<Version>) -> Finding {
+    let name = "kernel";
+    let (Some(release), Some(version)) = (release, version) else {
+        return Finding::missing(name, "version unknown", "mount /proc");
+    };
+    if version < OLDEST {
+        Finding::missing(name, release, "ROCKER needs Linux 5.2, and is tested from 5.10 on")
+    } else if version < TESTED {
+        Finding::slow(name, release, "ROCKER is tested from Linux 5.10 on only")
+    } else {
+        Finding::ok(name, release)
+    }
+}
+
+fn privilege(admin: bool) -> Finding {
+    let name = "privilege";
+    let who = match geteuid() {
+        root if root.is_root() => "root".to_owned(),
+        other => format!("uid {}", other.as_raw()),
+    };
+    if admin {
+        Finding::ok(name, who)
+    } else {
+        Finding::slow(
+            name,
+            format!("{who}, without CAP_SYS_ADMIN"),
+            "cannot enter rockers: the guard starts Apps instead, as the master's policy allows",
+        )
+    }
+}
+
+/// What the kernel has, and what it could load: mount(2) asks for modules by itself.
+fn filesystem(name: &'static str, filesystems: &str, modules_dep: &str) -> Finding {
+    let known = filesystems.lines().any(|line| line.split_whitespace().last() == Some(name));
+    let module = format!("/{name}.ko");
+    if known {
+        Finding::ok(name, "in the kernel")
+    } else if modules_dep.lines().any(|line| line.split(':').next().unwrap_or("").contains(&module))
+    {
+        let advice = format!("the first launch loads it; to do so now: modprobe {name}");
+        Finding::slow(name, "a module that is not loaded", advice)
+    } else {
+        let option = if name == "overlay" { "OVERLAY_FS".to_owned() } else { name.to_uppercase() };
+        let advice = format!("modprobe {name}, or a kernel with CONFIG_{option}");
+        Finding::missing(name, "not in /proc/filesystems", advice)
+    }
+}
+
+/// Only where the distribution keeps the kernel's configuration as text: the kernel itself
+/// tells no more than `/proc/config.gz`, which is rarely there.
+fn squashfs_compressors(modules: &str) -> Option<Finding> {
+    let release = modules.rsplit('/').next().unwrap_or_default();
+    let config =
+        read(&format!("/boot/config-{release}")).or_else(|| read(&format!("{modules}/config")))?;
+    Some(compressors_of(&config))
+}
+
+fn compressors_of(config: &str) -> Finding {
+    let name = "squashfs compressors";
+    let all = [("zstd", "ZSTD"), ("xz", "XZ"), ("gzip", "ZLIB"), ("lz4", "LZ4")];
+    let has = |option: &str| {
+        let line = format!("CONFIG_SQUASHFS_{option}=y");
+        config.lines().any(|found| found == line)
+    };
+    let found: Vec<&str> = all.iter().filter(|(_, option)| has(option)).map(|one| one.0).collect();
+    if found.is_empty() {
+        Finding::missing(name, "none", "no package can be mounted: a kernel with CONFIG_SQUASHFS_*")
+    } else if found.len() < all.len() {
+        let advice = "packages must be made with one of these: rocker pack --compression";
+        Finding::slow(name, found.join(" "), advice)
+    } else {
+        Finding::ok(name, found.join(" "))
+    }
+}
+
+fn loop_devices() -> Finding {
+    let name = "loop devices";
+    let path = "/dev/loop-control";
+    if Path::new(path).exists() {
+        Finding::ok(name, path)
+    } else {
+        Finding::missing(name, format!("no {path}"), "modprobe loop")
+    }
+}
+
+/// Name, the kernel's link for it, and the limit that can forbid new ones.
+const NAMESPACES: [(&str, &str, &str); 3] = [
+    ("mount namespaces", "/proc/self/ns/mnt", "user.max_mnt_namespaces"),
+    ("pid namespaces", "/proc/self/ns/pid", "user.max_pid_namespaces"),
+    ("user namespaces", "/proc/self/ns/user", "user.max_user_namespaces"),
+];
+
+fn namespace((name, link, limit): &(&'static str, &str, &str)) -> Finding {
+    if fs::symlink_metadata(link).is_err() {
+        return Finding::missing(name, format!("no {link}"), "a kernel that has them");
+    }
+    let value = read(&format!("/proc/sys/{}", limit.replace('.', "/")));
+    namespace_limit(name, limit, value.as_deref())
+}
+
+fn namespace_limit(name: &'static str, limit: &str, value: Option<&str>) -> Finding {
+    match value {
+        Some("0") => {
+            Finding::missing(name, format!("{limit} = 0"), format!("sysctl -w {limit}=1024"))
+        }
+        Some(value) => Finding::ok(name, format!("at most {value}")),
+        None => Finding::ok(name, "no limit"),
+    }
+}
+
+fn mount_api(admin: bool) -> Finding {
+    let name = "new mount API";
+    match fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC) {
+        Ok(_) => Finding::ok(name, "works"),
+        // The call is there, and this user may not. For one who may, a filter said so.
+        Err(Errno::PERM) if !admin => Finding::ok(name, "there"),
+        Err(Errno::NOSYS) => {
+            Finding::missing(name, "no fsopen", "Linux 5.2, or a container that allows the call")
+        }
+        Err(errno) => Finding::missing(
+            name,
+            format!("fsopen: {errno}"),
+            "something forbids mounts: the seccomp filter of a container?",
+        ),
+    }
+}
+
+/// With the right to try it is tried, on a tmpfs that is mounted nowhere and ends with its
+/// descriptors.
+fn detached_clone(admin: bool, version: Option<Version>) -> Finding {
+    let name = "clone of a detached mount";
+    let cost = "a staging mount per launch instead, about 20 us";
+    if !admin {
+        return by_version(name, Version { major: 6, minor: 15 }, version, cost);
+    }
+    match try_detached_clone() {
+        Ok(()) => Finding::ok(name, "works"),
+        Err(errno) => Finding::slow(name, format!("{errno} (Linux 6.15 has it)"), cost),
+    }
+}
+
+fn try_detached_clone() -> rustix::io::Result<()> {
+    let tmpfs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(tmpfs.as_fd())?;
+    let mount = fsmount(tmpfs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(mount.as_fd(), "", flags).map(drop)
+}
+
+fn by_version(name: &'static str, since: Version, version: Option<Version>, cost: &str) -> Finding {
+    let Version { major, minor } = since;
+    if version.is_some_and(|version| version >= since) {
+        Finding::ok(name, format!("since Linux {major}.{minor}"))
+    } else {
+        Finding::slow(name, format!("not before Linux {major}.{minor}"), cost)
+    }
+}
+
+fn pidfd() -> Finding {
+    let name = "pidfd_open";
+    match pidfd_open(getpid(), PidfdFlags::empty()) {
+        Ok(_) => Finding::ok(name, "works"),
+        Err(errno) => Finding::slow(
+            name,
+            errno.to_string(),
+            "the guard asks once a second whether the rocker is empty (Linux 5.3 has it)",
+        ),
+    }
+}
+
+fn guard_from_memory() -> Finding {
+    let name = "guard from memory";
+    match read("/proc/sys/vm/memfd_noexec").as_deref() {
+        Some("2") => Finding::slow(
+            name,
+            "vm.memfd_noexec = 2",
+            "the guard runs from its file, which must stay root's own; sysctl -w \
+             vm.memfd_noexec=1 allows a sealed copy",
+        ),
+        Some(value) => Finding::ok(name, format!("vm.memfd_noexec = {value}")),
+        None => Finding::ok(name, "no restriction"),
+    }
+}
+
+fn cgroup() -> Finding {
+    let mounts = read("/proc/self/mounts").unwrap_or_default();
+    cgroup_of(&mounts, |dir| read(&format!("{dir}/cgroup.controllers")))
+}
+
+/// `controllers` reads what a v2 hierarchy offers.
+fn cgroup_of(mounts: &str, controllers: impl Fn(&str) -> Option<String>) -> Finding {
+    let name = "cgroup";
+    let wanted = ["cpu", "memory", "pids"];
+    let mut found = Vec::new();
+    let mut versions = Vec::new();
+    for mount in mounts.lines() {
+        let [_, dir, kind, options, ..] = mount.split(' ').collect::<Vec<_>>()[..] else {
+            continue;
+        };
+        let offered = match kind {
+            "cgroup2" => controllers(dir).unwrap_or_default(),
+            "cgroup" => options.replace(',', " "),
+            _ => continue,
+        };
+        let before = found.len();
+        found.extend(wanted.iter().filter(|one| offered.split(' ').any(|had| had == **one)));
+        // A hierarchy without a controller of use, as systemd's own, decides nothing.
+        let version = if kind == "cgroup2" { "v2" } else { "v1" };
+        if found.len() > before && !versions.contains(&version) {
+            versions.push(version);
+        }
+    }
+    let lacking: Vec<&str> = wanted.into_iter().filter(|one| !found.contains(&one)).collect();
+    let versions = versions.join(" and ");
+    if found.is_empty() {
+        let advice = "memory, processes and cpu of Apps have no limits: mount cgroup2 on \
+                      /sys/fs/cgroup";
+        Finding::slow(name, "no controllers", advice)
+    } else if lacking.is_empty() {
+        Finding::ok(name, versions)
+    } else {
+        let lacking = lacking.join(", ");
+        let advice = format!("no limits for {lacking}: look for cgroup_disable= at boot");
+        Finding::slow(name, format!("{versions}, without {lacking}"), advice)
+    }
+}
+
+/// A connection that asks nothing is an end of file to the master: it does no harm.
+fn master(socket: &Path) -> Finding {
+    let name = "master";
+    let place = socket.display().to_string();
+    match connect(socket) {
+        // Its queue is full: somebody listens.
+        Ok(()) | Err(Errno::AGAIN) => Finding::ok(name, place),
+        Err(Errno::NOENT) => {
+            Finding::missing(name, format!("no {place}"), "start rocker-master, or name its socket")
+        }
+        Err(Errno::CONNREFUSED) => Finding::missing(
+            name,
+            format!("nobody listens at {place}"),
+            "the master is gone: start rocker-master",
+        ),
+        Err(errno) => {
+            let error = io::Error::from(errno);
+            Finding::missing(name, format!("{place}: {error}"), "look at the socket and its rights")
+        }
+    }
+}
+
+fn connect(socket: &Path) -> rustix::io::Result<()> {
+    let address = SocketAddrUnix::new(socket)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let end = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    rustix::net::connect(&end, &address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(major: u16, minor: u16) -> Version {
+        Version { major, minor }
+    }
+
+    #[test]
+    fn version_parse_takes_what_kernels_call_themselves() {
+        for (release, expected) in [
+            ("6.18.44", version(6, 18)),
+            ("5.10.0-32-amd64", version(5, 10)),
+            ("6.12+", version(6, 12)),
+            ("7.0-rc1", version(7, 0)),
+            ("4.19.113-android", version(4, 19)),
+        ] {
+            assert_eq!(Version::parse(release), Some(expected), "{release}");
+        }
+        for release in ["", "6", "six.one", "6.x", ".5.10", "99999.1"] {
+            assert_eq!(Version::parse(release), None, "{release}");
+        }
+    }
+
+    #[test]
+    fn version_order_is_by_number() {
+        assert!(version(5, 10) > version(5, 9));
+        assert!(version(6, 1) > version(5, 19));
+    }
+
+    #[test]
+    fn kernel_state_follows_the_version() {
+        let state = |release: &str| kernel(Some(release), Version::parse(release)).state;
+        assert_eq!(state("6.1.0"), State::Ok);
+        assert_eq!(state("5.10.1"), State::Ok);
+        assert_eq!(state("5.4.0"), State::Slow);
+        assert_eq!(state("4.19.0"), State::Missing);
+        assert_eq!(kernel(None, None).state, State::Missing);
+    }
+
+    #[test]
+    fn by_version_unknown_version_has_nothing() {
+        assert_eq!(by_version("x", TESTED, None, "slower").state, State::Slow);
+        assert_eq!(by_version("x", TESTED, Some(TESTED), "slower").advice, "");
+    }
+
+    #[test]
+    fn filesystem_builtin_module_or_missing() {
+        let builtin = "nodev\tproc\n\tsquashfs\nnodev\toverlay";
+        let module = "kernel/fs/squashfs/squashfs.ko.xz: kernel/lib/lz4.ko\n";
+        assert_eq!(filesystem("squashfs", builtin, "").state, State::Ok);
+        assert_eq!(filesystem("overlay", builtin, "").state, State::Ok);
+        assert_eq!(filesystem("squashfs", "nodev\tproc", module).state, State::Slow);
+        let missing = filesystem("overlay", "nodev\toverlayfs", module);
+        assert_eq!(missing.state, State::Missing);
+        assert_eq!(missing.advice, "modprobe overlay, or a kernel with CONFIG_OVERLAY_FS");
+    }
+
+    #[test]
+    fn compressors_all_some_none() {
+        let all = "CONFIG_SQUASHFS_ZLIB=y\nCONFIG_SQUASHFS_LZ4=y\nCONFIG_SQUASHFS_XZ=y\n\
+                   CONFIG_SQUASHFS_ZSTD=y";
+        assert_eq!(compressors_of(all), Finding::ok("squashfs compressors", "zstd xz gzip lz4"));
+        let some = compressors_of("# CONFIG_SQUASHFS_ZSTD is not set\nCONFIG_SQUASHFS_ZLIB=y");
+        assert_eq!((some.state, some.found.as_str()), (State::Slow, "gzip"));
+        assert_eq!(compressors_of("").state, State::Missing);
+    }
+
+    #[test]
+    fn namespace_limit_zero_stops() {
+        let limit = |value| namespace_limit("user namespaces", "user.max_user_namespaces", value);
+        assert_eq!(limit(Some("0")).advice, "sysctl -w user.max_user_namespaces=1024");
+        assert_eq!(limit(Some("96365")).state, State::Ok);
+        assert_eq!(limit(None).state, State::Ok);
+    }
+
+    #[test]
+    fn cgroup_v2_v1_and_none() {
+        let unified = "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0";
+        let full = |_: &str| Some("cpuset cpu io memory pids".to_owned());
+        assert_eq!(cgroup_of(unified, full), Finding::ok("cgroup", "v2"));
+        let some = cgroup_of(unified, |_| Some("cpu pids".to_owned()));
+        assert_eq!((some.state, some.found.as_str()), (State::Slow, "v2, without memory"));
+        let old = "cgroup /c/cpu cgroup rw,cpu,cpuacct 0 0\ncgroup /c/m cgroup rw,memory 0 0\n\
+                   cgroup /c/p cgroup rw,pids 0 0\ncgroup2 /c/u cgroup2 rw 0 0";
+        assert_eq!(cgroup_of(old, |_| Some(String::new())), Finding::ok("cgroup", "v1"));
+        assert_eq!(cgroup_of("proc /proc proc rw 0 0", |_| None).state, State::Slow);
+    }
+
+    #[test]
+    fn table_is_aligned() {
+        let findings = [
+            Finding::ok("kernel", "6.1"),
+            Finding::slow("a long name", "5.9", "costs a little"),
+            Finding::missing("loop", "", "modprobe loop"),
+        ];
+        let expected = "ok       kernel       6.1\n\
+                        slow     a long name  5.9\n\
+                        \x20                     costs a little\n\
+                        missing  loop\n\
+                        \x20                     modprobe loop\n\
+                        ROCKER cannot run here: loop\n";
+        assert_eq!(table(&findings), expected);
+    }
+
+    #[test]
+    fn summary_counts_what_is_slow() {
+        let ok = Finding::ok("a", "");
+        let slow = Finding::slow("b", "", "");
+        assert_eq!(summary(core::slice::from_ref(&ok)), "ROCKER can run here");
+        assert!(summary(&[ok, slow.clone()]).ends_with("with 1 thing less than it could have"));
+        assert!(summary(&[slow.clone(), slow]).contains("2 things"));
+    }
+
+    #[test]
+    fn finding_is_json() {
+        let json = serde_json::to_string(&Finding::slow("a", "b", "c")).unwrap();
+        assert_eq!(json, r#"{"name":"a","state":"slow","found":"b","advice":"c"}"#);
+    }
+
+    #[test]
+    fn examine_leaves_nothing_and_misses_no_socket() {
+        let mounts = read("/proc/self/mounts");
+        let findings = examine(Path::new("/nonexistent/master.sock"));
+        assert_eq!(read("/proc/self/mounts"), mounts);
+        let last = findings.last().unwrap();
+        assert_eq!((last.name, last.state), ("master", State::Missing));
+        for finding in &findings {
+            assert_eq!(finding.state == State::Ok, finding.advice.is_empty(), "{finding:?}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! `rocker ps` and `rocker kill`: who lives, and root.10 by name.
+
+use core::fmt::Write as _;
+use core::time::Duration;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use rocker_client::{RockerEntry, kill_by_name, list};
+use serde_json::json;
+
+use super::{Fault, print};
+
+/// How long the master may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// How long a rocker may take to be gone: its overlays are written to disk before they go.
+const GONE_MAX: Duration = Duration::from_secs(30);
+
+const HEADER: [&str; 7] = ["NAME", "APP-ID", "UID", "GUARD", "APP", "AGE", "PACKAGE"];
+
+pub(crate) fn ps(socket: &Path, json: bool) -> Result<ExitCode, Fault> {
+    let rockers = list(socket, ANSWER_MAX)?;
+    let rockers = rockers.iter().map(|rocker| (rocker, app_pid(rocker.guard_pid)));
+    if json {
+        let rockers = rockers.map(|(rocker, app_pid)| {
+            json!({
+                "name": rocker.name.as_str(),
+                "app_id": rocker.app_id,
+                "uid": rocker.uid,
+                "guard_pid": rocker.guard_pid,
+                "app_pid": app_pid,
+                "age_ms": u64::try_from(rocker.age.as_millis()).unwrap_or(u64::MAX),
+                "package": rocker.package.display().to_string(),
+            })
+        });
+        return Ok(print(&format!("{:#}\n", rockers.collect::<serde_json::Value>())));
+    }
+    let rows = rockers.map(|(rocker, app_pid)| row(rocker, app_pid)).collect::<Vec<_>>();
+    Ok(print(&if rows.is_empty() { "no rockers\n".to_owned() } else { table(&rows) }))
+}
+
+pub(crate) fn kill(socket: &Path, beginning: &str) -> Result<ExitCode, Fault> {
+    let rockers = list(socket, ANSWER_MAX)?;
+    let names = rockers.iter().map(|rocker| rocker.name);
+    let matching = names.filter(|name| name.as_str().starts_with(beginning)).collect::<Vec<_>>();
+    match matching.as_slice() {
+        // An unset variable in a script is no name, however few rockers there are.
+        _ if beginning.is_empty() => return Err(Fault::Said("rocker \"\": no name".to_owned())),
+        [name] => kill_by_name(socket, name.as_str(), GONE_MAX)?,
+        [] => {
+            return Err(Fault::Said(format!(
+                "rocker {beginning:?}: no living rocker has this name"
+            )));
+        }
+        [one, other, ..] => {
+            let names = format!("{one} and {other}, for example");
+            return Err(Fault::Said(format!("rocker {beginning:?}: several begin so: {names}")));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(rocker: &RockerEntry, app_pid: Option<u32>) -> [String; HEADER.len()] {
+    [
+        rocker.name.to_string(),
+        rocker.app_id.to_string(),
+        rocker.uid.to_string(),
+        rocker.guard_pid.to_string(),
+        app_pid.map_or("-".to_owned(), |pid| pid.to_string()),
+        age(rocker.age),
+        rocker.package.display().to_string(),
+    ]
+}
+
+/// Aligned to the left; the last column, which is the widest, is not filled up.
+fn table(rows: &[[String; HEADER.len()]]) -> String {
+    let header = HEADER.map(str::to_owned);
+    let mut widths = [0; HEADER.len()];
+    for row in rows.iter().chain([&header]) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in [&header].into_iter().chain(rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            // Writing to a String cannot fail.
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+/// In the largest unit of which there is one.
+fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    match units.into_iter().find(|(unit, _)| seconds >= *unit) {
+        Some((unit, name)) => format!("{}{name}", seconds / unit),
+        None => format!("{seconds}s"),
+    }
+}
+
+/// The App: the process in the guard's pid namespace, other than the guard, whose parent is
+/// outside. None where this user may not look, or it has ended.
+fn app_pid(guard_pid: u32) -> Option<u32> {
+    let inside = namespace(guard_pid)?;
+    let processes = std::fs::read_dir("/proc").ok()?;
+    let mut pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.find(|&pid: &u32| {
+        pid != guard_pid
+            && namespace(pid).as_ref() == Some(&inside)
+            && parent(pid).is_some_and(|parent| namespace(parent).as_ref() != Some(&inside))
+    })
+}
+
+fn namespace(pid: u32) -> Option<OsString> {
+    std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok().map(Into::into)
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // State and parent follow the name, which ends at the last parenthesis.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_have_one_unit() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (3_599, "59m"),
+            (3_600, "1h"),
+            (86_399, "23h"),
+            (200_000, "2d"),
+        ] {
+            assert_eq!(age(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest() {
+        let row = |name: &str, pid: &str| {
+            [name, "0", "1000", pid, "-", "3s", "/x.sqfs"].map(str::to_owned)
+        };
+        assert_eq!(
+            table(&[row("aaaaaa", "1"), row("b", "123456")]),
+            "NAME    APP-ID  UID   GUARD   APP  AGE  PACKAGE\n\
+             aaaaaa  0       1000  1       -    3s   /x.sqfs\n\
+             b       0       1000  123456  -    3s   /x.sqfs\n"
+        );
+    }
+
+    #[test]
+    fn this_process_has_a_parent_of_its_own_namespace() {
+        let pid = std::process::id();
+        assert_eq!(parent(pid), Some(std::os::unix::process::parent_id()));
+        assert!(namespace(pid).is_some());
+        // This process is no guard: whoever has its parent outside is not here.
+        assert_eq!(namespace(u32::MAX), None);
+    }
+}

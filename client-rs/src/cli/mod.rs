@@ -1,0 +1,184 @@
+//! The command line: what people type, on top of the library.
+//!
+//! ```text
+//! args      what can be said
+//! run       rocker run: from words to a launch to an exit status
+//! identity  users and groups by name or number
+//! embedded  a master for one launch, where there is none
+//! vigil     waiting for a rocker's end, signals in hand
+//! report    the launch as text and as JSON
+//! living    rocker ps, rocker kill
+//! pack      rocker pack
+//! manifest  rocker.toml
+//! doctor    rocker doctor
+//! ```
+
+mod args;
+mod doctor;
+mod embedded;
+mod identity;
+mod living;
+mod manifest;
+mod pack;
+mod report;
+mod run;
+mod vigil;
+
+use core::fmt;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
+use args::{Cli, Command};
+
+/// The exit status when ROCKER itself failed, as of `env`, `timeout` and container engines.
+const STATUS_ROCKER: u8 = 125;
+
+/// Why a command failed.
+#[derive(Debug)]
+enum Fault {
+    /// At a step of a launch, or when the master was asked.
+    Client(rocker_client::Error),
+    /// Before there was any, in one line.
+    Said(String),
+}
+
+impl Fault {
+    /// `cannot {what}: {why}`
+    fn cannot(what: impl fmt::Display, why: impl fmt::Display) -> Self {
+        Self::Said(format!("cannot {what}: {why}"))
+    }
+
+    /// The same, with the kernel's words alone: "(os error 2)" says nothing more.
+    fn refused(what: impl fmt::Display, why: &std::io::Error) -> Self {
+        match why.raw_os_error() {
+            Some(raw) => Self::cannot(what, nix::errno::Errno::from_raw(raw).desc()),
+            None => Self::cannot(what, why),
+        }
+    }
+}
+
+impl From<rocker_client::Error> for Fault {
+    fn from(error: rocker_client::Error) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(error) => error.fmt(f),
+            Self::Said(line) => f.write_str(line),
+        }
+    }
+}
+
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misspelt(&error),
+    };
+    let done = match cli.command {
+        Command::Run(args) => return run::run(&args),
+        Command::Pack { dir, package, comp } => pack(&dir, &package, comp),
+        Command::Ps { socket, json } => living::ps(&master_socket(socket), json),
+        Command::Kill { socket, name } => living::kill(&master_socket(socket), &name),
+        Command::Doctor { socket, json } => doctor(&master_socket(socket), json),
+    };
+    done.unwrap_or_else(|fault| {
+        complain(&fault);
+        ExitCode::from(STATUS_ROCKER)
+    })
+}
+
+/// Help goes to standard output as clap has it; an error becomes one line like all others.
+fn misspelt(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return match error.print() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+    let line = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "no command is given".to_owned(),
+        _ => {
+            let text = error.render().to_string();
+            let first = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+            first.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
+        }
+    };
+    complain(&format_args!("{line}; see rocker --help"));
+    ExitCode::from(STATUS_ROCKER)
+}
+
+fn complain(what: &dyn fmt::Display) {
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "rocker: {what}");
+}
+
+/// Writes to standard output, which may be a pipe that nobody reads to its end.
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// `--socket`, else `$ROCKER_SOCKET`.
+fn named_socket(socket: Option<PathBuf>) -> Option<PathBuf> {
+    let environment = || std::env::var_os("ROCKER_SOCKET").filter(|path| !path.is_empty());
+    socket.or_else(|| environment().map(PathBuf::from))
+}
+
+fn master_socket(socket: Option<PathBuf>) -> PathBuf {
+    named_socket(socket).unwrap_or_else(|| rocker_client::SOCKET.into())
+}
+
+fn pack(dir: &Path, package: &Path, comp: pack::Compression) -> Result<ExitCode, Fault> {
+    let packed = pack::pack(dir, package, comp).map_err(|error| Fault::Said(error.to_string()))?;
+    let pack::Packed { files, bytes_in, bytes_out } = packed;
+    let percent = (bytes_out * 100).checked_div(bytes_in).unwrap_or(100);
+    let [from, to] = [bytes_in, bytes_out].map(size);
+    let package = package.display();
+    let files = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+    Ok(print(&format!("{package}: {files}, {from} -> {to} ({percent} %)\n")))
+}
+
+/// Decimal units, one digit after the point.
+fn size(bytes: u64) -> String {
+    let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
+    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
+        None => format!("{bytes} B"),
+    }
+}
+
+fn doctor(socket: &Path, json: bool) -> Result<ExitCode, Fault> {
+    let findings = doctor::examine(socket);
+    if json {
+        let text = serde_json::to_string_pretty(&findings)
+            .map_err(|error| Fault::cannot("print the findings", error))?;
+        print(&(text + "\n"));
+    } else {
+        doctor::print(&findings);
+    }
+    let missing = findings.iter().any(|finding| finding.state == doctor::State::Missing);
+    Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_one_digit_after_the_point() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(999), "999 B");
+        assert_eq!(size(1_000), "1.0 kB");
+        assert_eq!(size(1_290_000), "1.2 MB");
+        assert_eq!(size(u64::MAX), "18446744073.7 GB");
+    }
+}

@@ -1,0 +1,365 @@
+//! `rocker run`: from words to a launch, to an exit status.
+
+use core::time::Duration;
+use std::ffi::{OsStr, OsString};
+use std::fs::{DirBuilder, File};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::process::ExitCode;
+
+use protocol::{Errno, Step};
+use rocker_client::{EXEC_DIR, Launch, Program, Rocker, SOCKET};
+
+use super::args::Run;
+use super::embedded::Master;
+use super::identity::Identity;
+use super::manifest::{self, Manifest};
+use super::report::{self, Ending, Lived};
+use super::vigil::{Signals, until_gone};
+use super::{Fault, STATUS_ROCKER, complain, named_socket, pack};
+
+/// Where Apps look for programs.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Below it, data dirs that nobody named.
+const DATA_DIRS: &str = "/var/lib/rocker";
+
+const STATUS_NOT_EXECUTABLE: u8 = 126;
+const STATUS_NOT_FOUND: u8 = 127;
+const STATUS_SIGNAL: u8 = 128;
+
+pub(crate) fn run(args: &Run) -> ExitCode {
+    let mut lived = None;
+    let ending = report_file(args).and_then(|file| {
+        let ending = attempt(args, &mut lived);
+        if args.trace {
+            print_trace(lived.as_ref(), &ending);
+        }
+        if let Some((mut file, path)) = file {
+            let package = args.package.display().to_string();
+            let text = report::report(&package, lived.as_ref(), &ending);
+            let written = writeln!(file, "{text:#}").and_then(|()| file.sync_all());
+            written.map_err(|error| Fault::refused(format!("write {}", path.display()), &error))?;
+        }
+        ending
+    });
+    if args.json {
+        let _ = writeln!(io::stderr(), "{}", report::result(lived.as_ref(), &ending));
+    } else if let Err(fault) = &ending {
+        complain(fault);
+    }
+    ExitCode::from(match &ending {
+        Ok(Ending::Exit(status)) => *status,
+        Ok(Ending::Signal(number)) => STATUS_SIGNAL.saturating_add(*number),
+        Err(Fault::Client(error)) if error.is_at_exec() => match error.errno() {
+            Some(Errno::NOENT | Errno::NOTDIR) => STATUS_NOT_FOUND,
+            _ => STATUS_NOT_EXECUTABLE,
+        },
+        Err(_) => STATUS_ROCKER,
+    })
+}
+
+/// Opened before anything is started: a report that cannot be written is said in time.
+fn report_file(args: &Run) -> Result<Option<(File, &Path)>, Fault> {
+    let Some(path) = &args.report else { return Ok(None) };
+    match File::create(path) {
+        Ok(file) => Ok(Some((file, path))),
+        Err(error) => Err(Fault::refused(format!("write {}", path.display()), &error)),
+    }
+}
+
+fn print_trace(lived: Option<&Lived>, ending: &Result<Ending, Fault>) {
+    let steps = match (lived, ending) {
+        // It has been printed when the App started.
+        (Some(_), _) => return,
+        (None, Err(Fault::Client(error))) => error.trace(),
+        (None, _) => return,
+    };
+    let _ = io::stderr().write_all(report::trace(steps).as_bytes());
+}
+
+fn attempt(args: &Run, lived: &mut Option<Lived>) -> Result<Ending, Fault> {
+    let plan = Plan::new(args)?;
+    let signals = Signals::take().map_err(|error| Fault::refused("take signals", &error))?;
+    let (mut rocker, master) = plan.start()?;
+    let steps = lived.insert(Lived::from(&rocker));
+    if args.trace {
+        let _ = io::stderr().write_all(report::trace(&steps.steps).as_bytes());
+    }
+    let status = until_gone(&mut rocker, &signals)
+        .map_err(|error| Fault::refused("wait for the App", &error))?;
+    if let Some(master) = master {
+        master.finish()?;
+    }
+    let number = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
+    Ok(match (status.code(), status.signal()) {
+        (Some(code), _) => Ending::Exit(number(code)),
+        (None, signal) => Ending::Signal(number(signal.unwrap_or_default())),
+    })
+}
+
+/// What was said, with every default in place.
+struct Plan {
+    launch: Launch,
+    program: Program,
+    /// Whether a master may be started if none listens.
+    embeddable: bool,
+}
+
+impl Plan {
+    fn new(args: &Run) -> Result<Self, Fault> {
+        let Identity { uid, gid } = Identity::of(args.uid.as_deref(), args.gid.as_deref())?;
+        let package = resolved(&args.package)?;
+        let manifest = read_manifest(&package, args.argv.is_empty())?;
+        let named = named_socket(args.socket.clone());
+        let embeddable = named.is_none() && nix::unistd::geteuid().is_root();
+        let socket = absolute(named.as_deref().unwrap_or(Path::new(SOCKET)))?;
+        let exec_dir = match &args.exec_dir {
+            Some(dir) => resolved(dir)?,
+            None => socket.parent().unwrap_or(Path::new("/")).join("app"),
+        };
+        let overlays = overlays(args, manifest.as_ref())?;
+        let data_dir = match (&args.data_dir, &overlays) {
+            (Some(dir), _) => Some(resolved(dir)?),
+            (None, Overlays::Dirs(dirs)) if dirs.is_empty() => None,
+            (None, _) => Some(default_data_dir(&package, Identity { uid, gid })?),
+        };
+        let timeout = Duration::try_from_secs_f64(args.timeout)
+            .map_err(|_| Fault::Said(format!("timeout {}: not a time", args.timeout)))?;
+        let mut launch = Launch::new(&package)
+            .app_id(args.app_id)
+            .uid(uid)
+            .gid(gid)
+            .exec_dir(&exec_dir)
+            .timeout(timeout)
+            .socket(socket)
+            .trace(args.trace || args.report.is_some());
+        let home = data_dir.clone();
+        if let Some(dir) = data_dir {
+            launch = launch.data_dir(dir);
+        }
+        launch = match overlays {
+            Overlays::Auto => launch.overlay_all(),
+            Overlays::Dirs(dirs) => dirs.iter().fold(launch, Launch::overlay),
+        };
+        let program = program(args, manifest.as_ref(), &exec_dir, home.as_deref())?;
+        Ok(Self { launch, program, embeddable })
+    }
+
+    /// root.1 to root.7, over the daemon's socket or over a master's of its own.
+    fn start(&self) -> Result<(Rocker, Option<Master>), Fault> {
+        match self.launch.spawn(&self.program) {
+            Ok(rocker) => return Ok((rocker, None)),
+            Err(error) if self.embeddable && nobody_listens(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+        make_exec_dir()?;
+        let (master, connection) = Master::start()?;
+        match self.launch.spawn_over(connection, &self.program) {
+            Ok(rocker) => Ok((rocker, Some(master))),
+            Err(error) => {
+                // Its own words, if it has any, are on standard error already.
+                let _ = master.finish();
+                Err(error.into())
+            }
+        }
+    }
+}
+
+fn nobody_listens(error: &rocker_client::Error) -> bool {
+    let errno = error.errno();
+    error.step() == Step::RequestRocker && matches!(errno, Some(Errno::NOENT | Errno::CONNREFUSED))
+}
+
+/// What a daemon makes when it starts.
+fn make_exec_dir() -> Result<(), Fault> {
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(EXEC_DIR);
+    made.map_err(|error| Fault::refused(format!("create {EXEC_DIR}"), &error))
+}
+
+/// The manifest, if there is one. Where something else is to be run, a package that this user
+/// cannot read is for the master to judge.
+fn read_manifest(package: &Path, needed: bool) -> Result<Option<Manifest>, Fault> {
+    let at = |why: &dyn core::fmt::Display| {
+        Fault::Said(format!("{}: {}: {why}", package.display(), manifest::NAME))
+    };
+    let text = match pack::read_file(package, manifest::NAME, manifest::SIZE_MAX) {
+        Ok(Some(text)) => text,
+        Ok(None) if needed => {
+            return Err(at(&"there is none to say what to run; add one, or say it after --"));
+        }
+        Err(error) if needed => return Err(Fault::Said(error.to_string())),
+        Ok(None) | Err(_) => return Ok(None),
+    };
+    let text = core::str::from_utf8(&text).map_err(|error| at(&error))?;
+    Manifest::parse(text).map(Some).map_err(|error| at(&error))
+}
+
+/// What is to be overlaid.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Overlays {
+    Auto,
+    Dirs(Vec<PathBuf>),
+}
+
+/// What was said, else what the manifest says.
+fn overlays(args: &Run, manifest: Option<&Manifest>) -> Result<Overlays, Fault> {
+    match args.overlay.as_slice() {
+        [] => Ok(match manifest.map(|manifest| &manifest.overlay) {
+            Some(manifest::Overlay::Auto) => Overlays::Auto,
+            Some(manifest::Overlay::Dirs(dirs)) => {
+                Overlays::Dirs(dirs.iter().map(PathBuf::from).collect())
+            }
+            Some(manifest::Overlay::None) | None => Overlays::Dirs(Vec::new()),
+        }),
+        [dir] if dir == "auto" => Ok(Overlays::Auto),
+        dirs if dirs.iter().any(|dir| dir == "auto") => Err(Fault::Said(
+            "overlay auto: it stands for all directories, and goes with no other".to_owned(),
+        )),
+        dirs => dirs.iter().map(|dir| absolute(dir)).collect::<Result<_, _>>().map(Overlays::Dirs),
+    }
+}
+
+fn program(
+    args: &Run,
+    manifest: Option<&Manifest>,
+    exec_dir: &Path,
+    home: Option<&Path>,
+) -> Result<Program, Fault> {
+    let mut program = match (args.argv.split_first(), manifest) {
+        (Some((path, rest)), _) => Program::new(path).args(rest),
+        (None, Some(manifest)) => Program::new(exec_dir.join(&manifest.entry)).args(&manifest.args),
+        (None, None) => unreachable!("without ARGV there is a manifest, or an error"),
+    };
+    program = program.env("PATH", PATH).env("HOME", home.unwrap_or(Path::new("/")));
+    let on_terminal = io::stdin().is_terminal() || io::stdout().is_terminal();
+    for (name, wanted) in [("TERM", on_terminal), ("LANG", true)] {
+        if let Some(value) = std::env::var_os(name).filter(|_| wanted) {
+            program = program.env(name, value);
+        }
+    }
+    for (name, value) in manifest.iter().flat_map(|manifest| &manifest.env) {
+        program = program.env(name, value);
+    }
+    for variable in &args.env {
+        let (name, value) = split_variable(variable)?;
+        program = program.env(name, value);
+    }
+    let cwd = args.cwd.as_deref().or(manifest.and_then(|m| m.cwd.as_deref().map(Path::new)));
+    Ok(cwd.into_iter().fold(program, Program::cwd))
+}
+
+fn split_variable(variable: &OsStr) -> Result<(&OsStr, &OsStr), Fault> {
+    let bytes = variable.as_bytes();
+    match bytes.iter().position(|&byte| byte == b'=') {
+        Some(at) if at > 0 => {
+            let (name, value) = bytes.split_at(at);
+            Ok((OsStr::from_bytes(name), OsStr::from_bytes(&value[1..])))
+        }
+        _ => Err(Fault::Said(format!("env {variable:?}: it must read NAME=VALUE"))),
+    }
+}
+
+/// A place for the App's layers that belongs to the App, made if it is not there.
+fn default_data_dir(package: &Path, identity: Identity) -> Result<PathBuf, Fault> {
+    let dir = Path::new(DATA_DIRS).join(package.file_stem().unwrap_or(OsStr::new("app")));
+    let cannot = |error: io::Error| Fault::refused(format!("create {}", dir.display()), &error);
+    let mut builder = DirBuilder::new();
+    builder.mode(0o755).recursive(true).create(DATA_DIRS).map_err(cannot)?;
+    match builder.recursive(false).create(&dir) {
+        Ok(()) => std::os::unix::fs::chown(&dir, Some(identity.uid), Some(identity.gid))
+            .map_err(cannot)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(cannot(error)),
+    }
+    Ok(dir)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Fault> {
+    std::path::absolute(path).map_err(|error| Fault::refused(format!("use {path:?}"), &error))
+}
+
+/// Absolute and, as far as it exists, without links and `..`, which the master does not follow.
+fn resolved(path: &Path) -> Result<PathBuf, Fault> {
+    let path = absolute(path)?;
+    let mut missing = Vec::new();
+    let mut existing = path.as_path();
+    loop {
+        if let Ok(real) = existing.canonicalize() {
+            return Ok(missing.iter().rev().fold(real, |path, name: &OsString| path.join(name)));
+        }
+        let last = existing.components().next_back();
+        match (last, existing.parent()) {
+            (Some(Component::Normal(name)), Some(parent)) => {
+                missing.push(name.to_owned());
+                existing = parent;
+            }
+            // A `..` behind something that is not there: as it is, for the rules to refuse.
+            _ => return Ok(path),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+
+    fn args(words: &str) -> Run {
+        let words = ["rocker", "run"].into_iter().chain(words.split_whitespace());
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Run(run) => *run,
+            other => panic!("not run: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn auto_stands_alone() {
+        let overlays = |words| overlays(&args(words), None).map_err(|fault| fault.to_string());
+        assert_eq!(overlays("x"), Ok(dirs(&[])));
+        assert_eq!(overlays("--overlay auto x"), Ok(Overlays::Auto));
+        assert_eq!(overlays("--overlay /a --overlay /b x"), Ok(dirs(&["/a", "/b"])));
+        assert!(overlays("--overlay /a --overlay auto x").unwrap_err().starts_with("overlay auto"));
+    }
+
+    fn dirs(dirs: &[&str]) -> Overlays {
+        Overlays::Dirs(dirs.iter().map(|&dir| dir.into()).collect())
+    }
+
+    #[test]
+    fn what_is_said_goes_before_the_manifest() {
+        let manifest = Manifest::parse("entry = \"a\"\noverlay = [\"/m\"]").unwrap();
+        assert_eq!(overlays(&args("x"), Some(&manifest)).unwrap(), dirs(&["/m"]));
+        assert_eq!(overlays(&args("--overlay /a x"), Some(&manifest)).unwrap(), dirs(&["/a"]));
+    }
+
+    #[test]
+    fn variables_have_a_name() {
+        let split = |text: &str| {
+            split_variable(OsStr::new(text))
+                .map(|(name, value)| format!("{} {}", name.display(), value.display()))
+                .map_err(|fault| fault.to_string())
+        };
+        assert_eq!(split("A=b=c"), Ok("A b=c".to_owned()));
+        assert_eq!(split("A="), Ok("A ".to_owned()));
+        assert_eq!(split("A"), Err("env \"A\": it must read NAME=VALUE".to_owned()));
+        assert_eq!(split("=b"), Err("env \"=b\": it must read NAME=VALUE".to_owned()));
+    }
+
+    #[test]
+    fn links_and_dots_are_resolved_as_far_as_there_are_any() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().canonicalize().unwrap();
+        std::fs::create_dir(dir.join("real")).unwrap();
+        std::os::unix::fs::symlink("real", dir.join("link")).unwrap();
+        let resolved = |path: &str| super::resolved(&dir.join(path)).unwrap();
+        assert_eq!(resolved("link/../link"), dir.join("real"));
+        assert_eq!(resolved("link/new/er"), dir.join("real/new/er"));
+        assert_eq!(resolved("link/new/../er"), dir.join("link/new/../er"));
+    }
+}

@@ -1,0 +1,332 @@
+//! root.0: what a caller asks for, checked before anything is sent.
+
+use core::time::Duration;
+use std::ffi::{CString, OsStr};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use protocol::limits::TIMEOUT_MS_DEFAULT;
+use protocol::{Ids, Item, Overlays, Request, Rule};
+
+use crate::action::Scene;
+use crate::enter::{App, Entry};
+use crate::error::{Error, printable};
+use crate::linux::{ClientDriver, Story, Way};
+use crate::machine::Client;
+use crate::program::{Program, c_string};
+use crate::rocker::Rocker;
+
+/// Where the master listens.
+pub const SOCKET: &str = "/run/rocker/master.sock";
+
+/// Where a package is mounted unless the caller says otherwise. The master makes it.
+pub const EXEC_DIR: &str = "/run/rocker/app";
+
+/// A launch to be: which package, as whom, where.
+///
+/// ```no_run
+/// use rocker_client::{Launch, Program};
+///
+/// let launch = Launch::new("/apps/hello.sqfs").uid(1000).gid(1000);
+/// let mut rocker = launch.spawn(&Program::new("bin/hello"))?;
+/// let status = rocker.wait()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Launch {
+    app_id: u32,
+    uid: u32,
+    gid: u32,
+    package: PathBuf,
+    exec_dir: PathBuf,
+    data_dir: Option<PathBuf>,
+    overlay_dirs: Vec<PathBuf>,
+    overlay_all: bool,
+    timeout: Duration,
+    socket: PathBuf,
+    trace: bool,
+}
+
+impl Launch {
+    /// A launch of this squashfs package, as the caller's own user and group. All paths are
+    /// absolute.
+    pub fn new(package: impl AsRef<Path>) -> Self {
+        Self {
+            app_id: 0,
+            uid: nix::unistd::getuid().as_raw(),
+            gid: nix::unistd::getgid().as_raw(),
+            package: package.as_ref().to_owned(),
+            exec_dir: EXEC_DIR.into(),
+            data_dir: None,
+            overlay_dirs: Vec::new(),
+            overlay_all: false,
+            timeout: Duration::from_millis(u64::from(TIMEOUT_MS_DEFAULT)),
+            socket: SOCKET.into(),
+            trace: false,
+        }
+    }
+
+    /// The caller's own number for the App; ROCKER only shows it.
+    #[must_use]
+    pub fn app_id(mut self, app_id: u32) -> Self {
+        self.app_id = app_id;
+        self
+    }
+
+    /// The App's user; never root.
+    #[must_use]
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.uid = uid;
+        self
+    }
+
+    /// The App's only group; never root's.
+    #[must_use]
+    pub fn gid(mut self, gid: u32) -> Self {
+        self.gid = gid;
+        self
+    }
+
+    /// Where the package is mounted; else [`EXEC_DIR`].
+    #[must_use]
+    pub fn exec_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.exec_dir = dir.as_ref().to_owned();
+        self
+    }
+
+    /// Where the overlays keep what the App writes. It exists, and no other living rocker uses
+    /// it.
+    #[must_use]
+    pub fn data_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.data_dir = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// One more directory that the App sees as its own to write to; at most 16.
+    #[must_use]
+    pub fn overlay(mut self, dir: impl AsRef<Path>) -> Self {
+        self.overlay_dirs.push(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Overlays every directory in `/` but `/proc`, `/sys`, `/dev` and `/run`, instead of those
+    /// that are named.
+    #[must_use]
+    pub fn overlay_all(mut self) -> Self {
+        self.overlay_all = true;
+        self
+    }
+
+    /// How long the launch may take as a whole, 1 ms to 1 hour; else 5 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Where the master listens; else [`SOCKET`].
+    #[must_use]
+    pub fn socket(mut self, socket: impl AsRef<Path>) -> Self {
+        self.socket = socket.as_ref().to_owned();
+        self
+    }
+
+    /// Whether to record every actor's steps, for [`Rocker::trace`] and [`Error::trace`].
+    #[must_use]
+    pub fn trace(mut self, trace: bool) -> Self {
+        self.trace = trace;
+        self
+    }
+
+    /// Starts a rocker and executes `program` in it, as the caller's child.
+    ///
+    /// Technically: sends the request, receives the guard's pidfd, and from it enters the
+    /// guard's namespaces in a helper process, which starts the App and is gone when this
+    /// returns. It takes `CAP_SYS_ADMIN`, `CAP_SETUID` and `CAP_SETGID`. Any number of threads
+    /// may do it; none of the caller's descriptors, signal handlers and ids are changed, and
+    /// what it opens for itself is close-on-exec. A caller that waits for any child may see the
+    /// helper go.
+    ///
+    /// # Errors
+    ///
+    /// One that names the step, whoever it failed for. Nothing of the launch is left then.
+    pub fn spawn(&self, program: &Program) -> Result<Rocker, Error> {
+        self.run(None, App::Program(program.lay_out()?), Some(program))
+    }
+
+    /// As [`spawn`](Self::spawn), over a connection to a master that there is already:
+    /// a `SOCK_SEQPACKET` socket on which nothing has been said.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Self::spawn).
+    pub fn spawn_over(&self, connection: OwnedFd, program: &Program) -> Result<Rocker, Error> {
+        self.run(Some(connection), App::Program(program.lay_out()?), Some(program))
+    }
+
+    /// root.1 to root.7.
+    pub(crate) fn run(
+        &self,
+        connection: Option<OwnedFd>,
+        app: App<'_>,
+        program: Option<&Program>,
+    ) -> Result<Rocker, Error> {
+        let request = self.request()?;
+        let directory = self.directory(program)?;
+        let [socket, cwd, path] = [
+            self.socket.as_os_str().as_bytes(),
+            directory.to_bytes(),
+            program.map_or(b"callback", |program| program.path().as_bytes()),
+        ]
+        .map(printable);
+        let scene = Scene {
+            socket: connection.is_none().then_some(&*socket),
+            request: &request,
+            directory: &cwd,
+            program: &path,
+            guard_pid: 0,
+        };
+        let entry = Entry { uid: self.uid, gid: self.gid, directory, trace: self.trace, app };
+        let way = connection.map_or(Way::Socket(&self.socket), Way::Connection);
+        let mut client = Client::new();
+        let mut driver = ClientDriver::new(way, scene, entry);
+        protocol::run(&mut client, &mut driver);
+        let result = client.result();
+        let (pidfds, Story { command, at_exec, trace }) =
+            driver.finish(matches!(result, Some(Ok(_))));
+        match (result, pidfds) {
+            (Some(Ok(started)), Some(pidfds)) => Ok(Rocker::new(started, pidfds, trace)),
+            (Some(Err(kind)), _) => Err(Error::new(kind)
+                .about(self.subject(kind))
+                .during(&command)
+                .at_exec(at_exec)
+                .traced(trace)),
+            other => unreachable!("a launch ends with both pidfds or an error, not {other:?}"),
+        }
+    }
+
+    fn request(&self) -> Result<Request<'_>, Error> {
+        let mut dirs = heapless::Vec::new();
+        for (index, dir) in (0..).zip(&self.overlay_dirs) {
+            let item = Item::OverlayDir(index);
+            let dir_path = checked(dir, item)?;
+            if dirs.push(dir_path).is_err() {
+                return Err(Error::invalid(Rule::TooMany, item, dir.as_os_str().as_bytes()));
+            }
+        }
+        let request = Request {
+            app_id: self.app_id,
+            uid: self.uid,
+            gid: self.gid,
+            package: checked(&self.package, Item::Package)?,
+            exec_dir: checked(&self.exec_dir, Item::ExecDir)?,
+            data_dir: match &self.data_dir {
+                Some(dir) => Some(checked(dir, Item::DataDir)?),
+                None => None,
+            },
+            overlays: match self.overlay_all {
+                true => Overlays::AllTopDirs,
+                false => Overlays::Dirs(dirs),
+            },
+            ids: Ids::Identity,
+            timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX),
+            trace: self.trace,
+        };
+        match request.check() {
+            Ok(()) => Ok(request),
+            Err(kind) => Err(Error::new(kind).about(self.subject(kind))),
+        }
+    }
+
+    /// Where the App starts: where its program says, else in its package.
+    fn directory(&self, program: Option<&Program>) -> Result<CString, Error> {
+        let dir = program.and_then(Program::directory).unwrap_or(&self.exec_dir);
+        let dir = if dir.is_relative() { &self.exec_dir.join(dir) } else { dir };
+        c_string(dir.as_os_str())
+    }
+
+    /// The path or value that an error is about.
+    fn subject(&self, kind: protocol::Error) -> String {
+        let path = |path: &Path| printable(path.as_os_str().as_bytes());
+        let protocol::Error::Invalid { item, .. } = kind else { return String::new() };
+        match item {
+            Item::Package => path(&self.package),
+            Item::ExecDir => path(&self.exec_dir),
+            Item::DataDir => self.data_dir.as_deref().map(path).unwrap_or_default(),
+            Item::OverlayDir(index) => {
+                self.overlay_dirs.get(usize::from(index)).map(|dir| path(dir)).unwrap_or_default()
+            }
+            Item::Uid => self.uid.to_string(),
+            Item::Gid => self.gid.to_string(),
+            Item::Timeout => format!("{:?}", self.timeout),
+            Item::Request | Item::Name | Item::Program => String::new(),
+        }
+    }
+}
+
+fn checked(path: &Path, item: Item) -> Result<protocol::Path<'_>, Error> {
+    let bytes = OsStr::as_bytes(path.as_os_str());
+    protocol::Path::new(bytes).map_err(|rule| Error::invalid(rule, item, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch() -> Launch {
+        Launch::new("/apps/x.sqfs").uid(1000).gid(1000)
+    }
+
+    fn refusal(launch: &Launch) -> String {
+        launch.request().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_request_says_what_was_asked_for() {
+        let launch = launch().app_id(7).data_dir("/d").overlay("/usr").overlay("/var").trace(true);
+        let request = launch.request().unwrap();
+        assert_eq!((request.app_id, request.uid, request.gid), (7, 1000, 1000));
+        assert_eq!(request.exec_dir.as_bytes(), EXEC_DIR.as_bytes());
+        assert_eq!(request.timeout_ms, 5000);
+        let Overlays::Dirs(dirs) = request.overlays else { panic!("dirs were named") };
+        assert_eq!(dirs.len(), 2);
+        assert!(matches!(
+            launch.clone().overlay_all().request().unwrap().overlays,
+            Overlays::AllTopDirs
+        ));
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_named() {
+        assert_eq!(refusal(&Launch::new("x.sqfs")), "package x.sqfs: the path must be absolute");
+        assert_eq!(refusal(&launch().uid(0)), "uid 0: an App never runs as root (id 0)");
+        assert!(refusal(&launch().gid(u32::MAX)).starts_with("gid 4294967295: "));
+        assert_eq!(
+            refusal(&launch().exec_dir("/a/../b")),
+            "exec dir /a/../b: the path must not contain \"..\""
+        );
+        assert!(refusal(&launch().data_dir("/d\0")).starts_with("data dir /d\\u{0}: "));
+        assert!(refusal(&launch().timeout(Duration::ZERO)).starts_with("deadline 0ns: "));
+        assert_eq!(
+            refusal(&launch().overlay("/usr")),
+            "data dir: overlays need a data dir to keep their layers in"
+        );
+        let many = (0..17).fold(launch().data_dir("/d"), |l, n| l.overlay(format!("/o{n}")));
+        assert_eq!(refusal(&many), "overlay dir /o16: at most 16 overlay dirs are possible");
+        assert!(
+            refusal(&launch().data_dir("/d").overlay("/usr").overlay("/proc"))
+                .starts_with("overlay dir /proc: ")
+        );
+    }
+
+    #[test]
+    fn the_app_starts_in_its_package() {
+        let launch = launch().exec_dir("/x");
+        let directory = |program: Option<&Program>| launch.directory(program).unwrap();
+        assert_eq!(directory(None).as_c_str(), c"/x");
+        assert_eq!(directory(Some(&Program::new("a"))).as_c_str(), c"/x");
+        assert_eq!(directory(Some(&Program::new("a").cwd("/y"))).as_c_str(), c"/y");
+        assert_eq!(directory(Some(&Program::new("a").cwd("y"))).as_c_str(), c"/x/y");
+    }
+}

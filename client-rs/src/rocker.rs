@@ -1,0 +1,199 @@
+//! A living rocker in its caller's hands: pids, pidfds, the two ways to end it.
+
+use core::time::Duration;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use protocol::Name;
+use protocol::socket::now_ns;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
+
+use crate::linux::{Pidfds, deadline_ns};
+use crate::machine::Started;
+use crate::trace::TraceEntry;
+
+/// A rocker, its guard and its App.
+///
+/// Dropping it ends neither; as any child, the App wants to be [waited for](Self::wait).
+#[derive(Debug)]
+pub struct Rocker {
+    started: Started,
+    pidfds: Pidfds,
+    status: Option<ExitStatus>,
+    trace: Vec<TraceEntry>,
+}
+
+impl Rocker {
+    pub(crate) fn new(started: Started, pidfds: Pidfds, trace: Vec<TraceEntry>) -> Self {
+        Self { started, pidfds, status: None, trace }
+    }
+
+    /// The App, a child of this process.
+    pub fn app_pid(&self) -> u32 {
+        self.started.app_pid
+    }
+
+    /// The guard: PID 1 inside, this outside.
+    pub fn guard_pid(&self) -> u32 {
+        self.started.guard_pid
+    }
+
+    /// The rocker's name, which is its guard's too: see [`guard_name`].
+    pub fn guard_name(&self) -> Name {
+        self.started.name
+    }
+
+    /// Stands for the App, never for a later process of the same pid.
+    pub fn app_pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfds.app.as_fd()
+    }
+
+    /// Stands for the guard. It becomes readable when all of the rocker is gone.
+    pub fn guard_pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfds.guard.as_fd()
+    }
+
+    /// The steps of the launch as all actors took them, if [`Launch::trace`] asked for them.
+    ///
+    /// [`Launch::trace`]: crate::Launch::trace
+    pub fn trace(&self) -> &[TraceEntry] {
+        &self.trace
+    }
+
+    /// root.10: kills the guard, and with it every process in the rocker.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM`; that it has ended already is none.
+    pub fn kill(&self) -> io::Result<()> {
+        signal(self.guard_pidfd(), Signal::KILL)
+    }
+
+    /// root.8: sends the App a signal, by its number.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for what is no standard signal, `EPERM`; that it has ended already is none.
+    pub fn signal_app(&self, number: i32) -> io::Result<()> {
+        let number = Signal::from_named_raw(number).ok_or(rustix::io::Errno::INVAL)?;
+        signal(self.app_pidfd(), number)
+    }
+
+    /// Waits for the App's end. The rocker lives on while the App's own children do.
+    ///
+    /// # Errors
+    ///
+    /// `ECHILD` if somebody else has waited for it, or SIGCHLD is ignored.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        if let Some(status) = self.status {
+            return Ok(status);
+        }
+        loop {
+            match waitid(WaitId::PidFd(self.app_pidfd()), WaitIdOptions::EXITED) {
+                Ok(Some(status)) => return Ok(*self.status.insert(exit_status(&status))),
+                Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// root.9: waits until the guard has ended, and with it processes, mounts and loop device;
+    /// false if that takes longer than `timeout`.
+    ///
+    /// The kernel does not report a guard's end before the App has been waited for; so this
+    /// does that too, and [`wait`](Self::wait) still tells the status afterwards.
+    ///
+    /// # Errors
+    ///
+    /// Those of `poll(2)`.
+    pub fn wait_gone(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        let deadline = timeout.map(deadline_ns);
+        let mut app_waits = self.status.is_none();
+        loop {
+            let left = deadline.map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
+            // A timeout beyond the kernel's range is as good as none.
+            let left = left.and_then(|left| Timespec::try_from(left).ok());
+            let mut ready = [
+                PollFd::new(&self.pidfds.guard, PollFlags::IN),
+                PollFd::new(&self.pidfds.app, PollFlags::IN),
+            ];
+            let watched = if app_waits { &mut ready[..] } else { &mut ready[..1] };
+            match poll(watched, left.as_ref()) {
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            if !ready[0].revents().is_empty() {
+                return Ok(true);
+            }
+            // Somebody else may have waited for it: then it is gone, which is all we want.
+            let _ = self.wait();
+            app_waits = false;
+        }
+    }
+}
+
+fn signal(process: BorrowedFd<'_>, number: Signal) -> io::Result<()> {
+    match pidfd_send_signal(process, number) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// As `wait(2)` packs it.
+fn exit_status(status: &WaitIdStatus) -> ExitStatus {
+    const CORE: i32 = 0x80;
+    ExitStatus::from_raw(match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => code << 8,
+        (None, Some(signal)) => signal | if status.dumped() { CORE } else { 0 },
+        (None, None) => 0,
+    })
+}
+
+/// What the kernel calls the process with this pid (001: "taken from `/proc/<PID>/stat`").
+///
+/// A caller that kept only pid and name of a guard compares them before it kills by pid; one
+/// that has a [`Rocker`] needs neither.
+///
+/// # Errors
+///
+/// `ENOENT` if there is no such process.
+pub fn guard_name(pid: u32) -> io::Result<String> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
+    let name = comm(&stat).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    Ok(String::from_utf8_lossy(name).into_owned())
+}
+
+/// The second field: it may itself hold blanks and parentheses, but no later field does.
+fn comm(stat: &[u8]) -> Option<&[u8]> {
+    let begin = stat.iter().position(|&byte| byte == b'(')?;
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    stat.get(begin + 1..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_what_stands_between_the_outermost_parentheses() {
+        assert_eq!(comm(b"12 (0123456789abcde) S 1 12"), Some(b"0123456789abcde".as_slice()));
+        assert_eq!(comm(b"12 (a) R (b)) S 1 12"), Some(b"a) R (b)".as_slice()));
+        assert_eq!(comm(b"12 () S"), Some(b"".as_slice()));
+        for garbage in [b"".as_slice(), b"12 S", b")(", b"("] {
+            assert_eq!(comm(garbage), None);
+        }
+    }
+
+    #[test]
+    fn this_process_has_a_name() {
+        let name = std::fs::read_to_string("/proc/self/comm").unwrap();
+        assert_eq!(guard_name(std::process::id()).unwrap(), name.trim_end());
+        let error = guard_name(u32::MAX).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

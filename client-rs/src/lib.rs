@@ -35,7 +35,7 @@
 //! ```
 //!
 //! The library keeps no state between calls, installs no handlers, starts no threads and prints
-//! nothing. It needs Linux 5.10, and the rights to enter: see [`Launch::spawn`].
+//! nothing. It needs Linux 5.8, and the rights to enter: see [`Launch::spawn`].
 
 pub mod action;
 mod enter;

@@ -280,7 +280,11 @@ impl<'b> Linux<'b> {
     }
 
     fn report_failure(&mut self, error: Error) -> Result<(), Errno> {
-        let command = self.command.clone();
+        // A broken rule says enough by itself.
+        let command = match error {
+            Error::Invalid { .. } => Command::new(),
+            _ => self.command.clone(),
+        };
         let failure = Failure { error, command: command.as_str() };
         self.tell(&Message::Guard(GuardMessage::Failed(failure)), &[])
     }

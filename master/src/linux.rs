@@ -294,9 +294,17 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// The command of the step that failed. A broken rule says enough by itself.
+    fn failed_command(&self, error: Error) -> Command {
+        match error {
+            Error::Invalid { .. } => Command::new(),
+            _ => self.host.command.clone(),
+        }
+    }
+
     /// Tells the caller of a failure, and lets go of caller and guard.
     fn refuse(&mut self, error: Error) -> Result<(), Refusal> {
-        let command = self.host.command.clone();
+        let command = self.failed_command(error);
         let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
         launch.link = None;
         let client = launch.client.take().ok_or(Errno::PIPE)?;
@@ -307,7 +315,7 @@ impl Work<'_> {
 
     /// Tells the guard of a failure, which tells the caller.
     fn stop_guard(&mut self, error: Error) -> Result<(), Refusal> {
-        let command = self.host.command.clone();
+        let command = self.failed_command(error);
         let link = self.launch_mut()?.link.take().ok_or(Errno::PIPE)?;
         let failure = Failure { error, command: command.as_str() };
         let message = Message::Master(MasterMessage::Failed(failure));

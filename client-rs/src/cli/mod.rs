@@ -54,10 +54,15 @@ impl Fault {
 
     /// The same, with the kernel's words alone: "(os error 2)" says nothing more.
     fn refused(what: impl fmt::Display, why: &std::io::Error) -> Self {
-        match why.raw_os_error() {
-            Some(raw) => Self::cannot(what, nix::errno::Errno::from_raw(raw).desc()),
-            None => Self::cannot(what, why),
-        }
+        Self::cannot(what, words(why))
+    }
+}
+
+/// The kernel's words where the error is the kernel's.
+fn words(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(raw) => nix::errno::Errno::from_raw(raw).desc().to_owned(),
+        None => error.to_string(),
     }
 }
 

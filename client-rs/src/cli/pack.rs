@@ -31,6 +31,7 @@ use rustix::io::Errno;
 use walkdir::{DirEntry, WalkDir};
 
 use super::manifest::{self, Manifest};
+use super::words;
 
 /// Block size of the images made here: what mksquashfs takes too, and what the kernel's page
 /// cache is happy with. Bigger blocks pack a little tighter and make every small read dearer.
@@ -179,7 +180,7 @@ fn pack_at(
     for entry in WalkDir::new(&root).sort_by_file_name() {
         let entry = entry.map_err(|error| {
             let path = error.path().unwrap_or(&root);
-            let cause = error.io_error().map_or_else(|| error.to_string(), ToString::to_string);
+            let cause = error.io_error().map_or_else(|| error.to_string(), words);
             Fault::new(path.strip_prefix(&root).unwrap_or(path), cause)
         })?;
         let name = entry.path().strip_prefix(&root).unwrap_or(entry.path());
@@ -551,15 +552,15 @@ impl Reader {
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(package)
-            .map_err(|error| error.to_string())?;
-        let found = file.metadata().map_err(|error| error.to_string())?;
+            .map_err(|error| words(&error))?;
+        let found = file.metadata().map_err(|error| words(&error))?;
         if !found.is_file() {
             return Err("not a regular file".to_owned());
         }
         let mut superblock = [0; SUPERBLOCK_SIZE];
         match file.read_exact_at(&mut superblock, 0) {
             Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
-                return Err(error.to_string());
+                return Err(words(&error));
             }
             Err(_) => return Err("not a squashfs image".to_owned()),
             Ok(()) => {}
@@ -757,7 +758,7 @@ impl Reader {
             Ok(()) => Ok(bytes),
             // It was longer when it was opened.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(TRUNCATED.to_owned()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(words(&error)),
         }
     }
 
@@ -1154,7 +1155,7 @@ mod tests {
         fill(&tree);
         let package = place.path().join("p");
         let told = || read_file(&package, "a", 10).unwrap_err().to_string();
-        assert!(told().ends_with("No such file or directory (os error 2)"));
+        assert!(told().ends_with("No such file or directory"));
         fs::write(&package, b"hsqs").unwrap();
         assert!(told().ends_with("/p: not a squashfs image"));
         fs::write(&package, [0; 4096]).unwrap();

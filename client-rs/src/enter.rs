@@ -356,7 +356,10 @@ impl HelperDriver<'_, '_> {
     fn prepare(&self, action: HelperAction) -> rustix::io::Result<()> {
         let entry = &self.luggage.entry;
         match action {
-            HelperAction::DropGroups => rustix::thread::set_thread_groups(&[]),
+            HelperAction::DropGroups => {
+                leave_session_keyring()?;
+                rustix::thread::set_thread_groups(&[])
+            }
             HelperAction::JoinNamespaces => {
                 let entrance = ThreadNameSpaceType::USER
                     | ThreadNameSpaceType::MOUNT
@@ -417,11 +420,30 @@ impl HelperDriver<'_, '_> {
     }
 }
 
+/// Keys of the caller's would stay the App's through everything that follows: whoever has a
+/// session keyring possesses what is in it, whatever its ids (`man 7 session-keyring`). So it
+/// gets an empty one, while that still counts against the caller's quota.
+fn leave_session_keyring() -> rustix::io::Result<()> {
+    const JOIN_SESSION_KEYRING: c_long = 1;
+    let no_name = core::ptr::null::<u8>();
+    // SAFETY: without a name nothing is read; only this process's credentials change.
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, no_name) };
+    match last_errno() {
+        _ if joined >= 0 => Ok(()),
+        // A kernel without keys has none to leave.
+        Errno::NOSYS => Ok(()),
+        error => Err(rustix::io::Errno::from_raw_os_error(error.0.into())),
+    }
+}
+
 /// Nothing of the caller's identity may be left: not in the saved ids, not in those for files.
 fn take_ids(uid: u32, gid: u32) -> rustix::io::Result<()> {
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(group, group, group)?;
     rustix::thread::set_thread_res_uid(user, user, user)?;
+    // The kernel has done so unless fs.suid_dumpable says otherwise: nobody of that uid may look
+    // into memory that still is the caller's.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let (Ok(users), Ok(groups)) = (nix::unistd::getresuid(), nix::unistd::getresgid()) else {
         return Err(rustix::io::Errno::PERM);
     };
@@ -566,12 +588,16 @@ fn close(fd: RawFd) {
 fn reset_signals() {
     /// `_NSIG` less one, everywhere but on MIPS.
     const SIGNAL_MAX: c_int = 64;
-    // SAFETY: all zeros are SIG_DFL, no flags and an empty mask.
-    let default: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    /// The kernel's `struct sigaction` on any machine is no longer. All zeros are SIG_DFL, no
+    /// flags and an empty mask.
+    static DEFAULT: [u64; 4] = [0; 4];
+    let (default, none) = (&raw const DEFAULT, core::ptr::null_mut::<u64>());
     for signal in 1..=SIGNAL_MAX {
-        // SAFETY: dispositions are this process's own, without CLONE_SIGHAND. SIGKILL, SIGSTOP
-        // and the two that the C library keeps for itself are refused, and are not ignored.
-        unsafe { libc::sigaction(signal, &raw const default, core::ptr::null_mut()) };
+        // SAFETY: dispositions are this process's own, without CLONE_SIGHAND. The kernel reads
+        // the struct and no old one is asked for; 8 is the size of its signal set. SIGKILL and
+        // SIGSTOP are refused, and cannot be ignored. Not by the C library, which refuses two
+        // more that it keeps for itself, and that a caller may have inherited ignored.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default, none, 8_usize) };
     }
     let _ = SigSet::empty().thread_set_mask();
 }

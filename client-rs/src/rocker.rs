@@ -92,6 +92,13 @@ impl Rocker {
             return Ok(status);
         }
         loop {
+            // waitid(2) also tells of the stops of a child that asked to be traced by us: only a
+            // pidfd says that it has ended.
+            match poll(&mut [PollFd::new(&self.pidfds.app, PollFlags::IN)], None) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
             match waitid(WaitId::PidFd(self.app_pidfd()), WaitIdOptions::EXITED) {
                 Ok(Some(status)) => return Ok(*self.status.insert(exit_status(&status))),
                 Ok(None) | Err(rustix::io::Errno::INTR) => {}

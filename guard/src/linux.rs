@@ -13,7 +13,7 @@ use protocol::{
     Message, Name, Overlays, Request, Step, TraceStep,
 };
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use crate::action::Action;
 use crate::loop_device;
@@ -269,7 +269,10 @@ impl<'b> Linux<'b> {
         let mut buffer = Buffer::default();
         match socket::receive_before(&client, &mut buffer, deadline) {
             Ok(Received::Message(Message::Client(ClientMessage::AppStarted), mut app)) => {
-                app.pop().into_iter().for_each(|app| self.reaper.watch(app));
+                match app.pop().filter(is_pidfd) {
+                    Some(app) => self.reaper.watch(app),
+                    None => return Outcome::Lost(Loss::Garbage),
+                }
                 Outcome::Done
             }
             Ok(Received::Message(..)) => Outcome::Lost(Loss::Garbage),
@@ -279,7 +282,10 @@ impl<'b> Linux<'b> {
         }
     }
 
+    /// Lets go of everything first: whoever hears of the failure may try again at once.
     fn report_failure(&mut self, error: Error) -> Result<(), Errno> {
+        self.building = Building::default();
+        self.data = None;
         // A broken rule says enough by itself.
         let command = match error {
             Error::Invalid { .. } => Command::new(),
@@ -315,7 +321,7 @@ impl<'b> Linux<'b> {
             }
             Action::MountOverlay { place } => done(self.mount_overlay(place)),
             Action::AttachPackage => done(self.attach_package()),
-            Action::RemountProc => done(mounts::proc()),
+            Action::RemountProc => done(mounts::proc().and_then(|()| mounts::close_cgroups())),
             Action::TakeAppIds => {
                 let Request { uid, gid, .. } = self.launch().request;
                 done(privileges::take_ids(uid, gid))
@@ -467,6 +473,17 @@ impl Driver<Guard> for Linux<'_> {
         }
         Poll::Ready(outcome)
     }
+}
+
+/// Whether a descriptor stands for a process. Anything else could keep the guard waiting for
+/// something that is no App, or in the kernel of a file system that never answers.
+fn is_pidfd(fd: &OwnedFd) -> bool {
+    let ask = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    // The App is not PID 1's child, so the answer for a process is ECHILD.
+    !matches!(
+        waitid(WaitId::PidFd(fd.as_fd()), ask),
+        Err(rustix::io::Errno::BADF | rustix::io::Errno::INVAL)
+    )
 }
 
 fn done(answer: Result<(), rustix::io::Errno>) -> Outcome {

@@ -1,8 +1,10 @@
 //! What is mounted where: `/proc/self/mountinfo` (`man 5 proc_pid_mountinfo`).
 
+use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, read as read_some};
 
@@ -32,6 +34,20 @@ pub(crate) fn read() -> Result<Vec<Mount>, Errno> {
         }
     }
     parse(text.get(..length).unwrap_or_default()).ok_or(Errno::PROTO)
+}
+
+/// The id of the mount that an open file was reached through, without a word to its file system.
+pub(crate) fn id_of(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let how = OFlags::RDONLY | OFlags::CLOEXEC;
+    let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+    let info = openat(CWD, path.as_str(), how, Mode::empty())?;
+    let mut text = [0; 256];
+    let length = read_some(&info, &mut text)?;
+    let lines = text.get(..length).unwrap_or_default().split(|&b| b == b'\n');
+    lines
+        .filter_map(|line| line.strip_prefix(b"mnt_id:"))
+        .find_map(|id| core::str::from_utf8(id).ok()?.trim().parse().ok())
+        .ok_or(Errno::PROTO)
 }
 
 /// `36 35 98:0 /root /mount/point rw,noatime shared:1 - ext4 /dev/sda rw`
@@ -99,6 +115,13 @@ mod tests {
     #[test]
     fn this_machine_has_a_root() {
         assert!(read().unwrap().iter().any(|mount| mount.at == b"/"));
+    }
+
+    #[test]
+    fn an_open_file_knows_its_mount() {
+        let root = openat(CWD, c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let id = id_of(rustix::fd::AsFd::as_fd(&root)).unwrap();
+        assert!(read().unwrap().iter().any(|mount| mount.id == id && mount.at == b"/"));
     }
 
     #[test]

@@ -80,6 +80,21 @@ pub(crate) fn proc() -> Result<(), Errno> {
     )
 }
 
+/// prepare.5: the host's control groups can be looked at but not changed. A part of the tree
+/// that the host has delegated to the App's user would let it end that user's processes outside.
+pub(crate) fn close_cgroups() -> Result<(), Errno> {
+    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let cgroups = match openat2(CWD, c"/sys/fs/cgroup", how, Mode::empty(), ResolveFlags::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        answer => answer?,
+    };
+    match sys::make_read_only(cgroups.as_fd()) {
+        // Nothing is mounted there; or Linux before 5.12.
+        Err(Errno::INVAL | Errno::NOSYS) => Ok(()),
+        answer => answer,
+    }
+}
+
 fn created(
     context: &OwnedFd,
     made: Result<(), Errno>,

@@ -349,14 +349,15 @@ fn may_overlay(directory: &Directory) -> bool {
     Path::new(&directory.path).is_ok_and(request::may_overlay)
 }
 
+/// `statx(2)` asks the file system, and one that belongs to a user (FUSE) may refuse even root;
+/// what the kernel knows by itself is in `/proc/self/fdinfo`.
 fn mount_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let wanted = StatxFlags::MNT_ID;
-    let found = statx(fd, c"", AtFlags::EMPTY_PATH, wanted)?;
-    if StatxFlags::from_bits_retain(found.stx_mask).contains(wanted) {
-        Ok(found.stx_mnt_id)
-    } else {
-        // Before Linux 5.8.
-        Err(io::Errno::NOSYS)
+    match statx(fd, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, wanted) {
+        Ok(found) if StatxFlags::from_bits_retain(found.stx_mask).contains(wanted) => {
+            Ok(found.stx_mnt_id)
+        }
+        _ => mount_table::id_of(fd),
     }
 }
 

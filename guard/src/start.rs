@@ -18,7 +18,7 @@ global_asm!(".globl _start", "_start:", "mov x29, #0", "mov x30, #0", "mov x0, s
 #[cfg(target_arch = "arm")]
 global_asm!(".globl _start", "_start:", "mov r0, sp", "b {start}", start = sym start);
 #[cfg(target_arch = "riscv64")]
-global_asm!(".globl _start", "_start:", "mv a0, sp", "tail {start}", start = sym start);
+global_asm!(".globl _start", "_start:", ".option push", ".option norelax", "la gp, __global_pointer$", ".option pop", "mv a0, sp", "tail {start}", start = sym start);
 
 /// `stack` is argc, then the pointers of argv.
 extern "C" fn start(stack: *const usize) -> ! {

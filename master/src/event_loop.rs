@@ -7,7 +7,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use protocol::socket::{Buffer, now_ns};
-use protocol::{Command, Driver, Error, Failure, Item, Machine, MasterMessage, Message, Rule};
+use protocol::{
+    Command, Driver, Error, Failure, Item, Machine, MasterMessage, Message, Rule, Step,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 
@@ -17,6 +19,7 @@ use crate::listener::{Knock, Listener};
 use crate::machine::{Session, State};
 use crate::policy::{Caller, Config, Namespace};
 use crate::residue::Records;
+use crate::rights;
 use crate::sessions::{Entry, Held, Launch, Sessions};
 
 /// Callers taken in before everybody else is served again.
@@ -43,7 +46,14 @@ enum Ready {
 impl Master {
     /// A daemon on the configured socket. It knows the living rockers of the master before it.
     pub fn listen(config: Config, guard: OwnedFd) -> Result<Self, String> {
-        let listener = Listener::new(&config.socket)?;
+        let for_root_alone = config.is_for_root_alone();
+        let listener = Listener::new(&config.socket, for_root_alone)?;
+        if !rights::refuse(listener.socket()) && !for_root_alone {
+            log::warn!(
+                "this kernel (before 6.16) cannot refuse descriptors: a local user can delay \
+                 this master by sending it files that take long to close"
+            );
+        }
         let cannot = |why: &dyn core::fmt::Display| format!("cannot keep records: {why}");
         let records = Records::open(listener.state_dir()).map_err(|error| cannot(&error))?;
         let living = records.adopt().map_err(|error| cannot(&error))?;
@@ -254,7 +264,12 @@ impl Master {
             (State::Ended(Ok(())), _) => {}
             // A master of one launch has told its only caller.
             (State::Ended(Err(error)), _) if self.listener.is_some() => {
-                log::info!("no rocker: {error}");
+                // What anybody can bring about in any number is for whoever looks closely.
+                let level = match error {
+                    Error::Lost { step: Step::RequestRocker, .. } => log::Level::Debug,
+                    _ => log::Level::Info,
+                };
+                log::log!(level, "no rocker: {error}");
             }
             (State::Ended(Err(_)), _) => {}
             (State::AwaitExit, Some(pid)) => {

@@ -14,6 +14,7 @@
 //! clone_guard   prepare.0
 //! id_maps       prepare.8
 //! residue       root.15
+//! rights        no descriptors from strangers
 //! ```
 
 pub mod action;
@@ -27,4 +28,5 @@ pub mod machine;
 mod package;
 pub mod policy;
 mod residue;
+mod rights;
 mod sessions;

@@ -22,7 +22,7 @@ use crate::machine::{Outcome, Session};
 use crate::policy::{Config, Namespace};
 use crate::residue::{Records, Rocker};
 use crate::sessions::{Held, Launch, Sessions};
-use crate::{id_maps, package};
+use crate::{id_maps, package, rights};
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -64,6 +64,8 @@ impl Work<'_> {
     fn await_request(&mut self) -> Poll<Outcome> {
         match self.receive_request() {
             Ok(Some(Asked::Launch { data_dir })) => Poll::Ready(Outcome::RequestIs { data_dir }),
+            // A launch is checked at its own step, with the rest of the policy.
+            Ok(Some(_)) if !self.is_at_home() => Poll::Ready(Outcome::Refused(FOREIGN)),
             Ok(Some(Asked::List)) => Poll::Ready(self.list()),
             Ok(Some(Asked::Kill(name))) => Poll::Ready(self.kill_by_name(name)),
             Ok(None) => Poll::Pending,
@@ -105,8 +107,11 @@ impl Work<'_> {
         let Some(Launch { client: Some(client), caller, .. }) = self.held.launch.as_deref() else {
             return Outcome::Failed(Errno::BADF);
         };
-        // The whole answer fits the queue: the master does not wait for a reader.
-        if let Err(error) = setsockopt(client, sockopt::SndBufForce, &LIST_QUEUE) {
+        // The whole answer fits the queue: the master does not wait for a reader. Others than
+        // root have few rockers, and no business with so much of the kernel's memory.
+        if caller.uid == 0
+            && let Err(error) = setsockopt(client, sockopt::SndBufForce, &LIST_QUEUE)
+        {
             return Outcome::Failed(from_nix(error));
         }
         let now = now_ns();
@@ -145,6 +150,10 @@ impl Work<'_> {
         let Some(entry) = found else {
             return Outcome::Refused(Error::Invalid { rule: Rule::NoSuchRocker, item: Item::Name });
         };
+        if entry.held.waiters.len() >= WAITERS_MAX {
+            let (rule, item) = (Rule::TooManyRockers, Item::Request);
+            return Outcome::Refused(Error::Invalid { rule, item });
+        }
         match kill_guard(&entry.held) {
             Ok(()) => {
                 entry.held.waiters.extend(client.take());
@@ -160,12 +169,15 @@ impl Work<'_> {
         let request = launch.request().ok_or(Errno::PROTO)?;
         let load = self.sessions.load(&launch.caller);
         self.host.config.check(&launch.caller, &request, load)?;
-        let connection = launch.client.as_ref().ok_or(Errno::BADF)?;
-        if !launch.caller.is_at_home(connection, self.host.home) {
-            let (rule, item) = (Rule::ForeignNamespace, Item::Request);
-            return Err(Error::Invalid { rule, item }.into());
-        }
-        Ok(())
+        if self.is_at_home() { Ok(()) } else { Err(FOREIGN.into()) }
+    }
+
+    /// Whether the caller sits in the master's own user namespace.
+    fn is_at_home(&self) -> bool {
+        let launch = self.held.launch.as_deref();
+        launch.and_then(|launch| Some((launch, launch.client.as_ref()?))).is_some_and(
+            |(launch, connection)| launch.caller.is_at_home(connection, self.host.home),
+        )
     }
 
     /// root.2
@@ -183,7 +195,7 @@ impl Work<'_> {
         let launch = self.launch()?;
         let data_dir = launch.request().and_then(|request| request.data_dir).ok_or(Errno::PROTO)?;
         let reach = self.host.config.data_reach(&launch.caller, data_dir)?;
-        let data = package::lock_data_dir(data_dir, reach)?;
+        let data = package::lock_data_dir(data_dir, reach, launch.caller.uid)?;
         self.launch_mut()?.data = Some(data);
         Ok(())
     }
@@ -229,6 +241,8 @@ impl Work<'_> {
             let descriptors: heapless::Vec<BorrowedFd<'_>, 3> =
                 held.into_iter().flatten().map(OwnedFd::as_fd).collect();
             let link = launch.link.as_ref().ok_or(Errno::BADF)?;
+            // enter.4 brings the guard a pidfd.
+            launch.client.iter().for_each(rights::accept);
             socket::send(link, &message, &descriptors, &mut self.host.outbox)?;
         }
         (launch.client, launch.package, launch.data) = (None, None, None);
@@ -256,7 +270,8 @@ impl Work<'_> {
 
     /// prepare.8
     fn write_map(&self, action: Action) -> Result<(), Refusal> {
-        let guard = self.guard_pid()?;
+        // A pid that was reaped may be another's by now.
+        let guard = self.guard_pid().ok().filter(|_| !self.held.exited).ok_or(Errno::SRCH)?;
         let request = self.launch()?.request().ok_or(Errno::PROTO)?;
         let written = match action {
             Action::DenySetgroups => id_maps::deny_setgroups(guard),
@@ -462,8 +477,16 @@ impl From<Error> for Refusal {
 /// Room for the answer to `List`, in bytes: a thousand for each of 16,000 rockers.
 const LIST_QUEUE: usize = 16 << 20;
 
+/// Connections that wait for one rocker's end.
+const WAITERS_MAX: usize = 16;
+
+const FOREIGN: Error = Error::Invalid { rule: Rule::ForeignNamespace, item: Item::Request };
+
 /// SIGKILL, to a child that is not reaped yet, or by pidfd: never to another process.
 fn kill_guard(held: &Held) -> Result<(), Errno> {
+    if held.exited {
+        return Err(Errno::SRCH);
+    }
     if let Some(guard) = &held.adopted {
         return pidfd_send_signal(guard, PidfdSignal::KILL).map_err(errno);
     }

@@ -1,7 +1,8 @@
 //! The socket, and the directory it is in: `/run/rocker`.
 //!
 //! ```text
-//! master.sock  0666: who may ask what is the policy's business, by the kernel's word
+//! master.sock  0600, or 0666 where the policy names others than root: what they may ask is
+//!              decided by the kernel's word on who they are
 //! master.lock  one master per socket
 //! rockers/     0700: see residue.rs
 //! app/         0755, empty: a place to mount packages for callers that name none
@@ -43,7 +44,7 @@ pub(crate) enum Knock {
 
 impl Listener {
     /// Prepares the directory, takes the lock, and listens. Errors are one line each.
-    pub(crate) fn new(path: &Path) -> Result<Self, String> {
+    pub(crate) fn new(path: &Path, for_root_alone: bool) -> Result<Self, String> {
         let cannot = |what: &str, why: &dyn core::fmt::Display| {
             format!("cannot {what} {}: {why}", path.display())
         };
@@ -60,14 +61,15 @@ impl Listener {
             Errno::WOULDBLOCK => cannot("listen on", &"another rocker-master serves it"),
             error => cannot("lock", &error),
         })?;
-        let socket = Self::bind(path, &state_dir, name.as_ref())
+        let mode = if for_root_alone { 0o600 } else { 0o666 };
+        let socket = Self::bind(path, &state_dir, name.as_ref(), Mode::from_raw_mode(mode))
             .map_err(|error| cannot("listen on", &error))?;
         let spare = Some(spare().map_err(|error| cannot("listen on", &error))?);
         Ok(Self { socket, state_dir, name: name.into(), _lock: lock, spare })
     }
 
     /// What an earlier master left at this name is removed under the lock.
-    fn bind(path: &Path, state_dir: &OwnedFd, name: &Path) -> Result<OwnedFd, Errno> {
+    fn bind(path: &Path, state_dir: &OwnedFd, name: &Path, mode: Mode) -> Result<OwnedFd, Errno> {
         match unlinkat(state_dir, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error),
@@ -75,7 +77,7 @@ impl Listener {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         bind(&socket, &SocketAddrUnix::new(path)?)?;
-        chmodat(state_dir, name, Mode::from_raw_mode(0o666), AtFlags::empty())?;
+        chmodat(state_dir, name, mode, AtFlags::empty())?;
         listen(&socket, 256)?;
         Ok(socket)
     }

@@ -87,11 +87,23 @@ fn check_superblock(head: &[u8], size: u64) -> Result<(), Rule> {
 
 /// Opens the data dir and locks the `.rocker` directory in it, which is made at first use.
 /// The lock lasts as long as any copy of the returned descriptor: the guard's life.
-pub(crate) fn lock_data_dir(path: Path<'_>, reach: Reach<'_>) -> Result<OwnedFd, Error> {
+/// Others than root may name directories of their own only.
+pub(crate) fn lock_data_dir(
+    path: Path<'_>,
+    reach: Reach<'_>,
+    caller: u32,
+) -> Result<OwnedFd, Error> {
+    // The layers of one rocker are nobody else's data.
+    if path.components().any(|name| name == b".rocker") {
+        return Err(broken(Rule::Forbidden, Item::DataDir));
+    }
     let data = reach.open(path, OFlags::DIRECTORY).map_err(|errno| match errno {
         Errno::NOTDIR => broken(Rule::WrongType, Item::DataDir),
         errno => failed(errno),
     })?;
+    if matches!(reach, Reach::Below(_)) && fstat(&data).map_err(failed)?.st_uid != caller {
+        return Err(broken(Rule::NotAllowed, Item::DataDir));
+    }
     match mkdirat(&data, c".rocker", Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         // A read-only file system says so even where the directory is there.

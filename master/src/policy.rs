@@ -68,6 +68,9 @@ const fn a_few() -> usize {
 /// Connections of one user, other than root, that are not yet a living rocker.
 const LAUNCHES_PER_USER_MAX: usize = 32;
 
+/// The same for one that the policy does not name: room for a clear answer.
+const LAUNCHES_PER_STRANGER_MAX: usize = 2;
+
 /// Reads the configuration. A missing file is the default, unless it was asked for by name.
 pub fn read_config(named: Option<&FilePath>) -> Result<Config, String> {
     let path = named.unwrap_or(FilePath::new("/etc/rocker/master.toml"));
@@ -148,9 +151,19 @@ pub(crate) struct Load {
 
 impl Config {
     /// Whether one more connection may be served at all; the caller is one of `load`.
+    /// Root is never kept out by others, and whom the policy does not know has next to nothing.
     pub(crate) fn admits(&self, caller: &Caller, load: Load) -> bool {
-        load.launches <= self.max_launches
-            && (caller.uid == 0 || load.launches_of_caller <= LAUNCHES_PER_USER_MAX)
+        let of_caller_max = match self.allow_of(caller) {
+            _ if caller.uid == 0 => return true,
+            Some(_) => LAUNCHES_PER_USER_MAX,
+            None => LAUNCHES_PER_STRANGER_MAX,
+        };
+        load.launches <= self.max_launches && load.launches_of_caller <= of_caller_max
+    }
+
+    /// Whether anybody but root may ask for anything.
+    pub(crate) fn is_for_root_alone(&self) -> bool {
+        self.allow.is_empty()
     }
 
     /// root.1: whether this caller may ask this.

@@ -10,7 +10,10 @@ use alloc::format;
 use alloc::string::String;
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstat, fstatvfs, mkdirat, openat2,
+    unlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
@@ -66,7 +69,17 @@ pub(crate) fn overlay(
         .and_then(|()| set(c"metacopy", "off"))
         .and_then(|()| set(c"index", "off"))
         .and_then(|()| fsconfig_create(&context));
-    created(&context, made, MountAttrFlags::empty())
+    let overlay = created(&context, made, MountAttrFlags::empty())?;
+    // Without a work directory of its own the kernel makes the overlay read-only, and says so
+    // in its log alone.
+    if fstatvfs(&overlay)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        let errno = mkdirat(work, c"probe", Mode::RWXU)
+            .and_then(|()| unlinkat(work, c"probe", AtFlags::REMOVEDIR))
+            .map_or_else(|errno| errno, |()| Errno::ROFS);
+        let words = "the kernel would make it read-only".to_owned();
+        return Err(Refusal { errno, words });
+    }
+    Ok(overlay)
 }
 
 /// prepare.5: a `/proc` that shows the rocker's own processes.

@@ -31,11 +31,13 @@
 mod app;
 mod client;
 pub mod coverage;
+pub mod draw;
 mod fault;
 mod guard;
 mod kernel;
 mod master;
 mod message;
+pub mod report;
 mod scene;
 mod violation;
 pub mod walk;

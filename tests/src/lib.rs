@@ -74,3 +74,8 @@ pub const APP_UID: u32 = 54_321;
 
 /// Its group.
 pub const APP_GID: u32 = 54_322;
+
+/// The README's Rust is compiled: as a documentation test that is not run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -213,8 +213,12 @@ impl<'a> Running<'a> {
         let outcome = match (slip.app_pid, Step::from_code(slip.step)) {
             (pid, _) if in_time && pid != 0 => Outcome::App { pid },
             (_, Some(step)) if in_time && slip.errno != 0 => {
-                // What could not be executed has exited, and nobody is to find its zombie.
-                app.take().iter().for_each(reap);
+                // What could not be executed is on its way out, and nobody is to find its zombie:
+                // the helper went on as soon as the App was done with our memory.
+                if let Some(app) = app.take() {
+                    gone &= end(&app);
+                    reap(&app);
+                }
                 Outcome::Refused(Error::Failed { step, errno: Errno(slip.errno) })
             }
             // The helper was killed on its way. Its App may be under way as well, in our memory.

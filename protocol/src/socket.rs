@@ -101,13 +101,16 @@ pub fn receive<'b>(socket: impl AsFd, buffer: &'b mut Buffer) -> Result<Received
         }
     };
     let mut descriptors = Descriptors::new();
+    let mut too_many = false;
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
-            // Room for DESCRIPTORS_MAX was all the kernel had; more were never installed.
-            descriptors.extend(rights.take(DESCRIPTORS_MAX));
+            for right in rights {
+                // The room is rounded up, so one more than that may have come.
+                too_many |= descriptors.push(right).is_err();
+            }
         }
     }
-    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+    if too_many || got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Ok(Received::Lost(Loss::Garbage));
     }
     let Some(datagram) = buffer.0.get(..got.bytes) else {

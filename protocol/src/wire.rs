@@ -1,5 +1,6 @@
 //! Framing: one datagram of a SOCK_SEQPACKET socket is one message: the version in one byte,
-//! then postcard. Nothing follows; a message has one encoding and one reading.
+//! then postcard. Nothing follows. A message has one encoding of ours; a longer form of one of
+//! its numbers is read as well, so received bytes are never compared.
 
 use crate::error::Loss;
 use crate::limits::MESSAGE_MAX;

@@ -1,0 +1,69 @@
+//! The App of the tests: runs its arguments as commands (see `facts.rs`), and some that have no
+//! safe form. Its output is what the tests judge.
+#![allow(unsafe_code, reason = "an App may do what no safe function does")]
+
+use core::ffi::c_void;
+use std::process::ExitCode;
+
+use tests::facts::{run_one, say, word};
+
+fn main() -> ExitCode {
+    for command in std::env::args().skip(1) {
+        if !run_one(&command) && !run_unsafe(&command) {
+            eprintln!("probe: unknown command {command:?}");
+            return ExitCode::from(99);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn run_unsafe(command: &str) -> bool {
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let number = |word: &str| word.parse::<i32>().expect("a number");
+    let answer = match words[..] {
+        ["steal-memory", pid] => steal_memory(number(pid)),
+        ["push-input"] => push_input(),
+        ["close-all"] => {
+            // SAFETY: this program owns no descriptor as an object, and says nothing from here.
+            unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
+            return true;
+        }
+        ["die", signal] => {
+            // SAFETY: raise has no memory to do with; the signal's action is the default.
+            unsafe { libc::raise(number(signal)) };
+            return true;
+        }
+        ["end-leader", milliseconds] => {
+            let left = u64::try_from(number(milliseconds)).expect("not negative");
+            std::thread::spawn(move || {
+                std::thread::sleep(core::time::Duration::from_millis(left));
+                std::process::exit(0);
+            });
+            // SAFETY: it ends this thread only. Nothing on its stack is used by the other one.
+            unsafe { libc::syscall(libc::SYS_exit, 0) };
+            unreachable!("the thread has ended")
+        }
+        _ => return false,
+    };
+    say(command, answer);
+    true
+}
+
+/// Reads eight bytes of another process. Whether it may is decided before where it would read.
+fn steal_memory(pid: i32) -> String {
+    let mut loot = [0_u8; 8];
+    let local = libc::iovec { iov_base: loot.as_mut_ptr().cast(), iov_len: loot.len() };
+    let remote =
+        libc::iovec { iov_base: core::ptr::without_provenance_mut::<c_void>(4096), iov_len: 8 };
+    // SAFETY: the kernel writes at most the eight bytes of `loot`, which outlives the call.
+    let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
+    word(if read < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) })
+}
+
+/// Types a character into the terminal that standard input is.
+fn push_input() -> String {
+    let typed = b'!';
+    // SAFETY: the kernel reads the one byte, which outlives the call.
+    let answer = unsafe { libc::ioctl(0, libc::TIOCSTI, &raw const typed) };
+    word(if answer < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) })
+}

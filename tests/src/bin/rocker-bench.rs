@@ -1,0 +1,654 @@
+//! `make bench`: what a launch costs, beside the physical limit and bubblewrap.
+//!
+//! ```text
+//! rocker-bench [--quick] [--json] [--launches N] [--cpu N] [DIRECTORY]
+//! ```
+//!
+//! Everything is pinned to one CPU: this program, which is the AppMaster, the master and all it
+//! starts, and what it is compared with. All take turns, a batch each, so that whatever else
+//! the host does hits all alike. The programs are those in `DIRECTORY`, else `target/rocker`.
+//!
+//! * `rocker` starts a program of the package, through a master that has been running.
+//! * `callback` runs a function of this program instead ([`Launch::enter`]).
+//! * `floor` is `bench/floor.c`: the system calls alone, without daemon, protocol and checks.
+//! * `bwrap` starts the same program from the host. It mounts no package; overlays it has
+//!   from version 0.11 on.
+//!
+//! A launch is counted from the request to the App's first instruction (`App`), and until App
+//! and guard are gone and the loop device is free (`gone`). The App is `bench/clock.c`.
+#![allow(unsafe_code, reason = "`Launch::enter` is for programs with one thread, as this one")]
+
+use core::error::Error;
+use core::fmt::Write as _;
+use core::time::Duration;
+use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use rocker_client::protocol::socket::now_ns;
+use rocker_client::{Launch, Program, Rocker};
+use serde_json::json;
+use tempfile::TempDir;
+use tests::{process, scratch, within};
+
+type Result<T> = core::result::Result<T, Box<dyn Error>>;
+
+/// Host directories that are overlaid, by how many.
+const OVERLAYS: [&[&str]; 3] = [&[], &["/usr"], &["/usr", "/var", "/etc", "/home", "/root"]];
+
+/// The App's ids: floor has them built in.
+const ID: u32 = 1000;
+
+/// The goal for the median: this times floor doc with the most overlays.
+const GOAL: f64 = 1.25;
+
+/// How long anything may take before this is given up.
+const SOON: Duration = Duration::from_secs(10);
+
+const FLOOR: &str = include_str!("../../bench/floor.c");
+const CLOCK: &str = include_str!("../../bench/clock.c");
+
+fn main() -> ExitCode {
+    match Options::parse().and_then(|options| Bench::new(options)?.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rocker-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Options {
+    bin: PathBuf,
+    batch: usize,
+    rounds: usize,
+    json: bool,
+    cpu: Option<usize>,
+}
+
+impl Options {
+    fn parse() -> Result<Self> {
+        let mut options = Self {
+            bin: tests::programs::workspace().join("target/rocker"),
+            batch: 30,
+            rounds: 10,
+            json: false,
+            cpu: None,
+        };
+        let mut given = std::env::args().skip(1);
+        let number = |value: Option<String>| -> Result<usize> {
+            Ok(value.ok_or("a number is missing")?.parse()?)
+        };
+        while let Some(argument) = given.next() {
+            match argument.as_str() {
+                "--quick" => (options.batch, options.rounds) = (10, 3),
+                "--json" => options.json = true,
+                "--launches" => options.rounds = number(given.next())?.div_ceil(options.batch),
+                "--cpu" => options.cpu = Some(number(given.next())?),
+                flag if flag.starts_with('-') => return Err(format!("no such flag: {flag}").into()),
+                bin => options.bin = bin.into(),
+            }
+        }
+        if options.rounds == 0 {
+            return Err("at least one launch is needed".into());
+        }
+        Ok(options)
+    }
+
+    /// As many as floor adds of its own.
+    fn warm_ups(&self) -> usize {
+        self.batch / 10 + 5
+    }
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Subject {
+    Rocker,
+    FloorDoc,
+    FloorBest,
+    FloorWarm,
+    Bwrap,
+    Callback,
+    FloorDocCallback,
+}
+
+impl Subject {
+    /// In the order of their turns: what is compared most comes next to each other.
+    const ALL: [Self; 7] = [
+        Self::Rocker,
+        Self::FloorDoc,
+        Self::FloorBest,
+        Self::FloorWarm,
+        Self::Bwrap,
+        Self::FloorDocCallback,
+        Self::Callback,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Rocker => "rocker",
+            Self::FloorDoc => "floor doc",
+            Self::FloorBest => "floor best",
+            Self::FloorWarm => "floor warm",
+            Self::Bwrap => "bwrap",
+            Self::Callback => "rocker, callback",
+            Self::FloorDocCallback => "floor doc, callback",
+        }
+    }
+
+    /// What of ours it is compared with.
+    const fn ours(self) -> Option<Self> {
+        match self {
+            Self::Rocker | Self::Callback => None,
+            Self::FloorDocCallback => Some(Self::Callback),
+            Self::FloorDoc | Self::FloorBest | Self::FloorWarm | Self::Bwrap => Some(Self::Rocker),
+        }
+    }
+}
+
+/// Microseconds of one launch.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    app: f64,
+    gone: f64,
+}
+
+/// All samples of one subject with one number of overlays.
+struct Row {
+    overlays: usize,
+    subject: Subject,
+    app: Vec<f64>,
+    gone: Vec<f64>,
+}
+
+impl Row {
+    fn add(&mut self, samples: &[Sample]) {
+        self.app.extend(samples.iter().map(|sample| sample.app));
+        self.gone.extend(samples.iter().map(|sample| sample.gone));
+    }
+
+    /// p50, p95 and p99 of both.
+    fn percentiles(&self) -> [[f64; 3]; 2] {
+        [&self.app, &self.gone].map(|values| {
+            let mut sorted = values.clone();
+            sorted.sort_by(f64::total_cmp);
+            [50, 95, 99].map(|percent| match (sorted.len() * percent).div_ceil(100) {
+                0 => f64::NAN,
+                rank => sorted[rank - 1],
+            })
+        })
+    }
+}
+
+/// Everything there is to measure with.
+struct Bench {
+    options: Options,
+    /// The CPU that all share.
+    cpu: usize,
+    master: Master,
+    floor: PathBuf,
+    clock: PathBuf,
+    package: PathBuf,
+    /// Its version; none if there is none.
+    bwrap: Option<(u32, u32)>,
+    _state: TempDir,
+    dir: TempDir,
+}
+
+impl Bench {
+    fn new(options: Options) -> Result<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("mounting and entering rockers needs root".into());
+        }
+        let cpu = pin(options.cpu)?;
+        let dir = scratch();
+        let top = dir.path();
+        let optimized = ["-O2", "-static"];
+        let floor = compile(top, "floor", FLOOR, &optimized)?;
+        let alone = ["-O2", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-s"];
+        let clock = compile(top, "clock", CLOCK, &alone)?;
+        for name in ["content", "data", "exec", "up", "work"] {
+            fs::create_dir(top.join(name))?;
+        }
+        fs::copy(&clock, top.join("content/clock"))?;
+        let package = top.join("clock.sqfs");
+        let mut pack = Command::new(options.bin.join("rocker"));
+        run(pack.arg("pack").arg(top.join("content")).arg(&package))?;
+        let state = state_dir(top)?;
+        let master = Master::start(&options.bin, state.path())?;
+        let bwrap = bwrap_version();
+        Ok(Self { options, cpu, master, floor, clock, package, bwrap, _state: state, dir })
+    }
+
+    fn run(&self) -> Result<()> {
+        let mut rows = vec![];
+        for dirs in OVERLAYS {
+            rows.extend(self.measure(dirs)?);
+        }
+        let sizes = self.sizes()?;
+        if self.options.json {
+            println!("{:#}", self.to_json(&rows, &sizes));
+        } else {
+            print!("{}", self.to_text(&rows, &sizes));
+        }
+        Ok(())
+    }
+
+    fn measure(&self, dirs: &[&str]) -> Result<Vec<Row>> {
+        let has_overlays = self.bwrap.is_some_and(|version| version >= (0, 11));
+        let skips_bwrap = self.bwrap.is_none() || (!dirs.is_empty() && !has_overlays);
+        let mut rows: Vec<Row> = Subject::ALL
+            .into_iter()
+            .filter(|&subject| !(subject == Subject::Bwrap && skips_bwrap))
+            .map(|subject| Row { overlays: dirs.len(), subject, app: vec![], gone: vec![] })
+            .collect();
+        for round in 0..self.options.rounds {
+            // Every other time backwards, so that nobody always comes after the same.
+            let mut order: Vec<&mut Row> = rows.iter_mut().collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for row in order {
+                let samples = self.batch(row.subject, dirs).map_err(|error| {
+                    format!("{} with {} overlays: {error}", row.subject.name(), dirs.len())
+                })?;
+                row.add(&samples);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn batch(&self, subject: Subject, dirs: &[&str]) -> Result<Vec<Sample>> {
+        match subject {
+            Subject::FloorDoc => return self.floor("doc", true, dirs),
+            Subject::FloorBest => return self.floor("best", true, dirs),
+            Subject::FloorWarm => return self.floor("warm", true, dirs),
+            Subject::FloorDocCallback => return self.floor("doc", false, dirs),
+            Subject::Rocker | Subject::Callback | Subject::Bwrap => {}
+        }
+        let launch = self.launch(dirs);
+        let count = self.options.warm_ups() + self.options.batch;
+        let mut samples = vec![];
+        for _ in 0..count {
+            samples.push(match subject {
+                Subject::Callback => self.callback(&launch)?,
+                Subject::Bwrap => self.bwrap(dirs)?,
+                _ => self.program(&launch)?,
+            });
+            // The master hears of the end at once, too. What it does then is no part of the next.
+            self.master.settle()?;
+        }
+        Ok(samples.split_off(self.options.warm_ups()))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn launch(&self, dirs: &[&str]) -> Launch {
+        let launch = Launch::new(&self.package)
+            .socket(&self.master.socket)
+            .exec_dir(self.path("exec"))
+            .uid(ID)
+            .gid(ID);
+        match dirs {
+            [] => launch,
+            dirs => dirs.iter().fold(launch.data_dir(self.path("data")), Launch::overlay),
+        }
+    }
+
+    fn program(&self, launch: &Launch) -> Result<Sample> {
+        let (mut said, out) = std::io::pipe()?;
+        let program = Program::new("./clock").stdout(out);
+        let begin = now_ns();
+        let mut rocker = launch.spawn(&program)?;
+        rocker.wait()?;
+        let gone = self.wait_gone(rocker, &mut said)?;
+        Ok(gone.since(begin))
+    }
+
+    /// Standard output is the only way out of a rocker that a callback is given.
+    fn callback(&self, launch: &Launch) -> Result<Sample> {
+        let (mut said, out) = std::io::pipe()?;
+        let ours = rustix::io::dup(std::io::stdout())?;
+        rustix::stdio::dup2_stdout(&out)?;
+        let begin = now_ns();
+        // SAFETY: this program has one thread.
+        let entered = unsafe { launch.enter(say_when) };
+        let ended = entered.as_ref().map(|_| ());
+        rustix::stdio::dup2_stdout(&ours)?;
+        ended.map_err(ToString::to_string)?;
+        let mut rocker = entered?;
+        rocker.wait()?;
+        let gone = self.wait_gone(rocker, &mut said)?;
+        Ok(gone.since(begin))
+    }
+
+    /// Waits until the guard is gone and the loop device is nobody's, as floor does.
+    fn wait_gone(&self, mut rocker: Rocker, said: &mut impl Read) -> Result<Gone> {
+        let mut words = [0; 16];
+        said.read_exact(&mut words)?;
+        let [app_ns, minor] = [0, 8].map(|at| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&words[at..at + 8]);
+            u64::from_ne_bytes(word)
+        });
+        if !rocker.wait_gone(Some(SOON))? {
+            return Err("the rocker is still there".into());
+        }
+        let file = format!("/sys/block/loop{minor}/loop/backing_file");
+        let is_ours = |text: Vec<u8>| text.starts_with(self.package.as_os_str().as_encoded_bytes());
+        while fs::read(&file).is_ok_and(is_ours) {}
+        Ok(Gone { app_ns, gone_ns: now_ns() })
+    }
+
+    fn floor(&self, mode: &str, program: bool, dirs: &[&str]) -> Result<Vec<Sample>> {
+        let data = self.path("floor.d");
+        let mut floor = Command::new(&self.floor);
+        floor.args(["-r", "-n", &self.options.batch.to_string(), "-m", mode]);
+        floor.args(["-o", &dirs.join(",")]).arg("-d").arg(&data).arg("-p").arg(&self.package);
+        if program {
+            floor.arg("-x").arg(data.join("exec/clock"));
+        }
+        let sample = |line: &str| -> Result<Sample> {
+            let (app, gone) = line.split_once(' ').ok_or("floor says something else")?;
+            Ok(Sample { app: app.parse()?, gone: gone.parse()? })
+        };
+        run(&mut floor)?.lines().map(sample).collect()
+    }
+
+    /// What it can do of the same: namespaces, the App's ids, /proc, and overlays if it can.
+    fn bwrap(&self, dirs: &[&str]) -> Result<Sample> {
+        let mut bwrap = Command::new("bwrap");
+        bwrap.args(["--unshare-user", "--unshare-pid", "--uid", "1000", "--gid", "1000"]);
+        bwrap.args(["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]);
+        for dir in dirs {
+            let [up, work] = ["up", "work"].map(|kind| self.path(kind).join(dir.replace('/', "_")));
+            fs::create_dir_all(&up)?;
+            fs::create_dir_all(&work)?;
+            bwrap.args(["--overlay-src", dir, "--overlay"]).args([&up, &work]).arg(dir);
+        }
+        let (mut said, out) = std::io::pipe()?;
+        bwrap.arg(&self.clock).stdin(Stdio::null()).stdout(OwnedFd::from(out));
+        let begin_ns = now_ns();
+        let mut child = bwrap.spawn()?;
+        let status = child.wait()?;
+        let gone_ns = now_ns();
+        drop(bwrap);
+        let mut word = [0; 8];
+        said.read_exact(&mut word).map_err(|error| format!("{status}: {error}"))?;
+        Ok(Gone { app_ns: u64::from_ne_bytes(word), gone_ns }.since(begin_ns))
+    }
+
+    fn sizes(&self) -> Result<Vec<Size>> {
+        let guard_file = fs::metadata(self.options.bin.join("rocker-guard"))?.len();
+        let (said, out) = std::io::pipe()?;
+        let (input, end) = std::io::pipe()?;
+        let program = Program::new("./clock").arg("wait").stdin(input).stdout(out);
+        let mut rocker = self.launch(OVERLAYS[2]).spawn(&program)?;
+        drop((program, said));
+        let idle = private_bytes(rocker.guard_pid());
+        let master = rss_bytes(self.master.child.id());
+        drop(end);
+        rocker.wait()?;
+        rocker.wait_gone(Some(SOON))?;
+        Ok(vec![
+            Size { what: "rocker-guard, stripped", bytes: guard_file, limit: 1_200_000 },
+            Size { what: "idle guard, private memory", bytes: idle?, limit: 300 << 10 },
+            Size { what: "rocker-master, resident memory", bytes: master?, limit: 4 << 20 },
+        ])
+    }
+
+    fn conditions(&self) -> String {
+        let Options { batch, rounds, .. } = self.options;
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let bwrap = match self.bwrap {
+            None => "no bwrap here".to_owned(),
+            Some((major, minor)) if (major, minor) < (0, 11) => {
+                format!("bwrap {major}.{minor} (no overlays before 0.11)")
+            }
+            Some((major, minor)) => format!("bwrap {major}.{minor}"),
+        };
+        format!(
+            "{} launches each, {rounds} rounds of {batch}, all on CPU {}, Linux {}, {bwrap}",
+            batch * rounds,
+            self.cpu,
+            kernel.trim_end(),
+        )
+    }
+
+    fn to_text(&self, rows: &[Row], sizes: &[Size]) -> String {
+        let mut text = format!("{}\n\n", self.conditions());
+        let mut line = |columns: core::fmt::Arguments<'_>| {
+            // A String takes any text.
+            let _ = writeln!(text, "{columns}");
+        };
+        line(format_args!("{:31}{:^26} {:^26}", "microseconds", "request to App", "to all gone"));
+        line(format_args!(
+            "{:8} {:21} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+            "overlays", "", "p50", "p95", "p99", "p50", "p95", "p99"
+        ));
+        for row in rows {
+            let [app, gone] = row.percentiles().map(|p| p.map(|us| format!("{us:8.0}")).join(" "));
+            line(format_args!("{:8} {:21} {app} {gone}", row.overlays, row.subject.name()));
+        }
+        line(format_args!("\n{:30} {:>8} {:>8}", "ratio of medians", "App", "all gone"));
+        for ratio in ratios(rows) {
+            line(format_args!(
+                "{:8} {:21} {:8.2} {:8.2}{}",
+                ratio.overlays,
+                format!("to {}", ratio.to.name()),
+                ratio.app,
+                ratio.gone,
+                ratio.verdict()
+            ));
+        }
+        line(format_args!("\n{:38} {:>9} {:>9}", "bytes", "is", "limit"));
+        for Size { what, bytes, limit } in sizes {
+            let verdict = if bytes <= limit { "" } else { "  over the limit" };
+            line(format_args!("{what:38} {bytes:9} {limit:9}{verdict}"));
+        }
+        text
+    }
+
+    fn to_json(&self, rows: &[Row], sizes: &[Size]) -> serde_json::Value {
+        let row = |row: &Row| {
+            let [app, gone] = row
+                .percentiles()
+                .map(|[p50, p95, p99]| json!({"p50": p50, "p95": p95, "p99": p99}));
+            let (name, count) = (row.subject.name(), row.app.len());
+            json!({"overlays": row.overlays, "what": name, "launches": count,
+                "app_us": app, "gone_us": gone})
+        };
+        let ratio = |ratio: Ratio| {
+            json!({"overlays": ratio.overlays, "to": ratio.to.name(), "app": ratio.app,
+                "gone": ratio.gone, "goal": ratio.has_goal().then_some(GOAL)})
+        };
+        let size =
+            |size: &Size| json!({"what": size.what, "bytes": size.bytes, "limit": size.limit});
+        json!({
+            "conditions": self.conditions(),
+            "rows": rows.iter().map(row).collect::<Vec<_>>(),
+            "ratios": ratios(rows).into_iter().map(ratio).collect::<Vec<_>>(),
+            "sizes": sizes.iter().map(size).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// When it was over.
+struct Gone {
+    app_ns: u64,
+    gone_ns: u64,
+}
+
+impl Gone {
+    fn since(&self, begin_ns: u64) -> Sample {
+        let since = |at: u64| Duration::from_nanos(at.saturating_sub(begin_ns)).as_secs_f64() * 1e6;
+        Sample { app: since(self.app_ns), gone: since(self.gone_ns) }
+    }
+}
+
+/// How many bytes something has, and may have.
+struct Size {
+    what: &'static str,
+    bytes: u64,
+    limit: u64,
+}
+
+/// Our median by another's.
+struct Ratio {
+    overlays: usize,
+    to: Subject,
+    app: f64,
+    gone: f64,
+}
+
+impl Ratio {
+    fn has_goal(&self) -> bool {
+        (self.overlays, self.to) == (OVERLAYS[2].len(), Subject::FloorDoc)
+    }
+
+    fn verdict(&self) -> String {
+        let met = |ratio: f64| if ratio <= GOAL { "met" } else { "missed" };
+        match self.has_goal() {
+            true => format!("  goal {GOAL}: {}, {}", met(self.app), met(self.gone)),
+            false => String::new(),
+        }
+    }
+}
+
+fn ratios(rows: &[Row]) -> Vec<Ratio> {
+    let ratio = |row: &Row| {
+        let is_ours = |other: &&Row| {
+            other.overlays == row.overlays && Some(other.subject) == row.subject.ours()
+        };
+        let ours = rows.iter().find(is_ours)?.percentiles();
+        let theirs = row.percentiles();
+        let [app, gone] = [0, 1].map(|which: usize| ours[which][0] / theirs[which][0]);
+        Some(Ratio { overlays: row.overlays, to: row.subject, app, gone })
+    };
+    rows.iter().filter_map(ratio).collect()
+}
+
+/// The App as a callback: the same as `bench/clock.c`.
+fn say_when() -> i32 {
+    let now = now_ns();
+    let device = rustix::fs::stat(".").map_or(0, |status| rustix::fs::minor(status.st_dev));
+    let words = [now, u64::from(device)].map(u64::to_ne_bytes).concat();
+    match rustix::io::write(std::io::stdout(), &words) {
+        Ok(16) => 0,
+        _ => 1,
+    }
+}
+
+/// A master that ends with this program.
+struct Master {
+    child: Child,
+    socket: PathBuf,
+    log: PathBuf,
+}
+
+impl Master {
+    fn start(bin: &Path, state: &Path) -> Result<Self> {
+        let [socket, config, log] =
+            ["run/master.sock", "master.toml", "log"].map(|at| state.join(at));
+        fs::write(&config, "")?;
+        let mut program = Command::new(bin.join("rocker-master"));
+        program.arg("--config").arg(config).arg("--socket").arg(&socket);
+        let child = program.stdin(Stdio::null()).stderr(fs::File::create(&log)?).spawn()?;
+        let mut master = Self { child, socket, log };
+        let ready = within(SOON, || {
+            master.settle().is_ok() || !matches!(master.child.try_wait(), Ok(None))
+        });
+        match ready && matches!(master.child.try_wait(), Ok(None)) {
+            true => Ok(master),
+            false => Err(fs::read_to_string(&master.log)?.trim_end().to_owned().into()),
+        }
+    }
+
+    /// Returns when it has nothing to do: it answers after it has dealt with all that was.
+    fn settle(&self) -> Result<()> {
+        let living = rocker_client::list(&self.socket, SOON)?;
+        if living.is_empty() { Ok(()) } else { Err("a rocker lives on".into()) }
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        if let Some(master) = process::pidfd(self.child.id()) {
+            let _ = rustix::process::pidfd_send_signal(master, rustix::process::Signal::TERM);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// Where the master keeps its records: in memory, as `/run` is on the usual host, if that is to
+/// be had. Elsewhere a record costs a tenth of a millisecond.
+fn state_dir(top: &Path) -> Result<TempDir> {
+    /// `TMPFS_MAGIC` of linux/magic.h
+    const TMPFS: u64 = 0x0102_1994;
+    let is_tmpfs = |dir: &&Path| {
+        rustix::fs::statfs(*dir).is_ok_and(|found| u64::try_from(found.f_type) == Ok(TMPFS))
+    };
+    let dir = [Path::new("/run"), Path::new("/dev/shm")].into_iter().find(is_tmpfs);
+    Ok(tempfile::Builder::new().prefix("rocker-bench-").tempdir_in(dir.unwrap_or(top))?)
+}
+
+/// One CPU for this program and all it starts: the last that it may use, unless one is given.
+fn pin(wanted: Option<usize>) -> Result<usize> {
+    let may = sched_getaffinity(Pid::from_raw(0))?;
+    let last = || (0..CpuSet::count()).rev().find(|&cpu| may.is_set(cpu) == Ok(true));
+    let cpu = wanted.or_else(last).ok_or("no CPU to be had")?;
+    let mut only = CpuSet::new();
+    only.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &only)
+        .map_err(|error| format!("cannot run on CPU {cpu}: {error}"))?;
+    Ok(cpu)
+}
+
+fn compile(top: &Path, name: &str, source: &str, flags: &[&str]) -> Result<PathBuf> {
+    let (file, program) = (top.join(name).with_extension("c"), top.join(name));
+    fs::write(&file, source)?;
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let mut command = Command::new(&compiler);
+    run(command.args(flags).arg("-o").arg(&program).arg(&file))
+        .map_err(|error| format!("the benchmark needs a C compiler ($CC, else cc): {error}"))?;
+    Ok(program)
+}
+
+/// What a command that succeeds has said.
+fn run(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output =
+        command.stdin(Stdio::null()).output().map_err(|error| format!("{name}: {error}"))?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{name}: {}: {}", output.status, words.trim_end()).into());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// `bubblewrap 0.8.0`
+fn bwrap_version() -> Option<(u32, u32)> {
+    let said = run(Command::new("bwrap").arg("--version")).ok()?;
+    let mut numbers = said.trim_end().rsplit(' ').next()?.split('.').map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Memory that is the process's alone.
+fn private_bytes(pid: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let private = text.lines().filter(|line| line.starts_with("Private_"));
+    let kib = |line: &str| line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
+    Ok(private.filter_map(kib).sum::<u64>() << 10)
+}
+
+fn rss_bytes(pid: u32) -> Result<u64> {
+    let text = process::status(pid).get("VmRSS").cloned().unwrap_or_default();
+    Ok(text.trim_end_matches(" kB").parse::<u64>()? << 10)
+}

@@ -1,0 +1,182 @@
+//! A `rocker-master` of a test's own.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rocker_client::Launch;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::scratch::{directory, names, unmount_below};
+use crate::{APP_GID, APP_UID, SOON, bin, process, scratch, within};
+
+/// It listens on a socket in a scratch directory, with `exec` and `data` beside it, and ends
+/// when this is dropped. The rockers that it made must have ended by then.
+#[derive(Debug)]
+pub struct Daemon {
+    dir: TempDir,
+    child: Option<Child>,
+}
+
+impl Daemon {
+    /// With the policy that is built in: root may do all, others nothing.
+    pub fn start() -> Self {
+        Self::with_config("")
+    }
+
+    /// With this configuration file.
+    pub fn with_config(text: &str) -> Self {
+        let dir = scratch();
+        fs::write(dir.path().join("master.toml"), text).expect("a scratch directory is writable");
+        directory(dir.path().join("exec"), 0o755, 0);
+        directory(dir.path().join("data"), 0o755, 0);
+        let mut daemon = Self { dir, child: None };
+        daemon.restart();
+        daemon
+    }
+
+    /// Starts a master on the same socket, after [`stop`](Self::stop) or [`kill`](Self::kill).
+    pub fn restart(&mut self) {
+        let log = fs::OpenOptions::new().append(true).create(true).open(self.log_file());
+        let mut child = Command::new(bin("rocker-master"))
+            .arg("--config")
+            .arg(self.path("master.toml"))
+            .arg("--socket")
+            .arg(self.socket())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.expect("a scratch directory is writable"))
+            .spawn()
+            .expect("rocker-master can be started");
+        let lists = || rocker_client::list(self.socket(), SOON).is_ok();
+        let answers = within(SOON, || lists() || !matches!(child.try_wait(), Ok(None)));
+        let lives = matches!(child.try_wait(), Ok(None));
+        self.child = Some(child);
+        assert!(answers && lives, "rocker-master does not listen: {}", self.log());
+    }
+
+    /// SIGTERM, and waits for the end. Rockers live on.
+    pub fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        if let Some(master) = process::pidfd(child.id()) {
+            let _ = rustix::process::pidfd_send_signal(master, Signal::TERM);
+        }
+        let ended = within(SOON, || !matches!(child.try_wait(), Ok(None)));
+        if !ended {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        assert!(ended || std::thread::panicking(), "rocker-master does not end at SIGTERM");
+    }
+
+    /// SIGKILL, and waits for the end. Rockers live on.
+    pub fn kill(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.path("run/master.sock")
+    }
+
+    /// Its scratch directory: 0755, of root.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A name in its scratch directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A place for packages.
+    pub fn exec_dir(&self) -> PathBuf {
+        self.path("exec")
+    }
+
+    /// A place for layers.
+    pub fn data_dir(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    /// A launch of this package through this master: as nobody in particular, at
+    /// [`exec_dir`](Self::exec_dir), with nothing overlaid.
+    pub fn launch(&self, package: impl AsRef<Path>) -> Launch {
+        Launch::new(package)
+            .socket(self.socket())
+            .uid(APP_UID)
+            .gid(APP_GID)
+            .exec_dir(self.exec_dir())
+    }
+
+    /// The same with these directories overlaid.
+    pub fn overlaid(&self, package: impl AsRef<Path>, dirs: &[&str]) -> Launch {
+        let launch = self.launch(package).data_dir(self.data_dir());
+        dirs.iter().fold(launch, Launch::overlay)
+    }
+
+    /// # Panics
+    ///
+    /// If it is stopped.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a running master").id()
+    }
+
+    /// How many descriptors it has open.
+    pub fn fds(&self) -> usize {
+        process::fds(self.pid())
+    }
+
+    /// Its resident memory.
+    pub fn rss_kib(&self) -> u64 {
+        let text = process::status(self.pid())["VmRSS"].clone();
+        text.trim_end_matches(" kB").parse().expect("the kernel writes numbers")
+    }
+
+    /// The rockers that it has on record.
+    pub fn records(&self) -> Vec<String> {
+        names(self.path("run/rockers"))
+    }
+
+    /// What it has said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.path("master.log")
+    }
+
+    /// Whether it answers, and soon.
+    pub fn is_well(&self) -> bool {
+        rocker_client::list(self.socket(), SOON).is_ok()
+    }
+
+    /// Replaces the configuration; [`restart`](Self::restart) reads it.
+    pub fn configure(&self, text: &str) {
+        fs::write(self.path("master.toml"), text).expect("a scratch directory is writable");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let ran = self.child.is_some();
+        if ran && !std::thread::panicking() {
+            // The end of a rocker is noticed a moment after the caller has seen it.
+            let forgotten = within(SOON, || self.records().is_empty());
+            assert!(forgotten, "rockers are on record still: {:?}", self.records());
+        }
+        self.stop();
+        if std::thread::panicking() {
+            let _ = writeln!(std::io::stderr(), "--- rocker-master:\n{}---", self.log());
+        } else if ran {
+            assert!(!self.socket().exists(), "a stopped master leaves no socket");
+            assert!(!self.log().contains("panicked"), "rocker-master panicked: {}", self.log());
+        }
+        unmount_below(self.dir.path());
+    }
+}

@@ -1,0 +1,335 @@
+//! What a process can say about itself, and try, without `unsafe`. The probe is this and a few
+//! things more; callbacks of `Launch::enter` use it too.
+//!
+//! A command is a line of words. What it tries is answered by one line, `COMMAND: ok` or
+//! `COMMAND: EACCES`; facts have keys of their own. Output is written at once, unbuffered.
+
+use core::fmt::Display;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chroot, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags};
+use nix::sched::CloneFlags;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit};
+
+/// Runs commands one after the other.
+pub fn run(commands: &[&str]) {
+    commands.iter().for_each(|command| assert!(run_one(command), "unknown command {command:?}"));
+}
+
+/// Says `key: value`, in one write.
+pub fn say(key: &str, value: impl Display) {
+    let line = format!("{key}: {}\n", value.to_string().escape_debug());
+    // If nobody listens there is nobody to be told.
+    let _ = rustix::io::write(io::stdout(), line.as_bytes());
+}
+
+/// `ok`, or the name of the errno.
+pub fn word<T, E: Into<io::Error>>(result: Result<T, E>) -> String {
+    match result {
+        Ok(_) => "ok".to_owned(),
+        Err(error) => name(&error.into()),
+    }
+}
+
+fn name(error: &io::Error) -> String {
+    error.raw_os_error().map_or(error.to_string(), |raw| format!("{:?}", Errno::from_raw(raw)))
+}
+
+/// What was read, or the name of the errno.
+fn text(result: io::Result<impl Display>) -> String {
+    result.map_or_else(|error| name(&error), |text| text.to_string())
+}
+
+/// Runs one command; false if there is no such command here.
+pub fn run_one(command: &str) -> bool {
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let Some((&verb, rest)) = words.split_first() else { return false };
+    if tell(verb, rest) {
+        return true;
+    }
+    let answer = look(verb, rest)
+        .or_else(|| change(verb, rest))
+        .or_else(|| mounts(verb, rest))
+        .or_else(|| other_processes(verb, rest))
+        .or_else(|| rockers(verb, rest));
+    answer.map(|answer| say(command, answer)).is_some()
+}
+
+/// Facts about this process, under keys of their own.
+fn tell(verb: &str, rest: &[&str]) -> bool {
+    match (verb, rest) {
+        ("say", words) => say("say", words.join(" ")),
+        ("ids", []) => tell_ids(),
+        ("status", fields) => {
+            let status = crate::process::status(own_pid());
+            fields.iter().for_each(|&f| say(f, status.get(f).map_or("", String::as_str)));
+        }
+        ("fds", []) => {
+            // The directory itself is open while it is listed.
+            let links: Vec<_> = crate::process::fd_links(own_pid())
+                .into_iter()
+                .filter(|(fd, _)| fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok())
+                .collect();
+            let numbers: Vec<String> = links.iter().map(|(fd, _)| fd.to_string()).collect();
+            say("fds", numbers.join(" "));
+            links.iter().for_each(|(fd, link)| say(&format!("fd {fd}"), link));
+        }
+        ("cwd", []) => {
+            say("cwd", text(std::env::current_dir().map(|dir| dir.display().to_string())))
+        }
+        ("environ", []) => {
+            let mut all: Vec<String> =
+                std::env::vars().map(|(key, value)| format!("{key}={value}")).collect();
+            all.sort();
+            say("environ", all.join(" "));
+        }
+        ("pids", []) => {
+            say("pid", own_pid());
+            say("ppid", rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get()));
+            // 0 if the leader is outside, which rustix does not expect.
+            say("sid", text(nix::unistd::getsid(None).map_err(Into::into)));
+        }
+        ("processes", []) => {
+            let mut all = crate::process::all();
+            all.sort_unstable();
+            say("processes", all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+        }
+        ("sleep", [ms]) => std::thread::sleep(core::time::Duration::from_millis(number(ms))),
+        ("wait", []) => {
+            let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        }
+        ("exit", [status]) => std::process::exit(number(status)),
+        _ => return false,
+    }
+    true
+}
+
+fn own_pid() -> u32 {
+    rustix::process::getpid().as_raw_pid().cast_unsigned()
+}
+
+fn number<T: core::str::FromStr>(word: &str) -> T {
+    word.parse().unwrap_or_else(|_| panic!("{word:?} is no number"))
+}
+
+/// Real, effective, saved, and for files: from the kernel's table and from the system calls.
+fn tell_ids() {
+    let status = crate::process::status(own_pid());
+    say("uid", &status["Uid"]);
+    say("gid", &status["Gid"]);
+    say("groups", &status["Groups"]);
+    let groups = rustix::process::getgroups().unwrap_or_default();
+    say("getgroups", groups.len());
+    if let (Ok(u), Ok(g)) = (nix::unistd::getresuid(), nix::unistd::getresgid()) {
+        say("getresuid", format!("{} {} {}", u.real, u.effective, u.saved));
+        say("getresgid", format!("{} {} {}", g.real, g.effective, g.saved));
+    }
+    for map in ["uid_map", "gid_map", "setgroups"] {
+        let text = fs::read_to_string(format!("/proc/self/{map}")).unwrap_or_default();
+        say(map, text.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+}
+
+/// What can be seen of the file system.
+fn look(verb: &str, rest: &[&str]) -> Option<String> {
+    Some(match (verb, rest) {
+        ("read", [path]) => {
+            text(fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).trim_end().to_owned()))
+        }
+        ("ls", [path]) => text(fs::read_dir(path).map(|entries| {
+            let mut names: Vec<String> = entries
+                .flatten()
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect();
+            names.sort();
+            names.join(" ")
+        })),
+        ("stat", [path]) => text(fs::symlink_metadata(path).map(|meta| {
+            let kind = meta.file_type();
+            let kind = match kind {
+                _ if kind.is_dir() => "dir",
+                _ if kind.is_file() => "file",
+                _ if kind.is_symlink() => "link",
+                _ if kind.is_fifo() || kind.is_socket() => "pipe",
+                _ => "device",
+            };
+            format!("{kind} {:04o} {} {}", meta.mode() & 0o7777, meta.uid(), meta.gid())
+        })),
+        ("readlink", [path]) => text(fs::read_link(path).map(|link| link.display().to_string())),
+        // As they are for the mount that the path is on.
+        ("flags", [path]) => text(rustix::fs::statvfs(*path).map_err(Into::into).map(|found| {
+            use rustix::fs::StatVfsMountFlags as F;
+            let all = [(F::RDONLY, "ro"), (F::NOSUID, "nosuid"), (F::NODEV, "nodev")];
+            let set = all.iter().filter(|(flag, _)| found.f_flag.contains(*flag));
+            set.map(|(_, name)| *name).collect::<Vec<_>>().join(" ")
+        })),
+        ("open", [path]) => word(fs::File::open(path)),
+        ("open-w", [path]) => word(fs::OpenOptions::new().write(true).open(path)),
+        ("chdir", [path]) => word(std::env::set_current_dir(path)),
+        _ => return None,
+    })
+}
+
+/// What can be changed in the file system.
+fn change(verb: &str, rest: &[&str]) -> Option<String> {
+    Some(match (verb, rest) {
+        ("write", [path, words @ ..]) => word(fs::write(path, words.join(" "))),
+        ("mkdir", [path]) => word(fs::DirBuilder::new().mode(0o755).create(path)),
+        ("rmdir", [path]) => word(fs::remove_dir(path)),
+        ("unlink", [path]) => word(fs::remove_file(path)),
+        ("symlink", [target, path]) => word(symlink(target, path)),
+        ("rename", [from, to]) => word(fs::rename(from, to)),
+        ("chmod", [mode, path]) => {
+            let mode = u32::from_str_radix(mode, 8).expect("an octal mode");
+            word(fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+        }
+        ("mknod", [path]) => {
+            let device = rustix::fs::makedev(1, 3);
+            let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+            let kind = rustix::fs::FileType::CharacterDevice;
+            word(rustix::fs::mknodat(rustix::fs::CWD, *path, kind, mode, device))
+        }
+        // Its output is ours.
+        ("run", [program, args @ ..]) => match Command::new(program).args(args).status() {
+            Ok(status) => status.to_string(),
+            Err(error) => name(&error),
+        },
+        _ => return None,
+    })
+}
+
+fn mounts(verb: &str, rest: &[&str]) -> Option<String> {
+    let none = None::<&str>;
+    Some(match (verb, rest) {
+        ("mounts", []) => {
+            let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            for line in table.lines() {
+                let fields: Vec<&str> = line.split(' ').collect();
+                let mut kind = fields.iter().skip_while(|field| **field != "-").skip(1);
+                say(&format!("at {}", fields[4]), format!("{} {}", kind.next()?, fields[5]));
+            }
+            table.lines().count().to_string()
+        }
+        ("mount-tmpfs", [at]) => {
+            word(nix::mount::mount(Some("tmpfs"), *at, Some("tmpfs"), MsFlags::empty(), none))
+        }
+        ("mount-proc", [at]) => {
+            word(nix::mount::mount(Some("proc"), *at, Some("proc"), MsFlags::empty(), none))
+        }
+        ("bind", [from, to]) => {
+            word(nix::mount::mount(Some(*from), *to, none, MsFlags::MS_BIND, none))
+        }
+        ("remount-rw", [at]) => {
+            let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+            word(nix::mount::mount(none, *at, none, flags, none))
+        }
+        ("umount", [at]) => word(nix::mount::umount2(*at, MntFlags::MNT_DETACH)),
+        ("pivot", [root, old]) => word(nix::unistd::pivot_root(*root, *old)),
+        ("chroot", [root]) => word(chroot(root)),
+        ("fsopen", [kind]) => {
+            word(rustix::mount::fsopen(*kind, rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC))
+        }
+        ("clone-tree", [path]) => {
+            use rustix::mount::OpenTreeFlags as F;
+            let flags = F::OPEN_TREE_CLONE | F::OPEN_TREE_CLOEXEC;
+            word(rustix::mount::open_tree(rustix::fs::CWD, *path, flags))
+        }
+        ("unshare", kinds) => {
+            let kind = |kind: &&str| match *kind {
+                "user" => CloneFlags::CLONE_NEWUSER,
+                "mnt" => CloneFlags::CLONE_NEWNS,
+                "pid" => CloneFlags::CLONE_NEWPID,
+                other => panic!("no namespace {other}"),
+            };
+            word(nix::sched::unshare(kinds.iter().map(kind).collect()))
+        }
+        _ => return None,
+    })
+}
+
+fn other_processes(verb: &str, rest: &[&str]) -> Option<String> {
+    let raw = rest.first().and_then(|word| word.parse::<i32>().ok());
+    let pid = raw.and_then(Pid::from_raw);
+    Some(match (verb, rest) {
+        ("kill", [_, signal]) => {
+            let signal = nix::sys::signal::Signal::try_from(number::<i32>(signal));
+            let signal = signal.expect("a standard signal");
+            word(nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw?), signal))
+        }
+        ("ptrace-attach", [_]) => word(nix::sys::ptrace::attach(nix::unistd::Pid::from_raw(raw?))),
+        ("ptrace-seize", [_]) => {
+            let options = nix::sys::ptrace::Options::empty();
+            word(nix::sys::ptrace::seize(nix::unistd::Pid::from_raw(raw?), options))
+        }
+        ("steal-fd", [_, fd]) => match rustix::process::pidfd_open(pid?, PidfdFlags::empty()) {
+            Ok(process) => {
+                let flags = PidfdGetfdFlags::empty();
+                word(rustix::process::pidfd_getfd(process, number(fd), flags))
+            }
+            Err(error) => word(Err::<(), _>(error)),
+        },
+        ("starve-fds", [_]) => {
+            let none = Rlimit { current: Some(0), maximum: Some(0) };
+            word(rustix::process::prlimit(pid, Resource::Nofile, none))
+        }
+        ("setns", [path]) => match fs::File::open(path) {
+            Ok(namespace) => word(nix::sched::setns(namespace, CloneFlags::empty())),
+            Err(error) => name(&error),
+        },
+        ("setuid", [id]) => word(nix::unistd::setuid(number::<u32>(id).into())),
+        ("setgid", [id]) => word(nix::unistd::setgid(number::<u32>(id).into())),
+        ("spawn", _) => word(spawn(&rest.join(" ")).map(drop)),
+        ("daemon", _) => word(spawn(&format!("spawn {}", rest.join(" "))).and_then(|mut child| {
+            let status = child.wait()?;
+            if status.success() { Ok(()) } else { Err(io::Error::other("the daemon's parent")) }
+        })),
+        ("chain", [_, words @ ..]) => word(spawn(&match raw? {
+            0 => words.join(" "),
+            left => format!("daemon chain {} {}", left - 1, words.join(" ")),
+        })),
+        _ => return None,
+    })
+}
+
+/// Starts this program again with one command, without any descriptor of ours.
+fn spawn(command: &str) -> io::Result<std::process::Child> {
+    let null = Stdio::null;
+    let me = std::env::current_exe()?;
+    Command::new(me).arg(command).stdin(null()).stdout(null()).stderr(null()).spawn()
+}
+
+/// What an App could ask the master for.
+fn rockers(verb: &str, rest: &[&str]) -> Option<String> {
+    Some(match (verb, rest) {
+        ("connect", [socket]) => {
+            let kind = SocketType::SEQPACKET;
+            let made = rustix::net::socket(AddressFamily::UNIX, kind, None);
+            let address = SocketAddrUnix::new(*socket);
+            word(made.and_then(|ours| rustix::net::connect(ours, &address?)))
+        }
+        ("launch", [socket, package, exec_dir]) => {
+            let launch = rocker_client::Launch::new(package).socket(socket).exec_dir(exec_dir);
+            match launch.spawn(&rocker_client::Program::new("bin/probe")) {
+                Ok(_) => "ok".to_owned(),
+                Err(error) => error.to_string(),
+            }
+        }
+        ("list", [socket]) => match rocker_client::list(Path::new(socket), crate::SOON) {
+            Ok(rockers) => rockers.len().to_string(),
+            Err(error) => error.to_string(),
+        },
+        ("kill-rocker", [socket, name]) => {
+            match rocker_client::kill_by_name(Path::new(socket), name, crate::SOON) {
+                Ok(()) => "ok".to_owned(),
+                Err(error) => error.to_string(),
+            }
+        }
+        _ => return None,
+    })
+}

@@ -1,0 +1,32 @@
+//! Where the built programs are.
+
+use std::path::{Path, PathBuf};
+
+/// A program of `make build`: in `$ROCKER_BIN`, else in `target/rocker` of this repository.
+///
+/// # Panics
+///
+/// If it is not there.
+pub fn bin(name: &str) -> PathBuf {
+    let dir = std::env::var_os("ROCKER_BIN")
+        .map_or_else(|| workspace().join("target/rocker"), PathBuf::from);
+    let program = dir.join(name);
+    assert!(program.is_file(), "{} is missing: run \"make build\" first", program.display());
+    program
+}
+
+/// The top of this repository.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests is a directory of the workspace")
+}
+
+/// The program that the tests run as an App. Cargo builds it before any test.
+///
+/// # Panics
+///
+/// If cargo has not.
+pub fn probe() -> PathBuf {
+    let me = std::env::current_exe().expect("a running program has a path");
+    let probe = me.ancestors().skip(1).take(2).map(|dir| dir.join("probe"));
+    probe.into_iter().find(|probe| probe.is_file()).expect("cargo builds the probe with the tests")
+}

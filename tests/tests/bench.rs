@@ -1,0 +1,37 @@
+//! The benchmark runs and says what it is asked for. How fast is for `make bench`.
+
+use std::process::{Command, ExitCode};
+
+use serde_json::Value;
+use tests::{bin, runner};
+
+fn main() -> ExitCode {
+    runner::main(tests::root![the_benchmark_measures_everything])
+}
+
+fn the_benchmark_measures_everything() {
+    if Command::new("cc").arg("--version").output().is_err() {
+        runner::skip("there is no C compiler");
+    }
+    let programs = bin("rocker");
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_rocker-bench"));
+    bench.args(["--quick", "--json"]).arg(programs.parent().expect("it lies in a directory"));
+    let output = bench.output().expect("cargo builds it with the tests");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    for overlays in [0, 1, 5] {
+        for what in ["rocker", "rocker, callback", "floor doc", "floor best", "floor warm"] {
+            let rows = said["rows"].as_array().expect("a list");
+            let is_it = |row: &&Value| row["overlays"] == overlays && row["what"] == what;
+            let row = rows.iter().find(is_it).expect("every combination");
+            assert_eq!(row["launches"], 30, "{row}");
+            for (early, late) in [("p50", "p95"), ("p95", "p99")] {
+                assert!(row["gone_us"][early].as_f64() <= row["gone_us"][late].as_f64(), "{row}");
+                assert!(row["app_us"][early].as_f64() < row["gone_us"][early].as_f64(), "{row}");
+            }
+        }
+    }
+    for size in said["sizes"].as_array().expect("a list") {
+        assert!(size["bytes"].as_u64() <= size["limit"].as_u64(), "{size}");
+    }
+}

@@ -1,0 +1,396 @@
+//! The documents say what the programs do, and the code keeps its own house rules.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use protocol::{Actor, Step};
+use tests::programs::workspace;
+use tests::{Package, SOON, bin, process, runner, scratch, within};
+
+fn main() -> ExitCode {
+    let mut all = tests::plain![
+        steps_are_the_arrows_of_the_readme,
+        every_block_of_the_readme_is_of_a_kind_that_is_tried,
+        make_has_the_targets_that_the_readme_names,
+        the_manifest_of_the_readme_can_be_packed,
+        options_that_the_documents_name_are_there,
+        errors_and_traces_in_the_readme_name_real_steps,
+        links_lead_somewhere,
+        the_top_level_is_as_planned,
+        no_place_of_one_machine_is_named,
+        machines_make_no_system_calls,
+        unsafe_code_is_only_where_it_is_announced,
+        the_guard_is_small,
+        the_front_door_is_short,
+    ];
+    all.extend(tests::root![
+        the_commands_of_the_readme_work_for_a_new_user,
+        the_configuration_of_the_readme_starts_a_master,
+    ]);
+    runner::main(all)
+}
+
+fn read(path: &str) -> String {
+    let path = workspace().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The blocks between ``` of a document: language and content.
+fn blocks(text: &str) -> Vec<(String, String)> {
+    let mut found = vec![];
+    let mut open: Option<(String, String)> = None;
+    for line in text.lines() {
+        match (line.trim().strip_prefix("```"), open.take()) {
+            (Some(language), None) => open = Some((language.to_owned(), String::new())),
+            (Some(_), Some(block)) => found.push(block),
+            (None, Some((language, content))) => open = Some((language, content + line + "\n")),
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a block has no end: {open:?}");
+    found
+}
+
+fn readme_blocks(language: &str) -> Vec<String> {
+    let all = blocks(&read("README.md")).into_iter();
+    all.filter(|(kind, _)| kind == language).map(|(_, content)| content).collect()
+}
+
+fn steps_are_the_arrows_of_the_readme() {
+    let (mut diagram, mut arrows) = (String::new(), vec![]);
+    for line in readme_blocks("mermaid").join("").lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("%% diagram: ") {
+            name.clone_into(&mut diagram);
+        } else if let Some((who, rest)) = line.split_once(" ->> ") {
+            let (_, label) = rest.split_once('(').expect("an arrow reads `A ->> B: (n) caption`");
+            let (number, caption) = label.split_once(')').expect("the number is in parentheses");
+            arrows.push((format!("{diagram}.{number}"), who.to_owned(), caption.trim().to_owned()));
+        }
+    }
+    let name = |actor| match actor {
+        Actor::AppMaster => "AppMaster",
+        Actor::Client => "RockerClient",
+        Actor::Helper => "Helper",
+        Actor::Master => "RockerMaster",
+        Actor::Guard => "RockerGuard",
+        Actor::App => "App",
+        Actor::Kernel => "Kernel",
+    };
+    let of_code: Vec<_> = Step::ALL
+        .iter()
+        .map(|step| (step.to_string(), name(step.actor()).to_owned(), step.caption().to_owned()))
+        .collect();
+    // Line by line, so that a difference can be read.
+    for (drawn, coded) in arrows.iter().zip(&of_code) {
+        // Who hears of a step in a diagram of its own may be told by another name there.
+        assert_eq!((&drawn.0, &drawn.2), (&coded.0, &coded.2));
+        let is_told = ["prepare.0", "root.15"].contains(&drawn.0.as_str());
+        assert!(drawn.1 == coded.1 || is_told, "{drawn:?} is drawn by {}", coded.1);
+    }
+    assert_eq!(arrows.len(), of_code.len());
+    assert_eq!(readme_blocks("mermaid").len(), 4);
+}
+
+/// Rust is compiled as a documentation test of this crate (see `src/lib.rs`), and not run: it
+/// names a package that is not there. The other kinds are tried below. A block of another kind, or one too many, needs a test first.
+fn every_block_of_the_readme_is_of_a_kind_that_is_tried() {
+    let mut kinds: Vec<String> =
+        blocks(&read("README.md")).into_iter().map(|(kind, _)| kind).collect();
+    kinds.sort();
+    kinds.dedup();
+    assert_eq!(kinds, ["mermaid", "rust,no_run", "sh", "text", "toml"]);
+    let count = |kind| readme_blocks(kind).len();
+    assert_eq!(["sh", "toml", "text"].map(count), [2, 2, 2]);
+    assert!(!read("README.md").contains("@@"), "a placeholder was left in the README");
+}
+
+fn make_has_the_targets_that_the_readme_names() {
+    let makefile = read("Makefile");
+    let mut named = 0;
+    for block in readme_blocks("sh") {
+        for line in block.lines() {
+            if let Some(target) = line.strip_prefix("make ") {
+                let target = target.split_whitespace().next().unwrap();
+                let has = makefile.lines().any(|line| {
+                    line.split_once(':').is_some_and(|(names, _)| {
+                        !line.starts_with('\t')
+                            && names.split_whitespace().any(|name| name == target)
+                    })
+                });
+                assert!(has, "make {target}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named >= 2);
+}
+
+fn the_manifest_of_the_readme_can_be_packed() {
+    let manifest = readme_blocks("toml").into_iter().find(|text| text.contains("entry")).unwrap();
+    let dir = scratch();
+    let package = Package::new().file("rocker.toml", 0o644, manifest);
+    package.file("bin/hello", 0o755, "#!/bin/sh\necho hello $1\n").lay_out(dir.path());
+    let output = Command::new(bin("rocker"))
+        .arg("pack")
+        .arg(dir.path())
+        .arg(dir.path().join("../x.sqfs"))
+        .output();
+    let output = output.unwrap();
+    fs::remove_file(dir.path().join("../x.sqfs")).unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn options_that_the_documents_name_are_there() {
+    let help: String = ["run", "pack", "ps", "kill", "doctor"]
+        .iter()
+        .map(|verb| {
+            let output = Command::new(bin("rocker")).args([verb, "--help"]).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        })
+        .collect();
+    let master = Command::new(bin("rocker-master")).arg("--help").output().unwrap();
+    let help = help + &String::from_utf8(master.stdout).unwrap();
+    for document in ["README.md"] {
+        // What stands in a trace is another program's.
+        let text: String = read(document)
+            .lines()
+            .filter(|line| !line.contains(" us  "))
+            .collect::<Vec<_>>()
+            .join("\n");
+        for word in text.split(|char: char| char.is_whitespace() || "`(),;:.[]".contains(char)) {
+            if word.starts_with("--")
+                && word.len() > 2
+                && word.as_bytes()[2].is_ascii_lowercase()
+                && word != "--move"
+            {
+                assert!(help.contains(word), "{document}: {word}");
+            }
+        }
+    }
+}
+
+fn errors_and_traces_in_the_readme_name_real_steps() {
+    let step = |name: &str| Step::ALL.iter().find(|step| step.to_string() == name).copied();
+    for block in readme_blocks("text") {
+        for line in block.lines() {
+            if let Some(error) = line.strip_prefix("rocker: ") {
+                let named = error.split_once(" (").and_then(|(words, rest)| {
+                    Some((words.strip_prefix("cannot ")?, step(rest.split_once(')')?.0)?))
+                });
+                if let Some((purpose, step)) = named {
+                    assert_eq!(purpose, step.purpose(), "{line}");
+                }
+            } else {
+                let name = line.split_whitespace().next().unwrap();
+                assert!(step(name).is_some(), "{line}");
+            }
+        }
+    }
+}
+
+fn links_lead_somewhere() {
+    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"] {
+        let text = read(document);
+        for link in text.split("](").skip(1) {
+            let target = link.split(')').next().unwrap().split('#').next().unwrap();
+            if !target.is_empty() && !target.contains("://") {
+                assert!(workspace().join(target).exists(), "{document}: {target}");
+            }
+        }
+    }
+}
+
+/// All files of the repository with one of these endings, with their texts.
+fn files(endings: &[&str]) -> Vec<(PathBuf, String)> {
+    fn walk(dir: &Path, endings: &[&str], found: &mut Vec<(PathBuf, String)>) {
+        for entry in fs::read_dir(dir).unwrap().flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            if path.is_dir() {
+                if name != "target" && name != ".git" {
+                    walk(&path, endings, found);
+                }
+            } else if endings.iter().any(|ending| name.to_string_lossy().ends_with(ending))
+                && let Ok(text) = fs::read_to_string(&path)
+            {
+                let path = path.strip_prefix(workspace()).unwrap().to_owned();
+                found.push((path, text));
+            }
+        }
+    }
+    let mut found = vec![];
+    walk(workspace(), endings, &mut found);
+    assert!(!found.is_empty());
+    found
+}
+
+fn the_top_level_is_as_planned() {
+    let planned = [
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "client-c",
+        "client-rs",
+        "guard",
+        "master",
+        "protocol",
+        "sim",
+        "tests",
+    ];
+    let found = tests::scratch::names(workspace());
+    let found: Vec<&str> = found
+        .iter()
+        .map(String::as_str)
+        .filter(|name| *name != "target" && !name.starts_with('.'))
+        .collect();
+    assert_eq!(found, planned);
+    assert!(read("LICENSE").starts_with("MIT License"));
+    assert!(read("CHANGELOG.md").lines().count() > 3);
+    let ci = fs::metadata(workspace().join(".ci/run")).expect(".ci/run");
+    assert!(ci.permissions().mode() & 0o100 != 0, ".ci/run can be executed");
+}
+
+fn no_place_of_one_machine_is_named() {
+    // Put together, so that they are not found here.
+    let foreign = [
+        ["/wo", "rk/main"],
+        ["/wo", "rk/shared"],
+        ["../sha", "red"],
+        ["/ro", "ot/."],
+        ["/tmp/hel", "per"],
+    ]
+    .map(|parts| parts.concat());
+    for (path, text) in files(&[".rs", ".md", ".toml", ".c", ".h", "Makefile", "run", ".txt"]) {
+        for place in &foreign {
+            assert!(!text.contains(place.as_str()), "{} names {place}", path.display());
+        }
+    }
+}
+
+fn machines_make_no_system_calls() {
+    let mut count = 0;
+    for (path, text) in files(&["machine.rs", "helper.rs"]) {
+        if path.starts_with("tests") {
+            continue;
+        }
+        count += 1;
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for forbidden in
+                ["libc", "nix::", "rustix", "std::", "unsafe", "Vec<", "Box<", "String"]
+            {
+                assert!(!line.contains(forbidden), "{}: {line}", path.display());
+            }
+        }
+    }
+    assert!(count >= 4, "protocol, guard, master and client have one each");
+}
+
+fn unsafe_code_is_only_where_it_is_announced() {
+    for (path, text) in files(&[".rs"]) {
+        let uses = text.lines().any(|line| {
+            let line = line.trim_start();
+            let code = line.split("//").next().unwrap_or("");
+            ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
+                .iter()
+                .any(|form| code.contains(form))
+                && !code.contains('"')
+        });
+        let announced = text.contains("#![allow(unsafe_code, reason = ")
+            || text.contains("unsafe_code,\n    reason = ")
+            || text.contains("#![allow(\n    unsafe_code");
+        assert!(!uses || announced, "{} uses unsafe code without a word", path.display());
+        let is_small = ["protocol", "sim"].iter().all(|dir| !path.starts_with(dir));
+        assert!(is_small || !uses, "{} needs no unsafe code", path.display());
+    }
+    assert!(read("protocol/src/lib.rs").contains("#![forbid(unsafe_code)]"));
+    assert!(read("protocol/src/lib.rs").contains("#![no_std]"));
+}
+
+fn the_guard_is_small() {
+    let size = fs::metadata(bin("rocker-guard")).unwrap().len();
+    assert!(size <= 1_200_000, "{size} bytes");
+    // And one file that needs no other: no interpreter is named in it.
+    let program = fs::read(bin("rocker-guard")).unwrap();
+    assert!(!program.windows(7).any(|bytes| bytes == b"/ld-lin"), "it is linked dynamically");
+}
+
+fn the_front_door_is_short() {
+    let lines = read("Makefile").lines().count();
+    assert!(lines < 60, "the Makefile has {lines} lines");
+}
+
+/// A host of this process's own with nothing of ROCKER on it yet.
+fn fresh_host() {
+    unshare(CloneFlags::CLONE_NEWNS).expect("root may");
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).expect("root may");
+    for dir in ["/run", "/var/lib"] {
+        mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
+            .expect("root may");
+    }
+}
+
+fn the_commands_of_the_readme_work_for_a_new_user() {
+    fresh_host();
+    let dir = scratch();
+    let hello = Package::new().file("bin/hello", 0o755, "#!/bin/sh\necho hello $1\n");
+    hello
+        .file("bin/stay", 0o755, "#!/bin/sh\necho here\nexec sleep 600\n")
+        .lay_out(&dir.path().join("hello-dir"));
+    let programs = bin("rocker").parent().unwrap().to_owned();
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", programs.display());
+    let sh = |line: &str| {
+        let mut command = Command::new("sh");
+        command
+            .arg("-ec")
+            .arg(line)
+            .current_dir(dir.path())
+            .env("PATH", &path)
+            .env_remove("ROCKER_SOCKET");
+        command.stdin(Stdio::null());
+        command
+    };
+    let block = readme_blocks("sh").into_iter().find(|text| text.contains("rocker pack")).unwrap();
+    let mut master = None;
+    for line in block.lines().map(|line| line.split('#').next().unwrap().trim()) {
+        if let Some(background) = line.strip_suffix('&') {
+            let child = sh(&format!("exec {background}")).stderr(Stdio::null()).spawn().unwrap();
+            master = Some(child);
+            let answers = || rocker_client::list(rocker_client::SOCKET, SOON).is_ok();
+            assert!(within(SOON, answers), "{line}");
+        } else if line.ends_with("NAME") {
+            let stay = "exec rocker run --uid 1000 hello.sqfs -- bin/stay";
+            let mut app = sh(stay).stdout(Stdio::piped()).spawn().unwrap();
+            BufReader::new(app.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+            let listed = rocker_client::list(rocker_client::SOCKET, SOON).unwrap();
+            let line = line.replace("NAME", listed[0].name.as_str());
+            assert!(sh(&line).status().unwrap().success(), "{line}");
+            assert_eq!(app.wait().unwrap().code(), Some(137));
+        } else {
+            let output = sh(line).output().unwrap();
+            assert!(output.status.success() && output.stderr.is_empty(), "{line}: {output:?}");
+            if line.starts_with("rocker run") {
+                assert_eq!(output.stdout, b"hello world\n", "{line}");
+            }
+        }
+    }
+    let mut master = master.expect("the README starts one");
+    process::kill(master.id());
+    master.wait().unwrap();
+}
+
+fn the_configuration_of_the_readme_starts_a_master() {
+    let text = readme_blocks("toml").into_iter().find(|text| text.contains("[[allow]]")).unwrap();
+    let daemon = tests::Daemon::with_config(&text);
+    assert!(daemon.is_well());
+}

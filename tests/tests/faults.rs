@@ -1,0 +1,885 @@
+//! What hostile, dying and unlucky processes can do to a master: nothing that lasts.
+#![allow(unsafe_code, reason = "fork(2), to be another user, has no safe form")]
+
+use core::mem::MaybeUninit;
+use core::time::Duration;
+use std::fs;
+use std::io::{IoSlice, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use nix::unistd::{ForkResult, Gid, Uid, fork, setgroups, setresgid, setresuid};
+use protocol::limits::MESSAGE_MAX;
+use protocol::socket::{Buffer, Received, now_ns, receive_before, send};
+use protocol::{
+    ClientMessage, Error, GuardMessage, Ids, Item, Loss, MasterMessage, Message, Overlays, Request,
+    Rule, Step, wire,
+};
+use rocker_client::{kill_by_name, list};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, connect, sendmsg, socket_with,
+};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use tests::app::App;
+use tests::{APP_GID, APP_UID, Daemon, Leaks, SOON, bin, scratch, within};
+use tests::{probe_package, process, runner};
+
+fn main() -> ExitCode {
+    runner::main(tests::root![
+        callers_that_say_nothing_delay_nobody,
+        nonsense_is_refused_and_leaves_nothing,
+        a_caller_that_dies_leaves_nothing_whenever_that_is,
+        a_caller_that_never_enters_has_until_its_deadline,
+        an_app_that_is_no_process_of_the_rocker_keeps_nothing_for_ever,
+        three_hundred_callers_at_once_are_all_answered,
+        one_user_cannot_take_every_place,
+        a_master_without_descriptors_sheds_callers_and_lives,
+        a_thousand_launches_leave_the_master_as_it_was,
+        sixty_four_launches_at_once_all_succeed,
+        apps_outlive_a_master_that_is_killed,
+        apps_outlive_a_master_that_is_stopped,
+        records_that_are_not_true_are_forgotten,
+        a_host_without_loop_control_is_named,
+        a_loop_device_that_is_always_taken_is_not_tried_for_ever,
+        there_is_one_master_per_socket,
+        a_guard_that_cannot_be_used_is_named_at_the_start,
+        a_configuration_with_an_unknown_key_is_refused,
+        others_than_root_may_do_nothing_by_default,
+        whom_the_policy_does_not_name_may_do_nothing,
+        the_policy_says_what_a_user_may_do,
+        the_policy_says_how_many_rockers_a_user_may_have,
+    ])
+}
+
+/// How long a launch may take while others misbehave: far below the 2 s that a caller has to
+/// say what it wants.
+const QUICK: Duration = Duration::from_secs(1);
+
+/// A connection on which nothing has been said.
+fn call(socket: &Path) -> rustix::io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    let caller = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    connect(&caller, &SocketAddrUnix::new(socket)?)?;
+    Ok(caller)
+}
+
+fn caller(daemon: &Daemon) -> OwnedFd {
+    call(&daemon.socket()).expect("the master listens")
+}
+
+/// Says any bytes, with any descriptors. False if the kernel does not let a master be sent any
+/// (Linux 6.16); one that has closed already did not want them either.
+fn say_raw(caller: &OwnedFd, bytes: &[u8], file: &OwnedFd, copies: usize) -> bool {
+    let descriptors = vec![file.as_fd(); copies];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(100))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if copies > 0 {
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    }
+    let sent = sendmsg(caller, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL);
+    copies == 0 || sent != Err(rustix::io::Errno::PERM)
+}
+
+fn ask(caller: &OwnedFd, request: Request<'_>) {
+    let message = Message::Client(ClientMessage::Launch(request));
+    send(caller, &message, &[], &mut Buffer::default()).expect("there is room for a request");
+}
+
+/// What a caller is told in the end.
+#[derive(Debug)]
+enum Told {
+    Entrance(OwnedFd),
+    Failed(Error),
+    Lost(Loss),
+}
+
+fn hear(caller: &OwnedFd) -> Told {
+    let deadline = now_ns() + u64::try_from(SOON.as_nanos()).expect("a few seconds");
+    let mut buffer = Buffer::default();
+    loop {
+        return match receive_before(caller, &mut buffer, deadline).expect("a socket") {
+            Received::Message(message, mut descriptors) => match message {
+                Message::Master(MasterMessage::Step(_)) | Message::Guard(GuardMessage::Step(_)) => {
+                    continue;
+                }
+                Message::Master(MasterMessage::Failed(failure))
+                | Message::Guard(GuardMessage::Failed(failure)) => Told::Failed(failure.error),
+                Message::Guard(GuardMessage::Entrance { .. }) => {
+                    Told::Entrance(descriptors.pop().expect("it comes with one"))
+                }
+                other => panic!("{other:?}"),
+            },
+            Received::Lost(how) => Told::Lost(how),
+            Received::Empty => continue,
+        };
+    }
+}
+
+/// The places that a request names.
+struct Places {
+    package: PathBuf,
+    exec_dir: PathBuf,
+    data_dir: Option<PathBuf>,
+}
+
+impl Places {
+    fn of(daemon: &Daemon) -> Self {
+        Self { package: probe_package(), exec_dir: daemon.exec_dir(), data_dir: None }
+    }
+
+    fn request(&self) -> Request<'_> {
+        let path = |path| protocol::Path::new(bytes(path)).expect("a path");
+        Request {
+            app_id: 1,
+            uid: APP_UID,
+            gid: APP_GID,
+            package: protocol::Path::new(bytes(&self.package)).expect("a path"),
+            exec_dir: protocol::Path::new(bytes(&self.exec_dir)).expect("a path"),
+            data_dir: self.data_dir.as_deref().map(path),
+            overlays: Overlays::Dirs(core::iter::empty().collect()),
+            ids: Ids::Identity,
+            timeout_ms: 5000,
+            trace: false,
+        }
+    }
+
+    fn encoded(&self) -> Vec<u8> {
+        let message = Message::Client(ClientMessage::Launch(self.request()));
+        let mut bytes = vec![0; MESSAGE_MAX];
+        wire::encode(&message, &mut bytes).expect("it fits").to_vec()
+    }
+}
+
+fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}
+
+/// Somebody else is served, and quickly.
+#[track_caller]
+fn assert_well(daemon: &Daemon) {
+    // The first test has to make it.
+    probe_package();
+    let began = Instant::now();
+    assert_eq!(daemon.probe(&["say hello"]).one("say"), "hello");
+    let took = began.elapsed();
+    assert!(took < QUICK, "a launch took {took:?}");
+}
+
+/// The master holds nothing of anybody: as many descriptors as at `before`, and no record.
+#[track_caller]
+fn assert_flat(daemon: &Daemon, before: usize) {
+    assert_flat_but(daemon, before, 0);
+}
+
+/// The same while there are `living` rockers.
+#[track_caller]
+fn assert_flat_but(daemon: &Daemon, before: usize, living: usize) {
+    let is_flat = within(SOON, || daemon.fds() == before && daemon.records().len() == living);
+    let links = process::fd_links(daemon.pid());
+    assert!(is_flat, "{before} descriptors were open, now {links:#?}; {:?}", daemon.records());
+}
+
+fn callers_that_say_nothing_delay_nobody() {
+    let daemon = Daemon::start();
+    assert_well(&daemon);
+    let before = daemon.fds();
+    let silent: Vec<OwnedFd> = (0..200).map(|_| caller(&daemon)).collect();
+    let began = Instant::now();
+    for _ in 0..5 {
+        assert_well(&daemon);
+    }
+    for caller in &silent {
+        let wanted = Error::Lost { step: Step::RequestRocker, how: Loss::Silent };
+        assert!(matches!(hear(caller), Told::Failed(error) if error == wanted));
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(4), "they were told after {took:?}");
+    assert_flat(&daemon, before);
+}
+
+/// What a caller of the master may get wrong: in name, bytes, descriptors.
+fn nonsense() -> Vec<(&'static str, Vec<u8>, usize)> {
+    let places = Places {
+        package: "/no/such/package".into(),
+        exec_dir: "/exec".into(),
+        data_dir: Some("/data".into()),
+    };
+    let right = places.encoded();
+    let other = |message: &Message<'_>| {
+        let mut bytes = vec![0; MESSAGE_MAX];
+        wire::encode(message, &mut bytes).expect("it fits").to_vec()
+    };
+    let mut wrong_version = right.clone();
+    wrong_version[0] += 1;
+    let mut long = right.clone();
+    long.resize(33 * 1024, 0);
+    let mut root = places.request();
+    root.uid = 0;
+    vec![
+        ("an empty datagram", vec![], 0),
+        ("an empty datagram with descriptors", vec![], 100),
+        ("one byte", vec![wire::VERSION], 0),
+        ("garbage", b"GET / HTTP/1.1\r\n\r\n".to_vec(), 0),
+        ("garbage with descriptors", vec![0xff; 100], 100),
+        ("half a message", right[..right.len() / 2].to_vec(), 0),
+        ("a message and a half", [&right[..], &right[..9]].concat(), 0),
+        ("33 KiB", long.clone(), 0),
+        ("33 KiB with descriptors", long, 100),
+        ("a request with one descriptor", right.clone(), 1),
+        ("a request with a hundred descriptors", right, 100),
+        ("another version", wrong_version, 0),
+        ("the App first", other(&Message::Client(ClientMessage::AppStarted)), 1),
+        ("a guard's message", other(&Message::Guard(GuardMessage::Done)), 0),
+        ("a master's message", other(&Message::Master(MasterMessage::GoOn)), 0),
+        ("a request for root", other(&Message::Client(ClientMessage::Launch(root))), 0),
+    ]
+}
+
+fn nonsense_is_refused_and_leaves_nothing() {
+    let daemon = Daemon::start();
+    assert_well(&daemon);
+    let before = daemon.fds();
+    let file: OwnedFd = tempfile::tempfile().expect("a scratch file").into();
+    for (name, bytes, descriptors) in nonsense() {
+        let began = Instant::now();
+        let caller = caller(&daemon);
+        if !say_raw(&caller, &bytes, &file, descriptors) {
+            drop(caller);
+            assert_flat(&daemon, before);
+            continue;
+        }
+        match hear(&caller) {
+            Told::Entrance(_) => panic!("{name} was let in"),
+            Told::Failed(error) => assert_eq!(error.step(), Step::RequestRocker, "{name}"),
+            // An empty datagram is a caller's end, and who has ended is told nothing.
+            Told::Lost(how) => assert_eq!((how, bytes.len()), (Loss::Died, 0), "{name}"),
+        }
+        let took = began.elapsed();
+        assert!(took < QUICK, "{name} was answered after {took:?}");
+        assert_flat(&daemon, before);
+        assert_well(&daemon);
+    }
+    assert_flat(&daemon, before);
+}
+
+fn a_caller_that_dies_leaves_nothing_whenever_that_is() {
+    let daemon = Daemon::start();
+    assert_well(&daemon);
+    let leaks = Leaks::snapshot();
+    let before = daemon.fds();
+    let places = Places { data_dir: Some(daemon.data_dir()), ..Places::of(&daemon) };
+    for _ in 0..10 {
+        drop(caller(&daemon));
+        assert_flat(&daemon, before);
+
+        let late = caller(&daemon);
+        ask(&late, places.request());
+        drop(late);
+        let all_free = within(SOON, || daemon.records().is_empty() && leaks.now().is_empty());
+        assert!(all_free, "{:?}", leaks.now());
+        assert_flat(&daemon, before);
+
+        let inside = caller(&daemon);
+        ask(&inside, places.request());
+        assert!(matches!(hear(&inside), Told::Entrance(_)));
+        drop(inside);
+        assert_flat(&daemon, before);
+
+        // What it says is the App has ended before.
+        let inside = caller(&daemon);
+        ask(&inside, places.request());
+        let Told::Entrance(_guard) = hear(&inside) else { panic!("no entrance") };
+        let mut short = Command::new("true").spawn().expect("a program of every host");
+        let app = process::pidfd(short.id()).expect("it is not waited for yet");
+        short.wait().expect("it is ours");
+        let started = Message::Client(ClientMessage::AppStarted);
+        send(&inside, &started, &[app.as_fd()], &mut Buffer::default()).expect("it is awaited");
+        drop(inside);
+        assert_flat(&daemon, before);
+    }
+    leaks.assert_none();
+    assert_well(&daemon);
+}
+
+fn a_caller_that_never_enters_has_until_its_deadline() {
+    let daemon = Daemon::start();
+    assert_well(&daemon);
+    let (leaks, before) = (Leaks::snapshot(), daemon.fds());
+    let places = Places::of(&daemon);
+    let began = Instant::now();
+    let late: Vec<OwnedFd> = (0_u32..20)
+        .map(|number| {
+            let caller = caller(&daemon);
+            ask(
+                &caller,
+                Request { timeout_ms: 1500, trace: number.is_multiple_of(2), ..places.request() },
+            );
+            caller
+        })
+        .collect();
+    // Half of them never read; the others hold on to the entrance.
+    let entrances: Vec<Told> = late.iter().skip(1).step_by(2).map(hear).collect();
+    assert!(entrances.iter().all(|told| matches!(told, Told::Entrance(_))), "{entrances:?}");
+    let living = || list(daemon.socket(), SOON).expect("the master answers").len();
+    assert!(within(SOON, || living() == late.len()), "{} rockers live", living());
+    assert_well(&daemon);
+    for caller in late.iter().skip(1).step_by(2) {
+        let told = hear(caller);
+        assert!(matches!(told, Told::Lost(Loss::Died)), "{told:?}");
+    }
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(1450) && took < Duration::from_secs(4), "{took:?}");
+    assert_flat(&daemon, before);
+    leaks.assert_none();
+}
+
+/// The guard watches what it is given; that ends with its owner at the latest.
+fn an_app_that_is_no_process_of_the_rocker_keeps_nothing_for_ever() {
+    let daemon = Daemon::start();
+    assert_well(&daemon);
+    let (leaks, before) = (Leaks::snapshot(), daemon.fds());
+    let places = Places::of(&daemon);
+    let enter_as = |app: &OwnedFd| {
+        let caller = caller(&daemon);
+        ask(&caller, places.request());
+        let Told::Entrance(guard) = hear(&caller) else { panic!("no entrance") };
+        let started = Message::Client(ClientMessage::AppStarted);
+        send(&caller, &started, &[app.as_fd()], &mut Buffer::default()).expect("it is awaited");
+        guard
+    };
+    let gone = |guard: &OwnedFd| {
+        let deadline = now_ns() + u64::try_from(SOON.as_nanos()).expect("a few seconds");
+        assert_eq!(protocol::socket::wait_readable(guard, deadline), Ok(true));
+    };
+    // A process of the host.
+    let mut cat = Command::new("cat").stdin(Stdio::piped()).spawn().expect("of every host");
+    let guard = enter_as(&process::pidfd(cat.id()).expect("it runs"));
+    assert_eq!(list(daemon.socket(), SOON).expect("the master answers").len(), 1);
+    drop(cat.stdin.take());
+    cat.wait().expect("it is ours");
+    gone(&guard);
+    // No process at all: a pipe that nobody writes to, a device, a file.
+    let (silence, _end) = std::io::pipe().expect("descriptors are to be had");
+    gone(&enter_as(&silence.into()));
+    gone(&enter_as(&fs::File::open("/dev/null").expect("a device").into()));
+    gone(&enter_as(&tempfile::tempfile().expect("a scratch file").into()));
+    assert_flat(&daemon, before);
+    leaks.assert_none();
+}
+
+fn three_hundred_callers_at_once_are_all_answered() {
+    let daemon = Daemon::start();
+    assert_well(&daemon);
+    let before = daemon.fds();
+    let callers: Vec<OwnedFd> = (0..300).map(|_| caller(&daemon)).collect();
+    assert_well(&daemon);
+    for told in callers.iter().rev().map(hear) {
+        let silent = Error::Lost { step: Step::RequestRocker, how: Loss::Silent };
+        assert!(matches!(told, Told::Failed(error) if error == silent), "{told:?}");
+    }
+    drop(callers);
+    assert_flat(&daemon, before);
+    assert_well(&daemon);
+}
+
+/// Whom the policy names has 32 places, anybody else two, and root is never kept out.
+fn one_user_cannot_take_every_place() {
+    let daemon = Daemon::with_config("[[allow]]\nuid = 1000\npackages = []\nexec_dirs = []\n");
+    assert_well(&daemon);
+    let before = daemon.fds();
+    for (uid, places) in [(1000, 32), (1001, 2)] {
+        let socket = daemon.socket();
+        let greedy = as_user(uid, uid, || {
+            let callers: Vec<OwnedFd> = (0..200).filter_map(|_| call(&socket).ok()).collect();
+            let refused = callers.iter().skip(places).filter(|caller| {
+                let many = Error::Invalid { rule: Rule::TooManyRockers, item: Item::Request };
+                matches!(hear(caller), Told::Failed(error) if error == many)
+            });
+            format!("{} of {}", refused.count(), callers.len())
+        });
+        assert_well(&daemon);
+        assert_eq!(greedy.answer(), format!("{} of 200", 200 - places));
+        assert_flat(&daemon, before);
+    }
+    assert_well(&daemon);
+}
+
+fn a_master_without_descriptors_sheds_callers_and_lives() {
+    let daemon = Daemon::start();
+    assert_well(&daemon);
+    let before = daemon.fds();
+    let own = getrlimit(Resource::Nofile);
+    let limit = |descriptors: Option<usize>| {
+        let current = descriptors.map_or(own.current, |few| u64::try_from(few).ok());
+        let pid = Pid::from_raw(daemon.pid().cast_signed());
+        prlimit(pid, Resource::Nofile, Rlimit { current, ..own }).expect("root may");
+    };
+    limit(Some(before + 8));
+    let callers: Vec<OwnedFd> = (0..60).map(|_| caller(&daemon)).collect();
+    let told: Vec<Told> = callers.iter().map(hear).collect();
+    let shed = told.iter().filter(|told| matches!(told, Told::Lost(Loss::Died))).count();
+    assert!(shed >= 50, "{shed} were shed: {told:?}");
+    assert!(daemon.log().contains("no descriptors left"), "{}", daemon.log());
+    drop(callers);
+    assert_flat(&daemon, before);
+    assert_well(&daemon);
+    // With no room for a launch's descriptors either, it says so, and lives.
+    for room in 1..6 {
+        limit(Some(before + room));
+        let launch = daemon.overlaid(probe_package(), &["/usr"]);
+        match App::start(&launch, &["say hello"]) {
+            Ok(app) => assert!(app.finish().status.success()),
+            Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
+        }
+        assert_flat(&daemon, before);
+    }
+    limit(None);
+    assert_well(&daemon);
+}
+
+fn a_thousand_launches_leave_the_master_as_it_was() {
+    let daemon = Daemon::start();
+    let overlaid = daemon.overlaid(probe_package(), &["/usr", "/etc"]);
+    let bare = daemon.launch(probe_package());
+    let launch = |number: u32| {
+        let launch = if number.is_multiple_of(2) { &overlaid } else { &bare };
+        let app = App::start(launch, &["say hello"]).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(app.finish().one("say"), "hello");
+    };
+    (0..50).for_each(launch);
+    assert!(daemon.is_well());
+    let (leaks, fds, rss) =
+        (Leaks::snapshot().watch_pid(daemon.pid()), daemon.fds(), daemon.rss_kib());
+    (0..1000).for_each(launch);
+    assert!(daemon.is_well());
+    assert_flat(&daemon, fds);
+    let now = daemon.rss_kib();
+    println!("a thousand launches: {fds} descriptors, {rss} then {now} KiB resident");
+    assert!(now <= rss + 64, "{rss} KiB were resident, now {now}");
+    leaks.assert_none();
+}
+
+fn sixty_four_launches_at_once_all_succeed() {
+    let daemon = Daemon::start();
+    for number in 0..64 {
+        fs::create_dir(daemon.path(&format!("data-{number}"))).expect("a scratch directory");
+    }
+    assert_well(&daemon);
+    let (leaks, fds, rss) =
+        (Leaks::snapshot().watch_pid(daemon.pid()), daemon.fds(), daemon.rss_kib());
+    let package = probe_package();
+    for _ in 0..3 {
+        std::thread::scope(|scope| {
+            let launches: Vec<_> = (0..64)
+                .map(|number| {
+                    let data_dir = daemon.path(&format!("data-{number}"));
+                    let launch = daemon.overlaid(&package, &["/usr", "/etc"]).data_dir(data_dir);
+                    let launch = launch.timeout(Duration::from_secs(30));
+                    scope.spawn(move || {
+                        App::start(&launch, &["wait", "say hello"])
+                            .unwrap_or_else(|error| panic!("{error}"))
+                    })
+                })
+                .collect();
+            let join = |launch: std::thread::ScopedJoinHandle<'_, App>| launch.join().expect("one");
+            let apps: Vec<App> = launches.into_iter().map(join).collect();
+            assert_eq!(list(daemon.socket(), SOON).expect("the master answers").len(), 64);
+            for app in apps {
+                assert_eq!(app.finish().one("say"), "hello");
+            }
+        });
+        assert_flat(&daemon, fds);
+    }
+    let now = daemon.rss_kib();
+    println!("64 at once: {fds} descriptors, {rss} then {now} KiB resident");
+    assert!(now <= rss + 512, "{rss} KiB were resident, now {now}");
+    leaks.assert_none();
+}
+
+/// Starts one App that stays and one that ends while there is no master, ends the master, and
+/// looks at both through the next one.
+fn outlive(end: fn(&mut Daemon)) {
+    let mut daemon = Daemon::start();
+    let places = ["data-1", "data-2"].map(|name| daemon.path(name));
+    let start = |data_dir: &PathBuf| {
+        fs::create_dir(data_dir).expect("a scratch directory");
+        let launch = daemon.overlaid(probe_package(), &["/usr"]).data_dir(data_dir);
+        App::start(&launch, &["say here", "wait", "say there"]).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let (mut stays, ends) = (start(&places[0]), start(&places[1]));
+    assert_eq!(stays.line(), "say: here");
+    let name = stays.rocker.guard_name().to_string();
+    end(&mut daemon);
+    assert!(
+        process::is_alive(stays.rocker.app_pid()) && process::is_alive(stays.rocker.guard_pid())
+    );
+    assert_eq!(ends.finish().all("say"), ["here", "there"]);
+    assert_eq!(daemon.records().len(), 2);
+    daemon.restart();
+    let living = list(daemon.socket(), SOON).expect("the master answers");
+    assert_eq!(living.len(), 1, "{living:?}");
+    assert_eq!(living[0].name.to_string(), name);
+    assert_eq!(living[0].guard_pid, stays.rocker.guard_pid());
+    assert_eq!(daemon.records(), core::slice::from_ref(&name));
+    assert_well(&daemon);
+    // Its data dir is locked still, and its name means it still.
+    let again = daemon.overlaid(probe_package(), &["/usr"]).data_dir(&places[0]);
+    let kind = tests::app::refused(&again).kind();
+    assert_eq!(kind, Error::Invalid { rule: Rule::InUse, item: Item::DataDir });
+    let reaper = std::thread::spawn(move || stays.rocker.wait().map(|status| status.to_string()));
+    kill_by_name(daemon.socket(), &name, SOON).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(reaper.join().expect("it waits").expect("it is ours"), "signal: 9 (SIGKILL)");
+    assert!(daemon.records().is_empty());
+    assert!(list(daemon.socket(), SOON).expect("the master answers").is_empty());
+    assert_eq!(tests::app::run(&again, &["say again"]).one("say"), "again");
+}
+
+fn apps_outlive_a_master_that_is_killed() {
+    outlive(Daemon::kill);
+}
+
+fn apps_outlive_a_master_that_is_stopped() {
+    outlive(Daemon::stop);
+}
+
+/// A pid means another process by now, or the file is no record: nobody is killed for that.
+fn records_that_are_not_true_are_forgotten() {
+    let mut daemon = Daemon::start();
+    assert_well(&daemon);
+    daemon.stop();
+    let me = std::process::id();
+    for (name, text) in [
+        ("000000000000000", "1 7 1000 0 5 /apps/x.sqfs\n".to_owned()),
+        ("000000000000001", format!("{me} 7 1000 0 5 /apps/x.sqfs\n")),
+        ("000000000000002", "0 7 1000 0 5 /apps/x.sqfs\n".to_owned()),
+        ("000000000000003", "4294967295 7 1000 0 5 /apps/x.sqfs\n".to_owned()),
+        ("000000000000004", "no record at all".to_owned()),
+        ("000000000000005", String::new()),
+    ] {
+        fs::write(daemon.path("run/rockers").join(name), text).expect("a scratch directory");
+    }
+    daemon.restart();
+    assert!(daemon.records().is_empty(), "{:?}", daemon.records());
+    assert!(list(daemon.socket(), SOON).expect("the master answers").is_empty());
+    assert_well(&daemon);
+}
+
+/// Host mounts that only this test and its master see.
+fn with_own_mounts() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("root may");
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).expect("root may");
+}
+
+fn a_host_without_loop_control_is_named() {
+    with_own_mounts();
+    mount_bind("/dev/null", "/dev/loop-control").expect("root may");
+    let daemon = Daemon::start();
+    let (leaks, before) = (Leaks::snapshot(), daemon.fds());
+    let error = tests::app::refused(&daemon.launch(probe_package()));
+    let Error::Failed { step: Step::CreateLoop, .. } = error.kind() else { panic!("{error}") };
+    assert_flat(&daemon, before);
+    leaks.assert_none();
+    unmount("/dev/loop-control", UnmountFlags::DETACH).expect("it is ours");
+    assert_well(&daemon);
+}
+
+/// As if somebody else were faster each time: every device that the kernel offers is one that
+/// has a package already.
+fn a_loop_device_that_is_always_taken_is_not_tried_for_ever() {
+    with_own_mounts();
+    let daemon = Daemon::start();
+    let app = App::start(&daemon.launch(probe_package()), &["wait"]).expect("devices are free");
+    let table = fs::read_to_string(format!("/proc/{}/mountinfo", app.rocker.guard_pid()));
+    let table = table.expect("it lives");
+    let taken = table.split(' ').find(|word| word.starts_with("/dev/loop")).expect("a package");
+    let is_loop = |name: &String| {
+        name.strip_prefix("loop").is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    let others: Vec<String> = tests::scratch::names("/dev")
+        .into_iter()
+        .filter(is_loop)
+        .map(|n| format!("/dev/{n}"))
+        .collect();
+    for other in others.iter().filter(|other| *other != taken) {
+        mount_bind(taken, other).expect("root may");
+    }
+    let (leaks, before, began) = (Leaks::snapshot(), daemon.fds(), Instant::now());
+    let error = tests::app::refused(&daemon.launch(probe_package()));
+    assert!(began.elapsed() < QUICK, "refused after {:?}", began.elapsed());
+    let busy = Error::Failed { step: Step::BindPackage, errno: protocol::Errno::BUSY };
+    assert_eq!(error.kind(), busy, "{error}");
+    assert_flat_but(&daemon, before, 1);
+    leaks.assert_none();
+    for other in others.iter().filter(|other| *other != taken) {
+        unmount(other, UnmountFlags::DETACH).expect("it is ours");
+    }
+    assert_well(&daemon);
+    app.finish();
+}
+
+/// Starts a master that must not start, and returns the one line that it says.
+#[track_caller]
+fn no_start(config: &Path, socket: &Path) -> String {
+    let mut program = Command::new(bin("rocker-master"));
+    program.arg("--config").arg(config).arg("--socket").arg(socket);
+    let mut master = program.stderr(Stdio::piped()).spawn().expect("rocker-master can be started");
+    let ended = within(SOON, || !matches!(master.try_wait(), Ok(None)));
+    let _ = master.kill();
+    let status = master.wait().expect("it is ours");
+    let mut text = String::new();
+    let mut said = master.stderr.take().expect("it is piped");
+    said.read_to_string(&mut text).expect("it is text");
+    assert!(ended && !status.success(), "{status}: {text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text
+}
+
+fn there_is_one_master_per_socket() {
+    let daemon = Daemon::start();
+    let said = no_start(&daemon.path("master.toml"), &daemon.socket());
+    assert!(said.contains("another rocker-master serves it"), "{said}");
+    assert!(said.contains(daemon.socket().to_str().expect("a plain path")), "{said}");
+    assert_well(&daemon);
+}
+
+fn a_guard_that_cannot_be_used_is_named_at_the_start() {
+    let dir = scratch();
+    let write = |name: &str, mode, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).expect("a scratch directory");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");
+        path
+    };
+    let (said, missing) = ("#!/bin/sh\necho", dir.path().join("missing"));
+    let guards = [
+        (missing, "No such file"),
+        (dir.path().to_owned(), "denied"),
+        (write("plain", 0o644, said), "denied"),
+        (write("broken", 0o755, "no program"), "format"),
+        (write("empty", 0o755, ""), "format"),
+        (write("silent", 0o755, said), "needs \"rocker-guard"),
+        (write("old", 0o755, &format!("{said} rocker-guard 0.0.1 wire 1")), "0.0.1 wire 1"),
+        (write("wire", 0o755, &format!("{said} rocker-guard 0.1.0 wire 9")), "wire 9"),
+    ];
+    for (guard, wanted) in guards {
+        let config = write("master.toml", 0o644, &format!("guard = {:?}", guard.display()));
+        // A directory for each, or else the first would have been made for the next.
+        let said = no_start(&config, &dir.path().join("run/master.sock"));
+        assert!(said.contains(wanted), "{}: {said}", guard.display());
+        assert!(said.contains(guard.to_str().expect("a plain path")), "{said}");
+    }
+    // A program without the guard beside it.
+    let alone = dir.path().join("rocker-master");
+    fs::copy(bin("rocker-master"), &alone).expect("a scratch directory");
+    let config = write("master.toml", 0o644, "");
+    let mut program = Command::new(alone);
+    program.arg("--config").arg(config).arg("--socket").arg(dir.path().join("run/master.sock"));
+    let output = program.output().expect("it can be started");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.lines().count() == 1, "{said}");
+    assert!(said.contains("neither beside rocker-master nor in"), "{said}");
+}
+
+fn a_configuration_with_an_unknown_key_is_refused() {
+    let dir = scratch();
+    let config = dir.path().join("master.toml");
+    for (text, wanted) in [
+        ("max_rocker = 3", "max_rocker"),
+        ("[[allow]]\nuid = 1000\npackages = []\nexec_dirs = []\npakages = []", "pakages"),
+        ("[[allow]]\nuid = 1000", "packages"),
+        ("max_rockers = \"many\"", "max_rockers"),
+        ("[[allow]]\nuid = 1000\npackages = [\"apps\"]\nexec_dirs = []", "apps"),
+        ("this is no toml", "this is no toml"),
+    ] {
+        fs::write(&config, text).expect("a scratch directory");
+        let mut program = Command::new(bin("rocker-master"));
+        program.arg("--config").arg(&config).arg("--socket").arg(dir.path().join("run/m.sock"));
+        let output = program.output().expect("it can be started");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{text} was taken");
+        assert!(said.contains(wanted) && said.contains("master.toml"), "{text}: {said}");
+    }
+    let said = no_start(&dir.path().join("missing.toml"), &dir.path().join("run/m.sock"));
+    assert!(said.contains("missing.toml"), "{said}");
+}
+
+/// A process of another user that answers with one line.
+struct Other {
+    process: nix::unistd::Pid,
+    said: std::io::PipeReader,
+}
+
+/// Runs `task` as this user, without any group or right of root's.
+fn as_user(uid: u32, gid: u32, task: impl FnOnce() -> String) -> Other {
+    use std::io::Write;
+    let (said, mut say) = std::io::pipe().expect("descriptors are to be had");
+    // SAFETY: the runner gives each test a process of its own, and this one has one thread.
+    match unsafe { fork() }.expect("one more process") {
+        ForkResult::Parent { child } => Other { process: child, said },
+        ForkResult::Child => {
+            drop(said);
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            setgroups(&[]).expect("root may");
+            setresgid(gid, gid, gid).expect("root may");
+            setresuid(uid, uid, uid).expect("root may");
+            let text = task();
+            let _ = say.write_all(text.as_bytes());
+            drop(say);
+            // SAFETY: it ends this process, and nothing of its parent's runs in it.
+            unsafe { libc::_exit(0) }
+        }
+    }
+}
+
+impl Other {
+    fn answer(mut self) -> String {
+        let mut text = String::new();
+        self.said.read_to_string(&mut text).expect("it is text");
+        nix::sys::wait::waitpid(self.process, None).expect("it is ours");
+        text
+    }
+}
+
+/// What the master tells this user about this request.
+fn verdict(daemon: &Daemon, uid: u32, gid: u32, request: Request<'_>) -> String {
+    let socket = daemon.socket();
+    let other = as_user(uid, gid, || {
+        let caller = match call(&socket) {
+            Ok(caller) => caller,
+            Err(error) => return format!("not connected: {error}"),
+        };
+        ask(&caller, request);
+        match hear(&caller) {
+            Told::Entrance(_) => "welcome".to_owned(),
+            Told::Failed(Error::Invalid { rule, item }) => format!("{rule:?} {item:?}"),
+            Told::Failed(error) => error.to_string(),
+            Told::Lost(how) => format!("{how:?}"),
+        }
+    });
+    other.answer()
+}
+
+fn others_than_root_may_do_nothing_by_default() {
+    let daemon = Daemon::start();
+    let places = Places::of(&daemon);
+    let told = verdict(&daemon, 1000, 1000, places.request());
+    assert!(told.starts_with("not connected: Permission denied"), "{told}");
+    assert_well(&daemon);
+}
+
+fn whom_the_policy_does_not_name_may_do_nothing() {
+    let daemon = Daemon::with_config("[[allow]]\nuid = 1001\npackages = []\nexec_dirs = []\n");
+    let places = Places::of(&daemon);
+    assert_eq!(verdict(&daemon, 1000, 1000, places.request()), "NotAllowed Request");
+    let own = Request { uid: 1000, gid: 1000, ..places.request() };
+    assert_eq!(verdict(&daemon, 1000, 1000, own), "NotAllowed Request");
+    // Nor does it learn of others' rockers, or end them.
+    let app = App::start(&daemon.launch(probe_package()), &["wait"]).expect("root may");
+    let (socket, name) = (daemon.socket(), app.rocker.guard_name().to_string());
+    let asked = as_user(1000, 1000, || {
+        let living = list(&socket, SOON).map(|living| living.len());
+        let killed = kill_by_name(&socket, &name, SOON).map_err(|error| error.kind());
+        format!("{living:?} {killed:?}")
+    });
+    assert_eq!(asked.answer(), "Ok(0) Err(Invalid { rule: NoSuchRocker, item: Name })");
+    assert!(process::is_alive(app.rocker.guard_pid()));
+    app.finish();
+}
+
+fn the_policy_says_what_a_user_may_do() {
+    let mut daemon = Daemon::start();
+    let top = daemon.dir().to_owned();
+    let at = |name: &str| top.join(name).to_str().expect("a plain path").to_owned();
+    for dir in ["apps", "places", "layers", "secret"] {
+        fs::create_dir(at(dir)).expect("a scratch directory");
+    }
+    tests::scratch::directory(at("layers/mine"), 0o755, 1000);
+    tests::scratch::directory(at("layers/theirs"), 0o777, 1001);
+    fs::create_dir(at("places/x")).expect("a scratch directory");
+    for dir in ["apps", "secret"] {
+        fs::copy(probe_package(), at(&format!("{dir}/app.sqfs"))).expect("a scratch directory");
+    }
+    symlink(at("secret/app.sqfs"), at("apps/link.sqfs")).expect("a scratch directory");
+    symlink(at("secret"), at("apps/linked")).expect("a scratch directory");
+    symlink(at("secret"), at("layers/linked")).expect("a scratch directory");
+    fs::set_permissions(at("secret"), fs::Permissions::from_mode(0o700)).expect("it is ours");
+    daemon.stop();
+    daemon.configure(&format!(
+        "[[allow]]\nuid = 1000\npackages = [{:?}]\nexec_dirs = [{:?}]\ndata_dirs = [{:?}]\n\
+         run_as_uids = [1000, 1001]\n",
+        at("apps"),
+        at("places"),
+        at("layers"),
+    ));
+    let places = |package: &str, exec_dir: &str, data_dir: Option<&str>| Places {
+        package: at(package).into(),
+        exec_dir: at(exec_dir).into(),
+        data_dir: data_dir.map(|dir| at(dir).into()),
+    };
+    daemon.restart();
+    let right = ("apps/app.sqfs", "places/x", Some("layers/mine"));
+    let cases = [
+        (right, 1000, 1000, "welcome"),
+        (right, 1001, 1000, "welcome"),
+        (("apps/app.sqfs", "places/x", None), 1000, 1000, "welcome"),
+        (right, 1002, 1000, "NotAllowed Uid"),
+        (right, 0, 1000, "Root Uid"),
+        (right, 1000, 1001, "NotAllowed Gid"),
+        (right, 1000, 0, "Root Gid"),
+        (("secret/app.sqfs", right.1, None), 1000, 1000, "NotAllowed Package"),
+        (("appsx/app.sqfs", right.1, None), 1000, 1000, "NotAllowed Package"),
+        (("apps/link.sqfs", right.1, None), 1000, 1000, "errno 40"),
+        (("apps/linked/app.sqfs", right.1, None), 1000, 1000, "errno 40"),
+        (("apps/missing", right.1, None), 1000, 1000, "errno 2"),
+        (("apps", right.1, None), 1000, 1000, "WrongType Package"),
+        ((right.0, "exec", None), 1000, 1000, "NotAllowed ExecDir"),
+        ((right.0, "placesx", None), 1000, 1000, "NotAllowed ExecDir"),
+        ((right.0, right.1, Some("data")), 1000, 1000, "NotAllowed DataDir"),
+        ((right.0, right.1, Some("layers/linked")), 1000, 1000, "errno"),
+        ((right.0, right.1, Some("layers/theirs")), 1000, 1000, "NotAllowed DataDir"),
+        ((right.0, right.1, Some("layers/mine/.rocker")), 1000, 1000, "Forbidden DataDir"),
+    ];
+    let mut problems = vec![];
+    for ((package, exec_dir, data_dir), uid, gid, wanted) in cases {
+        let places = places(package, exec_dir, data_dir);
+        let told = verdict(&daemon, 1000, 1000, Request { uid, gid, ..places.request() });
+        if !told.contains(wanted) {
+            let asked = format!("{package} {exec_dir} {data_dir:?} as {uid}:{gid}");
+            problems.push(format!("{asked}: {told}, not {wanted}"));
+        }
+        assert!(within(SOON, || daemon.records().is_empty()), "{:?}", daemon.records());
+    }
+    assert!(problems.is_empty(), "{problems:#?}");
+}
+
+fn the_policy_says_how_many_rockers_a_user_may_have() {
+    let mut daemon = Daemon::start();
+    let places = Places::of(&daemon);
+    let packages = places.package.parent().expect("it lies in a directory").to_owned();
+    daemon.stop();
+    daemon.configure(&format!(
+        "[[allow]]\nuid = 1000\npackages = [{packages:?}]\nexec_dirs = [{:?}]\nmax_rockers = 1\n",
+        daemon.exec_dir(),
+    ));
+    daemon.restart();
+    let request = || Request { uid: 1000, gid: 1000, ..places.request() };
+    assert_eq!(verdict(&daemon, 1000, 1000, request()), "welcome");
+    assert_eq!(verdict(&daemon, 1002, 1000, request()), "NotAllowed Request");
+    assert!(within(SOON, || daemon.records().is_empty()), "{:?}", daemon.records());
+    let socket = daemon.socket();
+    let second = as_user(1000, 1000, || {
+        let [first, second] = [0, 1].map(|_| call(&socket).expect("the master listens"));
+        ask(&first, request());
+        let Told::Entrance(_guard) = hear(&first) else { return "no entrance".to_owned() };
+        ask(&second, request());
+        format!("{:?}", hear(&second))
+    });
+    assert!(second.answer().contains("TooManyRockers"));
+}

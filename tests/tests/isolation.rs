@@ -1,0 +1,524 @@
+//! A hostile App, and hostile users of the host: what they try, and what comes of it.
+#![allow(unsafe_code, reason = "terminals have no safe form here")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use core::ptr::null_mut;
+use core::time::Duration;
+use std::fs;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType, connect, send, socket};
+use tests::app::{self, Answer, App};
+use tests::scratch::directory;
+use tests::{APP_GID, APP_UID, Daemon, Leaks, Program, SOON};
+use tests::{probe, probe_package, process, runner, within};
+
+fn main() -> ExitCode {
+    runner::main(tests::root![
+        the_guard_cannot_be_looked_into_from_inside,
+        the_guard_takes_no_signal_from_inside,
+        the_guard_is_nobody_in_particular,
+        the_guard_is_no_second_door_for_its_own_user,
+        starving_the_guard_harms_its_own_rocker_alone,
+        nothing_is_mounted_or_unmounted_from_inside,
+        a_user_namespace_of_its_own_unlocks_nothing,
+        namespaces_of_others_cannot_be_joined,
+        setuid_programs_give_nothing,
+        no_device_can_be_made,
+        nothing_can_be_typed_into_the_callers_terminal,
+        other_rockers_cannot_be_seen,
+        the_programs_of_rocker_cannot_be_written_to,
+        the_master_refuses_requests_from_inside_even_of_allowed_users,
+        others_see_and_kill_only_their_own_rockers,
+        silent_garbled_and_dying_clients_delay_nobody,
+        a_hundred_descriptors_are_closed_again,
+        regression_no_local_user_makes_root_mount_what_it_likes,
+        regression_the_app_is_not_the_hosts_root,
+    ])
+}
+
+fn the_guard_cannot_be_looked_into_from_inside() {
+    let daemon = Daemon::start();
+    let tries = [
+        "ptrace-attach 1",
+        "ptrace-seize 1",
+        "steal-memory 1",
+        "steal-fd 1 0",
+        "steal-fd 1 3",
+        "open /proc/1/mem",
+        "open-w /proc/1/mem",
+        "open /proc/1/environ",
+        "open /proc/1/exe",
+        "open-w /proc/1/exe",
+        "open /proc/1/root/etc/passwd",
+        "open /proc/1/cwd/etc/passwd",
+        "ls /proc/1/fd",
+        "ls /proc/1/map_files",
+        "readlink /proc/1/exe",
+        "readlink /proc/1/ns/mnt",
+        "open-w /proc/1/oom_score_adj",
+        "open-w /proc/1/uid_map",
+    ];
+    // Plainly, and with every capability in a user namespace of its own.
+    let inside = ["unshare user"].into_iter().chain(tries).collect::<Vec<_>>();
+    for commands in [tries.to_vec(), inside] {
+        let answer = daemon.probe(&commands);
+        for command in tries {
+            let said = answer.one(command);
+            assert!(["EPERM", "EACCES"].contains(&said), "{command}: {said}");
+        }
+    }
+}
+
+fn the_guard_takes_no_signal_from_inside() {
+    let daemon = Daemon::start();
+    // SIGSTOP, SIGKILL, SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGSEGV, SIGUSR1, SIGTSTP
+    let signals = [19, 9, 15, 2, 1, 17, 11, 10, 20].map(|number| format!("kill 1 {number}"));
+    let mut commands: Vec<&str> = signals.iter().map(String::as_str).collect();
+    commands.extend(["say done", "wait", "read share/hello"]);
+    let mut app = App::start(&daemon.launch(probe_package()), &commands).unwrap();
+    while app.line() != "say: done" {}
+    let state = || process::stat(app.rocker.guard_pid()).map(|stat| stat.state);
+    assert!(within(SOON, || state() == Some('S')), "neither stopped nor gone: {:?}", state());
+    assert_eq!(app.finish().one("read share/hello"), "hello");
+}
+
+fn the_guard_is_nobody_in_particular() {
+    let daemon = Daemon::start();
+    let launch = daemon.overlaid(probe_package(), &["/etc"]);
+    let mut app = App::start(&launch, &["say here", "wait"]).unwrap();
+    assert_eq!(app.line(), "say: here");
+    let guard = app.rocker.guard_pid();
+    let status = process::status(guard);
+    assert_eq!(status["Uid"], format!("{APP_UID} {APP_UID} {APP_UID} {APP_UID}"));
+    assert_eq!(status["Gid"], format!("{APP_GID} {APP_GID} {APP_GID} {APP_GID}"));
+    assert_eq!(status["Groups"], "");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(status[set], "0000000000000000", "{set}");
+    }
+    assert_eq!(status["NoNewPrivs"], "1");
+    assert_eq!(status["Threads"], "1");
+    // Not dumpable: its files in /proc are root's.
+    let owner =
+        std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{guard}/mem")).unwrap());
+    assert_eq!(owner, 0);
+    // What it holds: nothing of the host but the lock on its layers.
+    for (fd, link) in process::fd_links(guard) {
+        let is_its_own = link == "/dev/null"
+            || link.starts_with("anon_inode:")
+            || link.starts_with("pipe:")
+            || link.ends_with("/.rocker");
+        assert!(is_its_own, "descriptor {fd}: {link}");
+    }
+    assert_eq!(fs::read_link(format!("/proc/{guard}/cwd")).unwrap().as_os_str(), "/");
+    app.finish();
+}
+
+/// Runs the probe outside, as the App's user.
+fn as_user(daemon: &Daemon, commands: &[&str]) -> Answer {
+    let program = daemon.path("probe");
+    if !program.exists() {
+        fs::copy(probe(), &program).unwrap();
+    }
+    let output = Command::new(program).uid(APP_UID).gid(APP_GID).args(commands).output().unwrap();
+    Answer::new(output.status, &String::from_utf8_lossy(&output.stdout))
+}
+
+fn the_guard_is_no_second_door_for_its_own_user() {
+    let daemon = Daemon::start();
+    let mut app = App::start(&daemon.launch(probe_package()), &["say here", "wait"]).unwrap();
+    app.line();
+    let guard = app.rocker.guard_pid();
+    let tries = [
+        format!("ptrace-attach {guard}"),
+        format!("steal-memory {guard}"),
+        format!("steal-fd {guard} 0"),
+        format!("open /proc/{guard}/mem"),
+        format!("ls /proc/{guard}/root"),
+        format!("setns /proc/{guard}/ns/mnt"),
+    ];
+    let tries: Vec<&str> = tries.iter().map(String::as_str).collect();
+    let answer = as_user(&daemon, &tries);
+    for command in tries {
+        let said = answer.one(command);
+        assert!(["EPERM", "EACCES"].contains(&said), "{command}: {said}");
+    }
+    app.finish();
+}
+
+fn starving_the_guard_harms_its_own_rocker_alone() {
+    let daemon = Daemon::start();
+    let mut other =
+        App::start(&daemon.launch(probe_package()), &["say here", "wait", "say still"]).unwrap();
+    assert_eq!(other.line(), "say: here");
+    let leaks = Leaks::snapshot();
+    let commands = ["starve-fds 1", "daemon sleep 400", "say done", "kill 1 9"];
+    let mut app = App::start(&daemon.launch(probe_package()), &commands).unwrap();
+    while !["say: done", ""].contains(&app.line().as_str()) {}
+    app.go_on();
+    let _ = app.rocker.wait();
+    assert!(app.rocker.wait_gone(Some(SOON)).unwrap());
+    drop(app);
+    leaks.assert_none();
+    assert_eq!(other.finish().one("say"), "still");
+    assert!(daemon.is_well());
+}
+
+fn nothing_is_mounted_or_unmounted_from_inside() {
+    let daemon = Daemon::start();
+    let exec = daemon.exec_dir();
+    let exec = exec.to_str().unwrap();
+    let tries = [
+        "mount-tmpfs /mnt".to_owned(),
+        "mount-proc /proc".to_owned(),
+        "bind /etc /mnt".to_owned(),
+        format!("remount-rw {exec}"),
+        format!("umount {exec}"),
+        "remount-rw /".to_owned(),
+        "umount /etc".to_owned(),
+        "umount /proc".to_owned(),
+        "pivot / /mnt".to_owned(),
+        "chroot /".to_owned(),
+        "fsopen tmpfs".to_owned(),
+        "clone-tree /".to_owned(),
+        "unshare mnt".to_owned(),
+        "unshare pid".to_owned(),
+    ];
+    let tries: Vec<&str> = tries.iter().map(String::as_str).collect();
+    let answer = daemon.probe_overlaid(&["/etc"], &tries);
+    for command in tries {
+        assert_eq!(answer.one(command), "EPERM", "{command}");
+    }
+}
+
+fn a_user_namespace_of_its_own_unlocks_nothing() {
+    let daemon = Daemon::start();
+    let host = directory(daemon.path("host"), 0o777, 0);
+    let (exec, dir) = (daemon.exec_dir(), host.to_str().unwrap());
+    let exec = exec.to_str().unwrap();
+    let tries = [
+        (format!("umount {exec}"), "EINVAL"),
+        (format!("umount {dir}"), "EINVAL"),
+        ("umount /proc".to_owned(), "EINVAL"),
+        (format!("remount-rw {exec}"), "EPERM"),
+        ("bind / /mnt".to_owned(), "EINVAL"),
+        ("mount-proc /mnt".to_owned(), "EPERM"),
+        (format!("write {exec}/x y"), "EROFS"),
+        ("mknod /tmp/null".to_owned(), "EPERM"),
+        ("ptrace-attach 1".to_owned(), "EPERM"),
+        ("setns /proc/1/ns/mnt".to_owned(), "EACCES"),
+        ("open-w /etc/shadow".to_owned(), "EACCES"),
+    ];
+    let commands: Vec<&str> = ["unshare user mnt"]
+        .into_iter()
+        .chain(tries.iter().map(|(command, _)| command.as_str()))
+        .collect();
+    let answer = daemon.probe_overlaid(&[dir], &commands);
+    let made = answer.one("unshare user mnt");
+    if made != "ok" {
+        runner::skip(&format!("this kernel does not let users make namespaces: {made}"));
+    }
+    for (command, wanted) in &tries {
+        assert_eq!(answer.one(command), *wanted, "{command}");
+    }
+}
+
+fn namespaces_of_others_cannot_be_joined() {
+    let daemon = Daemon::start();
+    let answer = daemon.probe(&[
+        "setns /proc/1/ns/mnt",
+        "setns /proc/1/ns/user",
+        "setns /proc/self/ns/mnt",
+        "setns /proc/self/ns/pid",
+        "setns /proc/self/ns/net",
+    ]);
+    assert_eq!(answer.one("setns /proc/1/ns/mnt"), "EACCES");
+    assert_eq!(answer.one("setns /proc/1/ns/user"), "EACCES");
+    for own in ["mnt", "pid", "net"] {
+        assert_eq!(answer.one(&format!("setns /proc/self/ns/{own}")), "EPERM");
+    }
+}
+
+fn setuid_programs_give_nothing() {
+    let daemon = Daemon::start();
+    let host = directory(daemon.path("host"), 0o755, 0);
+    for (name, owner) in [("of-root", 0), ("of-another", 1000)] {
+        let program = host.join(name);
+        fs::copy(probe(), &program).unwrap();
+        std::os::unix::fs::chown(&program, Some(owner), Some(owner)).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o6755)).unwrap();
+    }
+    let dir = host.to_str().unwrap();
+    // On the host's own mount, and through an overlay.
+    for launch in [daemon.launch(probe_package()), daemon.overlaid(probe_package(), &[dir])] {
+        for name in ["of-root", "of-another"] {
+            let answer = app::run(&launch, &[&format!("run {dir}/{name} ids")]);
+            assert_eq!(answer.one("uid"), format!("{APP_UID} {APP_UID} {APP_UID} {APP_UID}"));
+            assert_eq!(answer.one("gid"), format!("{APP_GID} {APP_GID} {APP_GID} {APP_GID}"));
+        }
+    }
+}
+
+fn no_device_can_be_made() {
+    let daemon = Daemon::start();
+    let host = directory(daemon.path("host"), 0o777, 0);
+    // One that is there already, in a directory that is overlaid nodev.
+    let node = host.join("null");
+    let kind = rustix::fs::FileType::CharacterDevice;
+    let device = rustix::fs::makedev(1, 3);
+    rustix::fs::mknodat(rustix::fs::CWD, &node, kind, 0o666.into(), device).unwrap();
+    fs::set_permissions(&node, fs::Permissions::from_mode(0o666)).unwrap();
+    let dir = host.to_str().unwrap();
+    let (open, make) = (format!("open {dir}/null"), format!("mknod {dir}/new"));
+    let answer = daemon.probe_overlaid(&[dir], &[&open, &make, "open /dev/null"]);
+    assert_eq!((answer.one(&open), answer.one(&make)), ("EACCES", "EPERM"));
+    assert_eq!(answer.one("open /dev/null"), "ok");
+}
+
+fn nothing_can_be_typed_into_the_callers_terminal() {
+    let daemon = Daemon::start();
+    let (mut ours, mut theirs) = (-1, -1);
+    // SAFETY: the two places are live; no name, attributes or size are asked for or given.
+    let made = unsafe {
+        libc::openpty(&raw mut ours, &raw mut theirs, null_mut(), null_mut(), null_mut())
+    };
+    assert_eq!(made, 0);
+    // SAFETY: openpty has just made both, and nobody else knows of them.
+    let [ours, terminal] = [ours, theirs].map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    // Closed at our end, it would be a SIGHUP for the leader of its session: this process.
+    core::mem::forget(ours);
+    nix::unistd::setsid().unwrap();
+    // SAFETY: it takes a number, and makes the terminal this session's own.
+    assert_eq!(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }, 0);
+    let push = |program: Program| {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let program = program.arg("push-input").stdin(terminal.try_clone().unwrap()).stdout(writer);
+        let mut rocker = daemon.launch(probe_package()).spawn(&program).unwrap();
+        drop(program);
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
+        rocker.wait().unwrap();
+        assert!(rocker.wait_gone(Some(SOON)).unwrap());
+        text
+    };
+    assert_eq!(push(Program::new("bin/probe")), "push-input: EPERM\n");
+    // With the caller's session it can, where the kernel still does that: the test can fail.
+    let kept = push(Program::new("bin/probe").keep_session());
+    assert!(["push-input: ok\n", "push-input: EIO\n"].contains(&kept.as_str()), "{kept}");
+}
+
+fn other_rockers_cannot_be_seen() {
+    let daemon = Daemon::start();
+    let mut other = App::start(&daemon.launch(probe_package()), &["say here", "wait"]).unwrap();
+    assert_eq!(other.line(), "say: here");
+    let foreign = other.rocker.app_pid();
+    let answer = daemon.probe(&["processes", &format!("kill {foreign} 9"), "read /proc/loadavg"]);
+    assert_eq!(answer.one("processes").split(' ').count(), 2);
+    assert_eq!(answer.one(&format!("kill {foreign} 9")), "ESRCH");
+    assert!(other.finish().status.success());
+}
+
+fn the_programs_of_rocker_cannot_be_written_to() {
+    let daemon = Daemon::start();
+    let path = |name| tests::bin(name).canonicalize().unwrap();
+    let [guard, master] = ["rocker-guard", "rocker-master"].map(path);
+    let [guard, master] = [&guard, &master].map(|path| format!("open-w {}", path.display()));
+    let answer = daemon.probe(&[&guard, &master, "open-w /proc/1/exe", "open-w /proc/self/exe"]);
+    for command in [guard.as_str(), &master, "open-w /proc/1/exe"] {
+        let said = answer.one(command);
+        assert!(["EACCES", "ENOENT", "ETXTBSY"].contains(&said), "{command}: {said}");
+    }
+    assert_eq!(answer.one("open-w /proc/self/exe"), "EROFS");
+}
+
+/// What the App's user may do from outside.
+fn policy(daemon: &Daemon) -> String {
+    let dir = daemon.dir().display();
+    format!(
+        "[[allow]]\nuid = {APP_UID}\npackages = [\"{dir}/packages\"]\n\
+         exec_dirs = [\"{dir}/exec\"]\ndata_dirs = [\"{dir}/data\"]\n"
+    )
+}
+
+/// A daemon that allows the App's user to run what lies in `packages`.
+fn daemon_for_the_user() -> Daemon {
+    let mut daemon = Daemon::start();
+    directory(daemon.path("packages"), 0o755, 0);
+    fs::copy(probe_package(), daemon.path("packages/app.sqfs")).unwrap();
+    daemon.configure(&policy(&daemon));
+    daemon.stop();
+    daemon.restart();
+    daemon
+}
+
+fn the_master_refuses_requests_from_inside_even_of_allowed_users() {
+    let daemon = daemon_for_the_user();
+    let (socket, package) = (daemon.socket(), daemon.path("packages/app.sqfs"));
+    let launch = format!(
+        "launch {} {} {}",
+        socket.display(),
+        package.display(),
+        daemon.exec_dir().display()
+    );
+    let list = format!("list {}", socket.display());
+    // From outside the policy lets it, and only the entering takes more (KERNEL A39).
+    let outside = as_user(&daemon, &[&launch]);
+    assert!(outside.one(&launch).contains("(enter.2)"), "{}", outside.one(&launch));
+    let connect = format!("connect {}", socket.display());
+    let inside = daemon.probe(&[&connect, &launch, &list]);
+    assert_eq!(inside.one(&connect), "ok", "the socket is not hidden, its master says no");
+    assert!(inside.one(&launch).contains("another user namespace"), "{}", inside.one(&launch));
+    assert!(inside.one(&list).contains("another user namespace"), "{}", inside.one(&list));
+}
+
+fn others_see_and_kill_only_their_own_rockers() {
+    let daemon = daemon_for_the_user();
+    let mut app = App::start(&daemon.launch(probe_package()), &["say here", "wait"]).unwrap();
+    assert_eq!(app.line(), "say: here");
+    let socket = daemon.socket();
+    let list = format!("list {}", socket.display());
+    let kill = format!("kill-rocker {} {}", socket.display(), app.rocker.guard_name());
+    // It runs as that user, but is root's.
+    let answer = as_user(&daemon, &[&list, &kill]);
+    assert_eq!(answer.one(&list), "0");
+    assert!(answer.one(&kill).contains("no living rocker has this name"), "{}", answer.one(&kill));
+    assert!(process::is_alive(app.rocker.guard_pid()));
+    app.finish();
+}
+
+fn dial(daemon: &Daemon) -> OwnedFd {
+    let ours = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    connect(&ours, &SocketAddrUnix::new(daemon.socket()).unwrap()).unwrap();
+    ours
+}
+
+fn silent_garbled_and_dying_clients_delay_nobody() {
+    let daemon = Daemon::start();
+    app::run(&daemon.launch(probe_package()), &[]);
+    let leaks = Leaks::snapshot().watch_pid(daemon.pid());
+    let mut clients = vec![];
+    for number in 0..40 {
+        let client = dial(&daemon);
+        let garbage: &[u8] = match number % 6 {
+            0 => &[],
+            1 => b"\0",
+            2 => b"\x01",
+            3 => b"\x01\0\0\x07",
+            4 => &[0xff; 4096],
+            _ => b"GET / HTTP/1.1\r\n\r\n",
+        };
+        if number % 6 != 0 {
+            send(&client, garbage, SendFlags::NOSIGNAL).unwrap();
+        }
+        // One in four dies at once.
+        if number % 4 != 3 {
+            clients.push(client);
+        }
+    }
+    let began = Instant::now();
+    assert_eq!(daemon.probe(&["say hello"]).one("say"), "hello");
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    // Who says nothing is hung up on after two seconds, not before one.
+    let mut ready = [rustix::event::PollFd::new(&clients[0], rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: 4, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut ready, Some(&limit)), Ok(1));
+    drop(clients);
+    leaks.assert_none();
+}
+
+fn a_hundred_descriptors_are_closed_again() {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
+    let daemon = Daemon::start();
+    app::run(&daemon.launch(probe_package()), &[]);
+    assert!(within(SOON, || daemon.records().is_empty()));
+    let before = daemon.fds();
+    let null = fs::File::open("/dev/null").unwrap();
+    for _ in 0..10 {
+        let client = dial(&daemon);
+        let many = vec![std::os::fd::AsFd::as_fd(&null); 100];
+        let mut space = vec![core::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(100))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&many)));
+        let text = [std::io::IoSlice::new(b"\x01\0\0")];
+        // Since Linux 6.16 they do not even arrive.
+        match sendmsg(&client, &text, &mut control, SendFlags::NOSIGNAL) {
+            Ok(_) | Err(rustix::io::Errno::PERM) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(within(SOON, || daemon.fds() == before), "{before} -> {}", daemon.fds());
+    assert!(daemon.is_well());
+}
+
+fn regression_no_local_user_makes_root_mount_what_it_likes() {
+    let mut daemon = Daemon::start();
+    let dir = daemon.dir().to_owned();
+    let at = |name: &str| dir.join(name).display().to_string();
+    directory(dir.join("packages"), 0o755, 0);
+    fs::copy(probe_package(), dir.join("packages/app.sqfs")).unwrap();
+    fs::copy(probe_package(), dir.join("secret.sqfs")).unwrap();
+    fs::set_permissions(dir.join("secret.sqfs"), fs::Permissions::from_mode(0o600)).unwrap();
+    symlink("../secret.sqfs", dir.join("packages/link.sqfs")).unwrap();
+    symlink("..", dir.join("packages/up")).unwrap();
+    directory(dir.join("elsewhere"), 0o755, 0);
+    let launch = |package: &str, exec: &str| {
+        format!("launch {} {} {}", at("run/master.sock"), at(package), exec)
+    };
+    let good = launch("packages/app.sqfs", &at("exec"));
+    let answer = as_user(&daemon, &[&good]);
+    // Without any policy the socket itself is root's.
+    assert!(answer.one(&good).contains("may not reach"), "{}", answer.one(&good));
+    daemon.configure(&policy(&daemon));
+    daemon.stop();
+    daemon.restart();
+    let tries = [
+        launch("secret.sqfs", &at("exec")),
+        launch("packages/link.sqfs", &at("exec")),
+        launch("packages/up/secret.sqfs", &at("exec")),
+        launch("packages/../secret.sqfs", &at("exec")),
+        launch("packages/app.sqfs", &at("elsewhere")),
+        launch("packages/app.sqfs", "/etc"),
+        launch("packages/app.sqfs", "/usr/bin"),
+        launch("packages/app.sqfs", "/"),
+    ];
+    let tries: Vec<&str> = tries.iter().map(String::as_str).collect();
+    let answer = as_user(&daemon, &tries);
+    for command in tries {
+        let said = answer.one(command);
+        // Before anything is made: at root.1 or root.2.
+        let refused =
+            ["policy does not allow", "(root.2)", "belongs to the host", "must not contain"];
+        assert!(refused.iter().any(|words| said.contains(words)), "{command}: {said}");
+    }
+    assert!(daemon.log().lines().count() >= 8);
+}
+
+fn regression_the_app_is_not_the_hosts_root() {
+    let daemon = Daemon::start();
+    let secret = daemon.path("secret");
+    fs::write(&secret, "of root").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let secret = secret.display().to_string();
+    let tries = [
+        format!("open {secret}"),
+        format!("unlink {secret}"),
+        "open /etc/shadow".to_owned(),
+        "open-w /dev/loop-control".to_owned(),
+        "write /root/x y".to_owned(),
+        "write /proc/sys/kernel/core_pattern x".to_owned(),
+        "write /proc/sysrq-trigger x".to_owned(),
+    ];
+    let tries: Vec<&str> = tries.iter().map(String::as_str).collect();
+    let answer = daemon.probe(&tries);
+    for command in tries {
+        // Not every kernel has each of these files.
+        let said = answer.one(command);
+        assert!(["EACCES", "ENOENT"].contains(&said), "{command}: {said}");
+    }
+    assert_eq!(answer.one("open /etc/shadow"), "EACCES");
+    assert_eq!(fs::read_to_string(daemon.path("secret")).unwrap(), "of root");
+}

@@ -1,0 +1,412 @@
+//! The guard's driver: what `guard/src/linux.rs` does, over the fake kernel.
+
+use core::task::Poll;
+
+use guard::action::Action;
+use guard::machine::{Guard, Outcome, State, forbidden_overlay};
+use protocol::limits::HELLO_MS;
+use protocol::{Driver, Errno, Error, Loss, Name, Step};
+
+use crate::fault::Call;
+use crate::kernel::{Answer, Capabilities, Fd, Kernel, Pid, Received, Role, TreeKind};
+use crate::message::{Body, Message};
+use crate::scene::{EXEC_DIR, HOST_MOUNT, Launch, Place, id_of};
+use crate::violation::Violation;
+
+/// PID 1 of one rocker: its machine, and what its driver holds.
+#[derive(Debug)]
+pub(crate) struct GuardActor {
+    pub(crate) machine: Guard,
+    pub(crate) hands: Hands,
+}
+
+/// What a guard holds.
+#[derive(Debug)]
+pub(crate) struct Hands {
+    pub(crate) pid: Pid,
+    table: usize,
+    hello_ms: u64,
+    launch: Option<Handed>,
+    /// Where overlay.1 has put the first directory's part.
+    first_place: Option<usize>,
+    watched: Vec<Pid>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Handed {
+    number: usize,
+    name: Name,
+    pid: Pid,
+    deadline_ms: u64,
+}
+
+impl GuardActor {
+    /// Just executed, with one end of a socket pair.
+    pub(crate) fn new(kernel: &mut Kernel, pid: Pid, link: Fd) -> Self {
+        let table = kernel.new_table(pid);
+        kernel.install(table, Role::Link, link);
+        let hello_ms = kernel.now_ms + u64::from(HELLO_MS);
+        let (launch, first_place, watched) = (None, None, vec![]);
+        let hands = Hands { pid, table, hello_ms, launch, first_place, watched };
+        Self { machine: Guard::default(), hands }
+    }
+
+    /// Which launch it is for, once it knows.
+    pub(crate) fn launch(&self) -> Option<usize> {
+        self.hands.launch.map(|launch| launch.number)
+    }
+}
+
+/// What prepare.6 leaves to a guard; the rest must be closed by then.
+const BUILDING: [Role; 6] = [
+    Role::Package,
+    Role::LoopDevice,
+    Role::PackageMount,
+    Role::Layers,
+    Role::LayerOfRoot,
+    Role::LayerOfVar,
+];
+
+/// A guard at work.
+pub(crate) struct AtWork<'a> {
+    pub(crate) kernel: &'a mut Kernel,
+    pub(crate) hands: &'a mut Hands,
+    pub(crate) scenes: &'a [Launch],
+}
+
+impl Driver<Guard> for AtWork<'_> {
+    fn perform(&mut self, _: Step, action: Action) -> Poll<Outcome> {
+        Poll::Ready(match action {
+            Action::AwaitRequest => return self.await_request(),
+            Action::IsolateMounts => told(self.isolate()),
+            Action::FindFreeLoop => match self.kernel.find_free_loop(self.hands.pid) {
+                Ok(device) => Outcome::LoopIs(u32::try_from(device).unwrap_or(u32::MAX)),
+                Err(errno) => Outcome::Failed(errno),
+            },
+            Action::BindLoop { loop_dev } => told(self.bind(device(loop_dev))),
+            Action::MountPackage { loop_dev } => told(self.mount_package(device(loop_dev))),
+            Action::ListTopDirs => self.list_top_dirs(),
+            Action::BuildOverlay { layer } => told(self.build_overlay(layer)),
+            Action::MountOverlay { place } => told(self.mount_overlay(place)),
+            Action::AttachPackage => told(self.attach_package()),
+            Action::RemountProc => told(self.kernel.mount_proc(self.hands.pid)),
+            Action::TakeAppIds => told(self.take_ids()),
+            Action::UnshareUser => told(self.kernel.unshare_user(self.hands.pid)),
+            Action::DropPrivileges => told(self.drop_privileges()),
+            Action::ReportDone => told(self.send(Role::Link, Body::Done, &[])),
+            Action::AwaitRelease => return self.await_release(),
+            Action::SendEntrance => told(self.send_entrance()),
+            Action::AwaitApp => return self.await_app(),
+            Action::ReapOrphans => self.reap(),
+            Action::CountOthers if self.kernel.is_alone(self.hands.pid) => Outcome::Alone,
+            Action::CountOthers => Outcome::NotAlone,
+            Action::FindStrangers => self.find_strangers().unwrap_or_else(Outcome::Failed),
+            Action::AwaitChange => return self.await_change(),
+            Action::ReportFailure(error) => told(self.report_failure(error)),
+        })
+    }
+}
+
+impl AtWork<'_> {
+    fn launch(&self) -> Answer<(Handed, Launch)> {
+        let handed = self.hands.launch.ok_or(Errno::BADF)?;
+        let scene = self.scenes.get(handed.number).copied().ok_or(Errno::BADF)?;
+        Ok((handed, scene))
+    }
+
+    fn send(&mut self, role: Role, body: Body, fds: &[Fd]) -> Answer {
+        self.kernel.send(self.hands.table, role, body, fds)
+    }
+
+    /// One message, or what its absence means; pending until the deadline.
+    fn receive(&mut self, role: Role, deadline_ms: u64) -> Poll<Result<Message, Outcome>> {
+        let received = match self.kernel.receive(self.hands.table, role) {
+            Ok(received) => received,
+            Err(errno) => return Poll::Ready(Err(Outcome::Failed(errno))),
+        };
+        Poll::Ready(Err(Outcome::Lost(match received {
+            Received::Message(message) => return Poll::Ready(Ok(message)),
+            Received::Lost(how) => how,
+            Received::Empty if self.kernel.is_late(deadline_ms) => Loss::Silent,
+            Received::Empty => return Poll::Pending,
+        })))
+    }
+
+    /// root.3
+    fn await_request(&mut self) -> Poll<Outcome> {
+        let received = match self.receive(Role::Link, self.hands.hello_ms) {
+            Poll::Ready(Ok(message)) => message,
+            Poll::Ready(Err(outcome)) => return Poll::Ready(outcome),
+            Poll::Pending => return Poll::Pending,
+        };
+        let Body::HandOver { launch: number, name, guard } = received.body else {
+            self.kernel.drop_message(received);
+            return Poll::Ready(Outcome::Lost(Loss::Garbage));
+        };
+        let roles = [Role::Connection, Role::Package, Role::Lock];
+        for (role, fd) in roles.into_iter().zip(received.fds) {
+            if let Some(fd) = fd {
+                self.kernel.install(self.hands.table, role, fd);
+            }
+        }
+        self.kernel.drop_message(received);
+        let scene = self.scenes[number];
+        let deadline_ms = self.kernel.now_ms + scene.timeout_ms;
+        self.hands.launch = Some(Handed { number, name, pid: guard, deadline_ms });
+        if scene.host_mount {
+            self.kernel.add_host_mount(self.hands.pid, HOST_MOUNT);
+        }
+        Poll::Ready(Outcome::RequestIs { overlays: scene.dirs > 0 })
+    }
+
+    /// prepare.0
+    fn isolate(&mut self) -> Answer {
+        let (handed, _) = self.launch()?;
+        self.kernel.process_mut(self.hands.pid).name = Some(handed.name);
+        self.kernel.make_private(self.hands.pid)
+    }
+
+    /// prepare.2
+    fn bind(&mut self, device: usize) -> Answer {
+        self.kernel.fd(self.hands.table, Role::Package)?;
+        let fd = self.kernel.bind_loop(self.hands.pid, device)?;
+        self.kernel.install(self.hands.table, Role::LoopDevice, fd);
+        Ok(())
+    }
+
+    /// prepare.3
+    fn mount_package(&mut self, device: usize) -> Answer {
+        let (_, scene) = self.launch()?;
+        if !scene.good_package {
+            self.kernel.call(Call::MountSquashfs)?;
+            return Err(Errno(117));
+        }
+        let kind = TreeKind::Package { device };
+        let tree = self.kernel.new_tree(self.hands.pid, Call::MountSquashfs, kind)?;
+        self.kernel.install(self.hands.table, Role::PackageMount, tree);
+        self.kernel.close(self.hands.table, Role::LoopDevice);
+        self.kernel.close(self.hands.table, Role::Package);
+        Ok(())
+    }
+
+    /// overlay.0
+    fn list_top_dirs(&mut self) -> Outcome {
+        let found = self.kernel.call(Call::OpenDirectories).and_then(|()| self.launch());
+        match found {
+            Ok((_, Launch { forbidden: true, .. })) => Outcome::Refused(forbidden_overlay(1)),
+            Ok((_, scene)) => Outcome::DirsAre {
+                layers: scene.layers(),
+                places: u16::try_from(scene.places().count()).unwrap_or(u16::MAX),
+            },
+            Err(errno) => Outcome::Failed(errno),
+        }
+    }
+
+    /// prepare.4
+    fn build_overlay(&mut self, layer: u16) -> Answer {
+        let (pid, table) = (self.hands.pid, self.hands.table);
+        let Fd::Lock { data } = self.kernel.fd(table, Role::Lock)? else {
+            return Err(Errno::BADF);
+        };
+        if self.kernel.fd(table, Role::Layers).is_err() {
+            self.kernel.call(Call::OpenLayers)?;
+            let space = self.kernel.space_of(pid);
+            self.kernel.install(table, Role::Layers, Fd::Layers { data, space });
+        }
+        let made = self.kernel.space_of(pid);
+        let kind = TreeKind::Overlay { data, layer, made };
+        let tree = self.kernel.new_tree(pid, Call::MountOverlay, kind)?;
+        self.kernel.install(table, layer_role(layer), tree);
+        Ok(())
+    }
+
+    /// overlay.1
+    fn mount_overlay(&mut self, place: u16) -> Answer {
+        let (pid, table) = (self.hands.pid, self.hands.table);
+        let (_, scene) = self.launch()?;
+        let place = scene.places().nth(usize::from(place)).ok_or(Errno::INVAL)?;
+        match place {
+            Place::Directory { at } => {
+                let Fd::Lock { data } = self.kernel.fd(table, Role::Lock)? else {
+                    return Err(Errno::BADF);
+                };
+                let layer = scene.layer_of(at);
+                self.kernel.fd(table, layer_role(layer))?;
+                let kind = TreeKind::Overlay { data, layer, made: self.kernel.space_of(pid) };
+                let part = self.kernel.new_tree(pid, Call::OpenTree, kind)?;
+                let index = self.kernel.attach(pid, part, None, at)?;
+                self.hands.first_place.get_or_insert(index);
+            }
+            Place::HostMount => {
+                let part = self.kernel.new_tree(pid, Call::OpenTree, TreeKind::Host)?;
+                self.kernel.attach(pid, part, self.hands.first_place, HOST_MOUNT)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// prepare.3, its end: on what is at the exec dir now. Where it is missing it can be made in
+    /// a layer of the App's only.
+    fn attach_package(&mut self) -> Answer {
+        let (pid, table) = (self.hands.pid, self.hands.table);
+        let (_, scene) = self.launch()?;
+        self.kernel.call(Call::OpenExecDir)?;
+        let on = self.kernel.walk(pid, EXEC_DIR);
+        if !scene.exec_dir && on.is_none() {
+            return Err(Errno::NOENT);
+        }
+        let package = self.kernel.fd(table, Role::PackageMount)?;
+        self.kernel.attach(pid, package, on, EXEC_DIR).map(|_| ())
+    }
+
+    /// prepare.6
+    fn take_ids(&mut self) -> Answer {
+        let (handed, _) = self.launch()?;
+        let (pid, id) = (self.hands.pid, id_of(handed.number));
+        self.kernel.drop_groups(pid)?;
+        self.kernel.take_ids(pid, id, id)?;
+        self.kernel.call(Call::DropCapabilities)?;
+        self.kernel.process_mut(pid).capabilities = Capabilities::Admin;
+        Ok(())
+    }
+
+    /// prepare.6
+    fn drop_privileges(&mut self) -> Answer {
+        for role in BUILDING {
+            self.kernel.close(self.hands.table, role);
+        }
+        self.kernel.drop_capabilities(self.hands.pid)
+    }
+
+    /// prepare.9
+    fn await_release(&mut self) -> Poll<Outcome> {
+        let deadline_ms = self.hands.launch.map_or(0, |launch| launch.deadline_ms);
+        let outcome = match self.receive(Role::Link, deadline_ms) {
+            Poll::Ready(Ok(Message { body: Body::GoOn, .. })) => Outcome::Done,
+            Poll::Ready(Ok(Message { body: Body::Failed(error), .. })) => Outcome::Refused(error),
+            Poll::Ready(Ok(_)) => Outcome::Lost(Loss::Garbage),
+            Poll::Ready(Err(outcome)) => outcome,
+            Poll::Pending => return Poll::Pending,
+        };
+        if outcome == Outcome::Done {
+            self.kernel.released(self.hands.pid);
+        }
+        self.kernel.close(self.hands.table, Role::Link);
+        Poll::Ready(outcome)
+    }
+
+    /// root.5
+    fn send_entrance(&mut self) -> Answer {
+        let (handed, _) = self.launch()?;
+        if let Some(role) = self.kernel.has_any(self.hands.table, &BUILDING) {
+            self.kernel.violated(Violation::KeptDescriptor { role: format!("{role:?}") });
+        }
+        self.kernel.call(Call::OpenPidfd)?;
+        let body = Body::Entrance { name: handed.name, guard: handed.pid };
+        self.send(Role::Connection, body, &[Fd::Pidfd(self.hands.pid)])
+    }
+
+    /// enter.4
+    fn await_app(&mut self) -> Poll<Outcome> {
+        let deadline_ms = self.hands.launch.map_or(0, |launch| launch.deadline_ms);
+        let outcome = match self.receive(Role::Connection, deadline_ms) {
+            Poll::Ready(Ok(Message { body: Body::AppStarted, fds })) => {
+                let app = fds.into_iter().flatten().find_map(|fd| match fd {
+                    Fd::Pidfd(pid) => Some(pid),
+                    _ => None,
+                });
+                self.hands.watched.extend(app);
+                Outcome::Done
+            }
+            Poll::Ready(Ok(_)) => Outcome::Lost(Loss::Garbage),
+            Poll::Ready(Err(outcome)) => outcome,
+            Poll::Pending => return Poll::Pending,
+        };
+        self.kernel.close(self.hands.table, Role::Connection);
+        Poll::Ready(outcome)
+    }
+
+    /// Lets go of everything first: whoever hears of the failure may try again at once.
+    fn report_failure(&mut self, error: Error) -> Answer {
+        for role in BUILDING.into_iter().chain([Role::Lock]) {
+            self.kernel.close(self.hands.table, role);
+        }
+        self.send(Role::Connection, Body::Failed(error), &[])
+    }
+
+    /// root.9
+    fn reap(&mut self) -> Outcome {
+        if let Err(errno) = self.kernel.call(Call::Wait) {
+            return Outcome::Failed(errno);
+        }
+        let has_children = loop {
+            match self.kernel.wait_any(self.hands.pid) {
+                Ok(Some(_)) => {}
+                Ok(None) => break true,
+                Err(_) => break false,
+            }
+        };
+        let kernel = &*self.kernel;
+        self.hands.watched.retain(|&pid| !kernel.has_ended(pid));
+        if has_children || !self.hands.watched.is_empty() {
+            Outcome::Watched
+        } else {
+            Outcome::NobodyKnown
+        }
+    }
+
+    /// root.9
+    fn find_strangers(&mut self) -> Answer<Outcome> {
+        self.kernel.call(Call::ReadProc)?;
+        let stranger = self.kernel.others(self.hands.pid).next();
+        let Some(stranger) = stranger else { return Ok(Outcome::Alone) };
+        self.kernel.call(Call::OpenPidfd)?;
+        self.hands.watched.push(stranger);
+        Ok(Outcome::Watched)
+    }
+
+    /// root.9
+    fn await_change(&mut self) -> Poll<Outcome> {
+        let has_ended = self.hands.watched.iter().any(|&pid| self.kernel.has_ended(pid));
+        if !has_ended && !self.kernel.has_zombie_child(self.hands.pid) {
+            // No call, so that how often one looks does not count.
+            return Poll::Pending;
+        }
+        Poll::Ready(told(self.kernel.call(Call::Poll)))
+    }
+}
+
+/// Whether a guard has ended, and how.
+pub(crate) enum Ended {
+    With(Result<(), Error>),
+    NotYet,
+}
+
+impl Ended {
+    pub(crate) const fn of(state: State) -> Self {
+        match state {
+            State::Ended(result) => Self::With(result),
+            _ => Self::NotYet,
+        }
+    }
+}
+
+/// Whether an error is a guard's own trouble in root.9: it could not watch any more.
+pub(crate) fn cannot_watch(error: Error) -> bool {
+    matches!(error, Error::Failed { step: Step::ExitSelf, .. })
+}
+
+fn told(answer: Answer) -> Outcome {
+    answer.map_or_else(Outcome::Failed, |()| Outcome::Done)
+}
+
+fn device(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+const fn layer_role(layer: u16) -> Role {
+    match layer {
+        0 => Role::LayerOfRoot,
+        _ => Role::LayerOfVar,
+    }
+}

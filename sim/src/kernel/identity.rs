@@ -1,0 +1,161 @@
+//! Privileges and ids, and the way into a rocker.
+
+use protocol::Errno;
+
+use super::{Answer, Capabilities, HOST, IdMap, Kernel, Life, Pid, Process};
+use crate::fault::{Call, Who};
+use crate::violation::Violation;
+
+impl Kernel {
+    /// Mounts and devices need root's capabilities on the host. After prepare.6 a guard must not
+    /// even ask.
+    pub(super) fn privileged(&mut self, pid: Pid) -> Answer {
+        match self.process(pid).capabilities {
+            Capabilities::All => Ok(()),
+            Capabilities::Admin => Err(Errno::PERM),
+            Capabilities::Inside | Capabilities::None => {
+                self.violated(Violation::AskedForPrivilege);
+                Err(Errno::PERM)
+            }
+        }
+    }
+
+    /// `setgroups(0, NULL)`: refused for ever where "deny" was written (A24).
+    pub(crate) fn drop_groups(&mut self, pid: Pid) -> Answer {
+        self.call(Call::SetGroups)?;
+        let user = self.process(pid).user;
+        if self.spaces[user].setgroups_denied || self.is_unprivileged(pid) {
+            return Err(Errno::PERM);
+        }
+        self.process_mut(pid).groups = false;
+        Ok(())
+    }
+
+    pub(super) fn is_unprivileged(&self, pid: Pid) -> bool {
+        matches!(self.process(pid).capabilities, Capabilities::None | Capabilities::Admin)
+    }
+
+    /// `setresgid`, `setresuid`: only to ids that the user namespace knows (A23).
+    pub(crate) fn take_ids(&mut self, pid: Pid, uid: u32, gid: u32) -> Answer {
+        self.call(Call::SetIds)?;
+        let user = self.process(pid).user;
+        let space = &self.spaces[user];
+        if user != HOST && (space.uid_map != Some(uid) || space.gid_map != Some(gid)) {
+            return Err(Errno::INVAL);
+        }
+        if self.is_unprivileged(pid) {
+            return Err(Errno::PERM);
+        }
+        let it = self.process_mut(pid);
+        (it.uid, it.gid) = (uid, gid);
+        Ok(())
+    }
+
+    /// prepare.6: all capabilities in the new namespace, none outside it any more.
+    pub(crate) fn unshare_user(&mut self, pid: Pid) -> Answer {
+        self.call(Call::UnshareUser)?;
+        let space = self.process(pid).mounts;
+        self.spaces[space].user = true;
+        let it = self.process_mut(pid);
+        it.user = space;
+        it.capabilities = Capabilities::Inside;
+        Ok(())
+    }
+
+    /// For good: `no_new_privs`, bounding set, not dumpable.
+    pub(crate) fn drop_capabilities(&mut self, pid: Pid) -> Answer {
+        self.call(Call::DropCapabilities)?;
+        self.process_mut(pid).capabilities = Capabilities::None;
+        Ok(())
+    }
+
+    /// prepare.8, by the master, through `/proc/PID`: the pid must mean the guard still.
+    pub(crate) fn write_id_map(&mut self, guard: Pid, map: IdMap) -> Answer {
+        self.call(Call::WriteIdMap)?;
+        self.still_means(guard)?;
+        let it = self.process(guard);
+        if it.life != Life::Alive {
+            return Err(Errno::NOENT);
+        }
+        let user = it.user;
+        let space = &mut self.spaces[user];
+        if user == HOST {
+            return Err(Errno::PERM);
+        }
+        match map {
+            // Too late once groups have a meaning (man 7 user_namespaces).
+            IdMap::DenySetgroups if space.gid_map.is_some() => return Err(Errno::PERM),
+            IdMap::DenySetgroups => space.setgroups_denied = true,
+            // A map is written once.
+            IdMap::Uid(_) if space.uid_map.is_some() => return Err(Errno::PERM),
+            IdMap::Gid(_) if space.gid_map.is_some() => return Err(Errno::PERM),
+            IdMap::Uid(uid) => space.uid_map = Some(uid),
+            IdMap::Gid(gid) => space.gid_map = Some(gid),
+        }
+        Ok(())
+    }
+
+    /// prepare.9, for the rules that begin there.
+    pub(crate) fn released(&mut self, guard: Pid) {
+        let space = self.process(guard).mounts;
+        self.spaces[space].released = true;
+    }
+
+    /// Whether a guard has heard prepare.9.
+    pub(crate) fn is_released(&self, guard: Pid) -> bool {
+        self.spaces[self.process(guard).mounts].released
+    }
+
+    /// Whether ids and groups inside are final.
+    pub(crate) fn ids_are_final(&self, guard: Pid) -> bool {
+        let space = &self.spaces[self.process(guard).mounts];
+        space.released
+            && space.setgroups_denied
+            && space.uid_map.is_some()
+            && space.gid_map.is_some()
+    }
+
+    /// enter.2: `setns` by a pidfd; ESRCH once the process behind it has ended (A45).
+    pub(crate) fn join(&mut self, pid: Pid, guard: Pid) -> Answer {
+        self.call(Call::Setns)?;
+        if !self.is_alive(guard) {
+            return Err(Errno::SRCH);
+        }
+        if self.process(pid).capabilities != Capabilities::All {
+            return Err(Errno::PERM);
+        }
+        let space = self.process(guard).mounts;
+        let user = self.process(guard).user;
+        let left = self.process(pid).mounts;
+        let it = self.process_mut(pid);
+        it.children_pids = space;
+        it.mounts = space;
+        it.user = user;
+        it.capabilities = Capabilities::Inside;
+        self.spaces[space].viewers += 1;
+        self.leave_mounts(left);
+        Ok(())
+    }
+
+    /// enter.3: `clone(CLONE_PARENT)`; ENOMEM into a PID namespace without PID 1 (A46).
+    pub(crate) fn clone_app(&mut self, helper: Pid, who: Who) -> Answer<Pid> {
+        self.call(Call::CloneApp)?;
+        let it = self.process(helper);
+        if self.spaces[it.children_pids].pids_ended {
+            return Err(Errno::NOMEM);
+        }
+        let parent = it.parent;
+        let app = Process { who, parent, life: Life::Alive, ..it.clone() };
+        Ok(self.add(app))
+    }
+
+    /// PID 1 of the rocker that a process is in.
+    pub(crate) fn init_of(&self, pid: Pid) -> Pid {
+        self.spaces[self.process(pid).pids].init
+    }
+
+    /// Whether somebody holds this data dir.
+    pub(crate) fn is_locked(&self, data: u8) -> bool {
+        self.locks.iter().any(|lock| lock.0 == data)
+    }
+}

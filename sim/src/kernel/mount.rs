@@ -1,0 +1,184 @@
+//! The package's loop device, mounts, and what a process finds where.
+
+use protocol::{Errno, Step};
+
+use super::{Answer, Fd, Kernel, LoopDevice, Mount, NODEV, Pid, Tree, TreeKind};
+use crate::fault::Call;
+use crate::violation::Violation;
+
+impl Kernel {
+    /// prepare.1: free now, but anybody may take it before prepare.2 (A52).
+    pub(crate) fn find_free_loop(&mut self, pid: Pid) -> Answer<usize> {
+        self.privileged(pid)?;
+        self.call(Call::FindFreeLoop)?;
+        let free = self.loops.iter().position(|device| !device.bound);
+        Ok(free.unwrap_or_else(|| {
+            self.loops.push(LoopDevice::default());
+            self.loops.len() - 1
+        }))
+    }
+
+    /// prepare.2, read-only and with autoclear: the kernel frees it with its last user.
+    pub(crate) fn bind_loop(&mut self, pid: Pid, device: usize) -> Answer<Fd> {
+        self.privileged(pid)?;
+        self.call(Call::BindLoop)?;
+        if self.loops[device].bound {
+            return Err(Errno::BUSY);
+        }
+        self.loops[device].bound = true;
+        Ok(Fd::Loop(device))
+    }
+
+    /// Somebody who has nothing to do with us takes a device.
+    pub(crate) fn steal_loop(&mut self, device: usize) {
+        if !self.loops[device].bound {
+            self.loops[device] = LoopDevice { bound: true, fds: 1, mounts: 0 };
+        }
+    }
+
+    /// And gives it back.
+    pub(crate) fn return_loops(&mut self, mine: &[usize]) {
+        for &device in mine {
+            self.release(Fd::Loop(device));
+        }
+    }
+
+    pub(super) fn autoclear(&mut self, device: usize) {
+        let it = &mut self.loops[device];
+        if it.bound && it.fds == 0 && it.mounts == 0 {
+            it.bound = false;
+            self.consequence(Step::FreeResidue, || format!("losetup -d /dev/loop{device}"));
+        }
+    }
+
+    /// A mount that is nowhere yet.
+    pub(crate) fn new_tree(&mut self, pid: Pid, call: Call, kind: TreeKind) -> Answer<Fd> {
+        self.privileged(pid)?;
+        self.call(call)?;
+        if let TreeKind::Package { device } = kind {
+            if !self.loops[device].bound {
+                return Err(Errno::INVAL);
+            }
+            self.loops[device].mounts += 1;
+        }
+        if let TreeKind::Overlay { data, layer, made } = kind {
+            self.check_layer(data, layer, made);
+        }
+        self.trees.push(Tree { kind, fds: 0, places: 0 });
+        Ok(Fd::Tree(self.trees.len() - 1))
+    }
+
+    /// Linux does not refuse two overlays with one upper directory, and both break (A11).
+    pub(super) fn check_layer(&mut self, data: u8, layer: u16, made: usize) {
+        let is_same = |tree: &Tree| {
+            let is_there = tree.fds > 0 || tree.places > 0;
+            is_there
+                && matches!(tree.kind, TreeKind::Overlay { data: d, layer: l, made: m }
+                    if d == data && l == layer && m != made)
+        };
+        if self.trees.iter().any(is_same) || !self.locks.iter().any(|lock| lock.0 == data) {
+            self.violated(Violation::LayerShared { data });
+        }
+    }
+
+    pub(super) fn tree_let_go(&mut self, tree: usize) {
+        let it = self.trees[tree];
+        if it.fds == 0
+            && it.places == 0
+            && let TreeKind::Package { device } = it.kind
+        {
+            self.loops[device].mounts -= 1;
+            self.autoclear(device);
+        }
+    }
+
+    /// prepare.0: without it every mount in here would be a mount on the host (A20).
+    pub(crate) fn make_private(&mut self, pid: Pid) -> Answer {
+        self.privileged(pid)?;
+        self.call(Call::MakePrivate)?;
+        let space = self.process(pid).mounts;
+        self.spaces[space].private = true;
+        Ok(())
+    }
+
+    /// What the host has mounted here already when a guard gets its copy.
+    pub(crate) fn add_host_mount(&mut self, pid: Pid, at: &'static str) {
+        self.trees.push(Tree { kind: TreeKind::Host, fds: 0, places: 1 });
+        let space = self.process(pid).mounts;
+        self.spaces[space].mounts.push(Mount { tree: self.trees.len() - 1, on: None, at });
+    }
+
+    /// `move_mount` to what `at` is on the mount `on`. It lands on top of what lies there.
+    pub(crate) fn attach(
+        &mut self,
+        pid: Pid,
+        tree: Fd,
+        on: Option<usize>,
+        at: &'static str,
+    ) -> Answer<usize> {
+        self.privileged(pid)?;
+        self.call(Call::MoveMount)?;
+        let Fd::Tree(tree) = tree else { return Err(Errno::INVAL) };
+        let space = self.process(pid).mounts;
+        if !self.spaces[space].private {
+            self.violated(Violation::MountOnHost { at });
+        }
+        let mounts = &mut self.spaces[space].mounts;
+        let on = top_at(mounts, on, at);
+        mounts.push(Mount { tree, on, at });
+        self.trees[tree].places += 1;
+        Ok(self.spaces[space].mounts.len() - 1)
+    }
+
+    /// What a process finds when it walks to `path`: the mount it ends up on.
+    pub(crate) fn walk(&self, pid: Pid, path: &str) -> Option<usize> {
+        let mounts = &self.spaces[self.process(pid).mounts].mounts;
+        let mut here = None;
+        loop {
+            // Of all mounts on this one, the first on the way; of several there, the oldest:
+            // the others lie on it.
+            let next = mounts
+                .iter()
+                .enumerate()
+                .filter(|(_, mount)| mount.on == here && is_at_or_below(path, mount.at))
+                .min_by_key(|(_, mount)| mount.at.len());
+            match next {
+                Some((index, _)) => here = Some(index),
+                None => return here,
+            }
+        }
+    }
+
+    /// What kind of mount that is.
+    pub(crate) fn kind_at(&self, pid: Pid, path: &str) -> Option<TreeKind> {
+        let mount = self.walk(pid, path)?;
+        let mounts = &self.spaces[self.process(pid).mounts].mounts;
+        // A place on the way to it does not count: it must be the package's very root.
+        Some(self.trees[mounts[mount].tree].kind)
+    }
+
+    /// prepare.5: a `/proc` of this PID namespace.
+    pub(crate) fn mount_proc(&mut self, pid: Pid) -> Answer {
+        let tree = self.new_tree(pid, Call::MountProc, TreeKind::Proc)?;
+        let Fd::Tree(index) = tree else { return Err(NODEV) };
+        let space = self.process(pid).mounts;
+        let mounts = &mut self.spaces[space].mounts;
+        let on = top_at(mounts, None, "/proc");
+        mounts.push(Mount { tree: index, on, at: "/proc" });
+        self.trees[index].places += 1;
+        Ok(())
+    }
+}
+
+/// Whatever lies on the mount `on` at `at`, and on that, and so on.
+fn top_at(mounts: &[Mount], mut on: Option<usize>, at: &str) -> Option<usize> {
+    while let Some(above) = mounts.iter().position(|mount| mount.on == on && mount.at == at) {
+        on = Some(above);
+    }
+    on
+}
+
+/// By whole names.
+pub(crate) fn is_at_or_below(path: &str, ancestor: &str) -> bool {
+    path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

@@ -1,0 +1,266 @@
+//! Descriptors, who holds them, and the sockets they go through.
+
+use protocol::{Errno, Loss};
+
+use super::{
+    Answer, BACKLOG_MAX, Connection, Fd, Kernel, NOTCONN, Pid, QUEUE_MAX, ROLES, Received, Role,
+    Table,
+};
+use crate::fault::{Call, Fault};
+use crate::message::{Body, Message};
+use crate::violation::Violation;
+
+impl Kernel {
+    pub(crate) fn new_table(&mut self, owner: Pid) -> usize {
+        self.tables.push(Table { owner, sharers: 1, slots: [None; ROLES] });
+        self.tables.len() - 1
+    }
+
+    /// `CLONE_FILES`: the table lives as long as either.
+    pub(crate) fn share_table(&mut self, table: usize) {
+        self.tables[table].sharers += 1;
+    }
+
+    pub(crate) fn unshare_table(&mut self, table: usize) {
+        self.tables[table].sharers -= 1;
+        if self.tables[table].sharers == 0 {
+            self.close_table(table);
+        }
+    }
+
+    pub(super) fn close_tables_of(&mut self, pid: Pid) {
+        for table in 0..self.tables.len() {
+            if self.tables[table].owner == pid {
+                self.tables[table].owner = 0;
+                self.unshare_table(table);
+            }
+        }
+    }
+
+    pub(crate) fn close_table(&mut self, table: usize) {
+        let slots = core::mem::replace(&mut self.tables[table].slots, [None; ROLES]);
+        for fd in slots.into_iter().flatten() {
+            self.release(fd);
+        }
+    }
+
+    pub(crate) fn fd(&self, table: usize, role: Role) -> Answer<Fd> {
+        self.tables[table].slots[slot(role)].ok_or(Errno::BADF)
+    }
+
+    /// Puts an open file in its place; whatever was there is closed.
+    pub(crate) fn install(&mut self, table: usize, role: Role, fd: Fd) {
+        self.retain(fd);
+        self.close(table, role);
+        self.tables[table].slots[slot(role)] = Some(fd);
+    }
+
+    pub(crate) fn close(&mut self, table: usize, role: Role) {
+        if let Some(fd) = self.tables[table].slots[slot(role)].take() {
+            self.release(fd);
+        }
+    }
+
+    /// Another's descriptor for the same open file.
+    pub(super) fn retain(&mut self, fd: Fd) {
+        match fd {
+            Fd::Socket { connection, side } => self.connections[connection].ends[side].fds += 1,
+            Fd::Loop(device) => self.loops[device].fds += 1,
+            Fd::Tree(tree) => self.trees[tree].fds += 1,
+            Fd::Lock { data } => match self.locks.iter_mut().find(|lock| lock.0 == data) {
+                Some(lock) => lock.1 += 1,
+                None => self.locks.push((data, 1)),
+            },
+            Fd::Pidfd(_) | Fd::Package | Fd::Layers { .. } => {}
+        }
+    }
+
+    pub(super) fn release(&mut self, fd: Fd) {
+        match fd {
+            Fd::Socket { connection, side } => {
+                let end = &mut self.connections[connection].ends[side];
+                end.fds -= 1;
+                if end.fds == 0 {
+                    // What nobody will read any more goes with what was sent along.
+                    for message in core::mem::take(&mut end.inbox) {
+                        message.fds.into_iter().flatten().for_each(|fd| self.release(fd));
+                    }
+                }
+            }
+            Fd::Loop(device) => {
+                self.loops[device].fds -= 1;
+                self.autoclear(device);
+            }
+            Fd::Tree(tree) => {
+                self.trees[tree].fds -= 1;
+                self.tree_let_go(tree);
+            }
+            Fd::Lock { data } => {
+                if let Some(index) = self.locks.iter().position(|lock| lock.0 == data) {
+                    self.locks[index].1 -= 1;
+                    if self.locks[index].1 == 0 {
+                        self.locks.swap_remove(index);
+                    }
+                }
+            }
+            Fd::Pidfd(_) | Fd::Package | Fd::Layers { .. } => {}
+        }
+    }
+
+    pub(crate) fn socketpair(&mut self) -> [Fd; 2] {
+        self.connections.push(Connection::default());
+        let connection = self.connections.len() - 1;
+        [0, 1].map(|side| Fd::Socket { connection, side })
+    }
+
+    /// root.1. The far end waits in the backlog until somebody takes it in.
+    pub(crate) fn connect(&mut self, table: usize) -> Answer<bool> {
+        if self.listening && self.backlog.len() >= BACKLOG_MAX {
+            return Ok(false);
+        }
+        self.call(Call::Connect)?;
+        if !self.listening {
+            return Err(Errno::CONNREFUSED);
+        }
+        let [near, far] = self.socketpair();
+        self.install(table, Role::Connection, near);
+        self.retain(far);
+        let Fd::Socket { connection, .. } = far else { return Err(Errno::BADF) };
+        self.backlog.push(connection);
+        Ok(true)
+    }
+
+    /// Takes in the first caller of the backlog.
+    pub(crate) fn accept(&mut self, table: usize) -> bool {
+        if self.backlog.is_empty() {
+            return false;
+        }
+        let fd = Fd::Socket { connection: self.backlog.remove(0), side: 1 };
+        self.install(table, Role::Connection, fd);
+        self.release(fd);
+        true
+    }
+
+    /// The listening socket goes, and with it whoever waits there.
+    pub(crate) fn stop_listening(&mut self) {
+        self.listening = false;
+        for connection in core::mem::take(&mut self.backlog) {
+            self.release(Fd::Socket { connection, side: 1 });
+        }
+    }
+
+    pub(super) fn socket(&self, table: usize, role: Role) -> Answer<(usize, usize)> {
+        match self.fd(table, role)? {
+            Fd::Socket { connection, side } => Ok((connection, side)),
+            _ => Err(NOTCONN),
+        }
+    }
+
+    /// Sends without waiting. The descriptors stay the sender's as well.
+    pub(crate) fn send(&mut self, table: usize, role: Role, body: Body, fds: &[Fd]) -> Answer {
+        let mut message = Message { body, fds: [None; 3] };
+        for (slot, fd) in message.fds.iter_mut().zip(fds) {
+            *slot = Some(*fd);
+        }
+        match self.begin(Call::Send) {
+            Ok(()) => {}
+            Err(Fault::Refuse(errno)) => return Err(errno),
+            Err(Fault::Garble) => message.body = Body::Garbage,
+            Err(Fault::Misversion) => message.body = Body::OtherVersion,
+            Err(_) => {
+                let (connection, _) = self.socket(table, role)?;
+                self.cut(connection);
+                return Ok(());
+            }
+        }
+        let (connection, side) = self.socket(table, role)?;
+        let it = &mut self.connections[connection];
+        let far = &mut it.ends[1 - side];
+        if far.fds == 0 || far.deaf || it.cut {
+            return Err(Errno::PIPE);
+        }
+        if far.inbox.len() >= QUEUE_MAX {
+            return Err(Errno::AGAIN);
+        }
+        it.verdicts += u8::from(message.body.is_verdict());
+        if it.verdicts > 1 {
+            self.violated(Violation::ToldTwice);
+        }
+        message.fds.into_iter().flatten().for_each(|fd| self.retain(fd));
+        self.connections[connection].ends[1 - side].inbox.push(message);
+        Ok(())
+    }
+
+    /// Both ends see the other closed; what was unread is lost.
+    pub(super) fn cut(&mut self, connection: usize) {
+        self.connections[connection].cut = true;
+        for side in 0..2 {
+            for message in core::mem::take(&mut self.connections[connection].ends[side].inbox) {
+                message.fds.into_iter().flatten().for_each(|fd| self.release(fd));
+            }
+        }
+    }
+
+    /// Whether `receive` would find something: a message, or that no more will come.
+    pub(crate) fn is_readable(&self, table: usize, role: Role) -> bool {
+        let Ok((connection, side)) = self.socket(table, role) else { return true };
+        let it = &self.connections[connection];
+        let end = &it.ends[side];
+        !end.inbox.is_empty() || it.ends[1 - side].fds == 0 || it.cut || end.deaf
+    }
+
+    /// Receives if something is there. Descriptors that came along are the message's still:
+    /// whoever takes it installs them, and then [drops](Self::drop_message) it.
+    pub(crate) fn receive(&mut self, table: usize, role: Role) -> Answer<Received> {
+        if !self.is_readable(table, role) {
+            return Ok(Received::Empty);
+        }
+        self.call(Call::Receive)?;
+        let (connection, side) = self.socket(table, role)?;
+        let end = &mut self.connections[connection].ends[side];
+        if end.inbox.is_empty() {
+            return Ok(Received::Lost(Loss::Died));
+        }
+        let message = end.inbox.remove(0);
+        let how = match message.body {
+            Body::Garbage => Loss::Garbage,
+            Body::OtherVersion => Loss::Version,
+            _ => return Ok(Received::Message(message)),
+        };
+        self.drop_message(message);
+        Ok(Received::Lost(how))
+    }
+
+    pub(crate) fn drop_message(&mut self, message: Message) {
+        message.fds.into_iter().flatten().for_each(|fd| self.release(fd));
+    }
+
+    /// `shutdown(SHUT_RD)`
+    pub(crate) fn shut_reading(&mut self, table: usize, role: Role) -> Answer {
+        self.call(Call::Shutdown)?;
+        let (connection, side) = self.socket(table, role)?;
+        self.connections[connection].ends[side].deaf = true;
+        Ok(())
+    }
+
+    /// The role of a descriptor that this table should not have any more.
+    pub(crate) fn has_any(&self, table: usize, roles: &[Role]) -> Option<Role> {
+        roles.iter().copied().find(|&role| self.tables[table].slots[slot(role)].is_some())
+    }
+}
+
+const fn slot(role: Role) -> usize {
+    match role {
+        Role::Connection => 0,
+        Role::Link => 1,
+        Role::Package => 2,
+        Role::LoopDevice => 3,
+        Role::PackageMount => 4,
+        Role::Lock => 5,
+        Role::Layers => 6,
+        Role::LayerOfRoot => 7,
+        Role::LayerOfVar => 8,
+        Role::Entrance => 9,
+        Role::App => 10,
+    }
+}

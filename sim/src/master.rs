@@ -1,0 +1,564 @@
+//! The master's driver and its one thread: what `master/src/{linux,event_loop,sessions,residue}.rs`
+//! do, over the fake kernel.
+//!
+//! A turn of the master is one action of one session. As in the event loop, a session runs until
+//! it has to wait; then the next one does that the last look found something for; then the master
+//! looks again: first for children that have ended, then for callers, then at its launches.
+
+use core::fmt;
+use core::task::Poll;
+
+use master::action::Action;
+use master::machine::{Outcome, Session, State};
+use protocol::limits::HELLO_MS;
+use protocol::{Driver, Errno, Error, Item, Loss, Machine, Name, Rule, Step};
+
+use crate::coverage::Coverage;
+use crate::fault::{Call, Who};
+use crate::guard::GuardActor;
+use crate::kernel::{Answer, Fd, IdMap, Kernel, Pid, Received, Record, Role};
+use crate::message::{Body, Message};
+use crate::scene::{Launch, id_of};
+use crate::words;
+
+/// How many there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Rockers alive at once.
+    pub rockers: usize,
+    /// Connections that are not yet a living rocker.
+    pub launches: usize,
+}
+
+impl Default for Limits {
+    /// As in `master/src/policy.rs`.
+    fn default() -> Self {
+        Self { rockers: 4096, launches: 256 }
+    }
+}
+
+/// The master's process.
+#[derive(Debug)]
+pub(crate) struct MasterActor {
+    pub(crate) pid: Pid,
+    pub(crate) sessions: Vec<Slot>,
+    /// What the last look found, the next one last.
+    ready: Vec<usize>,
+    limits: Limits,
+    /// What could not be freed stays on record for the next start.
+    pub(crate) has_debts: bool,
+}
+
+/// One connection, from its request to the end of its rocker.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) machine: Session,
+    held: Held,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Place {
+    Launching,
+    Living,
+    Gone,
+}
+
+/// What a session holds.
+#[derive(Debug)]
+struct Held {
+    table: usize,
+    /// What was asked for, once that is known.
+    launch: Option<usize>,
+    rocker: Option<Record>,
+    exited: bool,
+    adopted: bool,
+    /// Its guard was told the last it will hear from the master: prepare.9, or an end.
+    let_go: bool,
+    waiters: Vec<usize>,
+    deadline_ms: u64,
+}
+
+/// All that a turn of the master touches.
+pub(crate) struct Around<'a> {
+    pub(crate) kernel: &'a mut Kernel,
+    pub(crate) guards: &'a mut Vec<GuardActor>,
+    pub(crate) scenes: &'a [Launch],
+    pub(crate) coverage: &'a mut Coverage,
+}
+
+impl MasterActor {
+    /// A new master. It knows the living rockers of the one before it.
+    pub(crate) fn start(kernel: &mut Kernel, limits: Limits) -> Self {
+        let pid = kernel.fork(crate::kernel::INIT, Who::Master);
+        kernel.listening = true;
+        let mut master = Self { pid, sessions: vec![], ready: vec![], limits, has_debts: false };
+        let known = core::mem::take(&mut kernel.records);
+        for record in known {
+            let is_it = kernel.process(record.guard).name == Some(record.name);
+            if is_it && !kernel.has_ended(record.guard) {
+                kernel.say(None, "master", || format!("rocker {} lives on", record.name));
+                kernel.records.push(record);
+                let table = kernel.new_table(pid);
+                let held = Held { rocker: Some(record), adopted: true, ..Held::new(table, 0) };
+                let machine = Session::adopted();
+                master.sessions.push(Slot { machine, held, place: Place::Living });
+            } else {
+                kernel.say(None, "master", || format!("rocker {} is gone", record.name));
+            }
+        }
+        master
+    }
+
+    /// One action of one session; false if there is nothing to do.
+    pub(crate) fn turn(&mut self, around: &mut Around<'_>) -> bool {
+        loop {
+            while let Some(&session) = self.ready.last() {
+                if self.step(session, around) {
+                    return true;
+                }
+                self.ready.retain(|&other| other != session);
+            }
+            self.look(around);
+            if self.ready.is_empty() {
+                return false;
+            }
+        }
+    }
+
+    /// One turn of the loop's `poll`: what has happened becomes sessions that can go on.
+    fn look(&mut self, around: &mut Around<'_>) {
+        let kernel = &mut *around.kernel;
+        // The snapshot comes first; what is done about one event may change another's cause.
+        let mut launching = vec![];
+        for (index, slot) in self.sessions.iter().enumerate() {
+            if slot.place != Place::Launching {
+                continue;
+            }
+            let role = match kernel.fd(slot.held.table, Role::Link) {
+                Ok(_) => Role::Link,
+                Err(_) => Role::Connection,
+            };
+            let is_late = kernel.is_late(slot.held.deadline_ms);
+            if is_late || kernel.is_readable(slot.held.table, role) {
+                launching.push(index);
+            }
+        }
+        let mut adopted = vec![];
+        for (index, slot) in self.sessions.iter().enumerate() {
+            let guard = slot.held.rocker.map(|rocker| rocker.guard).filter(|_| slot.held.adopted);
+            if slot.place == Place::Living && guard.is_some_and(|guard| kernel.has_ended(guard)) {
+                adopted.push(index);
+            }
+        }
+        let mut order = vec![];
+        while let Ok(Some(pid)) = kernel.wait_any(self.pid) {
+            order.extend(self.has_exited(pid));
+        }
+        while let Some(session) = self.take_in(kernel) {
+            order.push(session);
+        }
+        for index in adopted {
+            self.sessions[index].held.exited = true;
+            order.push(index);
+        }
+        // From the last to the first, as in the loop.
+        order.extend(launching.into_iter().rev());
+        order.reverse();
+        self.ready = order;
+    }
+
+    /// root.11. A launching session only remembers; its socket moves it on.
+    fn has_exited(&mut self, pid: Pid) -> Option<usize> {
+        let is_it = |slot: &Slot| slot.held.rocker.is_some_and(|rocker| rocker.guard == pid);
+        let index =
+            self.sessions.iter().position(|slot| slot.place != Place::Gone && is_it(slot))?;
+        self.sessions[index].held.exited = true;
+        (self.sessions[index].place == Place::Living).then_some(index)
+    }
+
+    fn count(&self, place: Place) -> usize {
+        self.sessions.iter().filter(|slot| slot.place == place).count()
+    }
+
+    /// root.1: a caller more, or one too many.
+    fn take_in(&mut self, kernel: &mut Kernel) -> Option<usize> {
+        loop {
+            let table = kernel.new_table(self.pid);
+            if !kernel.accept(table) {
+                return None;
+            }
+            if self.count(Place::Launching) < self.limits.launches {
+                let deadline_ms = kernel.now_ms + u64::from(HELLO_MS);
+                let held = Held::new(table, deadline_ms);
+                let machine = Session::default();
+                self.sessions.push(Slot { machine, held, place: Place::Launching });
+                return Some(self.sessions.len() - 1);
+            }
+            let _ = kernel.send(table, Role::Connection, Body::Failed(TOO_MANY), &[]);
+            kernel.close_table(table);
+        }
+    }
+
+    /// One action of this session; false if it has to wait or has ended.
+    fn step(&mut self, index: usize, around: &mut Around<'_>) -> bool {
+        let Some(step) = self.sessions[index].machine.step() else { return false };
+        let action = self.sessions[index].machine.action();
+        let mut work = AtWork { master: self, index, around };
+        let Poll::Ready(outcome) = work.perform(step, action) else {
+            self.settle(index, around.kernel);
+            return false;
+        };
+        let slot = &mut self.sessions[index];
+        let before = slot.machine.state();
+        let number = slot.held.launch;
+        around.kernel.say(Some(step), Numbered(number), || {
+            words::session(before, outcome, slot.held.rocker, number)
+        });
+        around.coverage.session(before, outcome);
+        slot.held.let_go |= is_last_word(before, outcome);
+        self.has_debts |= matches!((before, outcome), (State::FreeResidue, Outcome::Failed(_)));
+        slot.machine.advance(outcome);
+        self.settle(index, around.kernel);
+        true
+    }
+
+    /// Puts a session where it belongs: a living rocker holds no descriptor.
+    fn settle(&mut self, index: usize, kernel: &mut Kernel) {
+        let slot = &mut self.sessions[index];
+        match slot.machine.state() {
+            State::Ended(_) => {
+                kernel.close_table(slot.held.table);
+                for waiter in core::mem::take(&mut slot.held.waiters) {
+                    kernel.close_table(waiter);
+                }
+                slot.place = Place::Gone;
+            }
+            State::AwaitExit if slot.held.rocker.is_some() => {
+                kernel.close_table(slot.held.table);
+                slot.place = Place::Living;
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether it has made this guard and waits for its word: then it kills one that hangs.
+    pub(crate) fn answers_for(&self, guard: Pid) -> bool {
+        let is_it = |slot: &Slot| slot.held.rocker.is_some_and(|rocker| rocker.guard == guard);
+        self.sessions.iter().any(|slot| is_it(slot) && !slot.held.adopted && !slot.held.let_go)
+    }
+
+    /// The rockers it knows to be alive.
+    pub(crate) fn living(&self) -> impl Iterator<Item = Record> {
+        let living = self.sessions.iter().filter(|slot| slot.place == Place::Living);
+        living.filter_map(|slot| slot.held.rocker)
+    }
+}
+
+/// Whether this is the last that a guard hears from its master, and cannot hear if it hangs.
+fn is_last_word(before: State, outcome: Outcome) -> bool {
+    match before {
+        State::ReleaseGuard | State::StopGuard(_) | State::Refuse { .. } => true,
+        State::AwaitDone => outcome == Outcome::Lost(Loss::Died),
+        State::KillGuard => matches!(outcome, Outcome::Failed(_)),
+        _ => false,
+    }
+}
+
+const TOO_MANY: Error = Error::Invalid { rule: Rule::TooManyRockers, item: Item::Request };
+
+impl Held {
+    fn new(table: usize, deadline_ms: u64) -> Self {
+        Self {
+            table,
+            launch: None,
+            rocker: None,
+            exited: false,
+            adopted: false,
+            let_go: false,
+            waiters: vec![],
+            deadline_ms,
+        }
+    }
+}
+
+/// `master`, or `master.2` for the session of launch 2.
+struct Numbered(Option<usize>);
+
+impl fmt::Display for Numbered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(number @ 1..) => f.pad(&format!("master.{number}")),
+            _ => f.pad("master"),
+        }
+    }
+}
+
+/// One session at work.
+struct AtWork<'w, 'a> {
+    master: &'w mut MasterActor,
+    index: usize,
+    around: &'w mut Around<'a>,
+}
+
+/// Why a step failed: a number of the kernel's, or a rule of ours.
+enum Refusal {
+    System(Errno),
+    Rule(Error),
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        Self::System(errno)
+    }
+}
+
+impl Driver<Session> for AtWork<'_, '_> {
+    fn perform(&mut self, _: Step, action: Action) -> Poll<Outcome> {
+        let answer = match action {
+            Action::AwaitRequest => return self.await_request(),
+            Action::CheckCaller => self.check_caller(),
+            Action::OpenPackage => self.open_package(),
+            Action::LockDataDir => self.lock_data_dir(),
+            Action::CloneGuard => self.clone_guard().map_err(Refusal::System),
+            Action::HandOver => self.hand_over().map_err(Refusal::System),
+            Action::AwaitDone => return self.await_done(),
+            Action::DenySetgroups | Action::WriteUidMap | Action::WriteGidMap => {
+                self.write_map(action).map_err(Refusal::System)
+            }
+            Action::RecordRocker => self.record().map_err(Refusal::System),
+            Action::ReleaseGuard => self.say_last(Role::Link, Body::GoOn).map_err(Refusal::System),
+            Action::AwaitExit if self.held().exited => return Poll::Ready(Outcome::Exited),
+            Action::AwaitExit => return Poll::Pending,
+            Action::FreeResidue => self.free_residue().map_err(Refusal::System),
+            Action::Refuse(error) => self.refuse(error).map_err(Refusal::System),
+            Action::StopGuard(error) => {
+                self.say_last(Role::Link, Body::Failed(error)).map_err(Refusal::System)
+            }
+            Action::KillGuard => self.kill_guard().map_err(Refusal::System),
+        };
+        Poll::Ready(match answer {
+            Ok(()) => Outcome::Done,
+            Err(Refusal::System(errno)) => Outcome::Failed(errno),
+            Err(Refusal::Rule(error)) => Outcome::Refused(error),
+        })
+    }
+}
+
+impl AtWork<'_, '_> {
+    fn held(&mut self) -> &mut Held {
+        &mut self.master.sessions[self.index].held
+    }
+
+    fn scene(&mut self) -> Answer<Launch> {
+        let number = self.held().launch.ok_or(Errno::PROTO)?;
+        self.around.scenes.get(number).copied().ok_or(Errno::PROTO)
+    }
+
+    fn guard(&mut self) -> Answer<Pid> {
+        self.held().rocker.map(|rocker| rocker.guard).ok_or(Errno::SRCH)
+    }
+
+    /// One message, or what its absence means.
+    fn receive(&mut self, role: Role) -> Poll<Result<Message, Outcome>> {
+        let (table, deadline_ms) = (self.held().table, self.held().deadline_ms);
+        let received = match self.around.kernel.receive(table, role) {
+            Ok(received) => received,
+            Err(errno) => return Poll::Ready(Err(Outcome::Failed(errno))),
+        };
+        Poll::Ready(Err(Outcome::Lost(match received {
+            Received::Message(message) => return Poll::Ready(Ok(message)),
+            Received::Lost(how) => how,
+            Received::Empty if self.around.kernel.is_late(deadline_ms) => Loss::Silent,
+            Received::Empty => return Poll::Pending,
+        })))
+    }
+
+    /// root.1
+    fn await_request(&mut self) -> Poll<Outcome> {
+        let message = match self.receive(Role::Connection) {
+            Poll::Ready(Ok(message)) => message,
+            Poll::Ready(Err(outcome)) => return Poll::Ready(outcome),
+            Poll::Pending => return Poll::Pending,
+        };
+        Poll::Ready(match message.body {
+            Body::Launch(number) => {
+                let scene = self.around.scenes[number];
+                let deadline_ms = self.around.kernel.now_ms + scene.timeout_ms;
+                let held = self.held();
+                (held.launch, held.deadline_ms) = (Some(number), deadline_ms);
+                Outcome::RequestIs { data_dir: scene.has_data_dir() }
+            }
+            Body::Kill(name) => self.kill_by_name(name),
+            _ => Outcome::Lost(Loss::Garbage),
+        })
+    }
+
+    /// root.10 for whoever knows only a name: the answer comes after root.15.
+    fn kill_by_name(&mut self, name: Name) -> Outcome {
+        let is_it = |slot: &Slot| {
+            slot.place == Place::Living && slot.held.rocker.is_some_and(|it| it.name == name)
+        };
+        let Some(found) = self.master.sessions.iter().position(is_it) else {
+            return Outcome::Refused(Error::Invalid { rule: Rule::NoSuchRocker, item: Item::Name });
+        };
+        let waiter = self.around.kernel.new_table(self.master.pid);
+        let asker = self.held().table;
+        let moved = self.around.kernel.fd(asker, Role::Connection).map(|connection| {
+            self.around.kernel.install(waiter, Role::Connection, connection);
+            self.around.kernel.close(asker, Role::Connection);
+        });
+        let killed = moved.and_then(|()| self.kill(found));
+        match killed {
+            Ok(()) => {
+                self.master.sessions[found].held.waiters.push(waiter);
+                Outcome::Answered
+            }
+            Err(errno) => {
+                self.around.kernel.close_table(waiter);
+                Outcome::Failed(errno)
+            }
+        }
+    }
+
+    fn kill(&mut self, session: usize) -> Answer {
+        let held = &self.master.sessions[session].held;
+        if held.exited {
+            return Err(Errno::SRCH);
+        }
+        let guard = held.rocker.map(|rocker| rocker.guard).ok_or(Errno::SRCH)?;
+        if held.adopted {
+            self.around.kernel.call(Call::Kill)?;
+            self.around.kernel.kill_by_pidfd(guard);
+            return Ok(());
+        }
+        self.around.kernel.kill(guard)
+    }
+
+    /// root.1
+    fn check_caller(&mut self) -> Result<(), Refusal> {
+        if self.master.count(Place::Living) >= self.master.limits.rockers {
+            return Err(Refusal::Rule(TOO_MANY));
+        }
+        Ok(())
+    }
+
+    /// root.2
+    fn open_package(&mut self) -> Result<(), Refusal> {
+        self.around.kernel.call(Call::OpenPackage).map_err(at_root_2)?;
+        let table = self.held().table;
+        self.around.kernel.install(table, Role::Package, Fd::Package);
+        Ok(())
+    }
+
+    /// root.2
+    fn lock_data_dir(&mut self) -> Result<(), Refusal> {
+        let data = self.scene()?.data;
+        let kernel = &mut *self.around.kernel;
+        kernel.call(Call::OpenDataDir).map_err(at_root_2)?;
+        kernel.call(Call::Lock).map_err(at_root_2)?;
+        if kernel.is_locked(data) {
+            let error = Error::Invalid { rule: Rule::InUse, item: Item::DataDir };
+            return Err(Refusal::Rule(error));
+        }
+        let table = self.held().table;
+        self.around.kernel.install(table, Role::Lock, Fd::Lock { data });
+        Ok(())
+    }
+
+    /// prepare.0
+    fn clone_guard(&mut self) -> Answer {
+        self.around.kernel.call(Call::Socketpair)?;
+        let [ours, theirs] = self.around.kernel.socketpair();
+        let (table, launch) = (self.held().table, self.held().launch.ok_or(Errno::PROTO)?);
+        let guard = self.around.kernel.clone_guard(self.master.pid, self.around.guards.len())?;
+        self.around.kernel.install(table, Role::Link, ours);
+        let actor = GuardActor::new(self.around.kernel, guard, theirs);
+        self.around.guards.push(actor);
+        let name = self.around.kernel.new_name();
+        self.held().rocker = Some(Record { name, guard, launch });
+        Ok(())
+    }
+
+    /// root.3. The master keeps no copy of what it hands over.
+    fn hand_over(&mut self) -> Answer {
+        let (table, rocker) = (self.held().table, self.held().rocker.ok_or(Errno::BADF)?);
+        let Record { name, guard, launch } = rocker;
+        let roles = [Role::Connection, Role::Package, Role::Lock];
+        let kernel = &mut *self.around.kernel;
+        let fds: heapless::Vec<Fd, 3> =
+            roles.iter().filter_map(|&role| kernel.fd(table, role).ok()).collect();
+        kernel.send(table, Role::Link, Body::HandOver { launch, name, guard }, &fds)?;
+        for role in roles {
+            kernel.close(table, role);
+        }
+        Ok(())
+    }
+
+    /// prepare.7
+    fn await_done(&mut self) -> Poll<Outcome> {
+        Poll::Ready(match self.receive(Role::Link) {
+            Poll::Ready(Ok(Message { body: Body::Done, .. })) => Outcome::Done,
+            Poll::Ready(Ok(_)) => Outcome::Lost(Loss::Garbage),
+            Poll::Ready(Err(outcome)) => outcome,
+            Poll::Pending => return Poll::Pending,
+        })
+    }
+
+    /// prepare.8
+    fn write_map(&mut self, action: Action) -> Answer {
+        // A pid that was reaped may be another's by now.
+        let guard = self.guard().ok().filter(|_| !self.held().exited).ok_or(Errno::SRCH)?;
+        let id = id_of(self.held().launch.ok_or(Errno::PROTO)?);
+        let map = match action {
+            Action::DenySetgroups => IdMap::DenySetgroups,
+            Action::WriteUidMap => IdMap::Uid(id),
+            _ => IdMap::Gid(id),
+        };
+        self.around.kernel.write_id_map(guard, map)
+    }
+
+    /// prepare.9
+    fn record(&mut self) -> Answer {
+        let rocker = self.held().rocker.ok_or(Errno::BADF)?;
+        self.around.kernel.call(Call::WriteRecord)?;
+        self.around.kernel.records.push(rocker);
+        Ok(())
+    }
+
+    /// The last word to a peer, whose connection goes with it.
+    fn say_last(&mut self, role: Role, body: Body) -> Answer {
+        let table = self.held().table;
+        let said = self.around.kernel.send(table, role, body, &[]);
+        self.around.kernel.close(table, role);
+        said
+    }
+
+    fn refuse(&mut self, error: Error) -> Answer {
+        let table = self.held().table;
+        self.around.kernel.close(table, Role::Link);
+        self.say_last(Role::Connection, Body::Failed(error))
+    }
+
+    fn kill_guard(&mut self) -> Answer {
+        self.kill(self.index)
+    }
+
+    /// root.15
+    fn free_residue(&mut self) -> Answer {
+        if let Some(rocker) = self.held().rocker {
+            self.around.kernel.call(Call::RemoveRecord)?;
+            self.around.kernel.records.retain(|record| record.name != rocker.name);
+        }
+        for waiter in core::mem::take(&mut self.held().waiters) {
+            let _ = self.around.kernel.send(waiter, Role::Connection, Body::Gone, &[]);
+            self.around.kernel.close_table(waiter);
+        }
+        Ok(())
+    }
+}
+
+/// As `package.rs` says it: an error of root.2, whoever the driver was.
+fn at_root_2(errno: Errno) -> Refusal {
+    Refusal::Rule(Error::Failed { step: Step::CreateGuard, errno })
+}

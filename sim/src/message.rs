@@ -1,0 +1,41 @@
+//! What is said, as far as it decides anything. Encoding is `protocol`'s own and tested there;
+//! steps of a trace are left out: whoever sends one does not care what becomes of it.
+
+use protocol::{Error, Name};
+
+use crate::kernel::{Fd, Pid};
+
+/// A message with its descriptors, which are in flight.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message {
+    pub(crate) body: Body,
+    pub(crate) fds: [Option<Fd>; 3],
+}
+
+/// `protocol::Message`, with the number of the launch in place of its request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Body {
+    // From a client.
+    Launch(usize),
+    AppStarted,
+    Kill(Name),
+    // From the master.
+    HandOver { launch: usize, name: Name, guard: Pid },
+    GoOn,
+    Gone,
+    // From a guard.
+    Done,
+    Entrance { name: Name, guard: Pid },
+    // From either.
+    Failed(Error),
+    // From whoever has gone mad.
+    Garbage,
+    OtherVersion,
+}
+
+impl Body {
+    /// Whether it tells a caller how its launch has ended, as far as others know.
+    pub(crate) const fn is_verdict(self) -> bool {
+        matches!(self, Self::Entrance { .. } | Self::Failed(_))
+    }
+}

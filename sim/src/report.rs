@@ -1,0 +1,290 @@
+//! What `rocker run --report` has written, and whether the machines would have walked so.
+//!
+//! Each actor's steps are given to the very machine it ran, one after the other: the machine
+//! says which step comes next, the report says which one came, and what the kernel answered.
+//! Then the arrows between the actors: nothing is heard before it was said.
+
+use core::fmt;
+
+use guard::machine::{Guard, Outcome as GuardOutcome, State as GuardState};
+use master::machine::{Outcome as SessionOutcome, Session, State as SessionState};
+use protocol::{Errno, Machine, Name, Step};
+use rocker_client::action::{Action, HelperAction, HelperOutcome, Outcome as ClientOutcome};
+use rocker_client::helper::Helper;
+use rocker_client::machine::Client;
+use serde_json::Value;
+
+use crate::words::errno_name;
+
+/// A launch as it was reported, or as the sim has told it.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// In the order of the diagrams.
+    pub steps: Vec<Entry>,
+    /// Whether the launch got its App.
+    pub succeeded: bool,
+    name: u64,
+    guard_pid: u32,
+    app_pid: u32,
+}
+
+/// One step that somebody took.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Who: a word of the diagrams.
+    pub actor: String,
+    /// Which arrow; none for what the documents do not draw.
+    pub step: Option<Step>,
+    /// When it began, in microseconds since the first.
+    pub at_us: f64,
+    /// How long it took.
+    pub took_us: f64,
+    /// The equivalent shell command.
+    pub command: String,
+    /// What the kernel refused it with.
+    pub errno: Option<Errno>,
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let step = self.step.map(|step| step.to_string()).unwrap_or_default();
+        write!(f, "{step} ({})", self.command)?;
+        self.errno.map_or(Ok(()), |errno| write!(f, ": {}", errno_name(errno)))
+    }
+}
+
+impl Report {
+    /// Reads a report, or a transcript of the sim, in which time is the number of the line.
+    ///
+    /// # Errors
+    ///
+    /// In words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.trim_start().starts_with('{') {
+            let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+            Self::from_json(&value)
+        } else {
+            Ok(Self::from_transcript(text))
+        }
+    }
+
+    fn from_json(value: &Value) -> Result<Self, String> {
+        let steps = value.get("steps").and_then(Value::as_array).ok_or("it has no \"steps\"")?;
+        let number = |key| value.get(key).and_then(Value::as_u64).unwrap_or(0);
+        let pid = |key| u32::try_from(number(key)).unwrap_or(0);
+        let name = value.get("name").and_then(Value::as_str).unwrap_or_default();
+        Ok(Self {
+            steps: steps.iter().map(Entry::from_json).collect::<Result<_, _>>()?,
+            succeeded: value.get("app_pid").is_some(),
+            name: u64::from_str_radix(name, 16).unwrap_or(0),
+            guard_pid: pid("guard_pid"),
+            app_pid: pid("app_pid"),
+        })
+    }
+
+    fn from_transcript(text: &str) -> Self {
+        let mut steps = vec![];
+        for (line, at_us) in text.lines().zip((0..).map(f64::from)) {
+            let (step, rest) = line.split_at_checked(11).unwrap_or(("", line));
+            let (actor, words) = rest.split_once(' ').unwrap_or((rest, ""));
+            let (command, came) = words.trim().split_once(" -> ").unwrap_or((words.trim(), ""));
+            steps.push(Entry {
+                actor: actor.to_owned(),
+                step: step_named(step.trim()),
+                at_us,
+                took_us: 1.0,
+                command: command.to_owned(),
+                errno: errno_named(came),
+            });
+        }
+        Self { steps, ..Self::default() }
+    }
+
+    fn of<'a>(&'a self, actor: &'a str) -> impl Iterator<Item = &'a Entry> {
+        self.steps.iter().filter(move |entry| entry.actor == actor)
+    }
+
+    fn count(&self, actor: &str, step: Step) -> usize {
+        self.of(actor).filter(|entry| entry.step == Some(step)).count()
+    }
+
+    /// Whether every actor walked as its machine does.
+    ///
+    /// # Errors
+    ///
+    /// The first deviation, in words.
+    pub fn conforms(&self) -> Result<(), String> {
+        let client = self.walk("client", &mut Client::new(), |machine, entry| {
+            self.client_outcome(machine.action(), entry)
+        })?;
+        let helper = self.walk("helper", &mut Helper::new(), |machine, entry| {
+            Ok(match (entry.errno, machine.action()) {
+                (Some(errno), _) => HelperOutcome::Failed(errno),
+                (None, HelperAction::StartApp) => HelperOutcome::App { pid: self.app_pid },
+                (None, _) => HelperOutcome::Done,
+            })
+        })?;
+        let master = self.walk("master", &mut Session::default(), |machine, entry| {
+            Ok(match (entry.errno, machine.state()) {
+                (Some(errno), _) => SessionOutcome::Failed(errno),
+                (None, SessionState::AwaitRequest) => {
+                    let data_dir = self.count("master", Step::CreateGuard) > 1;
+                    SessionOutcome::RequestIs { data_dir }
+                }
+                (None, SessionState::AwaitExit) => SessionOutcome::Exited,
+                (None, _) => SessionOutcome::Done,
+            })
+        })?;
+        let guard = self.walk("guard", &mut Guard::default(), |machine, entry| {
+            Ok(match entry.errno {
+                Some(errno) => GuardOutcome::Failed(errno),
+                None => self.guard_outcome(machine.state(), entry),
+            })
+        })?;
+        if self.succeeded {
+            self.is_complete([
+                ("client", client, Step::ReportApp),
+                ("helper", helper, Step::RunApp),
+                ("master", master, Step::SetIdMaps),
+                ("guard", guard, Step::SendEntrance),
+            ])?;
+        }
+        self.nothing_is_heard_before_it_was_said()
+    }
+
+    /// Leads a machine through an actor's steps; the last of them.
+    fn walk<M: Machine>(
+        &self,
+        actor: &str,
+        machine: &mut M,
+        outcome: impl Fn(&M, &Entry) -> Result<M::Outcome, String>,
+    ) -> Result<Option<Step>, String> {
+        let mut last: Option<&Entry> = None;
+        let mut entries: Vec<&Entry> = self.of(actor).collect();
+        entries.sort_by(|a, b| a.at_us.total_cmp(&b.at_us));
+        for entry in entries {
+            let after = last.map_or_else(|| "first".to_owned(), |last| format!("after {last}"));
+            match machine.step() {
+                Some(step) if Some(step) == entry.step => {}
+                Some(step) => {
+                    return Err(format!("{actor}: {after} comes {step}, but it took {entry}"));
+                }
+                None => return Err(format!("{actor}: {after} it has ended, but it took {entry}")),
+            }
+            let outcome = outcome(machine, entry)?;
+            machine.advance(outcome);
+            last = Some(entry);
+        }
+        Ok(last.and_then(|entry| entry.step))
+    }
+
+    fn client_outcome(&self, action: Action, entry: &Entry) -> Result<ClientOutcome, String> {
+        let name = Name::from_random(self.name);
+        Ok(match (entry.errno, action) {
+            (Some(errno), _) => ClientOutcome::Failed(errno),
+            // A wait without an errno that ended a launch was a loss or a refusal.
+            (None, Action::AwaitEntrance | Action::AwaitApp | Action::ReportApp)
+                if !self.succeeded
+                    && self.of("client").last().is_some_and(|it| it.step == entry.step) =>
+            {
+                ClientOutcome::Lost(protocol::Loss::Died)
+            }
+            (None, Action::AwaitEntrance) => {
+                ClientOutcome::Entrance { name, guard_pid: self.guard_pid }
+            }
+            (None, Action::AwaitApp) => ClientOutcome::App { pid: self.app_pid },
+            (None, _) => ClientOutcome::Done,
+        })
+    }
+
+    fn guard_outcome(&self, state: GuardState, entry: &Entry) -> GuardOutcome {
+        let count = |step| u16::try_from(self.count("guard", step)).unwrap_or(u16::MAX);
+        match state {
+            GuardState::AwaitRequest => {
+                GuardOutcome::RequestIs { overlays: count(Step::ListTopDirs) > 0 }
+            }
+            GuardState::CreateLoop { .. } => GuardOutcome::LoopIs(loop_number(entry)),
+            GuardState::ListTopDirs => GuardOutcome::DirsAre {
+                layers: count(Step::BuildOverlay),
+                places: count(Step::MountOverlay),
+            },
+            GuardState::ReapOrphans => GuardOutcome::Watched,
+            GuardState::CountOthers | GuardState::FindStrangers => GuardOutcome::Alone,
+            _ => GuardOutcome::Done,
+        }
+    }
+
+    /// A launch that succeeded went at least so far.
+    fn is_complete(&self, reached: [(&str, Option<Step>, Step); 4]) -> Result<(), String> {
+        for (actor, _, must) in reached {
+            if self.count(actor, must) == 0 {
+                return Err(format!("{actor}: the launch succeeded, but {must} is missing"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Message by message: who says it at which step, who hears it at which.
+    fn nothing_is_heard_before_it_was_said(&self) -> Result<(), String> {
+        for (sender, said, receiver, heard) in ARROWS {
+            let last = |actor, step| self.of(actor).filter(move |it| it.step == Some(step)).last();
+            let (Some(said), Some(heard)) = (last(sender, said), last(receiver, heard)) else {
+                continue;
+            };
+            if heard.at_us + heard.took_us < said.at_us && heard.errno.is_none() {
+                return Err(format!(
+                    "{receiver}: {heard} was over {:.0} us before {sender} began {said}",
+                    said.at_us - heard.at_us - heard.took_us
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who says something at which step to whom, and the step at which that is heard.
+pub(crate) const ARROWS: [(&str, Step, &str, Step); 6] = [
+    ("master", Step::HandOver, "guard", Step::HandOver),
+    ("guard", Step::ReportDone, "master", Step::ReportDone),
+    ("master", Step::SetIdMaps, "guard", Step::ReleaseGuard),
+    ("guard", Step::SendEntrance, "client", Step::AwaitEntrance),
+    ("client", Step::ForkHelper, "helper", Step::JoinNamespaces),
+    ("helper", Step::JoinNamespaces, "client", Step::RunApp),
+];
+
+impl Entry {
+    fn from_json(value: &Value) -> Result<Self, String> {
+        let text = |key| value.get(key).and_then(Value::as_str);
+        let number = |key| value.get(key).and_then(Value::as_f64);
+        let missing = |key: &str| format!("a step has no \"{key}\": {value}");
+        let step = text("step").ok_or_else(|| missing("step"))?;
+        let errno = match text("errno") {
+            Some(name) => Some(errno_named(name).ok_or(format!("there is no errno {name}"))?),
+            None => None,
+        };
+        Ok(Self {
+            actor: text("actor").ok_or_else(|| missing("actor"))?.to_owned(),
+            step: Some(step_named(step).ok_or(format!("there is no step {step}"))?),
+            at_us: number("at_us").ok_or_else(|| missing("at_us"))?,
+            took_us: number("took_us").ok_or_else(|| missing("took_us"))?,
+            command: text("command").unwrap_or_default().to_owned(),
+            errno,
+        })
+    }
+}
+
+fn step_named(name: &str) -> Option<Step> {
+    Step::ALL.iter().copied().find(|step| step.to_string() == name)
+}
+
+fn errno_named(name: &str) -> Option<Errno> {
+    // Beyond 133, EHWPOISON, Linux has none; a number stands for itself.
+    (1..=133).map(Errno).find(|&errno| errno_name(errno) == name)
+}
+
+/// N of the first `/dev/loopN` in a command.
+fn loop_number(entry: &Entry) -> u32 {
+    let after = entry.command.split("/dev/loop").nth(1).unwrap_or_default();
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or(0)
+}

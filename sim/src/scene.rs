@@ -1,0 +1,137 @@
+//! What a world is about: who asks for what, and what the host looks like.
+
+/// One launch: its request, the host that it meets, and how its App lives and ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch {
+    /// How many directories are to be overlaid: the first so many of [`DIRECTORIES`].
+    pub dirs: usize,
+    /// Which data dir; two launches with the same one are rivals.
+    pub data: u8,
+    /// A file system of the host's is mounted below the first directory.
+    pub host_mount: bool,
+    /// The second directory is a link to `/proc`.
+    pub forbidden: bool,
+    /// Whether the exec dir is there on the host.
+    pub exec_dir: bool,
+    /// Whether the package holds a file system.
+    pub good_package: bool,
+    /// What the App does while it runs.
+    pub app: App,
+    /// What ends it.
+    pub end: End,
+    /// The deadline.
+    pub timeout_ms: u64,
+}
+
+/// What an App does while it runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum App {
+    /// Nothing.
+    Plain,
+    /// Starts a child that outlives it.
+    Child,
+    /// Starts a child that starts another and ends: a daemon.
+    Daemon,
+    /// Has a guest, whom an operator brought in with `nsenter` and who outlives it.
+    Guest,
+}
+
+/// What ends an App: both ends of life in the documents, and two more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// It comes to its own end, at once.
+    ByItself,
+    /// root.8: `AppMaster` stops it.
+    StopAll,
+    /// root.10: `AppMaster` kills its guard.
+    KillGuard,
+    /// root.10 for whoever knows the name only: asks the master for it.
+    KillByName,
+}
+
+impl End {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::ByItself, Self::StopAll, Self::KillGuard, Self::KillByName];
+}
+
+impl App {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Plain, Self::Child, Self::Daemon, Self::Guest];
+}
+
+impl Launch {
+    /// Without overlays: the shortest there is.
+    pub const BARE: Self = Self {
+        dirs: 0,
+        data: 0,
+        host_mount: false,
+        forbidden: false,
+        exec_dir: true,
+        good_package: true,
+        app: App::Plain,
+        end: End::StopAll,
+        timeout_ms: 5_000,
+    };
+
+    /// With so many overlays, the first of which hides a host mount and has to hold the exec dir.
+    pub const fn overlaid(dirs: usize) -> Self {
+        Self { dirs, host_mount: dirs > 1, exec_dir: dirs == 0, ..Self::BARE }
+    }
+
+    pub(crate) const fn has_data_dir(&self) -> bool {
+        self.dirs > 0
+    }
+
+    pub(crate) fn directories(&self) -> &'static [&'static str] {
+        &DIRECTORIES[..self.dirs.min(DIRECTORIES.len())]
+    }
+
+    /// overlay.0: what is to be put in its place, in the order in which that must be done.
+    pub(crate) fn places(&self) -> impl Iterator<Item = Place> + use<> {
+        let host = (self.host_mount && self.dirs > 0).then_some(Place::HostMount);
+        let dirs = self.directories().iter().map(|&at| Place::Directory { at });
+        let (first, rest) = (dirs.clone().take(1), dirs.skip(1));
+        first.chain(host).chain(rest)
+    }
+
+    /// The second directory lies on a mount of its own where there are three or more.
+    pub(crate) const fn layers(&self) -> u16 {
+        match self.dirs {
+            0 => 0,
+            1 | 2 => 1,
+            _ => 2,
+        }
+    }
+
+    /// Which layer a directory is a part of.
+    pub(crate) fn layer_of(&self, at: &str) -> u16 {
+        u16::from(self.layers() == 2 && at == DIRECTORIES[1])
+    }
+}
+
+/// Where overlay.1 attaches something.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Place {
+    Directory {
+        at: &'static str,
+    },
+    /// [`HOST_MOUNT`], read-only.
+    HostMount,
+}
+
+/// What there is to overlay. The package's place is below the first.
+pub const DIRECTORIES: [&str; 16] = [
+    "/var", "/home", "/usr", "/etc", "/root", "/opt", "/srv", "/bin", "/sbin", "/lib", "/lib64",
+    "/mnt", "/media", "/boot", "/data", "/tmp",
+];
+
+/// A file system of the host's below the first of them.
+pub(crate) const HOST_MOUNT: &str = "/var/cache";
+
+/// Where packages are mounted.
+pub(crate) const EXEC_DIR: &str = "/var/app/exec";
+
+/// The App of a launch has this uid and gid.
+pub(crate) fn id_of(launch: usize) -> u32 {
+    1000_u32.saturating_add(u32::try_from(launch).unwrap_or(0))
+}

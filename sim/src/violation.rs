@@ -1,0 +1,134 @@
+//! What must never happen, whatever goes wrong.
+
+use core::fmt;
+
+/// A broken promise. Each is checked as it happens, or where everything has come to rest.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Violation {
+    /// A process was meant by its number after it was reaped: it may be another's by now.
+    PidMeansAnother {
+        /// The number.
+        pid: u32,
+    },
+    /// After prepare.6 a guard asked for something that takes privileges.
+    AskedForPrivilege,
+    /// After prepare.6 a guard still holds what it needed them for.
+    KeptDescriptor {
+        /// Its role.
+        role: String,
+    },
+    /// Something was mounted before the namespace was private: it is on the host as well.
+    MountOnHost {
+        /// Where.
+        at: &'static str,
+    },
+    /// Two living overlays share an upper directory, or one has no lock.
+    LayerShared {
+        /// Which data dir.
+        data: u8,
+    },
+    /// Code of an App ran too early, or as somebody else, or elsewhere.
+    AppRanWrongly {
+        /// What was wrong.
+        why: &'static str,
+    },
+    /// A caller was told more than once.
+    ToldTwice,
+    /// A caller was never told.
+    NeverTold {
+        /// Its launch.
+        launch: usize,
+    },
+    /// A caller was told after its deadline.
+    ToldLate {
+        /// Its launch.
+        launch: usize,
+        /// When.
+        at_ms: u64,
+    },
+    /// A caller was told of success though its App never ran.
+    ToldNonsense {
+        /// Its launch.
+        launch: usize,
+    },
+    /// A caller of a world without faults was told of a failure, or has lost its App.
+    FailedForNothing {
+        /// Its launch.
+        launch: usize,
+    },
+    /// At rest an App lives that no caller was told of, and that nobody will stop.
+    Ownerless {
+        /// Its launch.
+        launch: usize,
+    },
+    /// At rest a rocker lives that its master does not know.
+    Forgotten {
+        /// Its guard.
+        guard: u32,
+    },
+    /// Two hold the same end of a connection: EOF would not mean death.
+    TwoOwners {
+        /// Which connection.
+        connection: usize,
+    },
+    /// A guard ended though somebody was left whom it had not been told to leave.
+    EndedEarly {
+        /// Whom it left.
+        left: u32,
+    },
+    /// At rest, and something is left.
+    LeftBehind(Vec<String>),
+    /// It does not come to rest.
+    Endless {
+        /// After how many turns patience ended.
+        turns: u32,
+    },
+    /// A machine was told something that it has no arm for.
+    Panicked(String),
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PidMeansAnother { pid } => {
+                write!(f, "process {pid} was meant by its number after it was reaped")
+            }
+            Self::AskedForPrivilege => {
+                f.write_str("the guard asked for something privileged after prepare.6")
+            }
+            Self::KeptDescriptor { role } => write!(f, "after prepare.6 the guard holds {role}"),
+            Self::MountOnHost { at } => write!(f, "a mount at {at} reached the host"),
+            Self::LayerShared { data } => {
+                write!(f, "the layers in data dir {data} are not one rocker's alone")
+            }
+            Self::AppRanWrongly { why } => write!(f, "App code ran {why}"),
+            Self::ToldTwice => f.write_str("a caller was told twice"),
+            Self::NeverTold { launch } => write!(f, "the caller of launch {launch} was never told"),
+            Self::ToldLate { launch, at_ms } => {
+                write!(f, "the caller of launch {launch} was told at {at_ms} ms, too late")
+            }
+            Self::ToldNonsense { launch } => {
+                write!(f, "the caller of launch {launch} was told of an App that never ran")
+            }
+            Self::FailedForNothing { launch } => {
+                write!(f, "nothing went wrong, but launch {launch} has no App")
+            }
+            Self::Ownerless { launch } => {
+                write!(f, "the App of launch {launch} lives, and nobody was told")
+            }
+            Self::Forgotten { guard } => {
+                write!(f, "the rocker of guard {guard} lives, and its master does not know it")
+            }
+            Self::TwoOwners { connection } => {
+                write!(f, "an end of connection {connection} has two owners")
+            }
+            Self::EndedEarly { left } => {
+                write!(f, "the guard ended and left process {left} to be killed")
+            }
+            Self::LeftBehind(left) => write!(f, "left behind: {}", left.join("; ")),
+            Self::Endless { turns } => write!(f, "no rest after {turns} turns"),
+            Self::Panicked(words) => write!(f, "a machine panicked: {words}"),
+        }
+    }
+}

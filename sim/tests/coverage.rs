@@ -1,0 +1,79 @@
+//! Every arrow of every machine is walked: what `linux.rs` can answer in a state, some world
+//! answers. The table is printed with `--nocapture`.
+
+use sim::walk::{Walk, faults_of};
+use sim::{App, Call, End, Fault, Launch, Limits, Mode, Order, Planned, World};
+
+/// What a plain launch does not meet by single faults.
+fn rare_cases(walk: &mut Walk) {
+    let bare = [Launch::BARE];
+    // Another takes the device that the guard has found, and then the guard finds none.
+    for fault in faults_of(&bare, Order::CallerFirst, &[]) {
+        walk.run(&bare, &[fault], &|| World::new(&bare).thefts(1).faults(&[fault]));
+    }
+    // A directory that leads to the host's own; an image that is none.
+    walk.world(&[Launch { forbidden: true, ..Launch::overlaid(3) }], Order::CallerFirst, &[]);
+    walk.world(&[Launch { good_package: false, ..Launch::BARE }], Order::CallerFirst, &[]);
+    // More rockers than there may be.
+    let limits = Limits { rockers: 0, launches: 256 };
+    walk.run(&bare, &[], &|| World::with_limits(&bare, limits));
+    // A master that hangs while more callers come than it can keep waiting.
+    let crowd = [Launch::BARE; 20];
+    let hang = Fault::Hang(sim::Who::Master);
+    let planned = Planned { at: sim::At::Turn(0), fault: hang, mode: Mode::Once };
+    walk.world(&crowd, Order::CallerFirst, &[planned]);
+}
+
+/// Two faults, of which the second befalls the answer to the first.
+fn failures_of_failure(walk: &mut Walk) {
+    let is_cause = |planned: &Planned| {
+        planned.mode == Mode::Once
+            && matches!(planned.fault, Fault::Refuse(_) | Fault::Garble | Fault::Kill(_))
+    };
+    walk.pairs(&[Launch::BARE], Order::CallerLast, is_cause, (0, 12));
+    // Whoever is to be told is gone, or cannot be killed.
+    let bare = [Launch::BARE];
+    let mut world = World::new(&bare).counted();
+    let _ = world.run(&mut walk.coverage);
+    let sends: Vec<u32> = (0..)
+        .zip(world.calls())
+        .filter(|(_, (call, _))| *call == Call::Send)
+        .map(|it| it.0)
+        .collect();
+    for at in sends {
+        let at = sim::At::Call(at);
+        let first = Planned { at, fault: Fault::Garble, mode: Mode::Once };
+        for second in faults_of(&bare, Order::CallerFirst, &[first]) {
+            walk.world(&bare, Order::CallerFirst, &[first, second]);
+        }
+    }
+    for first in faults_of(&bare, Order::CallerFirst, &[]) {
+        if matches!(first.fault, Fault::Kill(sim::Who::Client(0))) && first.mode == Mode::Once {
+            for second in faults_of(&bare, Order::CallerFirst, &[first]) {
+                walk.world(&bare, Order::CallerFirst, &[first, second]);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_arm_of_every_machine_is_reached() {
+    let mut walk = Walk::default();
+    for order in Order::ALL {
+        for launch in [
+            Launch::BARE,
+            Launch { end: End::KillByName, ..Launch::BARE },
+            Launch { app: App::Guest, ..Launch::overlaid(3) },
+        ] {
+            walk.single_faults(&[launch], order);
+        }
+    }
+    rare_cases(&mut walk);
+    failures_of_failure(&mut walk);
+    println!("{} worlds\n{}", walk.worlds, walk.coverage);
+    if let Err(story) = walk.verdict() {
+        panic!("{story}");
+    }
+    assert_eq!(walk.coverage.unexpected(), Vec::<String>::new(), "not in the contract");
+    assert_eq!(walk.coverage.missing(), Vec::<String>::new(), "never reached");
+}

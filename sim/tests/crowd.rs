@@ -1,0 +1,74 @@
+//! Many launches at once: nobody waits for another, and limits are kept.
+
+use sim::walk::run;
+use sim::{At, Coverage, Fault, Launch, Limits, Mode, Order, Planned, Who, World};
+
+/// The master never waits for a caller or a guard: whatever one launch does or does not do,
+/// another is told before any time has passed.
+#[test]
+fn whoever_hangs_delays_nobody_else() {
+    let other = Launch { data: 1, ..Launch::overlaid(1) };
+    let launches = [Launch::overlaid(1), other];
+    for order in Order::ALL {
+        let mut quiet = World::new(&launches).order(order);
+        run(&mut quiet, &mut Coverage::default()).unwrap();
+        for turn in 0..quiet.turns() {
+            for who in [Who::Client(0), Who::Helper(0), Who::App(0)] {
+                let (fault, mode) = (Fault::Hang(who), Mode::FromNowOn);
+                let planned = Planned { at: At::Turn(turn), fault, mode };
+                let mut world = World::new(&launches).order(order).faults(&[planned]).transcribed();
+                let ended = run(&mut world, &mut Coverage::default());
+                assert_eq!(ended, Ok(()), "{planned}\n{}", world.transcript());
+                assert_eq!(world.told_ms(1), Some(0), "{planned}\n{}", world.transcript());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crowd_is_served_and_leaves_nothing() {
+    for order in Order::ALL {
+        let launches: Vec<Launch> =
+            (0..32).map(|data| Launch { data, ..Launch::overlaid(1) }).collect();
+        let mut world = World::new(&launches).order(order).transcribed();
+        let ended = run(&mut world, &mut Coverage::default());
+        assert_eq!(ended, Ok(()), "{}", world.transcript());
+        assert!((0..32).all(|n| matches!(world.told(n), Some(Ok(_)))), "{}", world.transcript());
+    }
+}
+
+/// What the master promises today: `max_rockers` counts the living, and what is being launched
+/// is counted by `max_launches` alone. So a crowd that comes at once gets past `max_rockers`.
+#[test]
+fn limits_are_kept_but_for_launches_under_way() {
+    let launches = [Launch::BARE; 12];
+    for (limits, most) in [
+        (Limits { rockers: 5, launches: 1 }, 6),
+        (Limits { rockers: 5, launches: 3 }, 8),
+        (Limits { rockers: 5, launches: 100 }, 12),
+    ] {
+        let mut world = World::with_limits(&launches, limits).transcribed();
+        assert_eq!(run(&mut world, &mut Coverage::default()), Ok(()), "{}", world.transcript());
+        let started = (0..12).filter(|&n| matches!(world.told(n), Some(Ok(_)))).count();
+        assert!((1..=most).contains(&started), "{started} started\n{}", world.transcript());
+    }
+}
+
+/// Somebody else takes the device between prepare.1 and prepare.2, more than once.
+#[test]
+fn a_stolen_loop_device_is_no_failure() {
+    let mut world = World::new(&[Launch::overlaid(1)]).thefts(100).transcribed();
+    assert_eq!(run(&mut world, &mut Coverage::default()), Ok(()), "{}", world.transcript());
+    assert!(matches!(world.told(0), Some(Ok(_))), "{}", world.transcript());
+}
+
+/// One data dir is one living rocker's.
+#[test]
+fn rivals_for_a_data_dir_are_told() {
+    for order in Order::ALL {
+        let mut world = World::new(&[Launch::overlaid(1); 6]).order(order).transcribed();
+        assert_eq!(run(&mut world, &mut Coverage::default()), Ok(()), "{}", world.transcript());
+        let started = (0..6).filter(|&n| matches!(world.told(n), Some(Ok(_)))).count();
+        assert_eq!(started, 1, "{}", world.transcript());
+    }
+}

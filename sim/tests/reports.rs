@@ -1,0 +1,93 @@
+//! `rocker-sim replay` and `draw`: a report that conforms, and one deviation of each kind.
+
+use serde_json::{Value, json};
+use sim::report::Report;
+use sim::{Coverage, Launch, World, draw};
+
+/// A report as `client-rs/src/cli/report.rs` writes it: times are made up.
+fn report(change: impl FnOnce(&mut Vec<Value>)) -> Report {
+    let mut at_us = 0.0;
+    let mut steps = vec![];
+    for (actor, names) in [
+        ("client", "root.1 root.1"),
+        ("master", "root.1 root.1 root.2 root.2 prepare.0 root.3"),
+        ("guard", "root.3 prepare.0 prepare.1 prepare.2 prepare.1 prepare.2 prepare.3"),
+        ("guard", "overlay.0 prepare.4 overlay.1 overlay.1 prepare.3 prepare.5"),
+        ("guard", "prepare.6 prepare.6 prepare.6 prepare.7"),
+        ("master", "prepare.7 prepare.8 prepare.8 prepare.8 prepare.9"),
+        ("guard", "prepare.9 root.5"),
+        ("client", "enter.0 enter.1"),
+        ("helper", "enter.2 enter.2 enter.3 enter.3 enter.3 enter.3"),
+        ("client", "enter.3 enter.4"),
+    ] {
+        for step in names.split(' ') {
+            steps.push(json!({
+                "actor": actor, "step": step, "at_us": at_us, "took_us": 5.5,
+                "command": "true", "errno": null,
+            }));
+            at_us += 6.25;
+        }
+    }
+    // Another took the first loop device.
+    steps[11]["errno"] = json!("EBUSY");
+    change(&mut steps);
+    let report = json!({
+        "name": "0123456789abcde", "guard_pid": 70, "app_pid": 71, "exit": 0, "package": "/x",
+        "steps": steps,
+    });
+    Report::parse(&report.to_string()).expect("it is a report")
+}
+
+fn deviation(change: impl FnOnce(&mut Vec<Value>)) -> String {
+    report(change).conforms().expect_err("it does not conform")
+}
+
+#[test]
+fn a_launch_by_the_diagrams_conforms() {
+    assert_eq!(report(|_| ()).conforms(), Ok(()));
+}
+
+#[test]
+fn the_first_deviation_is_told_in_words() {
+    assert_eq!(
+        deviation(|steps| drop(steps.remove(22))),
+        "guard: after prepare.6 (true) comes prepare.6, but it took prepare.7 (true)"
+    );
+    assert_eq!(
+        deviation(|steps| steps[11]["errno"] = json!(null)),
+        "guard: after prepare.2 (true) comes prepare.3, but it took prepare.1 (true)"
+    );
+    assert_eq!(
+        deviation(|steps| steps[31]["step"] = json!("root.9")),
+        "guard: after prepare.9 (true) comes root.5, but it took root.9 (true)"
+    );
+    assert_eq!(
+        deviation(|steps| steps.truncate(41)),
+        "client: the launch succeeded, but enter.4 is missing"
+    );
+    assert_eq!(
+        deviation(|steps| {
+            steps[28]["at_us"] = json!(199.0);
+            steps[29]["at_us"] = json!(200.0);
+        }),
+        "guard: prepare.9 (true) was over 6 us before master began prepare.8 (true)"
+    );
+}
+
+#[test]
+fn what_is_no_report_is_refused() {
+    assert!(Report::parse("{}").is_err());
+    assert!(Report::parse("{\"steps\": [{\"actor\": \"guard\", \"step\": \"root.77\"}]}").is_err());
+}
+
+#[test]
+fn a_transcript_conforms_but_for_its_end_and_is_drawn() {
+    let mut world = World::new(&[Launch::overlaid(2)]).transcribed();
+    world.run(&mut Coverage::default()).unwrap();
+    let report = Report::parse(&world.transcript()).unwrap();
+    let picture = draw::mermaid(&report);
+    assert!(picture.contains("master ->> guard: root.3 sendmsg"), "{picture}");
+    assert!(picture.contains("guard ->> client: root.5 sendmsg"), "{picture}");
+    let timeline = draw::svg(&report);
+    assert_eq!(timeline.matches("<rect").count(), report.steps.len() + 1);
+}

@@ -1,0 +1,123 @@
+//! The stories that matter, as text: `transcripts/*.txt`. `UPDATE=1 cargo test -p sim` writes
+//! them anew; what changes is reviewed as a diff.
+
+use std::path::PathBuf;
+
+use sim::walk::run;
+use sim::{App, At, Coverage, End, Fault, Launch, Mode, Planned, Violation, Who, World};
+
+/// Compares a story with the one on disk.
+fn compare(name: &str, mut world: World, ends: &Result<(), Violation>) {
+    let came = run(&mut world, &mut Coverage::default());
+    let told = world.transcript();
+    assert_eq!(&came, ends, "{told}");
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "transcripts", name].iter().collect();
+    let path = path.with_extension("txt");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &told).expect("transcripts can be written");
+    }
+    let known = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(told, known, "{} is another story; UPDATE=1 takes it", path.display());
+}
+
+/// The launch in which `fault` strikes right after a line that holds `after`.
+fn struck(launch: Launch, after: &str, fault: Fault, mode: Mode) -> World {
+    let world = |turn| {
+        let planned = Planned { at: At::Turn(turn), fault, mode };
+        World::new(&[launch]).faults(&[planned]).transcribed()
+    };
+    let turn = (0..200).find(|&turn| {
+        let mut world = world(turn);
+        let _ = run(&mut world, &mut Coverage::default());
+        let told = world.transcript();
+        let lines: Vec<&str> = told.lines().collect();
+        lines.windows(2).any(|pair| {
+            let is_struck = pair[1].ends_with(" is killed") || pair[1].ends_with(" hangs");
+            is_struck && pair[0].contains(after)
+        })
+    });
+    world(turn.expect("the line is in the launch"))
+}
+
+#[test]
+fn happy_path() {
+    compare("happy_path", World::new(&[Launch::overlaid(2)]).transcribed(), &Ok(()));
+}
+
+#[test]
+fn daemon_and_guest() {
+    let launch = Launch { app: App::Daemon, ..Launch::BARE };
+    compare("daemon", World::new(&[launch]).transcribed(), &Ok(()));
+    let launch = Launch { app: App::Guest, ..Launch::BARE };
+    compare("guest", World::new(&[launch]).transcribed(), &Ok(()));
+}
+
+#[test]
+fn busy_loop() {
+    compare("busy_loop", World::new(&[Launch::BARE]).thefts(2).transcribed(), &Ok(()));
+}
+
+#[test]
+fn bad_image() {
+    let launch = Launch { good_package: false, ..Launch::overlaid(1) };
+    compare("bad_image", World::new(&[launch]).transcribed(), &Ok(()));
+}
+
+#[test]
+fn data_dir_in_use() {
+    let launches = [Launch::overlaid(1); 2];
+    compare("data_dir_in_use", World::new(&launches).transcribed(), &Ok(()));
+}
+
+#[test]
+fn client_dies_at_enter_2() {
+    let world = struck(Launch::BARE, "nsenter", Fault::Kill(Who::Client(0)), Mode::Once);
+    compare("client_dies_at_enter_2", world, &Ok(()));
+}
+
+#[test]
+fn guard_killed() {
+    let world = struck(Launch::overlaid(1), "-> watched", Fault::Kill(Who::Guard(0)), Mode::Once);
+    compare("guard_killed", world, &Ok(()));
+}
+
+#[test]
+fn guard_killed_by_name() {
+    let launch = Launch { end: End::KillByName, ..Launch::BARE };
+    compare("guard_killed_by_name", World::new(&[launch]).transcribed(), &Ok(()));
+}
+
+#[test]
+fn master_restarted() {
+    let world = struck(Launch::BARE, "-> watched", Fault::Kill(Who::Master), Mode::Once);
+    compare("master_restarted", world, &Ok(()));
+}
+
+#[test]
+fn master_killed_during_a_launch() {
+    let world = struck(Launch::BARE, "uid_map", Fault::Kill(Who::Master), Mode::Once);
+    compare("master_killed_during_a_launch", world, &Ok(()));
+}
+
+#[test]
+fn deadline() {
+    let fault = Fault::Hang(Who::Guard(0));
+    compare("deadline", struck(Launch::BARE, "squashfs", fault, Mode::FromNowOn), &Ok(()));
+}
+
+/// Its last word is there to be read when it is dead and reaped: from then on its pid may be
+/// another's, and prepare.8 must not touch it.
+#[test]
+fn guard_dies_after_prepare_7() {
+    let fault = Fault::Kill(Who::Guard(0));
+    let world = struck(Launch::BARE, "to the master: done", fault, Mode::Once);
+    compare("guard_dies_after_prepare_7", world, &Ok(()));
+}
+
+/// Nobody waits for a guard that was told to end and hangs: an operator has to kill it.
+#[test]
+fn guard_hangs_after_prepare_7() {
+    let fault = Fault::Hang(Who::Guard(0));
+    let world = struck(Launch::BARE, "to the master: done", fault, Mode::FromNowOn);
+    compare("guard_hangs_after_prepare_7", world, &Ok(()));
+}

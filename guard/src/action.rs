@@ -41,7 +41,7 @@ pub enum Action {
     TakeAppIds,
     /// prepare.6: `unshare --user`
     UnshareUser,
-    /// prepare.6: every capability, every way to gain one, and every descriptor that is done with.
+    /// prepare.6: every capability, and every way to gain one.
     DropPrivileges,
     /// prepare.7
     ReportDone,

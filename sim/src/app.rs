@@ -30,6 +30,11 @@ impl AppActor {
         Self { pid, launch, todo, part: Part::App, told: false }
     }
 
+    /// A process that could not become the App, and exits.
+    pub(crate) fn failed(pid: Pid, launch: usize) -> Self {
+        Self { pid, launch, todo: App::Plain, part: Part::App, told: true }
+    }
+
     /// A guest of an operator's.
     pub(crate) fn guest(pid: Pid, launch: usize) -> Self {
         Self { pid, launch, todo: App::Plain, part: Part::Guest, told: false }

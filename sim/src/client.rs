@@ -201,7 +201,9 @@ impl AtWork<'_> {
                 Outcome::App { pid }
             }
             Some(Err(error)) if in_time => {
+                // What could not be executed is on its way out.
                 if let Some(app) = slip.app.take() {
+                    self.kernel.kill_by_pidfd(app);
                     self.kernel.wait_for(self.hands.pid, app);
                 }
                 Outcome::Refused(error)
@@ -294,7 +296,7 @@ impl HelperAtWork<'_> {
         self.kernel.join(self.helper, guard)
     }
 
-    /// enter.3: the App is the caller's child. What cannot be executed has exited.
+    /// enter.3: the App is the caller's child. What cannot be executed exits, in its own time.
     fn start_app(&mut self) -> Answer<Pid> {
         let who = Who::App(self.apps.len());
         let app = self.kernel.clone_app(self.helper, who)?;
@@ -306,7 +308,7 @@ impl HelperAtWork<'_> {
             }
         });
         if let Err(errno) = executed {
-            self.kernel.exit(app);
+            self.apps.push(AppActor::failed(app, self.hands.launch));
             return Err(errno);
         }
         self.check_app(app);

@@ -2,7 +2,7 @@
 
 use core::fmt::Write as _;
 
-use crate::report::{ARROWS, Entry, Report};
+use crate::report::{Entry, Report};
 use crate::words::errno_name;
 
 /// The arrows, in order, in mermaid's words.
@@ -16,23 +16,24 @@ pub fn mermaid(report: &Report) -> String {
         // What breaks a line, or ends it, in mermaid.
         let words = words.replace(['\n', ';', '#'], " ");
         let arrow = if entry.errno.is_some() { "--x" } else { "->>" };
-        let _ = writeln!(text, "   {actor} {arrow} {}: {words}", receiver(report, entry));
+        let _ = writeln!(text, "   {actor} {arrow} {}: {words}", receiver(entry));
     }
     text
 }
 
-/// Who hears of a step: the actor itself, unless something is said.
-fn receiver(report: &Report, entry: &Entry) -> String {
-    let base = entry.actor.split('.').next().unwrap_or_default();
-    let arrow = ARROWS.iter().find(|(sender, said, receiver, heard)| {
-        *sender == base
-            && Some(*said) == entry.step
-            && report.steps.iter().any(|it| it.actor == *receiver && it.step == Some(*heard))
-            // Of several steps of this number only those that speak.
-            && (entry.command.contains("send") || entry.command.contains("fork"))
-    });
-    arrow.map_or_else(|| entry.actor.clone(), |(_, _, receiver, _)| (*receiver).to_owned())
+/// Who hears of a step: the actor itself, unless the command says to whom something is sent.
+fn receiver(entry: &Entry) -> &str {
+    let hears = |it: &&(&str, &'static str)| entry.command.contains(it.0);
+    HEARERS.iter().find(hears).map_or(&entry.actor, |(_, hearer)| hearer)
 }
+
+const HEARERS: [(&str, &str); 5] = [
+    ("sendmsg # to the master", "master"),
+    ("sendmsg # to the guard", "guard"),
+    ("sendmsg # to the caller", "client"),
+    ("rocker run ", "master"),
+    ("clone # the helper", "helper"),
+];
 
 fn words(entry: &Entry) -> String {
     let step = entry.step.map(|step| step.to_string()).unwrap_or_default();

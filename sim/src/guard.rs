@@ -57,7 +57,7 @@ impl GuardActor {
     }
 }
 
-/// What prepare.6 leaves to a guard; the rest must be closed by then.
+/// What only the building of a rocker needs: it must be closed by enter.4.
 const BUILDING: [Role; 6] = [
     Role::Package,
     Role::LoopDevice,
@@ -272,9 +272,6 @@ impl AtWork<'_> {
 
     /// prepare.6
     fn drop_privileges(&mut self) -> Answer {
-        for role in BUILDING {
-            self.kernel.close(self.hands.table, role);
-        }
         self.kernel.drop_capabilities(self.hands.pid)
     }
 
@@ -295,19 +292,27 @@ impl AtWork<'_> {
         Poll::Ready(outcome)
     }
 
+    fn stop_building(&mut self) {
+        for role in BUILDING {
+            self.kernel.close(self.hands.table, role);
+        }
+    }
+
     /// root.5
     fn send_entrance(&mut self) -> Answer {
         let (handed, _) = self.launch()?;
-        if let Some(role) = self.kernel.has_any(self.hands.table, &BUILDING) {
-            self.kernel.violated(Violation::KeptDescriptor { role: format!("{role:?}") });
-        }
         self.kernel.call(Call::OpenPidfd)?;
         let body = Body::Entrance { name: handed.name, guard: handed.pid };
-        self.send(Role::Connection, body, &[Fd::Pidfd(self.hands.pid)])
+        self.send(Role::Connection, body, &[Fd::Pidfd(self.hands.pid)])?;
+        self.stop_building();
+        Ok(())
     }
 
     /// enter.4
     fn await_app(&mut self) -> Poll<Outcome> {
+        if let Some(role) = self.kernel.has_any(self.hands.table, &BUILDING) {
+            self.kernel.violated(Violation::KeptDescriptor { role: format!("{role:?}") });
+        }
         let deadline_ms = self.hands.launch.map_or(0, |launch| launch.deadline_ms);
         let outcome = match self.receive(Role::Connection, deadline_ms) {
             Poll::Ready(Ok(Message { body: Body::AppStarted, fds })) => {
@@ -328,9 +333,8 @@ impl AtWork<'_> {
 
     /// Lets go of everything first: whoever hears of the failure may try again at once.
     fn report_failure(&mut self, error: Error) -> Answer {
-        for role in BUILDING.into_iter().chain([Role::Lock]) {
-            self.kernel.close(self.hands.table, role);
-        }
+        self.stop_building();
+        self.kernel.close(self.hands.table, Role::Lock);
         self.send(Role::Connection, Body::Failed(error), &[])
     }
 

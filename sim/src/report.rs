@@ -243,7 +243,7 @@ impl Report {
 }
 
 /// Who says something at which step to whom, and the step at which that is heard.
-pub(crate) const ARROWS: [(&str, Step, &str, Step); 6] = [
+const ARROWS: [(&str, Step, &str, Step); 6] = [
     ("master", Step::HandOver, "guard", Step::HandOver),
     ("guard", Step::ReportDone, "master", Step::ReportDone),
     ("master", Step::SetIdMaps, "guard", Step::ReleaseGuard),

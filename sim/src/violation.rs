@@ -13,7 +13,7 @@ pub enum Violation {
     },
     /// After prepare.6 a guard asked for something that takes privileges.
     AskedForPrivilege,
-    /// After prepare.6 a guard still holds what it needed them for.
+    /// After root.5 a guard still holds what it needed to build the rocker.
     KeptDescriptor {
         /// Its role.
         role: String,
@@ -97,7 +97,7 @@ impl fmt::Display for Violation {
             Self::AskedForPrivilege => {
                 f.write_str("the guard asked for something privileged after prepare.6")
             }
-            Self::KeptDescriptor { role } => write!(f, "after prepare.6 the guard holds {role}"),
+            Self::KeptDescriptor { role } => write!(f, "after root.5 the guard holds {role}"),
             Self::MountOnHost { at } => write!(f, "a mount at {at} reached the host"),
             Self::LayerShared { data } => {
                 write!(f, "the layers in data dir {data} are not one rocker's alone")

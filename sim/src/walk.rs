@@ -65,6 +65,9 @@ pub fn faults_of(scenes: &[Launch], order: Order, before: &[Planned]) -> Vec<Pla
 /// Stories that a walk keeps: nobody reads more.
 const STORIES_MAX: usize = 20;
 
+/// Broken worlds after which a walk gives up: something is wrong with all of them.
+const BROKEN_MAX: u64 = 200;
+
 /// What a walk has seen.
 #[derive(Debug, Default)]
 pub struct Walk {
@@ -107,6 +110,9 @@ impl Walk {
 
     /// The same for a world with more to it than a plan.
     pub fn run(&mut self, scenes: &[Launch], faults: &[Planned], world: &dyn Fn() -> World) {
+        if self.broken >= BROKEN_MAX {
+            return;
+        }
         self.worlds += 1;
         let Err(violation) = run(&mut world(), &mut self.coverage) else { return };
         self.broken += 1;

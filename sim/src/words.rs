@@ -122,7 +122,7 @@ pub(crate) fn session(
         State::DenySetgroups => format!("echo deny > /proc/{guard}/setgroups"),
         State::WriteUidMap => format!("echo {id} {id} 1 > /proc/{guard}/uid_map"),
         State::WriteGidMap => format!("echo {id} {id} 1 > /proc/{guard}/gid_map"),
-        State::RecordRocker => format!("touch rockers/{name}"),
+        State::RecordRocker => format!("echo {guard} > rockers/{name}"),
         State::ReleaseGuard => "sendmsg # to the guard: go on".to_owned(),
         State::AwaitExit => format!("wait {guard}"),
         State::FreeResidue => format!("rm rockers/{name}"),
@@ -151,8 +151,8 @@ pub(crate) fn client(
         Action::Connect => "connect /run/rocker/master.sock",
         Action::SendRequest => "sendmsg # to the master: the request",
         Action::AwaitEntrance => "recvmsg # the entrance",
-        Action::ForkHelper => "fork",
-        Action::AwaitApp => "wait # for the helper",
+        Action::ForkHelper => "clone # the helper",
+        Action::AwaitApp => "waitid # for the helper",
         Action::ReportApp => "sendmsg # to the guard: the App's pidfd",
     };
     let came = match outcome {

@@ -91,3 +91,16 @@ fn a_transcript_conforms_but_for_its_end_and_is_drawn() {
     let timeline = draw::svg(&report);
     assert_eq!(timeline.matches("<rect").count(), report.steps.len() + 1);
 }
+
+/// Written by `rocker run --report` on a real kernel: one launch, and one whose program is not
+/// in its package.
+#[test]
+fn real_launches_conform() {
+    for text in
+        [include_str!("../reports/launch.json"), include_str!("../reports/no_such_program.json")]
+    {
+        let report = Report::parse(text).unwrap();
+        assert_eq!(report.conforms(), Ok(()));
+        assert!(draw::mermaid(&report).contains("guard ->> master: prepare.7"));
+    }
+}

@@ -160,7 +160,6 @@ impl Guard {
     fn failed(&self, error: Error) -> State {
         match self.state {
             State::AwaitRequest
-            | State::SendEntrance
             | State::AwaitApp
             | State::ReapOrphans
             | State::CountOthers

@@ -82,14 +82,13 @@ impl Sessions {
         let owned = |entry: &&Entry| {
             entry.held.rocker.as_ref().is_some_and(|rocker| rocker.owner == of.uid)
         };
+        // A launch whose guard is cloned is as good as a rocker: many come at once.
+        let cloned = self.launching.iter().filter(|entry| entry.held.rocker.is_some());
+        let all = || self.living.values().chain(cloned.clone());
         Load {
-            rockers: self.living.len(),
+            rockers: all().count(),
             // Root has no limit of its own, so there is nothing to count.
-            rockers_of_caller: if of.uid == 0 {
-                0
-            } else {
-                self.living.values().filter(owned).count()
-            },
+            rockers_of_caller: if of.uid == 0 { 0 } else { all().filter(owned).count() },
             launches: self.launching.len() + 1,
             launches_of_caller: self.launching.iter().filter(is_theirs).count() + 1,
         }

@@ -181,6 +181,12 @@ impl MasterActor {
         self.sessions.iter().filter(|slot| slot.place == place).count()
     }
 
+    /// A launch whose guard is cloned is as good as a rocker.
+    fn rockers(&self) -> usize {
+        let is_one = |slot: &&Slot| slot.place != Place::Gone && slot.held.rocker.is_some();
+        self.sessions.iter().filter(is_one).count()
+    }
+
     /// root.1: a caller more, or one too many.
     fn take_in(&mut self, kernel: &mut Kernel) -> Option<usize> {
         loop {
@@ -437,7 +443,7 @@ impl AtWork<'_, '_> {
 
     /// root.1
     fn check_caller(&mut self) -> Result<(), Refusal> {
-        if self.master.count(Place::Living) >= self.master.limits.rockers {
+        if self.master.rockers() >= self.master.limits.rockers {
             return Err(Refusal::Rule(TOO_MANY));
         }
         Ok(())

@@ -11,7 +11,6 @@ use sim::{At, Call, Coverage, Fault, Launch, Mode, Order, World};
 const UNTOLD: &[(Actor, Call, &str)] = &[
     (Actor::Guard, Call::Send, "root.5: what failed is the only way to say so"),
     (Actor::Guard, Call::Receive, "root.3: the guard does not have the caller's connection yet"),
-    (Actor::Guard, Call::OpenPidfd, "root.5: it could be said, but the guard ends without a word"),
     (Actor::Master, Call::Receive, "prepare.7: the guard has the connection, and it is killed"),
     (Actor::Master, Call::Send, "prepare.9: what failed is the only way to the guard"),
 ];

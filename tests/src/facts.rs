@@ -101,6 +101,12 @@ fn tell(verb: &str, rest: &[&str]) -> bool {
             say("processes", all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
         }
         ("sleep", [ms]) => std::thread::sleep(core::time::Duration::from_millis(number(ms))),
+        // Asks its parent, the caller, to trace it, and stops: a wait that is careless about
+        // what it is told takes that for the end.
+        ("traced-stop", []) => {
+            say("traced-stop", text(nix::sys::ptrace::traceme().map(|()| "ok").map_err(Into::into)));
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
+        }
         ("wait", []) => {
             let _ = io::copy(&mut io::stdin(), &mut io::sink());
         }

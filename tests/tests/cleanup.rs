@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         killing_the_guard_ends_everybody,
         killing_by_name_returns_when_all_is_gone,
         killing_twice_or_too_late_is_no_error,
+        an_app_cannot_feign_its_end,
         killing_a_name_nobody_has_is_an_error,
         a_dead_app_that_nobody_waited_for_delays_only_the_guards_report,
         the_app_outlives_its_caller_and_the_rocker_its_app,
@@ -195,6 +196,22 @@ fn killing_by_name_returns_when_all_is_gone() {
     let at_once = leaks.now();
     assert!(at_once.is_empty(), "{at_once:#?}");
     assert!(daemon.records().is_empty());
+}
+
+fn an_app_cannot_feign_its_end() {
+    let daemon = Daemon::start();
+    let mut app = App::start(&daemon.launch(probe_package()), &["traced-stop"]).unwrap();
+    assert_eq!(app.line(), "traced-stop: ok");
+    let stopped = || process::status(app.rocker.app_pid()).get("State").cloned();
+    let is_stopped = || stopped().is_some_and(|state| state.starts_with(['t', 'T']));
+    assert!(within(SOON, is_stopped), "{:?}", stopped());
+    // Somebody else ends it while we wait: only then the wait may be over.
+    let kill = format!("sleep 0.3; kill -KILL {}", app.rocker.app_pid());
+    let mut killer = Command::new("sh").args(["-c", &kill]).spawn().expect("every host has sh");
+    let status = app.rocker.wait().expect("it is our child");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status:?}");
+    killer.wait().expect("it is ours");
+    assert_eq!(app.rocker.wait_gone(Some(SOON)).ok(), Some(true));
 }
 
 fn killing_twice_or_too_late_is_no_error() {

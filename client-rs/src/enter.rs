@@ -35,7 +35,7 @@ use rustix::process::{
     DumpableBehavior, Signal, WaitId, WaitIdOptions, dumpable_behavior, pidfd_send_signal,
     set_dumpable_behavior, waitid,
 };
-use rustix::thread::{CapabilitySet, CapabilitySets, Gid, ThreadNameSpaceType, Uid};
+use rustix::thread::{Gid, ThreadNameSpaceType, Uid};
 
 use crate::Launch;
 use crate::action::{HelperAction, HelperOutcome, Outcome};
@@ -372,7 +372,7 @@ impl HelperDriver<'_, '_> {
                 rustix::thread::move_into_thread_name_spaces(guard, entrance)
             }
             HelperAction::TakeIds => take_ids(entry.uid, entry.gid),
-            HelperAction::DropPrivileges => drop_privileges(),
+            HelperAction::DropPrivileges => protocol::privileges::drop_all(),
             HelperAction::EnterDirectory => rustix::process::chdir(entry.directory.as_c_str()),
             HelperAction::StartApp => unreachable!("has a function of its own"),
         }
@@ -455,24 +455,6 @@ fn take_ids(uid: u32, gid: u32) -> rustix::io::Result<()> {
     let groups = [groups.real, groups.effective, groups.saved].map(nix::unistd::Gid::as_raw);
     let taken = users == [uid; 3] && groups == [gid; 3];
     if taken { Ok(()) } else { Err(rustix::io::Errno::PERM) }
-}
-
-/// Joining a user namespace gives all capabilities in it, and a full bounding set.
-fn drop_privileges() -> rustix::io::Result<()> {
-    rustix::thread::clear_ambient_capability_set()?;
-    for bit in 0..u64::BITS {
-        let capability = CapabilitySet::from_bits_retain(1 << bit);
-        match rustix::thread::remove_capability_from_bounding_set(capability) {
-            Ok(()) => {}
-            // The first number that this kernel has no capability for.
-            Err(rustix::io::Errno::INVAL) => break,
-            Err(error) => return Err(error),
-        }
-    }
-    let none = CapabilitySet::empty();
-    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-    rustix::thread::set_capabilities(None, sets)?;
-    rustix::thread::set_no_new_privs(true)
 }
 
 struct AppStart<'a> {

@@ -4,9 +4,8 @@ use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
-    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CapabilitySets, set_capabilities, set_keep_capabilities, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
 };
 
 /// Gives up groups, gid and uid of root, in the only order in which each is still allowed
@@ -30,17 +29,6 @@ pub(crate) fn take_ids(uid: u32, gid: u32) -> Result<(), Errno> {
 /// capability in the rocker (KERNEL A27). The kernel sets its default at each change of
 /// credentials, so this comes last.
 pub(crate) fn drop_all() -> Result<(), Errno> {
-    clear_ambient_capability_set()?;
-    for number in 0..64 {
-        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
-            Ok(()) => {}
-            // Beyond the last capability of this kernel.
-            Err(Errno::INVAL) => break,
-            Err(error) => return Err(error),
-        }
-    }
-    let none = CapabilitySet::empty();
-    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
-    set_no_new_privs(true)?;
+    protocol::privileges::drop_all()?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }

@@ -1,7 +1,7 @@
 //! What a program needs where there is no C library: a first instruction, memory, and an end.
 //!
 //! A static C library costs a process 275 us here before `main`, most of it asking a
-//! virtualised processor what it is; this costs none, and a tenth of the memory.
+//! virtualised processor what it is; this costs none (ARCHITECTURE.md says how that was measured).
 #![allow(unsafe_code, reason = "below this there is only the kernel")]
 
 use core::alloc::{GlobalAlloc, Layout};

@@ -10,9 +10,10 @@
 //! limits   all maxima in one place
 //! wire     version, framing, postcard
 //! socket   SOCK_SEQPACKET with descriptors (feature `linux`)
+//! privileges  how guard and helper give up theirs (feature `linux`)
 //! ```
 //!
-//! `no_std`, no allocation, no `unsafe`. Values borrow from the receive buffer;
+//! `no_std`, no `unsafe`, and no allocation but for the buffers of `socket`. Values borrow from the receive buffer;
 //! `vectors.txt` is the contract with implementations in other languages.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -22,6 +23,8 @@ pub mod error;
 pub mod limits;
 pub mod machine;
 pub mod message;
+#[cfg(feature = "linux")]
+pub mod privileges;
 pub mod request;
 #[cfg(feature = "linux")]
 pub mod socket;

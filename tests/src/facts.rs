@@ -104,7 +104,10 @@ fn tell(verb: &str, rest: &[&str]) -> bool {
         // Asks its parent, the caller, to trace it, and stops: a wait that is careless about
         // what it is told takes that for the end.
         ("traced-stop", []) => {
-            say("traced-stop", text(nix::sys::ptrace::traceme().map(|()| "ok").map_err(Into::into)));
+            say(
+                "traced-stop",
+                text(nix::sys::ptrace::traceme().map(|()| "ok").map_err(Into::into)),
+            );
             let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
         }
         ("wait", []) => {

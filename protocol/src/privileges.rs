@@ -1,0 +1,25 @@
+//! How a process gives up every capability: the guard at prepare.6, the helper at enter.3.
+
+use rustix::io::{Errno, Result};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+};
+
+/// Empties all five sets of the calling thread and sets `no_new_privs`, so that no program it
+/// executes brings one back (`man 7 capabilities`). A user namespace gives all of them to whoever
+/// makes or joins it, so this comes after that.
+pub fn drop_all() -> Result<()> {
+    clear_ambient_capability_set()?;
+    for bit in 0..u64::BITS {
+        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {
+            Ok(()) => {}
+            // The first number that this kernel has no capability for.
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    set_no_new_privs(true)
+}

@@ -225,29 +225,26 @@ impl<'b> Linux<'b> {
     fn await_release(&mut self) -> Outcome {
         let deadline = self.launch().deadline_ns;
         let mut buffer = Buffer::default();
-        let outcome = loop {
-            let Some(master) = &self.master else { break Outcome::Failed(Errno::BADF) };
+        loop {
+            let Some(master) = &self.master else { return Outcome::Failed(Errno::BADF) };
             match socket::receive_before(master, &mut buffer, deadline) {
                 Ok(Received::Message(Message::Master(MasterMessage::GoOn), _)) => {
-                    break Outcome::Done;
+                    return Outcome::Done;
                 }
                 Ok(Received::Message(Message::Master(MasterMessage::Failed(failure)), _)) => {
                     self.words = failure.command.to_owned();
-                    break Outcome::Refused(failure.error);
+                    return Outcome::Refused(failure.error);
                 }
                 Ok(Received::Message(Message::Master(MasterMessage::Step(step)), _)) => {
                     // A caller that is gone by now is found out at root.5.
                     let _ = self.tell(&Message::Master(MasterMessage::Step(step)), &[]);
                 }
-                Ok(Received::Message(..)) => break Outcome::Lost(Loss::Garbage),
-                Ok(Received::Lost(how)) => break Outcome::Lost(how),
-                Ok(Received::Empty) => break Outcome::Lost(Loss::Silent),
-                Err(errno) => break Outcome::Failed(errno),
+                Ok(Received::Message(..)) => return Outcome::Lost(Loss::Garbage),
+                Ok(Received::Lost(how)) => return Outcome::Lost(how),
+                Ok(Received::Empty) => return Outcome::Lost(Loss::Silent),
+                Err(errno) => return Outcome::Failed(errno),
             }
-        };
-        // root.3: the master is out of the conversation.
-        self.master = None;
-        outcome
+        }
     }
 
     /// root.5. The pidfd is the entrance: it keeps no mount alive, and cannot come to mean
@@ -264,7 +261,8 @@ impl<'b> Linux<'b> {
         Ok(())
     }
 
-    /// enter.4. After it the connection has served its purpose.
+    /// enter.4. After it both connections have served their purpose: that this end of the
+    /// master's closes tells the master that the launch is over.
     fn await_app(&mut self) -> Outcome {
         let deadline = self.launch().deadline_ns;
         let client = self.launch.as_mut().and_then(|launch| launch.client.take());
@@ -276,6 +274,7 @@ impl<'b> Linux<'b> {
                     Some(app) => self.reaper.watch(app),
                     None => return Outcome::Lost(Loss::Garbage),
                 }
+                self.master = None;
                 Outcome::Done
             }
             Ok(Received::Message(..)) => Outcome::Lost(Loss::Garbage),

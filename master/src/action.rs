@@ -29,6 +29,8 @@ pub enum Action {
     RecordRocker,
     /// prepare.9: tell the guard.
     ReleaseGuard,
+    /// enter.4: wait for the guard to close its end of the socket pair.
+    AwaitApp,
     /// root.11: wait for SIGCHLD, as long as the rocker lives.
     AwaitExit,
     /// root.15: what the kernel does not free.

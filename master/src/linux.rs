@@ -7,13 +7,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
+use protocol::limits::GRACE_MS;
 use protocol::socket::{self, Buffer, Received, errno, now_ns};
 use protocol::{
     Actor, ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Item, Loss,
     MasterMessage, Message, Name, Path, RockerInfo, Rule, Step, TraceStep, wire,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 use rustix::process::{Signal as PidfdSignal, pidfd_send_signal};
 
 use crate::action::Action;
@@ -51,7 +52,7 @@ pub(crate) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// What a launch holds, which it does in every state but the last two.
+    /// What a launch holds, which it does in every state up to enter.4.
     fn launch(&self) -> Result<&Launch, Errno> {
         self.held.launch.as_deref().ok_or(Errno::BADF)
     }
@@ -115,7 +116,7 @@ impl Work<'_> {
             return Outcome::Failed(from_nix(error));
         }
         let now = now_ns();
-        let living = self.sessions.living.values().filter_map(|entry| entry.held.rocker.as_ref());
+        let living = self.sessions.rockers().filter_map(|entry| entry.held.rocker.as_ref());
         for rocker in living.filter(|rocker| caller.uid == 0 || caller.uid == rocker.owner) {
             let Ok(package) = Path::new(&rocker.package) else { continue };
             let info = RockerInfo {
@@ -143,7 +144,7 @@ impl Work<'_> {
         let Ok(Launch { client, caller, .. }) = self.held.launch.as_deref_mut().ok_or(()) else {
             return Outcome::Failed(Errno::BADF);
         };
-        let found = self.sessions.living.values_mut().find(|entry| {
+        let found = self.sessions.rockers_mut().find(|entry| {
             let rocker = entry.held.rocker.as_ref();
             rocker.is_some_and(|it| it.name == name && (caller.uid == 0 || caller.uid == it.owner))
         });
@@ -251,11 +252,16 @@ impl Work<'_> {
 
     /// prepare.7
     fn await_done(&mut self) -> Poll<Outcome> {
+        self.hear_guard(|message| *message == GuardMessage::Done)
+    }
+
+    /// What the guard says, which has to be what is awaited, or what its silence means.
+    fn hear_guard(&mut self, is_awaited: fn(&GuardMessage<'_>) -> bool) -> Poll<Outcome> {
         let Some(Launch { link: Some(link), deadline_ns, .. }) = self.held.launch.as_deref() else {
             return Poll::Ready(Outcome::Failed(Errno::BADF));
         };
         Poll::Ready(match socket::receive(link, &mut self.host.inbox) {
-            Ok(Received::Message(Message::Guard(GuardMessage::Done), _)) => Outcome::Done,
+            Ok(Received::Message(Message::Guard(said), _)) if is_awaited(&said) => Outcome::Done,
             Ok(Received::Message(..)) => Outcome::Lost(Loss::Garbage),
             Ok(Received::Empty) if now_ns() < *deadline_ns => return Poll::Pending,
             Ok(Received::Empty) => Outcome::Lost(Loss::Silent),
@@ -289,11 +295,31 @@ impl Work<'_> {
         Ok(records.write(rocker).map_err(errno)?)
     }
 
-    /// prepare.9. From here on the guard is on its own.
-    fn release(&mut self) -> Result<(), Refusal> {
-        let link = self.launch_mut()?.link.take().ok_or(Errno::BADF)?;
-        let message = Message::Master(MasterMessage::GoOn);
-        Ok(socket::send(&link, &message, &[], &mut self.host.outbox)?)
+    /// The last word to the guard: prepare.9, or why not. It closes its end when it has the App
+    /// or by its own end, and has a little longer for that than the caller has patience.
+    fn say_last(&mut self, message: &Message<'_>) -> Result<(), Refusal> {
+        let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
+        let link = launch.link.as_ref().ok_or(Errno::BADF)?;
+        launch.deadline_ns += u64::from(GRACE_MS) * 1_000_000;
+        // Nobody passes on what comes after it.
+        launch.trace = false;
+        let said = socket::send(link, message, &[], &mut self.host.outbox);
+        if said.is_err() {
+            // Whom it did not reach hears the end; that there is none already is fine.
+            let _ = shutdown(link, Shutdown::Write);
+        }
+        Ok(said?)
+    }
+
+    /// enter.4
+    fn await_app(&mut self) -> Poll<Outcome> {
+        let outcome = self.hear_guard(|_| false);
+        if outcome == Poll::Ready(Outcome::Lost(Loss::Silent))
+            && let Some(rocker) = &self.held.rocker
+        {
+            log::warn!("rocker {}: its guard does not go on, and is killed", rocker.name);
+        }
+        outcome
     }
 
     /// root.15
@@ -331,10 +357,8 @@ impl Work<'_> {
     /// Tells the guard of a failure, which tells the caller.
     fn stop_guard(&mut self, error: Error) -> Result<(), Refusal> {
         let command = self.failed_command(error);
-        let link = self.launch_mut()?.link.take().ok_or(Errno::PIPE)?;
         let failure = Failure { error, command: command.as_str() };
-        let message = Message::Master(MasterMessage::Failed(failure));
-        Ok(socket::send(&link, &message, &[], &mut self.host.outbox)?)
+        self.say_last(&Message::Master(MasterMessage::Failed(failure)))
     }
 
     fn perform_now(&mut self, action: Action) -> Poll<Outcome> {
@@ -350,7 +374,8 @@ impl Work<'_> {
                 self.write_map(action)
             }
             Action::RecordRocker => self.record(),
-            Action::ReleaseGuard => self.release(),
+            Action::ReleaseGuard => self.say_last(&Message::Master(MasterMessage::GoOn)),
+            Action::AwaitApp => return self.await_app(),
             Action::AwaitExit if self.held.exited => return Poll::Ready(Outcome::Exited),
             Action::AwaitExit => return Poll::Pending,
             Action::FreeResidue => self.free_residue(),
@@ -408,9 +433,11 @@ impl Work<'_> {
             }
             Action::ReleaseGuard => command.write_str("sendmsg # to the guard"),
             Action::KillGuard => write!(command, "kill -KILL {guard}"),
-            Action::AwaitExit | Action::FreeResidue | Action::Refuse(_) | Action::StopGuard(_) => {
-                Ok(())
-            }
+            Action::AwaitApp
+            | Action::AwaitExit
+            | Action::FreeResidue
+            | Action::Refuse(_)
+            | Action::StopGuard(_) => Ok(()),
         }
     }
 

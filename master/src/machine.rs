@@ -1,5 +1,6 @@
 //! What the master does next for one launch, never doing it: root.1 to root.3, prepare.7 to
-//! prepare.9, root.11, root.15. In diagram order. One connection is one launch is one session.
+//! prepare.9, the end of enter.4, root.11, root.15. In diagram order. One connection is one
+//! launch is one session.
 
 use protocol::{Errno, Error, Loss, Machine, Step};
 
@@ -38,6 +39,8 @@ pub enum State {
     RecordRocker,
     /// prepare.9
     ReleaseGuard,
+    /// enter.4: the guard lets go of the master once it has the App, or by its own end.
+    AwaitApp,
     /// root.11
     AwaitExit,
     /// root.15
@@ -51,7 +54,7 @@ pub enum State {
     },
     /// The guard is told, and tells the caller.
     StopGuard(Error),
-    /// The guard said nothing in time, or nonsense.
+    /// root.10, by the master: the guard does not go on, talks nonsense, or is of no use.
     KillGuard,
     /// All that this session held is gone.
     Ended(Result<(), Error>),
@@ -117,10 +120,13 @@ impl Session {
             | State::WriteUidMap
             | State::WriteGidMap
             | State::RecordRocker => State::StopGuard(error),
-            // Its end is on the way: the guard is gone, or about to notice that nobody is here.
-            State::ReleaseGuard | State::StopGuard(_) | State::KillGuard => State::AwaitExit,
+            // It is gone, or about to notice that nobody is here.
+            State::ReleaseGuard | State::StopGuard(_) => State::AwaitApp,
             State::Refuse { error, cloned: false } => State::Ended(Err(error)),
-            State::Refuse { cloned: true, .. } => State::AwaitExit,
+            State::Refuse { cloned: true, .. } => State::KillGuard,
+            State::AwaitApp => State::KillGuard,
+            // Its end is on the way.
+            State::KillGuard => State::AwaitExit,
             // What cannot be freed stays on record for the next start.
             State::AwaitExit | State::FreeResidue | State::Ended(_) => State::Ended(Err(error)),
         }
@@ -137,11 +143,13 @@ impl Machine for Session {
             State::OpenPackage { .. } | State::LockDataDir => Step::CreateGuard,
             State::CloneGuard => Step::CloneGuard,
             State::HandOver => Step::HandOver,
-            State::AwaitDone | State::KillGuard => Step::ReportDone,
+            State::AwaitDone => Step::ReportDone,
             State::DenySetgroups | State::WriteUidMap | State::WriteGidMap => Step::SetIdMaps,
             State::RecordRocker | State::ReleaseGuard => Step::ReleaseGuard,
+            State::AwaitApp => Step::ReportApp,
             State::AwaitExit => Step::GuardExited,
             State::FreeResidue => Step::FreeResidue,
+            State::KillGuard => Step::KillGuard,
             State::Refuse { error, .. } | State::StopGuard(error) => error.step(),
             State::Ended(_) => return None,
         })
@@ -161,6 +169,7 @@ impl Machine for Session {
             State::WriteGidMap => Action::WriteGidMap,
             State::RecordRocker => Action::RecordRocker,
             State::ReleaseGuard => Action::ReleaseGuard,
+            State::AwaitApp => Action::AwaitApp,
             State::AwaitExit => Action::AwaitExit,
             State::FreeResidue => Action::FreeResidue,
             State::Refuse { error, .. } => Action::Refuse(error),
@@ -186,17 +195,19 @@ impl Machine for Session {
             (S::CloneGuard, O::Done) => S::HandOver,
             (S::HandOver, O::Done) => S::AwaitDone,
             (S::AwaitDone, O::Done) => S::DenySetgroups,
-            // It has told the caller why, if it could.
-            (S::AwaitDone, O::Lost(Loss::Died)) => S::AwaitExit,
             (S::DenySetgroups, O::Done) => S::WriteUidMap,
             (S::WriteUidMap, O::Done) => S::WriteGidMap,
             (S::WriteGidMap, O::Done) => S::RecordRocker,
             (S::RecordRocker, O::Done) => S::ReleaseGuard,
-            (S::ReleaseGuard | S::StopGuard(_) | S::KillGuard, O::Done) => S::AwaitExit,
+            (S::ReleaseGuard | S::StopGuard(_), O::Done) => S::AwaitApp,
+            // From here on its rocker needs no master. An errno is the master's own trouble,
+            // for which no App shall die.
+            (S::AwaitApp, O::Lost(Loss::Died) | O::Failed(_)) => S::AwaitExit,
+            (S::KillGuard, O::Done) => S::AwaitExit,
             (S::AwaitExit, O::Exited) => S::FreeResidue,
             (S::FreeResidue, O::Done) => S::Ended(Ok(())),
             (S::Refuse { error, cloned: false }, O::Done) => S::Ended(Err(error)),
-            (S::Refuse { cloned: true, .. }, O::Done) => S::AwaitExit,
+            (S::Refuse { cloned: true, .. }, O::Done) => S::KillGuard,
             (_, O::Failed(errno)) => self.failed(Error::Failed { step: self.at(), errno }),
             (_, O::Lost(how)) => self.failed(Error::Lost { step: self.at(), how }),
             (_, O::Refused(error)) => self.failed(error),
@@ -230,7 +241,7 @@ mod tests {
         let mut walked = vec![];
         for outcome in core::iter::once(Outcome::RequestIs { data_dir: true })
             .chain([Outcome::Done; 11])
-            .chain([Outcome::Exited, Outcome::Done])
+            .chain([Outcome::Lost(Loss::Died), Outcome::Exited, Outcome::Done])
         {
             walked.push(session.step().unwrap().to_string());
             session.advance(outcome);
@@ -239,7 +250,7 @@ mod tests {
         assert_eq!(
             walked.join(" "),
             "root.1 root.1 root.2 root.2 prepare.0 root.3 prepare.7 prepare.8 prepare.8 \
-             prepare.8 prepare.9 prepare.9 root.11 root.15"
+             prepare.8 prepare.9 prepare.9 enter.4 root.11 root.15"
         );
     }
 
@@ -264,25 +275,30 @@ mod tests {
     }
 
     #[test]
-    fn hand_over_failed_tells_the_caller_and_waits_for_the_guard() {
+    fn hand_over_failed_tells_the_caller_and_kills_the_guard() {
         let next = after(State::HandOver, Outcome::Failed(Errno::PIPE));
         let error = Error::Failed { step: Step::HandOver, errno: Errno::PIPE };
         assert_eq!(next, State::Refuse { error, cloned: true });
-        assert_eq!(after(next, Outcome::Done), State::AwaitExit);
-        assert_eq!(after(next, Outcome::Failed(Errno::PIPE)), State::AwaitExit);
+        assert_eq!(after(next, Outcome::Done), State::KillGuard);
+        assert_eq!(after(next, Outcome::Failed(Errno::PIPE)), State::KillGuard);
     }
 
     #[test]
-    fn await_done_guard_died_waits_for_its_end() {
-        assert_eq!(after(State::AwaitDone, Outcome::Lost(Loss::Died)), State::AwaitExit);
-    }
-
-    #[test]
-    fn await_done_guard_silent_or_mad_is_killed() {
-        for how in [Loss::Silent, Loss::Garbage, Loss::Version] {
+    fn await_done_guard_lost_is_killed() {
+        for how in [Loss::Died, Loss::Silent, Loss::Garbage, Loss::Version] {
             assert_eq!(after(State::AwaitDone, Outcome::Lost(how)), State::KillGuard);
         }
         assert_eq!(after(State::KillGuard, Outcome::Done), State::AwaitExit);
+        assert_eq!(after(State::KillGuard, Outcome::Failed(Errno::SRCH)), State::AwaitExit);
+    }
+
+    #[test]
+    fn await_app_guard_that_does_not_go_on_is_killed() {
+        for how in [Loss::Silent, Loss::Garbage, Loss::Version] {
+            assert_eq!(after(State::AwaitApp, Outcome::Lost(how)), State::KillGuard);
+        }
+        assert_eq!(after(State::AwaitApp, Outcome::Lost(Loss::Died)), State::AwaitExit);
+        assert_eq!(after(State::AwaitApp, Outcome::Failed(Errno::NOMEM)), State::AwaitExit);
     }
 
     #[test]
@@ -290,8 +306,8 @@ mod tests {
         for state in [State::DenySetgroups, State::WriteUidMap, State::WriteGidMap] {
             assert_eq!(after(state, Outcome::Failed(Errno::PERM)), State::StopGuard(DENIED));
         }
-        assert_eq!(after(State::StopGuard(DENIED), Outcome::Done), State::AwaitExit);
+        assert_eq!(after(State::StopGuard(DENIED), Outcome::Done), State::AwaitApp);
         let gone = after(State::StopGuard(DENIED), Outcome::Failed(Errno::PIPE));
-        assert_eq!(gone, State::AwaitExit);
+        assert_eq!(gone, State::AwaitApp);
     }
 }

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use protocol::Request;
 use protocol::{ClientMessage, Message, wire};
 
-use crate::machine::Session;
+use crate::machine::{Session, State};
 use crate::policy::{Caller, Load};
 use crate::residue::Rocker;
 
@@ -19,6 +19,13 @@ use crate::residue::Rocker;
 pub(crate) struct Entry {
     pub(crate) machine: Session,
     pub(crate) held: Held,
+}
+
+impl Entry {
+    /// Whether its guard has heard prepare.9 and its App is on the way.
+    fn is_released(&self) -> bool {
+        self.machine.state() == State::AwaitApp
+    }
 }
 
 /// What a session holds.
@@ -42,7 +49,7 @@ pub(crate) struct Launch {
     pub(crate) caller: Caller,
     /// The caller's connection, until it is handed over.
     pub(crate) client: Option<OwnedFd>,
-    /// The socket pair with the guard, until it is released.
+    /// The socket pair with the guard, until that has the App.
     pub(crate) link: Option<OwnedFd>,
     /// The request as it was sent; it was well-formed when it was kept.
     pub(crate) datagram: Box<[u8]>,
@@ -67,7 +74,7 @@ impl Launch {
 /// Everybody.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
-    /// Waiting for a request or for a guard to be done.
+    /// Waiting for a request, for a guard to be done, or for its App.
     pub(crate) launching: Vec<Entry>,
     /// By the guard's pid.
     pub(crate) living: HashMap<u32, Entry>,
@@ -92,6 +99,17 @@ impl Sessions {
             launches: self.launching.len() + 1,
             launches_of_caller: self.launching.iter().filter(is_theirs).count() + 1,
         }
+    }
+
+    /// Every rocker that a caller can know of: it does from root.5 on.
+    pub(crate) fn rockers(&self) -> impl Iterator<Item = &Entry> {
+        self.living.values().chain(self.launching.iter().filter(|entry| entry.is_released()))
+    }
+
+    /// The same, to change them.
+    pub(crate) fn rockers_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        let launching = self.launching.iter_mut().filter(|entry| entry.is_released());
+        self.living.values_mut().chain(launching)
     }
 
     /// Whether there is nobody.

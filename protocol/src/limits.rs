@@ -31,3 +31,7 @@ pub const TIMEOUT_MS_MAX: u32 = 3_600_000;
 
 /// How long a new connection may take to say what it wants, in milliseconds.
 pub const HELLO_MS: u32 = 2_000;
+
+/// How much longer than its deadline a launch may be under way before the master kills its
+/// guard, in milliseconds. A guard that does not hang has given up by itself long before.
+pub const GRACE_MS: u32 = 1_000;

@@ -24,8 +24,8 @@ kinds!(GuardState: AwaitRequest IsolateMounts CreateLoop BindPackage BindPackage
     RemountProc TakeAppIds UnshareUser DropPrivileges ReportDone AwaitRelease SendEntrance AwaitApp
     ReapOrphans CountOthers FindStrangers AwaitChange ReportFailure);
 kinds!(SessionState: AwaitRequest CheckCaller OpenPackage OpenPackageWithData LockDataDir CloneGuard
-    HandOver AwaitDone DenySetgroups WriteUidMap WriteGidMap RecordRocker ReleaseGuard AwaitExit
-    FreeResidue RefuseUncloned RefuseCloned StopGuard KillGuard);
+    HandOver AwaitDone DenySetgroups WriteUidMap WriteGidMap RecordRocker ReleaseGuard AwaitApp
+    AwaitExit FreeResidue RefuseUncloned RefuseCloned StopGuard KillGuard);
 kinds!(ClientState: Connect SendRequest AwaitEntrance ForkHelper AwaitApp ReportApp);
 kinds!(HelperState: DropGroups JoinNamespaces TakeIds DropPrivileges EnterDirectory StartApp);
 kinds!(Kind: Done Good OtherGood Failed Busy Died Silent Garbage Version Refused);
@@ -99,6 +99,7 @@ const SESSION: Contract = Contract {
         ("WriteGidMap", "Done Failed"),
         ("RecordRocker", "Done Failed"),
         ("ReleaseGuard", "Done Failed"),
+        ("AwaitApp", "Failed Died Silent"),
         ("AwaitExit", "Good=Exited"),
         ("FreeResidue", "Done Failed"),
         ("RefuseUncloned", "Done Failed"),
@@ -109,6 +110,7 @@ const SESSION: Contract = Contract {
     reasons: &[
         "Died, Silent, Garbage, Version: only an action that waits for a peer can lose it",
         "CheckCaller, OpenPackage, LockDataDir Failed: the driver words their errnos itself, as Refused",
+        "AwaitApp Garbage, Version: a guard says nothing to its master after prepare.7",
         "AwaitExit Failed: nothing is asked of the kernel, SIGCHLD or a pidfd says it",
     ],
 };
@@ -283,6 +285,7 @@ impl Coverage {
             S::WriteGidMap => K::WriteGidMap,
             S::RecordRocker => K::RecordRocker,
             S::ReleaseGuard => K::ReleaseGuard,
+            S::AwaitApp => K::AwaitApp,
             S::AwaitExit => K::AwaitExit,
             S::FreeResidue => K::FreeResidue,
             S::Refuse { cloned: false, .. } => K::RefuseUncloned,

@@ -288,7 +288,6 @@ impl AtWork<'_> {
         if outcome == Outcome::Done {
             self.kernel.released(self.hands.pid);
         }
-        self.kernel.close(self.hands.table, Role::Link);
         Poll::Ready(outcome)
     }
 
@@ -321,6 +320,8 @@ impl AtWork<'_> {
                     _ => None,
                 });
                 self.hands.watched.extend(app);
+                // So the master hears that the launch is over.
+                self.kernel.close(self.hands.table, Role::Link);
                 Outcome::Done
             }
             Poll::Ready(Ok(_)) => Outcome::Lost(Loss::Garbage),
@@ -340,6 +341,9 @@ impl AtWork<'_> {
 
     /// root.9
     fn reap(&mut self) -> Outcome {
+        if let Some(role) = self.kernel.has_any(self.hands.table, &[Role::Link, Role::Connection]) {
+            self.kernel.violated(Violation::KeptDescriptor { role: format!("{role:?}") });
+        }
         if let Err(errno) = self.kernel.call(Call::Wait) {
             return Outcome::Failed(errno);
         }

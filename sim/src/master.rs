@@ -10,7 +10,7 @@ use core::task::Poll;
 
 use master::action::Action;
 use master::machine::{Outcome, Session, State};
-use protocol::limits::HELLO_MS;
+use protocol::limits::{GRACE_MS, HELLO_MS};
 use protocol::{Driver, Errno, Error, Item, Loss, Machine, Name, Rule, Step};
 
 use crate::coverage::Coverage;
@@ -73,7 +73,7 @@ struct Held {
     rocker: Option<Record>,
     exited: bool,
     adopted: bool,
-    /// Its guard was told the last it will hear from the master: prepare.9, or an end.
+    /// The master can do nothing more about its guard: it has gone on, or cannot be killed.
     let_go: bool,
     waiters: Vec<usize>,
     deadline_ms: u64,
@@ -222,7 +222,7 @@ impl MasterActor {
             words::session(before, outcome, slot.held.rocker, number)
         });
         around.coverage.session(before, outcome);
-        slot.held.let_go |= is_last_word(before, outcome);
+        slot.held.let_go |= is_let_go(before, outcome);
         self.has_debts |= matches!((before, outcome), (State::FreeResidue, Outcome::Failed(_)));
         slot.machine.advance(outcome);
         self.settle(index, around.kernel);
@@ -241,6 +241,7 @@ impl MasterActor {
                 slot.place = Place::Gone;
             }
             State::AwaitExit if slot.held.rocker.is_some() => {
+                // What a living rocker holds would be copied at every later spawn.
                 kernel.close_table(slot.held.table);
                 slot.place = Place::Living;
             }
@@ -248,7 +249,7 @@ impl MasterActor {
         }
     }
 
-    /// Whether it has made this guard and waits for its word: then it kills one that hangs.
+    /// Whether it has made this guard and waits for it still: then it kills one that hangs.
     pub(crate) fn answers_for(&self, guard: Pid) -> bool {
         let is_it = |slot: &Slot| slot.held.rocker.is_some_and(|rocker| rocker.guard == guard);
         self.sessions.iter().any(|slot| is_it(slot) && !slot.held.adopted && !slot.held.let_go)
@@ -256,18 +257,23 @@ impl MasterActor {
 
     /// The rockers it knows to be alive.
     pub(crate) fn living(&self) -> impl Iterator<Item = Record> {
-        let living = self.sessions.iter().filter(|slot| slot.place == Place::Living);
-        living.filter_map(|slot| slot.held.rocker)
+        self.sessions.iter().filter(|slot| slot.is_rocker()).filter_map(|slot| slot.held.rocker)
     }
 }
 
-/// Whether this is the last that a guard hears from its master, and cannot hear if it hangs.
-fn is_last_word(before: State, outcome: Outcome) -> bool {
+/// Whether a session cannot do anything more about its guard.
+fn is_let_go(before: State, outcome: Outcome) -> bool {
     match before {
-        State::ReleaseGuard | State::StopGuard(_) | State::Refuse { .. } => true,
-        State::AwaitDone => outcome == Outcome::Lost(Loss::Died),
+        State::AwaitApp => matches!(outcome, Outcome::Lost(Loss::Died) | Outcome::Failed(_)),
         State::KillGuard => matches!(outcome, Outcome::Failed(_)),
         _ => false,
+    }
+}
+
+impl Slot {
+    /// Whether a caller can know of its rocker: it does from root.5 on.
+    fn is_rocker(&self) -> bool {
+        self.place == Place::Living || self.machine.state() == State::AwaitApp
     }
 }
 
@@ -333,14 +339,13 @@ impl Driver<Session> for AtWork<'_, '_> {
                 self.write_map(action).map_err(Refusal::System)
             }
             Action::RecordRocker => self.record().map_err(Refusal::System),
-            Action::ReleaseGuard => self.say_last(Role::Link, Body::GoOn).map_err(Refusal::System),
+            Action::ReleaseGuard => self.say_last(Body::GoOn).map_err(Refusal::System),
+            Action::AwaitApp => return self.await_app(),
             Action::AwaitExit if self.held().exited => return Poll::Ready(Outcome::Exited),
             Action::AwaitExit => return Poll::Pending,
             Action::FreeResidue => self.free_residue().map_err(Refusal::System),
             Action::Refuse(error) => self.refuse(error).map_err(Refusal::System),
-            Action::StopGuard(error) => {
-                self.say_last(Role::Link, Body::Failed(error)).map_err(Refusal::System)
-            }
+            Action::StopGuard(error) => self.say_last(Body::Failed(error)).map_err(Refusal::System),
             Action::KillGuard => self.kill_guard().map_err(Refusal::System),
         };
         Poll::Ready(match answer {
@@ -402,9 +407,8 @@ impl AtWork<'_, '_> {
 
     /// root.10 for whoever knows only a name: the answer comes after root.15.
     fn kill_by_name(&mut self, name: Name) -> Outcome {
-        let is_it = |slot: &Slot| {
-            slot.place == Place::Living && slot.held.rocker.is_some_and(|it| it.name == name)
-        };
+        let is_it =
+            |slot: &Slot| slot.is_rocker() && slot.held.rocker.is_some_and(|it| it.name == name);
         let Some(found) = self.master.sessions.iter().position(is_it) else {
             return Outcome::Refused(Error::Invalid { rule: Rule::NoSuchRocker, item: Item::Name });
         };
@@ -532,18 +536,32 @@ impl AtWork<'_, '_> {
         Ok(())
     }
 
-    /// The last word to a peer, whose connection goes with it.
-    fn say_last(&mut self, role: Role, body: Body) -> Answer {
+    /// The last word to the guard, which closes its end when it has the App or by its own end.
+    fn say_last(&mut self, body: Body) -> Answer {
+        self.held().deadline_ms += u64::from(GRACE_MS);
         let table = self.held().table;
-        let said = self.around.kernel.send(table, role, body, &[]);
-        self.around.kernel.close(table, role);
+        let said = self.around.kernel.send(table, Role::Link, body, &[]);
+        if said.is_err() {
+            self.around.kernel.shut_writing(table, Role::Link);
+        }
         said
+    }
+
+    /// enter.4
+    fn await_app(&mut self) -> Poll<Outcome> {
+        Poll::Ready(match self.receive(Role::Link) {
+            Poll::Ready(Ok(_)) => Outcome::Lost(Loss::Garbage),
+            Poll::Ready(Err(outcome)) => outcome,
+            Poll::Pending => return Poll::Pending,
+        })
     }
 
     fn refuse(&mut self, error: Error) -> Answer {
         let table = self.held().table;
         self.around.kernel.close(table, Role::Link);
-        self.say_last(Role::Connection, Body::Failed(error))
+        let said = self.around.kernel.send(table, Role::Connection, Body::Failed(error), &[]);
+        self.around.kernel.close(table, Role::Connection);
+        said
     }
 
     fn kill_guard(&mut self) -> Answer {

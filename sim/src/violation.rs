@@ -13,7 +13,8 @@ pub enum Violation {
     },
     /// After prepare.6 a guard asked for something that takes privileges.
     AskedForPrivilege,
-    /// After root.5 a guard still holds what it needed to build the rocker.
+    /// After root.5 a guard still holds what it needed to build the rocker, or after enter.4 a
+    /// connection.
     KeptDescriptor {
         /// Its role.
         role: String,
@@ -67,6 +68,11 @@ pub enum Violation {
         /// Its guard.
         guard: u32,
     },
+    /// At rest a rocker lives that no caller has.
+    Unclaimed {
+        /// Its guard.
+        guard: u32,
+    },
     /// Two hold the same end of a connection: EOF would not mean death.
     TwoOwners {
         /// Which connection.
@@ -97,7 +103,7 @@ impl fmt::Display for Violation {
             Self::AskedForPrivilege => {
                 f.write_str("the guard asked for something privileged after prepare.6")
             }
-            Self::KeptDescriptor { role } => write!(f, "after root.5 the guard holds {role}"),
+            Self::KeptDescriptor { role } => write!(f, "the guard holds {role} still"),
             Self::MountOnHost { at } => write!(f, "a mount at {at} reached the host"),
             Self::LayerShared { data } => {
                 write!(f, "the layers in data dir {data} are not one rocker's alone")
@@ -119,6 +125,9 @@ impl fmt::Display for Violation {
             }
             Self::Forgotten { guard } => {
                 write!(f, "the rocker of guard {guard} lives, and its master does not know it")
+            }
+            Self::Unclaimed { guard } => {
+                write!(f, "the rocker of guard {guard} lives, and no caller has it")
             }
             Self::TwoOwners { connection } => {
                 write!(f, "an end of connection {connection} has two owners")

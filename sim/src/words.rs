@@ -124,6 +124,7 @@ pub(crate) fn session(
         State::WriteGidMap => format!("echo {id} {id} 1 > /proc/{guard}/gid_map"),
         State::RecordRocker => format!("echo {guard} > rockers/{name}"),
         State::ReleaseGuard => "sendmsg # to the guard: go on".to_owned(),
+        State::AwaitApp => "recvmsg # from the guard: its end of the pair".to_owned(),
         State::AwaitExit => format!("wait {guard}"),
         State::FreeResidue => format!("rm rockers/{name}"),
         State::Refuse { error: it, .. } => format!("sendmsg # to the caller: {}", error(it)),
@@ -133,6 +134,7 @@ pub(crate) fn session(
     };
     let came = match outcome {
         Outcome::Done | Outcome::RequestIs { .. } => "ok".to_owned(),
+        Outcome::Lost(Loss::Died) if before == State::AwaitApp => "closed".to_owned(),
         Outcome::Failed(errno) => errno_name(errno),
         Outcome::Lost(how) => lost(how),
         Outcome::Refused(it) => error(it),

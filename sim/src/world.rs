@@ -595,8 +595,8 @@ impl World {
             })
     }
 
-    /// A guard that hangs before prepare.7 has been killed by the master that made it when all
-    /// is at rest.
+    /// A guard that hangs before enter.4 has been killed by the master that made it when all is
+    /// at rest.
     fn is_masters_to_kill(&self, who: Who) -> bool {
         match who {
             Who::Guard(n) => {
@@ -618,6 +618,16 @@ impl World {
         let master_is_up = self.kernel.is_alive(self.master.pid) && !self.hangs(Who::Master);
         for guard in &self.guards {
             let pid = guard.hands.pid;
+            let has_failed = guard.launch().is_some_and(|launch| {
+                let client = &self.clients[launch];
+                let result = client.machine.result();
+                let is_dead = !self.kernel.is_alive(client.hands.pid);
+                result.map_or(is_dead, |result| result.is_err())
+            });
+            let is_waited_for = master_is_up && self.master.answers_for(pid);
+            if has_failed && is_waited_for && self.kernel.is_alive(pid) {
+                self.kernel.violation.get_or_insert(Violation::Unclaimed { guard: pid });
+            }
             let is_known = self.master.living().any(|rocker| rocker.guard == pid);
             let is_living = self.kernel.is_alive(pid) && self.kernel.is_released(pid);
             if is_living && master_is_up && !is_known {

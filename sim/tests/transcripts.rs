@@ -114,10 +114,18 @@ fn guard_dies_after_prepare_7() {
     compare("guard_dies_after_prepare_7", world, &Ok(()));
 }
 
-/// Nobody waits for a guard that was told to end and hangs: an operator has to kill it.
+/// The master waits until the guard has the App, and a little longer than its caller.
 #[test]
 fn guard_hangs_after_prepare_7() {
     let fault = Fault::Hang(Who::Guard(0));
     let world = struck(Launch::BARE, "to the master: done", fault, Mode::FromNowOn);
     compare("guard_hangs_after_prepare_7", world, &Ok(()));
+}
+
+/// The App has been started all the same, and ends with the rocker: nobody would end that.
+#[test]
+fn guard_hangs_after_root_5() {
+    let fault = Fault::Hang(Who::Guard(0));
+    let world = struck(Launch::BARE, "entrance, with a pidfd", fault, Mode::FromNowOn);
+    compare("guard_hangs_after_root_5", world, &Ok(()));
 }

@@ -25,7 +25,7 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, connect, sendmsg, socket_with,
 };
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, pidfd_send_signal, prlimit};
 use tests::app::App;
 use tests::{APP_GID, APP_UID, Daemon, Leaks, SOON, bin, scratch, within};
 use tests::{probe_package, process, runner};
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         nonsense_is_refused_and_leaves_nothing,
         a_caller_that_dies_leaves_nothing_whenever_that_is,
         a_caller_that_never_enters_has_until_its_deadline,
+        a_guard_that_does_not_go_on_is_killed,
         an_app_that_is_no_process_of_the_rocker_keeps_nothing_for_ever,
         three_hundred_callers_at_once_are_all_answered,
         one_user_cannot_take_every_place,
@@ -337,6 +338,32 @@ fn a_caller_that_never_enters_has_until_its_deadline() {
     assert!(took > Duration::from_millis(1450) && took < Duration::from_secs(4), "{took:?}");
     assert_flat(&daemon, before);
     leaks.assert_none();
+}
+
+/// It is stopped between root.5 and enter.4, with a caller that has gone and with one that waits.
+fn a_guard_that_does_not_go_on_is_killed() {
+    let daemon = Daemon::start();
+    assert_well(&daemon);
+    let (leaks, before) = (Leaks::snapshot(), daemon.fds());
+    let places = Places { data_dir: Some(daemon.data_dir()), ..Places::of(&daemon) };
+    for waits in [false, true] {
+        let (began, caller) = (Instant::now(), caller(&daemon));
+        ask(&caller, Request { timeout_ms: 500, ..places.request() });
+        let Told::Entrance(guard) = hear(&caller) else { panic!("no entrance") };
+        pidfd_send_signal(&guard, Signal::STOP).expect("root may");
+        let rocker = list(daemon.socket(), SOON).expect("the master answers");
+        assert_eq!(rocker.len(), 1, "{rocker:?}");
+        let caller = Some(caller).filter(|_| waits);
+        let deadline = now_ns() + u64::try_from(SOON.as_nanos()).expect("a few seconds");
+        assert_eq!(protocol::socket::wait_readable(&guard, deadline), Ok(true), "it lives on");
+        let took = began.elapsed();
+        assert!(took > Duration::from_millis(1450) && took < Duration::from_secs(4), "{took:?}");
+        assert!(caller.is_none_or(|caller| matches!(hear(&caller), Told::Lost(Loss::Died))));
+        assert_flat(&daemon, before);
+    }
+    assert!(daemon.log().contains("its guard does not go on"), "{}", daemon.log());
+    leaks.assert_none();
+    assert_well(&daemon);
 }
 
 /// The guard watches what it is given; that ends with its owner at the latest.

@@ -202,6 +202,8 @@ struct End {
     inbox: Vec<Message>,
     /// The reading half is shut down: what comes is refused to its sender.
     deaf: bool,
+    /// The writing half is shut down: the far end hears the end.
+    mute: bool,
 }
 
 #[derive(Clone, Debug, Default)]

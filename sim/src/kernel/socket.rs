@@ -206,7 +206,8 @@ impl Kernel {
         let Ok((connection, side)) = self.socket(table, role) else { return true };
         let it = &self.connections[connection];
         let end = &it.ends[side];
-        !end.inbox.is_empty() || it.ends[1 - side].fds == 0 || it.cut || end.deaf
+        let far = &it.ends[1 - side];
+        !end.inbox.is_empty() || far.fds == 0 || far.mute || it.cut || end.deaf
     }
 
     /// Receives if something is there. Descriptors that came along are the message's still:
@@ -241,6 +242,13 @@ impl Kernel {
         let (connection, side) = self.socket(table, role)?;
         self.connections[connection].ends[side].deaf = true;
         Ok(())
+    }
+
+    /// `shutdown(SHUT_WR)`: that there is no far end any more is fine.
+    pub(crate) fn shut_writing(&mut self, table: usize, role: Role) {
+        if let Ok((connection, side)) = self.socket(table, role) {
+            self.connections[connection].ends[side].mute = true;
+        }
     }
 
     /// The role of a descriptor that this table should not have any more.

@@ -265,16 +265,16 @@ impl<'b> Linux<'b> {
     /// master's closes tells the master that the launch is over.
     fn await_app(&mut self) -> Outcome {
         let deadline = self.launch().deadline_ns;
-        let client = self.launch.as_mut().and_then(|launch| launch.client.take());
-        let Some(client) = client else { return Outcome::Failed(Errno::BADF) };
+        let Some(client) = &self.launch().client else { return Outcome::Failed(Errno::BADF) };
         let mut buffer = Buffer::default();
-        match socket::receive_before(&client, &mut buffer, deadline) {
+        match socket::receive_before(client, &mut buffer, deadline) {
             Ok(Received::Message(Message::Client(ClientMessage::AppStarted), mut app)) => {
                 match app.pop().filter(is_pidfd) {
                     Some(app) => self.reaper.watch(app),
                     None => return Outcome::Lost(Loss::Garbage),
                 }
                 self.master = None;
+                self.launch.iter_mut().for_each(|launch| launch.client = None);
                 Outcome::Done
             }
             Ok(Received::Message(..)) => Outcome::Lost(Loss::Garbage),

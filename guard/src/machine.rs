@@ -160,7 +160,6 @@ impl Guard {
     fn failed(&self, error: Error) -> State {
         match self.state {
             State::AwaitRequest
-            | State::AwaitApp
             | State::ReapOrphans
             | State::CountOthers
             | State::FindStrangers
@@ -372,7 +371,15 @@ mod tests {
     fn await_app_client_died_ends_the_rocker() {
         let next = after(State::AwaitApp, Outcome::Lost(Loss::Died));
         let error = Error::Lost { step: Step::ReportApp, how: Loss::Died };
-        assert_eq!(next, State::Ended(Err(error)));
+        assert_eq!(next, State::ReportFailure(error));
+        assert_eq!(after(next, Outcome::Failed(Errno::PIPE)), State::Ended(Err(error)));
+    }
+
+    #[test]
+    fn await_app_client_late_is_told() {
+        let next = after(State::AwaitApp, Outcome::Lost(Loss::Silent));
+        let error = Error::Lost { step: Step::ReportApp, how: Loss::Silent };
+        assert_eq!(next, State::ReportFailure(error));
     }
 
     #[test]

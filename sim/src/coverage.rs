@@ -124,12 +124,9 @@ const CLIENT: Contract = Contract {
         ("AwaitEntrance", "Good=Entrance Failed Died Silent Garbage Version Refused"),
         ("ForkHelper", "Done Failed"),
         ("AwaitApp", "Good=App Died Silent Refused"),
-        ("ReportApp", "Done Failed Died"),
+        ("ReportApp", "Done Failed Died Refused"),
     ],
-    reasons: &[
-        "ReportApp Refused: nobody says anything to a caller after the entrance (else: told twice)",
-        "AwaitApp Failed: a helper's errno comes as Refused, with the helper's own step",
-    ],
+    reasons: &["AwaitApp Failed: a helper's errno comes as Refused, with the helper's own step"],
 };
 
 const HELPER: Contract = Contract {

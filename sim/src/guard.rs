@@ -322,13 +322,13 @@ impl AtWork<'_> {
                 self.hands.watched.extend(app);
                 // So the master hears that the launch is over.
                 self.kernel.close(self.hands.table, Role::Link);
+                self.kernel.close(self.hands.table, Role::Connection);
                 Outcome::Done
             }
             Poll::Ready(Ok(_)) => Outcome::Lost(Loss::Garbage),
             Poll::Ready(Err(outcome)) => outcome,
             Poll::Pending => return Poll::Pending,
         };
-        self.kernel.close(self.hands.table, Role::Connection);
         Poll::Ready(outcome)
     }
 

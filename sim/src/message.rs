@@ -35,7 +35,20 @@ pub(crate) enum Body {
 
 impl Body {
     /// Whether it tells a caller how its launch has ended, as far as others know.
-    pub(crate) const fn is_verdict(self) -> bool {
-        matches!(self, Self::Entrance { .. } | Self::Failed(_))
+    pub(crate) const fn verdict(self) -> Option<Verdict> {
+        match self {
+            Self::Entrance { .. } => Some(Verdict::Entrance),
+            Self::Failed(_) => Some(Verdict::Failure),
+            _ => None,
+        }
     }
+}
+
+/// How a launch has ended. A failure may follow an entrance that the caller made no use of.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, PartialOrd)]
+pub(crate) enum Verdict {
+    #[default]
+    None,
+    Entrance,
+    Failure,
 }

@@ -114,6 +114,14 @@ fn guard_dies_after_prepare_7() {
     compare("guard_dies_after_prepare_7", world, &Ok(()));
 }
 
+/// Its App was on its way, but it comes back too late to say so: it is told, and ends the App.
+#[test]
+fn client_late_at_enter_4() {
+    let fault = Fault::Hang(Who::Client(0));
+    let world = struck(Launch::BARE, "exec bin/app", fault, Mode::Once);
+    compare("client_late_at_enter_4", world, &Ok(()));
+}
+
 /// The master waits until the guard has the App, and a little longer than its caller.
 #[test]
 fn guard_hangs_after_prepare_7() {

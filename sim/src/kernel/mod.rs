@@ -19,7 +19,7 @@ use core::fmt;
 use protocol::{Actor, Errno, Loss, Name, Step};
 
 use crate::fault::{Call, Fault, Plan, Who};
-use crate::message::Message;
+use crate::message::{Message, Verdict};
 use crate::violation::Violation;
 
 pub(crate) type Answer<T = ()> = Result<T, Errno>;
@@ -209,8 +209,8 @@ struct End {
 #[derive(Clone, Debug, Default)]
 struct Connection {
     ends: [End; 2],
-    /// Entrances and failures that the caller was sent.
-    verdicts: u8,
+    /// The last that the caller was sent of its launch.
+    verdict: Verdict,
     cut: bool,
 }
 

@@ -182,9 +182,12 @@ impl Kernel {
         if far.inbox.len() >= QUEUE_MAX {
             return Err(Errno::AGAIN);
         }
-        it.verdicts += u8::from(message.body.is_verdict());
-        if it.verdicts > 1 {
-            self.violated(Violation::ToldTwice);
+        if let Some(verdict) = message.body.verdict() {
+            let is_news = verdict > it.verdict;
+            it.verdict = verdict;
+            if !is_news {
+                self.violated(Violation::ToldTwice);
+            }
         }
         message.fds.into_iter().flatten().for_each(|fd| self.retain(fd));
         self.connections[connection].ends[1 - side].inbox.push(message);

@@ -59,6 +59,8 @@ pub enum Action {
     FindStrangers,
     /// root.9: wait, as long as it takes, for the end of a child or a watched process.
     AwaitChange,
+    /// root.9: `sleep 1`, where the kernel has no memory or no descriptor to say more.
+    Rest,
     /// Tell the caller.
     ReportFailure(Error),
 }

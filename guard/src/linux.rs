@@ -21,7 +21,7 @@ use crate::machine::{Guard, Outcome, forbidden_overlay};
 use crate::mounts::{self, Refusal};
 use crate::overlays::{NoPlan, Plan};
 use crate::privileges;
-use crate::reaper::Reaper;
+use crate::reaper::{self, Reaper};
 use crate::sys;
 
 /// What root.3 handed over.
@@ -334,11 +334,8 @@ impl<'b> Linux<'b> {
             Action::AwaitRelease => self.await_release(),
             Action::SendEntrance => told(self.send_entrance()),
             Action::AwaitApp => self.await_app(),
-            Action::ReapOrphans => match self.reaper.reap() {
-                Ok(true) => Outcome::Watched,
-                Ok(false) => Outcome::NobodyKnown,
-                Err(errno) => Outcome::Failed(socket::errno(errno)),
-            },
+            Action::ReapOrphans if self.reaper.reap() => Outcome::Watched,
+            Action::ReapOrphans => Outcome::NobodyKnown,
             Action::CountOthers if sys::is_alone() => Outcome::Alone,
             Action::CountOthers => Outcome::NotAlone,
             Action::FindStrangers => match self.reaper.find_stranger() {
@@ -347,6 +344,10 @@ impl<'b> Linux<'b> {
                 Err(errno) => Outcome::Failed(socket::errno(errno)),
             },
             Action::AwaitChange => done(self.reaper.wait_for_change()),
+            Action::Rest => {
+                reaper::rest();
+                Outcome::Done
+            }
             Action::ReportFailure(error) => told(self.report_failure(error)),
         }
     }
@@ -434,6 +435,7 @@ impl<'b> Linux<'b> {
             Action::CountOthers => command.write_str("kill -0 -- -1"),
             Action::FindStrangers => command.write_str("ls /proc"),
             Action::AwaitChange => command.write_str("wait -n"),
+            Action::Rest => command.write_str("sleep 1"),
             Action::ReportFailure(_) => Ok(()),
         }
     }

@@ -83,6 +83,9 @@ pub enum State {
     FindStrangers,
     /// root.9: wait for a child or a watched process to end.
     AwaitChange,
+    /// root.9: the kernel could not say who is left. It will: no App ends because a machine was
+    /// short of memory for a moment.
+    Rest,
     /// Tells the caller, whoever's step it was that failed.
     ReportFailure(Error),
     /// PID 1's exit is the rollback (root.12 to root.14).
@@ -164,6 +167,7 @@ impl Guard {
             | State::CountOthers
             | State::FindStrangers
             | State::AwaitChange
+            | State::Rest
             | State::ReportFailure(_)
             | State::Ended(_) => State::Ended(Err(error)),
             _ => State::ReportFailure(error),
@@ -191,9 +195,11 @@ impl Machine for Guard {
             State::AwaitRelease => Step::ReleaseGuard,
             State::SendEntrance => Step::SendEntrance,
             State::AwaitApp => Step::ReportApp,
-            State::ReapOrphans | State::CountOthers | State::FindStrangers | State::AwaitChange => {
-                Step::ExitSelf
-            }
+            State::ReapOrphans
+            | State::CountOthers
+            | State::FindStrangers
+            | State::AwaitChange
+            | State::Rest => Step::ExitSelf,
             State::ReportFailure(error) => error.step(),
             State::Ended(_) => return None,
         })
@@ -222,6 +228,7 @@ impl Machine for Guard {
             State::CountOthers => Action::CountOthers,
             State::FindStrangers => Action::FindStrangers,
             State::AwaitChange => Action::AwaitChange,
+            State::Rest => Action::Rest,
             State::ReportFailure(error) => Action::ReportFailure(error),
             State::Ended(_) => unreachable!("an ended guard asks for nothing"),
         }
@@ -269,7 +276,9 @@ impl Machine for Guard {
             (S::CountOthers, O::NotAlone) => S::FindStrangers,
             (S::FindStrangers, O::Watched) => S::AwaitChange,
             (S::CountOthers | S::FindStrangers, O::Alone) => S::Ended(Ok(())),
-            (S::AwaitChange, O::Done) => S::ReapOrphans,
+            // Whom it cannot watch it asks for once more: CountOthers alone ends a rocker.
+            (S::FindStrangers | S::AwaitChange, O::Failed(_)) => S::Rest,
+            (S::AwaitChange | S::Rest, O::Done) => S::ReapOrphans,
             (S::ReportFailure(error), O::Done | O::Failed(_)) => S::Ended(Err(error)),
             (_, O::Failed(errno)) => self.failed(Error::Failed { step: at(step), errno }),
             (_, O::Lost(how)) => self.failed(Error::Lost { step: at(step), how }),
@@ -387,6 +396,16 @@ mod tests {
         let error = Error::Failed { step: Step::MountPackage, errno: Errno::INVAL };
         let next = after(State::ReportFailure(error), Outcome::Failed(Errno::PIPE));
         assert_eq!(next, State::Ended(Err(error)));
+    }
+
+    #[test]
+    fn root_9_outlives_whatever_the_kernel_refuses() {
+        for state in [State::FindStrangers, State::AwaitChange] {
+            for errno in [Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::INVAL, Errno::IO] {
+                assert_eq!(after(state, Outcome::Failed(errno)), State::Rest);
+            }
+        }
+        assert_eq!(after(State::Rest, Outcome::Done), State::ReapOrphans);
     }
 
     #[test]

@@ -4,9 +4,14 @@
 //! is watched by pidfd, as is anybody else whose parent is outside; everybody else is, or
 //! becomes by orphanage, a child of PID 1 and announces its end by SIGCHLD. So nothing polls,
 //! and nothing is allocated however long the rocker lives.
+//!
+//! The kernel may have no memory or no descriptor to spare, and an App may lower its guard's
+//! limits. Whom the guard cannot watch then it does not know, and asks again after a rest: that
+//! it is alone it learns from `kill(2)`, which needs neither.
 
 use core::mem::MaybeUninit;
 
+use protocol::limits::REST_MS;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat};
@@ -34,9 +39,9 @@ impl Reaper {
         self.watched = Some(process);
     }
 
-    /// Reaps the ended and forgets the watched if it has ended. Whether anybody is left whose
-    /// end will be told.
-    pub(crate) fn reap(&mut self) -> Result<bool, Errno> {
+    /// Reaps the ended, and forgets the watched unless it lives for sure. Whether anybody is
+    /// left whose end will be told.
+    pub(crate) fn reap(&mut self) -> bool {
         // Read first: a child that ends after this makes the descriptor readable again.
         let mut signals = [0; 128 * 4];
         while matches!(rustix::io::read(&self.children, &mut signals), Ok(1..)) {}
@@ -44,12 +49,12 @@ impl Reaper {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some(_)) | Err(Errno::INTR) => {}
                 Ok(None) => break true,
-                Err(Errno::CHILD) => break false,
-                Err(error) => return Err(error),
+                // ECHILD; whatever else it were, the children are found like strangers.
+                Err(_) => break false,
             }
         };
-        self.watched = self.watched.take().filter(|process| !has_ended(process));
-        Ok(children || self.watched.is_some())
+        self.watched = self.watched.take().filter(|process| has_ended(process) == Ok(false));
+        children || self.watched.is_some()
     }
 
     /// Looks for a living process through `/proc` and watches it; false if all have ended. One
@@ -66,7 +71,7 @@ impl Reaper {
             let Some(pid) = pid.filter(|pid| !pid.is_init()) else { continue };
             match pidfd_open(pid, PidfdFlags::empty()) {
                 // A zombie's pidfd is readable at once; one whose threads live on is not.
-                Ok(process) if has_ended(&process) => {}
+                Ok(process) if has_ended(&process)? => {}
                 Ok(process) => {
                     self.watch(process);
                     return Ok(true);
@@ -93,7 +98,14 @@ impl Reaper {
 }
 
 /// A pidfd can be read once all threads of its process have ended.
-fn has_ended(process: &OwnedFd) -> bool {
+fn has_ended(process: &OwnedFd) -> Result<bool, Errno> {
     let mut sources = [PollFd::new(process, PollFlags::IN)];
-    matches!(poll(&mut sources, Some(&Timespec::default())), Ok(1..))
+    poll(&mut sources, Some(&Timespec::default())).map(|ready| ready > 0)
+}
+
+/// Lets some time pass.
+pub(crate) fn rest() {
+    let (tv_sec, tv_nsec) = (i64::from(REST_MS / 1000), i64::from(REST_MS % 1000) * 1_000_000);
+    // No signal ends it early: all are blocked.
+    let _ = rustix::thread::nanosleep(&Timespec { tv_sec, tv_nsec });
 }

@@ -35,3 +35,6 @@ pub const HELLO_MS: u32 = 2_000;
 /// How much longer than its deadline a launch may be under way before the master kills its
 /// guard, in milliseconds. A guard that does not hang has given up by itself long before.
 pub const GRACE_MS: u32 = 1_000;
+
+/// How long a guard rests before it asks again what the kernel could not say, in milliseconds.
+pub const REST_MS: u32 = 1_000;

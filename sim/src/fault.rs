@@ -64,9 +64,9 @@ calls! {
     MountProc: 1 16 12;
     UnshareUser: 1 28 12;
     OpenPidfd: 23 24 12;
-    Wait: 5;
+    Wait: 22;
     ReadProc: 24 12;
-    Poll: 12;
+    Poll: 12 22;
 }
 
 /// Who can be killed or hang.

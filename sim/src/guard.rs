@@ -4,7 +4,7 @@ use core::task::Poll;
 
 use guard::action::Action;
 use guard::machine::{Guard, Outcome, State, forbidden_overlay};
-use protocol::limits::HELLO_MS;
+use protocol::limits::{HELLO_MS, REST_MS};
 use protocol::{Driver, Errno, Error, Loss, Name, Step};
 
 use crate::fault::Call;
@@ -30,6 +30,9 @@ pub(crate) struct Hands {
     /// Where overlay.1 has put the first directory's part.
     first_place: Option<usize>,
     watched: Vec<Pid>,
+    /// root.9: until when it rests, and whom it has found no word on before.
+    rests_until_ms: Option<u64>,
+    rested_among: Option<(usize, u16)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +50,17 @@ impl GuardActor {
         kernel.install(table, Role::Link, link);
         let hello_ms = kernel.now_ms + u64::from(HELLO_MS);
         let (launch, first_place, watched) = (None, None, vec![]);
-        let hands = Hands { pid, table, hello_ms, launch, first_place, watched };
+        let (rests_until_ms, rested_among) = (None, None);
+        let hands = Hands {
+            pid,
+            table,
+            hello_ms,
+            launch,
+            first_place,
+            watched,
+            rests_until_ms,
+            rested_among,
+        };
         Self { machine: Guard::default(), hands }
     }
 
@@ -102,6 +115,7 @@ impl Driver<Guard> for AtWork<'_> {
             Action::CountOthers => Outcome::NotAlone,
             Action::FindStrangers => self.find_strangers().unwrap_or_else(Outcome::Failed),
             Action::AwaitChange => return self.await_change(),
+            Action::Rest => return self.rest(),
             Action::ReportFailure(error) => told(self.report_failure(error)),
         })
     }
@@ -344,18 +358,18 @@ impl AtWork<'_> {
         if let Some(role) = self.kernel.has_any(self.hands.table, &[Role::Link, Role::Connection]) {
             self.kernel.violated(Violation::KeptDescriptor { role: format!("{role:?}") });
         }
-        if let Err(errno) = self.kernel.call(Call::Wait) {
-            return Outcome::Failed(errno);
-        }
+        let refused = self.kernel.call(Call::Wait).is_err();
         let has_children = loop {
             match self.kernel.wait_any(self.hands.pid) {
+                _ if refused => break false,
                 Ok(Some(_)) => {}
                 Ok(None) => break true,
                 Err(_) => break false,
             }
         };
-        let kernel = &*self.kernel;
-        self.hands.watched.retain(|&pid| !kernel.has_ended(pid));
+        let kernel = &mut *self.kernel;
+        let lives = |pid: &Pid| kernel.call(Call::Poll).is_ok() && !kernel.has_ended(*pid);
+        self.hands.watched.retain(lives);
         if has_children || !self.hands.watched.is_empty() {
             Outcome::Watched
         } else {
@@ -369,6 +383,7 @@ impl AtWork<'_> {
         let stranger = self.kernel.others(self.hands.pid).next();
         let Some(stranger) = stranger else { return Ok(Outcome::Alone) };
         self.kernel.call(Call::OpenPidfd)?;
+        self.kernel.call(Call::Poll)?;
         self.hands.watched.push(stranger);
         Ok(Outcome::Watched)
     }
@@ -381,6 +396,25 @@ impl AtWork<'_> {
             return Poll::Pending;
         }
         Poll::Ready(told(self.kernel.call(Call::Poll)))
+    }
+}
+
+impl AtWork<'_> {
+    /// root.9. It asks once a second; how often in vain is left out, for nothing else comes of
+    /// it: after the first time it is told when there is another answer.
+    fn rest(&mut self) -> Poll<Outcome> {
+        let among = self.kernel.census(self.hands.pid);
+        if self.hands.rested_among == Some(among) {
+            return Poll::Pending;
+        }
+        let until_ms = self.kernel.now_ms + u64::from(REST_MS);
+        let until_ms = *self.hands.rests_until_ms.get_or_insert(until_ms);
+        if !self.kernel.is_late(until_ms) {
+            return Poll::Pending;
+        }
+        self.hands.rests_until_ms = None;
+        self.hands.rested_among = Some(among);
+        Poll::Ready(Outcome::Done)
     }
 }
 
@@ -397,11 +431,6 @@ impl Ended {
             _ => Self::NotYet,
         }
     }
-}
-
-/// Whether an error is a guard's own trouble in root.9: it could not watch any more.
-pub(crate) fn cannot_watch(error: Error) -> bool {
-    matches!(error, Error::Failed { step: Step::ExitSelf, .. })
 }
 
 fn told(answer: Answer) -> Outcome {

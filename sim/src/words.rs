@@ -84,6 +84,7 @@ pub(crate) fn guard(
         State::CountOthers => "kill -0 -- -1 # is anybody there?".to_owned(),
         State::FindStrangers => "ls /proc # who?".to_owned(),
         State::AwaitChange => "wait -n".to_owned(),
+        State::Rest => "sleep 1".to_owned(),
         State::ReportFailure(it) => format!("sendmsg # to the caller: {}", error(it)),
         State::Ended(_) => String::new(),
     };

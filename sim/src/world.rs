@@ -19,7 +19,7 @@ use crate::app::{AppActor, Part};
 use crate::client::{self, ClientActor, HelperActor, end_helper};
 use crate::coverage::Coverage;
 use crate::fault::{At, Call, Fault, Mode, Plan, Planned, Who};
-use crate::guard::{AtWork as GuardAtWork, Ended, GuardActor, cannot_watch};
+use crate::guard::{AtWork as GuardAtWork, Ended, GuardActor};
 use crate::kernel::{INIT, Kernel, Received, Role};
 use crate::master::{Around, Limits, MasterActor};
 use crate::message::Body;
@@ -516,7 +516,7 @@ impl World {
     fn guard_ends(&mut self, pid: u32, result: Result<(), protocol::Error>) {
         let gave_up = match result {
             Ok(()) => true,
-            Err(error) => error.step() == protocol::Step::ExitSelf && !cannot_watch(error),
+            Err(error) => error.step() == protocol::Step::ExitSelf,
         };
         let left = self.kernel.others(pid).next();
         if gave_up && let Some(left) = left {

@@ -3,8 +3,9 @@
 
 use std::path::PathBuf;
 
+use protocol::Errno;
 use sim::walk::run;
-use sim::{App, At, Coverage, End, Fault, Launch, Mode, Planned, Violation, Who, World};
+use sim::{App, At, Call, Coverage, End, Fault, Launch, Mode, Planned, Violation, Who, World};
 
 /// Compares a story with the one on disk.
 fn compare(name: &str, mut world: World, ends: &Result<(), Violation>) {
@@ -120,6 +121,20 @@ fn client_late_at_enter_4() {
     let fault = Fault::Hang(Who::Client(0));
     let world = struck(Launch::BARE, "exec bin/app", fault, Mode::Once);
     compare("client_late_at_enter_4", world, &Ok(()));
+}
+
+/// The guard of a machine without memory rests, asks again, and finds whom it could not watch.
+#[test]
+fn no_memory_at_root_9() {
+    let launch = Launch { app: App::Guest, ..Launch::BARE };
+    let world = |planned: &[Planned]| World::new(&[launch]).faults(planned).transcribed();
+    let mut counted = world(&[]).counted();
+    let _ = run(&mut counted, &mut Coverage::default());
+    let at = counted.calls().iter().rposition(|(call, _)| *call == Call::ReadProc);
+    let at = At::Call(u32::try_from(at.expect("a guest is looked for")).unwrap());
+    let fault = Fault::Refuse(Errno::NOMEM);
+    let planned = [Planned { at, fault, mode: Mode::Once }];
+    compare("no_memory_at_root_9", world(&planned), &Ok(()));
 }
 
 /// The master waits until the guard has the App, and a little longer than its caller.

@@ -4,14 +4,15 @@
 
 use core::time::Duration;
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 use tests::app::{self, App};
+use tests::{APP_GID, APP_UID, bin, probe_package, process, runner, within};
 use tests::{Daemon, Leaks, Program, SOON, Stdio};
-use tests::{bin, probe_package, process, runner, within};
 
 fn main() -> ExitCode {
     runner::main(tests::root![
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         an_app_that_closed_all_descriptors_keeps_its_rocker,
         an_app_whose_first_thread_ended_keeps_its_rocker,
         a_stranger_who_entered_keeps_the_rocker,
+        a_guard_that_cannot_watch_its_rocker_ends_it_no_earlier,
         orphans_are_reaped,
         killing_the_guard_ends_everybody,
         killing_by_name_returns_when_all_is_gone,
@@ -149,6 +151,34 @@ fn a_stranger_who_entered_keeps_the_rocker() {
     stranger.wait().unwrap();
     assert!(app.rocker.wait_gone(Some(SOON)).unwrap());
     assert!(began.elapsed() >= Duration::from_millis(780));
+}
+
+/// As on a machine without memory or descriptors: the guard can neither look through `/proc`,
+/// nor, with the lower limit, wait for anybody.
+fn a_guard_that_cannot_watch_its_rocker_ends_it_no_earlier() {
+    let daemon = Daemon::start();
+    for descriptors in [2, 0] {
+        let began = Instant::now();
+        let mut app = App::start(&daemon.launch(probe_package()), &["say here", "wait"]).unwrap();
+        app.line();
+        let guard = app.rocker.guard_pid();
+        let Some(mut stranger) = stranger(guard, 800) else { runner::skip("needs nsenter") };
+        assert!(within(SOON, || process::inside(guard).len() == 2), "{:?}", process::inside(guard));
+        // Whoever has its uid may do that.
+        let mut limit = Command::new("prlimit");
+        limit.arg(format!("--pid={guard}")).arg(format!("--nofile={descriptors}"));
+        assert!(limit.uid(APP_UID).gid(APP_GID).status().unwrap().success());
+        end_app(&mut app);
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!is_gone(&app), "somebody is in there");
+        assert!(stranger.wait().unwrap().success(), "it came to its own end");
+        assert!(began.elapsed() >= Duration::from_millis(780));
+        // On a processor, in nanoseconds: it does not ask without end.
+        let spent = std::fs::read_to_string(format!("/proc/{guard}/schedstat")).unwrap();
+        let spent: u64 = spent.split(' ').next().unwrap().parse().unwrap();
+        assert!(spent < 100_000_000, "it worked for {spent} ns");
+        assert!(app.rocker.wait_gone(Some(SOON)).unwrap());
+    }
 }
 
 fn orphans_are_reaped() {

@@ -227,6 +227,11 @@ impl Kernel {
         self.spaces[self.process(init).pids].members == 0
     }
 
+    /// How many there are in a PID namespace but for its PID 1: the living, and with zombies.
+    pub(crate) fn census(&self, init: Pid) -> (usize, u16) {
+        (self.others(init).count(), self.spaces[self.process(init).pids].members)
+    }
+
     /// The living processes in a PID namespace but for its PID 1.
     pub(crate) fn others(&self, init: Pid) -> impl Iterator<Item = Pid> {
         let space = self.process(init).pids;

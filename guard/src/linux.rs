@@ -236,8 +236,7 @@ impl<'b> Linux<'b> {
                     return Outcome::Refused(failure.error);
                 }
                 Ok(Received::Message(Message::Master(MasterMessage::Step(step)), _)) => {
-                    // A caller that is gone by now is found out at root.5.
-                    let _ = self.tell(&Message::Master(MasterMessage::Step(step)), &[]);
+                    self.show(&Message::Master(MasterMessage::Step(step)));
                 }
                 Ok(Received::Message(..)) => return Outcome::Lost(Loss::Garbage),
                 Ok(Received::Lost(how)) => return Outcome::Lost(how),
@@ -297,10 +296,19 @@ impl<'b> Linux<'b> {
         self.tell(&Message::Guard(GuardMessage::Failed(failure)), &[])
     }
 
-    /// Says something to the caller.
+    /// Says to the caller how its launch has ended, which has to get past all steps that it has
+    /// not read yet.
     fn tell(&mut self, message: &Message<'_>, descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let launch = self.launch.as_ref().ok_or(Errno::PIPE)?;
+        let (client, deadline) = (launch.client.as_ref().ok_or(Errno::PIPE)?, launch.deadline_ns);
+        socket::send_before(client, message, descriptors, &mut self.outbox, deadline)
+    }
+
+    /// Shows the caller a step. One that does not read loses its trace, not its App.
+    fn show(&mut self, message: &Message<'_>) {
         let client = self.launch.as_ref().and_then(|launch| launch.client.as_ref());
-        socket::send(client.ok_or(Errno::PIPE)?, message, descriptors, &mut self.outbox)
+        // A caller that is gone by now is found out at root.5.
+        let _ = client.map(|client| socket::send(client, message, &[], &mut self.outbox));
     }
 
     fn perform_now(&mut self, action: Action) -> Outcome {
@@ -451,8 +459,7 @@ impl<'b> Linux<'b> {
         let command = command.as_str();
         let actor = protocol::Actor::Guard;
         let step = TraceStep { actor, step, began_ns, took_ns, errno, command };
-        // A caller that does not read loses its trace, not its App.
-        let _ = self.tell(&Message::Guard(GuardMessage::Step(step)), &[]);
+        self.show(&Message::Guard(GuardMessage::Step(step)));
     }
 
     fn traces(&self) -> bool {

@@ -84,6 +84,23 @@ pub fn send(
     }
 }
 
+/// The same for what has to be said: where the peer's queue is full this waits for room, until
+/// the deadline (`CLOCK_MONOTONIC`, nanoseconds).
+pub fn send_before(
+    socket: impl AsFd,
+    message: &Message<'_>,
+    descriptors: &[BorrowedFd<'_>],
+    buffer: &mut Buffer,
+    deadline_ns: u64,
+) -> Result<(), Errno> {
+    loop {
+        match send(&socket, message, descriptors, buffer) {
+            Err(Errno::AGAIN) if wait_for(&socket, PollFlags::OUT, deadline_ns)? => {}
+            answer => return answer,
+        }
+    }
+}
+
 /// Receives one message if one is there. Descriptors arrive close-on-exec; a wrong number of
 /// them is garbage, and whatever came is closed.
 pub fn receive<'b>(socket: impl AsFd, buffer: &'b mut Buffer) -> Result<Received<'b>, Errno> {
@@ -140,10 +157,14 @@ pub fn receive_before<'b>(
 /// Waits until `socket` can be read or the peer is gone; false when the deadline
 /// (`CLOCK_MONOTONIC`, nanoseconds) has passed first.
 pub fn wait_readable(socket: impl AsFd, deadline_ns: u64) -> Result<bool, Errno> {
+    wait_for(socket, PollFlags::IN, deadline_ns)
+}
+
+fn wait_for(socket: impl AsFd, what: PollFlags, deadline_ns: u64) -> Result<bool, Errno> {
     loop {
         let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns()));
         let timeout = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
-        let mut ready = [PollFd::new(&socket, PollFlags::IN)];
+        let mut ready = [PollFd::new(&socket, what)];
         match poll(&mut ready, Some(&timeout)) {
             Ok(count) => return Ok(count > 0),
             Err(rustix::io::Errno::INTR) => {}

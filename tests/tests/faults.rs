@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         a_caller_that_dies_leaves_nothing_whenever_that_is,
         a_caller_that_never_enters_has_until_its_deadline,
         a_guard_that_does_not_go_on_is_killed,
+        a_caller_that_reads_late_has_its_entrance_behind_a_long_trace,
         an_app_that_is_no_process_of_the_rocker_keeps_nothing_for_ever,
         three_hundred_callers_at_once_are_all_answered,
         one_user_cannot_take_every_place,
@@ -365,6 +366,30 @@ fn a_guard_that_does_not_go_on_is_killed() {
     assert!(daemon.log().contains("its guard does not go on"), "{}", daemon.log());
     leaks.assert_none();
     assert_well(&daemon);
+}
+
+/// The steps of a launch with hundreds of host mounts are more than the kernel keeps for a
+/// caller that does not read. Those are lost, and nothing else.
+fn a_caller_that_reads_late_has_its_entrance_behind_a_long_trace() {
+    with_own_mounts();
+    let daemon = Daemon::start();
+    let host = daemon.path("host");
+    for number in 0..400 {
+        let below = host.join(number.to_string());
+        fs::create_dir_all(&below).expect("a scratch directory");
+        mount_bind(&below, &below).expect("root may");
+    }
+    let places = Places { data_dir: Some(daemon.data_dir()), ..Places::of(&daemon) };
+    let mut request = Request { trace: true, ..places.request() };
+    let dir = protocol::Path::new(bytes(&host)).expect("a path");
+    request.overlays = Overlays::Dirs([dir].into_iter().collect());
+    let caller = caller(&daemon);
+    ask(&caller, request);
+    std::thread::sleep(Duration::from_millis(1500));
+    let told = hear(&caller);
+    assert!(matches!(told, Told::Entrance(_)), "{told:?}");
+    drop((caller, told));
+    assert!(within(SOON, || daemon.records().is_empty()));
 }
 
 /// The guard watches what it is given; that ends with its owner at the latest.

@@ -12,7 +12,7 @@ use crate::app::AppActor;
 use crate::fault::{Call, Who};
 use crate::kernel::{Answer, Capabilities, Fd, Kernel, Pid, Received, Role, TreeKind};
 use crate::message::{Body, Message};
-use crate::scene::{EXEC_DIR, HOST_MOUNT, Launch, id_of};
+use crate::scene::{EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, STAGE, id_of};
 use crate::violation::Violation;
 
 /// One launch as its caller has it: the client's machine, and what its driver holds.
@@ -147,14 +147,14 @@ impl AtWork<'_> {
 
     /// What is there to be heard.
     fn hear(&mut self) -> Option<Outcome> {
-        let received = match self.kernel.receive(self.hands.table, Role::Connection) {
-            Ok(received) => received,
-            Err(errno) => return Some(Outcome::Failed(errno)),
-        };
-        let message = match received {
-            Received::Message(message) => message,
-            Received::Lost(how) => return Some(Outcome::Lost(how)),
-            Received::Empty => return None,
+        let message = loop {
+            match self.kernel.receive(self.hands.table, Role::Connection) {
+                Ok(Received::Message(Message { body: Body::Step, .. })) => {}
+                Ok(Received::Message(message)) => break message,
+                Ok(Received::Lost(how)) => return Some(Outcome::Lost(how)),
+                Ok(Received::Empty) => return None,
+                Err(errno) => return Some(Outcome::Failed(errno)),
+            }
         };
         Some(match message.body {
             Body::Failed(error) => Outcome::Refused(error),
@@ -334,6 +334,8 @@ impl HelperAtWork<'_> {
             (at("/proc") != Some(TreeKind::Proc), "with the host's /proc"),
             (!self.scene.directories().iter().all(overlaid), "without its overlays"),
             (hides, "without a host mount below an overlay"),
+            (HOST_DIRECTORIES.iter().any(overlaid), "without a directory of the host's"),
+            (at(STAGE).is_some(), "beside a layer that nobody put away"),
         ];
         if let Some((_, why)) = wrong.into_iter().find(|(is_wrong, _)| *is_wrong) {
             self.kernel.violated(Violation::AppRanWrongly { why });

@@ -27,40 +27,41 @@ macro_rules! calls {
 
 calls! {
     // Client and helper. EINTR is never seen above `protocol::socket`, EAGAIN only where listed.
-    Connect: 2 13 24 111;
+    Connect: 2 13 24 111 12;
     Shutdown: 107;
     ForkHelper: 11 12;
-    SetGroups: 1;
+    SetGroups: 1 12;
     Setns: 1 3 22 12;
-    SetIds: 11 22;
-    DropCapabilities: 1;
-    ChangeDirectory: 2 13;
+    SetIds: 11 22 12;
+    DropCapabilities: 1 12;
+    ChangeDirectory: 2 13 12;
     CloneApp: 11 12;
     Execve: 2 8 12 13;
     // Sockets. EPIPE comes from the model itself, whenever the peer is gone.
     Send: 11 12 105;
     Receive: 12;
     // Master.
-    OpenPackage: 2 13 5 23 24;
-    OpenDataDir: 2 13 20 28 30;
-    Lock: 37;
-    Socketpair: 23 24;
+    OpenPackage: 2 13 5 23 24 12;
+    OpenDataDir: 2 13 20 28 30 12;
+    Lock: 37 12;
+    Socketpair: 23 24 12;
     CloneGuard: 11 12 28;
-    WriteIdMap: 1 2 22;
-    WriteRecord: 28 5 17 30;
-    RemoveRecord: 5 30;
+    WriteIdMap: 1 2 22 12;
+    WriteRecord: 28 5 17 30 12;
+    RemoveRecord: 5 30 12;
     Kill: 1;
     // Guard.
     MakePrivate: 12 22;
-    FindFreeLoop: 2 13 28;
+    FindFreeLoop: 2 13 28 24 12;
     BindLoop: 16 6 12 5;
     MountSquashfs: 22 117 12 19;
-    OpenDirectories: 2 13 20 24;
-    OpenLayers: 2 116 40;
+    OpenDirectories: 2 13 20 24 12;
+    OpenLayers: 2 116 40 12;
     MountOverlay: 22 30 28 12 40;
     OpenTree: 2 12 24;
-    OpenExecDir: 2 20 13;
-    MoveMount: 22 40;
+    OpenExecDir: 2 20 13 12;
+    MoveMount: 22 40 12;
+    Unmount: 22 12;
     MountProc: 1 16 12;
     UnshareUser: 1 28 12;
     OpenPidfd: 23 24 12;

@@ -5,12 +5,14 @@ use core::task::Poll;
 use guard::action::Action;
 use guard::machine::{Guard, Outcome, State, forbidden_overlay};
 use protocol::limits::{HELLO_MS, REST_MS};
-use protocol::{Driver, Errno, Error, Loss, Name, Step};
+use protocol::{Driver, Errno, Error, Loss, Name, Path, Step, request};
 
 use crate::fault::Call;
 use crate::kernel::{Answer, Capabilities, Fd, Kernel, Pid, Received, Role, TreeKind};
 use crate::message::{Body, Message};
-use crate::scene::{EXEC_DIR, HOST_MOUNT, Launch, Place, id_of};
+use crate::scene::{
+    DIRECTORIES, EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, Place, STAGE, id_of,
+};
 use crate::violation::Violation;
 
 /// PID 1 of one rocker: its machine, and what its driver holds.
@@ -29,6 +31,8 @@ pub(crate) struct Hands {
     launch: Option<Handed>,
     /// Where overlay.1 has put the first directory's part.
     first_place: Option<usize>,
+    /// Which layers had to be attached before parts of them could be cloned.
+    staged: [bool; 2],
     watched: Vec<Pid>,
     /// root.9: until when it rests, and whom it has found no word on before.
     rests_until_ms: Option<u64>,
@@ -57,6 +61,7 @@ impl GuardActor {
             hello_ms,
             launch,
             first_place,
+            staged: [false; 2],
             watched,
             rests_until_ms,
             rested_among,
@@ -89,6 +94,17 @@ pub(crate) struct AtWork<'a> {
 
 impl Driver<Guard> for AtWork<'_> {
     fn perform(&mut self, _: Step, action: Action) -> Poll<Outcome> {
+        let outcome = self.act(action);
+        let is_told = matches!(action, Action::ReportFailure(_));
+        if outcome.is_ready() && !is_told && self.launch().is_ok_and(|(_, scene)| scene.trace) {
+            self.show();
+        }
+        outcome
+    }
+}
+
+impl AtWork<'_> {
+    fn act(&mut self, action: Action) -> Poll<Outcome> {
         Poll::Ready(match action {
             Action::AwaitRequest => return self.await_request(),
             Action::IsolateMounts => told(self.isolate()),
@@ -108,7 +124,7 @@ impl Driver<Guard> for AtWork<'_> {
             Action::DropPrivileges => told(self.drop_privileges()),
             Action::ReportDone => told(self.send(Role::Link, Body::Done, &[])),
             Action::AwaitRelease => return self.await_release(),
-            Action::SendEntrance => told(self.send_entrance()),
+            Action::SendEntrance => return self.send_entrance().map(told),
             Action::AwaitApp => return self.await_app(),
             Action::ReapOrphans => self.reap(),
             Action::CountOthers if self.kernel.is_alone(self.hands.pid) => Outcome::Alone,
@@ -116,12 +132,10 @@ impl Driver<Guard> for AtWork<'_> {
             Action::FindStrangers => self.find_strangers().unwrap_or_else(Outcome::Failed),
             Action::AwaitChange => return self.await_change(),
             Action::Rest => return self.rest(),
-            Action::ReportFailure(error) => told(self.report_failure(error)),
+            Action::ReportFailure(error) => return self.report_failure(error).map(told),
         })
     }
-}
 
-impl AtWork<'_> {
     fn launch(&self) -> Answer<(Handed, Launch)> {
         let handed = self.hands.launch.ok_or(Errno::BADF)?;
         let scene = self.scenes.get(handed.number).copied().ok_or(Errno::BADF)?;
@@ -130,6 +144,28 @@ impl AtWork<'_> {
 
     fn send(&mut self, role: Role, body: Body, fds: &[Fd]) -> Answer {
         self.kernel.send(self.hands.table, role, body, fds)
+    }
+
+    /// A caller that does not read loses its trace, not its App.
+    fn show(&mut self) {
+        if self.kernel.fd(self.hands.table, Role::Connection).is_ok() {
+            let _ = self.send(Role::Connection, Body::Step, &[]);
+        }
+    }
+
+    /// What has to be said: where the queue is full this waits, until the deadline.
+    fn tell(&mut self, body: Body, fds: &[Fd]) -> Poll<Answer> {
+        let deadline_ms = self.hands.launch.map_or(0, |launch| launch.deadline_ms);
+        let has_room = self.kernel.is_writable(self.hands.table, Role::Connection);
+        if !has_room && !self.kernel.is_late(deadline_ms) {
+            // No call, so that how often one looks does not count.
+            return Poll::Pending;
+        }
+        let mut said = self.send(Role::Connection, body, fds);
+        if said == Err(Errno::AGAIN) && has_room {
+            said = self.send(Role::Connection, body, fds);
+        }
+        Poll::Ready(said)
     }
 
     /// One message, or what its absence means; pending until the deadline.
@@ -206,7 +242,14 @@ impl AtWork<'_> {
     /// overlay.0
     fn list_top_dirs(&mut self) -> Outcome {
         let found = self.kernel.call(Call::OpenDirectories).and_then(|()| self.launch());
+        let may_overlay = |at: &&&str| Path::new(at.as_bytes()).is_ok_and(request::may_overlay);
         match found {
+            Ok((_, scene)) if scene.auto => {
+                let top = DIRECTORIES.iter().chain(&HOST_DIRECTORIES).filter(may_overlay).count();
+                let places = top + usize::from(scene.host_mount);
+                let places = u16::try_from(places).unwrap_or(u16::MAX);
+                Outcome::DirsAre { layers: scene.layers(), places }
+            }
             Ok((_, Launch { forbidden: true, .. })) => Outcome::Refused(forbidden_overlay(1)),
             Ok((_, scene)) => Outcome::DirsAre {
                 layers: scene.layers(),
@@ -241,13 +284,17 @@ impl AtWork<'_> {
         let place = scene.places().nth(usize::from(place)).ok_or(Errno::INVAL)?;
         match place {
             Place::Directory { at } => {
-                let Fd::Lock { data } = self.kernel.fd(table, Role::Lock)? else {
-                    return Err(Errno::BADF);
-                };
                 let layer = scene.layer_of(at);
-                self.kernel.fd(table, layer_role(layer))?;
-                let kind = TreeKind::Overlay { data, layer, made: self.kernel.space_of(pid) };
-                let part = self.kernel.new_tree(pid, Call::OpenTree, kind)?;
+                let whole = self.kernel.fd(table, layer_role(layer))?;
+                let staged = &mut self.hands.staged[usize::from(layer)];
+                let part = match self.kernel.clone_part(pid, whole) {
+                    Err(Errno::INVAL) if !*staged => {
+                        self.kernel.attach(pid, whole, None, STAGE)?;
+                        *staged = true;
+                        self.kernel.clone_part(pid, whole)?
+                    }
+                    answer => answer?,
+                };
                 let index = self.kernel.attach(pid, part, None, at)?;
                 self.hands.first_place.get_or_insert(index);
             }
@@ -264,6 +311,10 @@ impl AtWork<'_> {
     fn attach_package(&mut self) -> Answer {
         let (pid, table) = (self.hands.pid, self.hands.table);
         let (_, scene) = self.launch()?;
+        for staged in self.hands.staged.iter_mut().filter(|staged| **staged) {
+            self.kernel.detach(pid, STAGE)?;
+            *staged = false;
+        }
         self.kernel.call(Call::OpenExecDir)?;
         let on = self.kernel.walk(pid, EXEC_DIR);
         if !scene.exec_dir && on.is_none() {
@@ -292,12 +343,18 @@ impl AtWork<'_> {
     /// prepare.9
     fn await_release(&mut self) -> Poll<Outcome> {
         let deadline_ms = self.hands.launch.map_or(0, |launch| launch.deadline_ms);
-        let outcome = match self.receive(Role::Link, deadline_ms) {
-            Poll::Ready(Ok(Message { body: Body::GoOn, .. })) => Outcome::Done,
-            Poll::Ready(Ok(Message { body: Body::Failed(error), .. })) => Outcome::Refused(error),
-            Poll::Ready(Ok(_)) => Outcome::Lost(Loss::Garbage),
-            Poll::Ready(Err(outcome)) => outcome,
-            Poll::Pending => return Poll::Pending,
+        let outcome = loop {
+            break match self.receive(Role::Link, deadline_ms) {
+                Poll::Ready(Ok(Message { body: Body::Step, .. })) => {
+                    self.show();
+                    continue;
+                }
+                Poll::Ready(Ok(Message { body: Body::GoOn, .. })) => Outcome::Done,
+                Poll::Ready(Ok(Message { body: Body::Failed(it), .. })) => Outcome::Refused(it),
+                Poll::Ready(Ok(_)) => Outcome::Lost(Loss::Garbage),
+                Poll::Ready(Err(outcome)) => outcome,
+                Poll::Pending => return Poll::Pending,
+            };
         };
         if outcome == Outcome::Done {
             self.kernel.released(self.hands.pid);
@@ -312,13 +369,23 @@ impl AtWork<'_> {
     }
 
     /// root.5
-    fn send_entrance(&mut self) -> Answer {
-        let (handed, _) = self.launch()?;
-        self.kernel.call(Call::OpenPidfd)?;
-        let body = Body::Entrance { name: handed.name, guard: handed.pid };
-        self.send(Role::Connection, body, &[Fd::Pidfd(self.hands.pid)])?;
-        self.stop_building();
-        Ok(())
+    fn send_entrance(&mut self) -> Poll<Answer> {
+        let opened = self.launch().and_then(|(handed, _)| {
+            // No further call while it waits for room.
+            if self.kernel.is_writable(self.hands.table, Role::Connection) {
+                self.kernel.call(Call::OpenPidfd)?;
+            }
+            Ok(Body::Entrance { name: handed.name, guard: handed.pid })
+        });
+        let body = match opened {
+            Ok(body) => body,
+            Err(errno) => return Poll::Ready(Err(errno)),
+        };
+        let said = self.tell(body, &[Fd::Pidfd(self.hands.pid)]);
+        if said == Poll::Ready(Ok(())) {
+            self.stop_building();
+        }
+        said
     }
 
     /// enter.4
@@ -347,10 +414,10 @@ impl AtWork<'_> {
     }
 
     /// Lets go of everything first: whoever hears of the failure may try again at once.
-    fn report_failure(&mut self, error: Error) -> Answer {
+    fn report_failure(&mut self, error: Error) -> Poll<Answer> {
         self.stop_building();
         self.kernel.close(self.hands.table, Role::Lock);
-        self.send(Role::Connection, Body::Failed(error), &[])
+        self.tell(Body::Failed(error), &[])
     }
 
     /// root.9

@@ -77,6 +77,8 @@ struct Held {
     let_go: bool,
     waiters: Vec<usize>,
     deadline_ms: u64,
+    /// Whether the caller wants to see every step.
+    trace: bool,
 }
 
 /// All that a turn of the master touches.
@@ -290,6 +292,7 @@ impl Held {
             let_go: false,
             waiters: vec![],
             deadline_ms,
+            trace: false,
         }
     }
 }
@@ -327,6 +330,17 @@ impl From<Errno> for Refusal {
 
 impl Driver<Session> for AtWork<'_, '_> {
     fn perform(&mut self, _: Step, action: Action) -> Poll<Outcome> {
+        let outcome = self.act(action);
+        let is_told = matches!(action, Action::Refuse(_) | Action::StopGuard(_));
+        if outcome.is_ready() && !is_told && self.held().trace {
+            self.show();
+        }
+        outcome
+    }
+}
+
+impl AtWork<'_, '_> {
+    fn act(&mut self, action: Action) -> Poll<Outcome> {
         let answer = match action {
             Action::AwaitRequest => return self.await_request(),
             Action::CheckCaller => self.check_caller(),
@@ -354,9 +368,16 @@ impl Driver<Session> for AtWork<'_, '_> {
             Err(Refusal::Rule(error)) => Outcome::Refused(error),
         })
     }
-}
 
-impl AtWork<'_, '_> {
+    /// A step, to the caller, or to the guard to pass on once it has the caller.
+    fn show(&mut self) {
+        let table = self.held().table;
+        let has = |role: &Role| self.around.kernel.fd(table, *role).is_ok();
+        if let Some(role) = [Role::Connection, Role::Link].into_iter().find(has) {
+            let _ = self.around.kernel.send(table, role, Body::Step, &[]);
+        }
+    }
+
     fn held(&mut self) -> &mut Held {
         &mut self.master.sessions[self.index].held
     }
@@ -398,11 +419,27 @@ impl AtWork<'_, '_> {
                 let deadline_ms = self.around.kernel.now_ms + scene.timeout_ms;
                 let held = self.held();
                 (held.launch, held.deadline_ms) = (Some(number), deadline_ms);
+                held.trace = scene.trace;
                 Outcome::RequestIs { data_dir: scene.has_data_dir() }
             }
+            Body::List => self.list(),
             Body::Kill(name) => self.kill_by_name(name),
             _ => Outcome::Lost(Loss::Garbage),
         })
+    }
+
+    /// All rockers, and the end of them.
+    fn list(&mut self) -> Outcome {
+        let table = self.held().table;
+        self.around.kernel.widen(table, Role::Connection);
+        let rockers: Vec<Name> = self.master.living().map(|rocker| rocker.name).collect();
+        let bodies = rockers.into_iter().map(Body::Rocker).chain([Body::End]);
+        for body in bodies {
+            if let Err(errno) = self.around.kernel.send(table, Role::Connection, body, &[]) {
+                return Outcome::Failed(errno);
+            }
+        }
+        Outcome::Answered
     }
 
     /// root.10 for whoever knows only a name: the answer comes after root.15.
@@ -539,6 +576,7 @@ impl AtWork<'_, '_> {
     /// The last word to the guard, which closes its end when it has the App or by its own end.
     fn say_last(&mut self, body: Body) -> Answer {
         self.held().deadline_ms += u64::from(GRACE_MS);
+        self.held().trace = false;
         let table = self.held().table;
         let said = self.around.kernel.send(table, Role::Link, body, &[]);
         if said.is_err() {

@@ -1,5 +1,4 @@
-//! What is said, as far as it decides anything. Encoding is `protocol`'s own and tested there;
-//! steps of a trace are left out: whoever sends one does not care what becomes of it.
+//! What is said, as far as it decides anything. Encoding is `protocol`'s own and tested there.
 
 use protocol::{Error, Name};
 
@@ -18,16 +17,20 @@ pub(crate) enum Body {
     // From a client.
     Launch(usize),
     AppStarted,
+    List,
     Kill(Name),
     // From the master.
     HandOver { launch: usize, name: Name, guard: Pid },
     GoOn,
+    Rocker(Name),
+    End,
     Gone,
     // From a guard.
     Done,
     Entrance { name: Name, guard: Pid },
     // From either.
     Failed(Error),
+    Step,
     // From whoever has gone mad.
     Garbage,
     OtherVersion,

@@ -7,6 +7,10 @@ pub struct Launch {
     pub dirs: usize,
     /// Which data dir; two launches with the same one are rivals.
     pub data: u8,
+    /// `--overlay auto`: whatever the host has, as far as it may be overlaid.
+    pub auto: bool,
+    /// The caller wants to see every step.
+    pub trace: bool,
     /// A file system of the host's is mounted below the first directory.
     pub host_mount: bool,
     /// The second directory is a link to `/proc`.
@@ -63,6 +67,8 @@ impl Launch {
     /// Without overlays: the shortest there is.
     pub const BARE: Self = Self {
         dirs: 0,
+        auto: false,
+        trace: false,
         data: 0,
         host_mount: false,
         forbidden: false,
@@ -76,6 +82,11 @@ impl Launch {
     /// With so many overlays, the first of which hides a host mount and has to hold the exec dir.
     pub const fn overlaid(dirs: usize) -> Self {
         Self { dirs, host_mount: dirs > 1, exec_dir: dirs == 0, ..Self::BARE }
+    }
+
+    /// With all top directories of the host overlaid.
+    pub const fn auto() -> Self {
+        Self { auto: true, ..Self::overlaid(DIRECTORIES.len()) }
     }
 
     pub(crate) const fn has_data_dir(&self) -> bool {
@@ -124,6 +135,12 @@ pub const DIRECTORIES: [&str; 16] = [
     "/var", "/home", "/usr", "/etc", "/root", "/opt", "/srv", "/bin", "/sbin", "/lib", "/lib64",
     "/mnt", "/media", "/boot", "/data", "/tmp",
 ];
+
+/// What else lies there, and stays the host's.
+pub(crate) const HOST_DIRECTORIES: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
+
+/// Where a layer lies while parts of it are cloned, on kernels that need it.
+pub(crate) const STAGE: &str = "/stage";
 
 /// A file system of the host's below the first of them.
 pub(crate) const HOST_MOUNT: &str = "/var/cache";

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use protocol::Name;
+
 /// A broken promise. Each is checked as it happens, or where everything has come to rest.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -73,6 +75,16 @@ pub enum Violation {
         /// Its guard.
         guard: u32,
     },
+    /// A rocker that a caller has is not in a list of all.
+    Unlisted {
+        /// Its guard.
+        guard: u32,
+    },
+    /// A list names a rocker twice, or one that never was.
+    Invented {
+        /// The name.
+        name: Name,
+    },
     /// Two hold the same end of a connection: EOF would not mean death.
     TwoOwners {
         /// Which connection.
@@ -129,6 +141,10 @@ impl fmt::Display for Violation {
             Self::Unclaimed { guard } => {
                 write!(f, "the rocker of guard {guard} lives, and no caller has it")
             }
+            Self::Unlisted { guard } => {
+                write!(f, "a list of all rockers leaves out that of guard {guard}")
+            }
+            Self::Invented { name } => write!(f, "a list names {name}, which is none or not once"),
             Self::TwoOwners { connection } => {
                 write!(f, "an end of connection {connection} has two owners")
             }

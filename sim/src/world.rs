@@ -63,6 +63,17 @@ pub enum Choice {
     Steal,
     /// A dead master is started again now, not only when all is at rest.
     Restart,
+    /// An operator asks who lives.
+    List,
+}
+
+/// What an operator has asked the master, and has heard so far.
+#[derive(Debug)]
+struct Question {
+    table: usize,
+    /// The guards of which a list has to tell, unless they end meanwhile.
+    must: Vec<u32>,
+    heard: Vec<protocol::Name>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -85,7 +96,9 @@ pub struct World {
     guards: Vec<GuardActor>,
     apps: Vec<AppActor>,
     hung: Vec<(Who, Mode)>,
-    operator: Vec<usize>,
+    operator: Vec<Question>,
+    /// Before which turns the operator asks for a list.
+    asks: Vec<u32>,
     /// What chance has decided, the next one last.
     choices: Vec<Choice>,
     choices_made: usize,
@@ -123,6 +136,7 @@ impl World {
             apps: vec![],
             hung: vec![],
             operator: vec![],
+            asks: vec![],
             choices: vec![],
             choices_made: 0,
             thefts: 0,
@@ -161,6 +175,27 @@ impl World {
     #[must_use]
     pub fn thefts(mut self, thefts: u8) -> Self {
         self.thefts = thefts;
+        self
+    }
+
+    /// An operator asks who lives, before each of these turns.
+    #[must_use]
+    pub fn asks(mut self, turns: &[u32]) -> Self {
+        self.asks = turns.to_vec();
+        self
+    }
+
+    /// A socket holds so many messages that nobody has read.
+    #[must_use]
+    pub fn queue(mut self, messages: usize) -> Self {
+        self.kernel.queue_max = messages;
+        self
+    }
+
+    /// Linux before 6.15.
+    #[must_use]
+    pub fn old_kernel(mut self) -> Self {
+        self.kernel.is_old = true;
         self
     }
 
@@ -247,6 +282,9 @@ impl World {
             return;
         }
         self.struck = Some(self.turns);
+        if self.asks.contains(&self.turns) {
+            self.ask_who_lives();
+        }
         for Planned { fault, mode, .. } in self.kernel.plan.at_turn(self.turns) {
             match fault {
                 Fault::Kill(who) => self.kill(who),
@@ -345,6 +383,7 @@ impl World {
                 }
                 Choice::Steal => self.thefts = self.thefts.saturating_add(1),
                 Choice::Restart => self.restart_master(),
+                Choice::List => self.ask_who_lives(),
             }
         }
         None
@@ -390,8 +429,12 @@ impl World {
         let Some(step) = client.machine.step() else { return self.app_master_turn(n) };
         let action = client.machine.action();
         let (hands, helper) = (&mut client.hands, &mut client.helper);
+        let calls = self.kernel.calls;
         let mut work = client::AtWork { kernel: &mut self.kernel, hands, helper };
-        let Poll::Ready(outcome) = work.perform(step, action) else { return false };
+        let Poll::Ready(outcome) = work.perform(step, action) else {
+            // To have read a step of others' is something done as well.
+            return self.kernel.calls > calls;
+        };
         let who = Who::Client(n);
         self.kernel.say(Some(step), who, || words::client(action, outcome));
         coverage.client(action, outcome);
@@ -485,8 +528,11 @@ impl World {
         }
         let Some(step) = machine.step() else { return false };
         let (before, action) = (machine.state(), machine.action());
+        let calls = self.kernel.calls;
         let mut work = GuardAtWork { kernel: &mut self.kernel, hands, scenes: &self.scenes };
-        let Poll::Ready(outcome) = work.perform(step, action) else { return false };
+        let Poll::Ready(outcome) = work.perform(step, action) else {
+            return self.kernel.calls > calls;
+        };
         let launch = self.guards[n].launch().unwrap_or(0);
         let scene = self.scenes.get(launch);
         let who = Who::Guard(n);
@@ -716,34 +762,81 @@ impl World {
     /// `rocker kill NAME`
     fn ask_to_kill(&mut self, n: usize) {
         let Some(rocker) = self.master.living().find(|rocker| rocker.launch == n) else { return };
-        let pid = self.kernel.fork(INIT, Who::Client(n));
-        let table = self.kernel.new_table(pid);
         let name = rocker.name;
         self.kernel.say(Some(protocol::Step::KillGuard), "operator", || format!("kill {name}"));
+        self.ask(Body::Kill(name), vec![]);
+    }
+
+    /// `rocker ps`: of every rocker that a caller was told of it has to be told, too.
+    fn ask_who_lives(&mut self) {
+        let told = self.clients.iter().filter_map(ClientActor::started).map(|(guard, _)| guard);
+        let must = told.filter(|&guard| self.kernel.is_alive(guard)).collect();
+        self.kernel.say(None, "operator", || "ps".to_owned());
+        self.ask(Body::List, must);
+    }
+
+    fn ask(&mut self, body: Body, must: Vec<u32>) {
+        self.kernel.acting = None;
+        let pid = self.kernel.fork(INIT, Who::Client(0));
+        let table = self.kernel.new_table(pid);
         if self.kernel.connect(table) == Ok(true)
-            && self.kernel.send(table, Role::Connection, Body::Kill(name), &[]).is_ok()
+            && self.kernel.send(table, Role::Connection, body, &[]).is_ok()
         {
-            self.operator.push(table);
+            self.operator.push(Question { table, must, heard: vec![] });
         } else {
             self.kernel.close_table(table);
         }
     }
 
-    /// Hears what became of a request to kill.
+    /// Hears an answer, or a part of one.
     fn operator_turn(&mut self) -> bool {
         let kernel = &mut self.kernel;
-        let heard =
-            self.operator.iter().position(|&table| kernel.is_readable(table, Role::Connection));
-        let Some(index) = heard else { return false };
-        let table = self.operator.swap_remove(index);
-        let words = match kernel.receive(table, Role::Connection) {
-            Ok(Received::Message(message)) if message.body == Body::Gone => "all is gone",
-            Ok(Received::Message(_)) => "there is no such rocker",
+        let is_answered = |asked: &Question| kernel.is_readable(asked.table, Role::Connection);
+        let Some(index) = self.operator.iter().position(is_answered) else { return false };
+        let table = self.operator[index].table;
+        let received = match kernel.receive(table, Role::Connection) {
+            Ok(Received::Message(message)) => Some(message.body),
+            _ => None,
+        };
+        if let Some(Body::Rocker(name)) = received {
+            kernel.say(None, "operator", || format!("rocker {name}"));
+            self.operator[index].heard.push(name);
+            return true;
+        }
+        let asked = self.operator.swap_remove(index);
+        let words = match received {
+            Some(Body::Gone) => "all is gone",
+            Some(Body::End) => "that is all",
+            Some(Body::Failed(_)) => "it is refused",
             _ => "no answer",
         };
         kernel.say(None, "operator", || words.to_owned());
         kernel.close_table(table);
+        if received == Some(Body::End) {
+            self.check_list(&asked);
+        }
         true
+    }
+
+    /// A list names everybody who was to be named, once, and nobody who never was.
+    fn check_list(&mut self, asked: &Question) {
+        let name_of = |guard: u32| self.kernel.process(guard).name;
+        let is_missing = |guard: &&u32| {
+            let name = name_of(**guard);
+            self.kernel.is_alive(**guard) && !asked.heard.iter().any(|&it| Some(it) == name)
+        };
+        let missing = asked.must.iter().find(is_missing).copied();
+        let is_nobody = |name: &&protocol::Name| {
+            let times = asked.heard.iter().filter(|it| it == name).count();
+            times != 1 || !self.kernel.has_named(**name)
+        };
+        let invented = asked.heard.iter().find(is_nobody).copied();
+        if let Some(guard) = missing {
+            self.kernel.violated(Violation::Unlisted { guard });
+        }
+        if let Some(name) = invented {
+            self.kernel.violated(Violation::Invented { name });
+        }
     }
 
     /// A caller that went on late has an App only now.

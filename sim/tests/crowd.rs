@@ -1,7 +1,7 @@
 //! Many launches at once: nobody waits for another, and limits are kept.
 
 use sim::walk::run;
-use sim::{At, Coverage, Fault, Launch, Limits, Mode, Order, Planned, Who, World};
+use sim::{At, Coverage, End, Fault, Launch, Limits, Mode, Order, Planned, Who, World};
 
 /// The master never waits for a caller or a guard: whatever one launch does or does not do,
 /// another is told before any time has passed.
@@ -47,6 +47,40 @@ fn limits_are_kept() {
         assert_eq!(run(&mut world, &mut Coverage::default()), Ok(()), "{}", world.transcript());
         let started = (0..12).filter(|&n| matches!(world.told(n), Some(Ok(_)))).count();
         assert!((1..=5).contains(&started), "{started} started\n{}", world.transcript());
+    }
+}
+
+/// A caller that reads late loses steps, and nothing else. The master's own few always fit.
+#[test]
+fn a_full_queue_costs_no_launch() {
+    let launches = [Launch { trace: true, ..Launch::overlaid(3) }];
+    for order in Order::ALL {
+        for queue in 8..40 {
+            let mut world = World::new(&launches).order(order).queue(queue).transcribed();
+            assert_eq!(run(&mut world, &mut Coverage::default()), Ok(()), "{}", world.transcript());
+            assert_eq!(world.told_ms(0), Some(0), "{queue}\n{}", world.transcript());
+        }
+    }
+}
+
+/// Whenever somebody asks who lives: nobody whom a caller has is left out, no launch is upset.
+#[test]
+fn lists_are_true_while_launches_go_on() {
+    let launches: [Launch; 3] =
+        [0, 1, 2].map(|data| Launch { data, end: End::KillByName, ..Launch::overlaid(1) });
+    for order in Order::ALL {
+        let mut quiet = World::new(&launches).order(order);
+        run(&mut quiet, &mut Coverage::default()).unwrap();
+        for turn in 0..quiet.turns() {
+            let asks = [turn, turn + 1, turn + 7];
+            let world = || World::new(&launches).order(order).asks(&asks).queue(2);
+            let mut world = world().transcribed();
+            assert_eq!(run(&mut world, &mut Coverage::default()), Ok(()), "{}", world.transcript());
+            let told = world.transcript();
+            assert!((0..3).all(|n| matches!(world.told(n), Some(Ok(_)))), "{told}");
+            assert!(told.contains("that is all") || turn + 20 > quiet.turns(), "{told}");
+            assert!(!told.contains("it is refused"), "{told}");
+        }
     }
 }
 

@@ -17,7 +17,12 @@ fn choice() -> impl Strategy<Value = Choice> {
         1 => any::<u8>().prop_map(Choice::Kill),
         1 => any::<u8>().prop_map(Choice::Hang),
         1 => any::<u8>().prop_map(Choice::Refuse),
-        1 => prop::sample::select(vec![Choice::Garble, Choice::Steal, Choice::Restart]),
+        1 => prop::sample::select(vec![
+            Choice::Garble,
+            Choice::Steal,
+            Choice::Restart,
+            Choice::List,
+        ]),
         1 => (1..3_000_u16).prop_map(Choice::Wait),
     ]
 }
@@ -26,7 +31,9 @@ fn launch() -> impl Strategy<Value = Launch> {
     let dirs = prop::sample::select(vec![0_usize, 0, 1, 3]);
     let end = prop::sample::select(End::ALL.to_vec());
     let app = prop::sample::select(App::ALL.to_vec());
-    (dirs, 0..3_u8, end, app).prop_map(|(dirs, data, end, app)| Launch {
+    let all = (dirs, any::<bool>(), 0..3_u8, end, app);
+    all.prop_map(|(dirs, trace, data, end, app)| Launch {
+        trace,
         data,
         end,
         app,

@@ -5,8 +5,8 @@
 //!
 //! `SIM_LONG=1` takes every kind of App and every order of turns for every number of overlays.
 
-use sim::walk::Walk;
-use sim::{App, End, Launch, Order};
+use sim::walk::{Walk, faults_of};
+use sim::{App, At, Call, End, Fault, Launch, Mode, Order, Planned, World};
 
 fn every_single_fault(dirs: usize, apps: &[App], orders: &[Order]) {
     let is_long = std::env::var_os("SIM_LONG").is_some();
@@ -30,6 +30,45 @@ fn every_single_fault_of_a_bare_launch_is_told_and_leaves_nothing() {
     every_single_fault(0, &App::ALL, &Order::ALL);
 }
 
+/// With a queue that holds no whole trace, as with hundreds of host mounts in a real one.
+#[test]
+fn every_single_fault_of_a_traced_launch_is_told_and_leaves_nothing() {
+    let mut walk = Walk::default();
+    let launch = [Launch { trace: true, ..Launch::overlaid(1) }];
+    for order in Order::ALL {
+        for queue in [8, 64] {
+            for fault in faults_of(&launch, order, &[]) {
+                let world = || World::new(&launch).order(order).queue(queue).faults(&[fault]);
+                walk.run(&launch, &[fault], &world);
+            }
+        }
+    }
+    if let Err(story) = walk.verdict() {
+        panic!("{story}");
+    }
+}
+
+/// Before Linux 6.15 a layer has to be put somewhere before parts of it can be cloned.
+#[test]
+fn every_single_fault_on_an_old_kernel_is_told_and_leaves_nothing() {
+    let mut walk = Walk::default();
+    for launch in [[Launch::overlaid(1)], [Launch::overlaid(3)]] {
+        let mut counted = World::new(&launch).old_kernel().counted();
+        counted.run(&mut walk.coverage).expect("nothing goes wrong");
+        assert!(counted.calls().iter().any(|(call, _)| *call == Call::Unmount), "nothing staged");
+        for (at, &(call, _)) in (0..).map(At::Call).zip(counted.calls()) {
+            for (&errno, mode) in call.errnos().iter().flat_map(|e| Mode::ALL.map(|mode| (e, mode)))
+            {
+                let fault = Planned { at, fault: Fault::Refuse(errno), mode };
+                walk.run(&launch, &[fault], &|| World::new(&launch).old_kernel().faults(&[fault]));
+            }
+        }
+    }
+    if let Err(story) = walk.verdict() {
+        panic!("{story}");
+    }
+}
+
 #[test]
 fn every_single_fault_with_one_overlay_is_told_and_leaves_nothing() {
     every_single_fault(1, &[App::Plain, App::Daemon], &Order::ALL);
@@ -43,4 +82,14 @@ fn every_single_fault_with_three_overlays_is_told_and_leaves_nothing() {
 #[test]
 fn every_single_fault_with_sixteen_overlays_is_told_and_leaves_nothing() {
     every_single_fault(16, &[App::Plain], &[Order::CallerFirst, Order::InTurn]);
+}
+
+/// `--overlay auto`
+#[test]
+fn every_single_fault_with_all_top_directories_is_told_and_leaves_nothing() {
+    let mut walk = Walk::default();
+    walk.single_faults(&[Launch::auto()], Order::CallerFirst);
+    if let Err(story) = walk.verdict() {
+        panic!("{story}");
+    }
 }

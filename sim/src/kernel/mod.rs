@@ -35,7 +35,7 @@ pub(crate) const INIT: Pid = 1;
 pub(crate) const HOST: usize = 0;
 
 /// Messages that wait unread in a socket before a sender is refused.
-const QUEUE_MAX: usize = 64;
+pub(crate) const QUEUE_MAX: usize = 64;
 
 /// Connections that wait for the master's `accept`.
 pub(crate) const BACKLOG_MAX: usize = 16;
@@ -212,6 +212,8 @@ struct Connection {
     /// The last that the caller was sent of its launch.
     verdict: Verdict,
     cut: bool,
+    /// `SO_SNDBUFFORCE`: there is room for any answer.
+    wide: bool,
 }
 
 /// A line of `/run/rocker/rockers`.
@@ -250,6 +252,9 @@ pub(crate) struct Kernel {
     pub(crate) processes: Vec<Process>,
     pub(crate) backlog: Vec<usize>,
     pub(crate) listening: bool,
+    pub(crate) queue_max: usize,
+    /// Linux before 6.15: only what is attached can be cloned (A14).
+    pub(crate) is_old: bool,
     pub(crate) records: Vec<Record>,
     tables: Vec<Table>,
     connections: Vec<Connection>,
@@ -278,7 +283,8 @@ impl Kernel {
         };
         let nobody = Process { life: Life::Reaped, ..init.clone() };
         let host = Space { viewers: 1, private: true, ..Space::default() };
-        Self { processes: vec![nobody, init], spaces: vec![host], ..Self::default() }
+        let (processes, spaces) = (vec![nobody, init], vec![host]);
+        Self { processes, spaces, queue_max: QUEUE_MAX, ..Self::default() }
     }
 
     /// One more line of the transcript; not even made if nobody reads it.
@@ -341,6 +347,11 @@ impl Kernel {
     pub(crate) fn new_name(&mut self) -> Name {
         self.names += 1;
         Name::from_random(self.names)
+    }
+
+    /// Whether this name was ever given.
+    pub(crate) fn has_named(&self, name: Name) -> bool {
+        (1..=self.names).any(|number| Name::from_random(number) == name)
     }
 
     /// Everything that somebody should have freed, in words.

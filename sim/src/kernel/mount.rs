@@ -68,6 +68,31 @@ impl Kernel {
         Ok(Fd::Tree(self.trees.len() - 1))
     }
 
+    /// `open_tree(OPEN_TREE_CLONE)` of a part of an overlay.
+    pub(crate) fn clone_part(&mut self, pid: Pid, of: Fd) -> Answer<Fd> {
+        let Fd::Tree(of) = of else { return Err(Errno::INVAL) };
+        let Tree { kind, places, .. } = self.trees[of];
+        if self.is_old && places == 0 {
+            self.call(Call::OpenTree)?;
+            return Err(Errno::INVAL);
+        }
+        self.new_tree(pid, Call::OpenTree, kind)
+    }
+
+    /// `umount -l`
+    pub(crate) fn detach(&mut self, pid: Pid, at: &'static str) -> Answer {
+        self.privileged(pid)?;
+        self.call(Call::Unmount)?;
+        let space = self.process(pid).mounts;
+        let mounts = &mut self.spaces[space].mounts;
+        let top = mounts.iter_mut().rev().find(|mount| mount.at == at).ok_or(Errno::INVAL)?;
+        let tree = top.tree;
+        top.at = NOWHERE;
+        self.trees[tree].places -= 1;
+        self.tree_let_go(tree);
+        Ok(())
+    }
+
     /// Linux does not refuse two overlays with one upper directory, and both break (A11).
     pub(super) fn check_layer(&mut self, data: u8, layer: u16, made: usize) {
         let is_same = |tree: &Tree| {
@@ -169,6 +194,9 @@ impl Kernel {
         Ok(())
     }
 }
+
+/// Where a mount was that is gone: no path begins like this.
+pub(super) const NOWHERE: &str = "-";
 
 /// Whatever lies on the mount `on` at `at`, and on that, and so on.
 fn top_at(mounts: &[Mount], mut on: Option<usize>, at: &str) -> Option<usize> {

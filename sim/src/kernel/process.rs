@@ -3,6 +3,7 @@
 
 use protocol::{Errno, Step};
 
+use super::mount::NOWHERE;
 use super::{Answer, HOST, INIT, Kernel, Life, Pid, Process, Space, pid_index, pid_of};
 use crate::fault::{Call, Who};
 use crate::violation::Violation;
@@ -127,7 +128,8 @@ impl Kernel {
         if self.spaces[space].viewers > 0 || space == HOST {
             return;
         }
-        let mounts = core::mem::take(&mut self.spaces[space].mounts);
+        let mut mounts = core::mem::take(&mut self.spaces[space].mounts);
+        mounts.retain(|mount| mount.at != NOWHERE);
         if !mounts.is_empty() {
             self.consequence(Step::UmountOverlay, || {
                 let places: Vec<&str> = mounts.iter().rev().map(|mount| mount.at).collect();

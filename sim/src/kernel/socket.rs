@@ -3,8 +3,7 @@
 use protocol::{Errno, Loss};
 
 use super::{
-    Answer, BACKLOG_MAX, Connection, Fd, Kernel, NOTCONN, Pid, QUEUE_MAX, ROLES, Received, Role,
-    Table,
+    Answer, BACKLOG_MAX, Connection, Fd, Kernel, NOTCONN, Pid, ROLES, Received, Role, Table,
 };
 use crate::fault::{Call, Fault};
 use crate::message::{Body, Message};
@@ -179,7 +178,7 @@ impl Kernel {
         if far.fds == 0 || far.deaf || it.cut {
             return Err(Errno::PIPE);
         }
-        if far.inbox.len() >= QUEUE_MAX {
+        if far.inbox.len() >= self.queue_max && !it.wide {
             return Err(Errno::AGAIN);
         }
         if let Some(verdict) = message.body.verdict() {
@@ -192,6 +191,21 @@ impl Kernel {
         message.fds.into_iter().flatten().for_each(|fd| self.retain(fd));
         self.connections[connection].ends[1 - side].inbox.push(message);
         Ok(())
+    }
+
+    /// `SO_SNDBUFFORCE`
+    pub(crate) fn widen(&mut self, table: usize, role: Role) {
+        if let Ok((connection, _)) = self.socket(table, role) {
+            self.connections[connection].wide = true;
+        }
+    }
+
+    /// Whether `poll` finds room for another message, or nobody to read it.
+    pub(crate) fn is_writable(&self, table: usize, role: Role) -> bool {
+        let Ok((connection, side)) = self.socket(table, role) else { return true };
+        let it = &self.connections[connection];
+        let far = &it.ends[1 - side];
+        far.inbox.len() < self.queue_max || far.fds == 0 || far.deaf || it.cut
     }
 
     /// Both ends see the other closed; what was unread is lost.

@@ -112,17 +112,22 @@ impl Namespace {
 
 /// Who is at the other end, by the kernel's word.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Caller {
+pub struct Caller {
     pub(crate) uid: u32,
     gid: u32,
     pid: i32,
 }
 
 impl Caller {
+    /// These ids, as of this process.
+    pub const fn new(uid: u32, gid: u32, pid: i32) -> Self {
+        Self { uid, gid, pid }
+    }
+
     /// Whoever called `connect(2)` or `socketpair(2)`, as of then (`SO_PEERCRED`).
     pub(crate) fn of(connection: &OwnedFd) -> nix::Result<Self> {
         let peer = getsockopt(connection, sockopt::PeerCredentials)?;
-        Ok(Self { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() })
+        Ok(Self::new(peer.uid(), peer.gid(), peer.pid()))
     }
 
     /// Whether it sits in the master's own user namespace. An App does not: an App whose uid
@@ -142,17 +147,21 @@ impl Caller {
 
 /// How many there are already.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Load {
-    pub(crate) rockers: usize,
-    pub(crate) rockers_of_caller: usize,
-    pub(crate) launches: usize,
-    pub(crate) launches_of_caller: usize,
+pub struct Load {
+    /// Rockers, and launches whose guard is cloned.
+    pub rockers: usize,
+    /// Those of this caller; root's are not counted.
+    pub rockers_of_caller: usize,
+    /// Launches under way, this one among them.
+    pub launches: usize,
+    /// Those of this caller.
+    pub launches_of_caller: usize,
 }
 
 impl Config {
     /// Whether one more connection may be served at all; the caller is one of `load`.
     /// Root is never kept out by others, and whom the policy does not know has next to nothing.
-    pub(crate) fn admits(&self, caller: &Caller, load: Load) -> bool {
+    pub fn admits(&self, caller: &Caller, load: Load) -> bool {
         let of_caller_max = match self.allow_of(caller) {
             _ if caller.uid == 0 => return true,
             Some(_) => LAUNCHES_PER_USER_MAX,
@@ -167,7 +176,11 @@ impl Config {
     }
 
     /// root.1: whether this caller may ask this.
-    pub(crate) fn check(
+    ///
+    /// # Errors
+    ///
+    /// The rule that forbids it.
+    pub fn check(
         &self,
         caller: &Caller,
         request: &Request<'_>,

@@ -59,6 +59,7 @@ impl ClientActor {
     /// An `AppMaster` that is about to launch.
     pub(crate) fn new(kernel: &mut Kernel, launch: usize, scene: &Launch) -> Self {
         let pid = kernel.fork(crate::kernel::INIT, Who::Client(launch));
+        kernel.process_mut(pid).uid = scene.caller;
         let table = kernel.new_table(pid);
         let deadline_ms = kernel.now_ms + scene.timeout_ms;
         let (guard, helper, slip) = (0, None, Slip::default());

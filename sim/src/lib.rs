@@ -47,6 +47,6 @@ mod world;
 pub use coverage::Coverage;
 pub use fault::{At, Call, Fault, Mode, Planned, Who};
 pub use master::Limits;
-pub use scene::{App, DIRECTORIES, End, Launch};
+pub use scene::{App, DIRECTORIES, End, Launch, ROOT, USERS};
 pub use violation::Violation;
 pub use world::{Choice, Order, World};

@@ -7,9 +7,11 @@
 
 use core::fmt;
 use core::task::Poll;
+use std::rc::Rc;
 
 use master::action::Action;
 use master::machine::{Outcome, Session, State};
+use master::policy::{Caller, Config, Load};
 use protocol::limits::{GRACE_MS, HELLO_MS};
 use protocol::{Driver, Errno, Error, Item, Loss, Machine, Name, Rule, Step};
 
@@ -18,7 +20,7 @@ use crate::fault::{Call, Who};
 use crate::guard::GuardActor;
 use crate::kernel::{Answer, Fd, IdMap, Kernel, Pid, Received, Record, Role};
 use crate::message::{Body, Message};
-use crate::scene::{Launch, id_of};
+use crate::scene::{Launch, ROOT, id_of};
 use crate::words;
 
 /// How many there may be.
@@ -28,6 +30,13 @@ pub struct Limits {
     pub rockers: usize,
     /// Connections that are not yet a living rocker.
     pub launches: usize,
+}
+
+impl Limits {
+    /// A configuration with these, in which root alone may do anything.
+    pub(crate) fn config(self) -> Config {
+        Config { max_rockers: self.rockers, max_launches: self.launches, ..Config::default() }
+    }
 }
 
 impl Default for Limits {
@@ -44,7 +53,7 @@ pub(crate) struct MasterActor {
     pub(crate) sessions: Vec<Slot>,
     /// What the last look found, the next one last.
     ready: Vec<usize>,
-    limits: Limits,
+    pub(crate) config: Rc<Config>,
     /// What could not be freed stays on record for the next start.
     pub(crate) has_debts: bool,
 }
@@ -68,6 +77,8 @@ enum Place {
 #[derive(Debug)]
 struct Held {
     table: usize,
+    /// Who asks, or has asked.
+    uid: u32,
     /// What was asked for, once that is known.
     launch: Option<usize>,
     rocker: Option<Record>,
@@ -91,10 +102,10 @@ pub(crate) struct Around<'a> {
 
 impl MasterActor {
     /// A new master. It knows the living rockers of the one before it.
-    pub(crate) fn start(kernel: &mut Kernel, limits: Limits) -> Self {
+    pub(crate) fn start(kernel: &mut Kernel, config: Rc<Config>) -> Self {
         let pid = kernel.fork(crate::kernel::INIT, Who::Master);
         kernel.listening = true;
-        let mut master = Self { pid, sessions: vec![], ready: vec![], limits, has_debts: false };
+        let mut master = Self { pid, sessions: vec![], ready: vec![], config, has_debts: false };
         let known = core::mem::take(&mut kernel.records);
         for record in known {
             let is_it = kernel.process(record.guard).name == Some(record.name);
@@ -102,7 +113,8 @@ impl MasterActor {
                 kernel.say(None, "master", || format!("rocker {} lives on", record.name));
                 kernel.records.push(record);
                 let table = kernel.new_table(pid);
-                let held = Held { rocker: Some(record), adopted: true, ..Held::new(table, 0) };
+                let (rocker, uid) = (Some(record), record.owner);
+                let held = Held { rocker, uid, adopted: true, ..Held::new(table, 0) };
                 let machine = Session::adopted();
                 master.sessions.push(Slot { machine, held, place: Place::Living });
             } else {
@@ -179,14 +191,19 @@ impl MasterActor {
         (self.sessions[index].place == Place::Living).then_some(index)
     }
 
-    fn count(&self, place: Place) -> usize {
-        self.sessions.iter().filter(|slot| slot.place == place).count()
-    }
-
-    /// A launch whose guard is cloned is as good as a rocker.
-    fn rockers(&self) -> usize {
-        let is_one = |slot: &&Slot| slot.place != Place::Gone && slot.held.rocker.is_some();
-        self.sessions.iter().filter(is_one).count()
+    /// How many there are, as `sessions.rs` counts: a launch whose guard is cloned is as good as a
+    /// rocker.
+    fn load(&self, uid: u32) -> Load {
+        let mut load = Load::default();
+        for slot in self.sessions.iter().filter(|slot| slot.place != Place::Gone) {
+            let (is_theirs, is_launching) = (slot.held.uid == uid, slot.place == Place::Launching);
+            let is_rocker = slot.held.rocker.is_some();
+            load.rockers += usize::from(is_rocker);
+            load.rockers_of_caller += usize::from(is_rocker && is_theirs && uid != ROOT);
+            load.launches += usize::from(is_launching);
+            load.launches_of_caller += usize::from(is_launching && is_theirs);
+        }
+        load
     }
 
     /// root.1: a caller more, or one too many.
@@ -196,9 +213,13 @@ impl MasterActor {
             if !kernel.accept(table) {
                 return None;
             }
-            if self.count(Place::Launching) < self.limits.launches {
+            let uid = kernel.peer_uid(table, Role::Connection);
+            let mut load = self.load(uid);
+            load.launches += 1;
+            load.launches_of_caller += 1;
+            if self.config.admits(&Caller::new(uid, uid, 0), load) {
                 let deadline_ms = kernel.now_ms + u64::from(HELLO_MS);
-                let held = Held::new(table, deadline_ms);
+                let held = Held { uid, ..Held::new(table, deadline_ms) };
                 let machine = Session::default();
                 self.sessions.push(Slot { machine, held, place: Place::Launching });
                 return Some(self.sessions.len() - 1);
@@ -273,6 +294,11 @@ fn is_let_go(before: State, outcome: Outcome) -> bool {
 }
 
 impl Slot {
+    /// Root may know of all rockers, others of their own.
+    fn may_be_known_to(&self, uid: u32) -> bool {
+        uid == ROOT || uid == self.held.uid
+    }
+
     /// Whether a caller can know of its rocker: it does from root.5 on.
     fn is_rocker(&self) -> bool {
         self.place == Place::Living || self.machine.state() == State::AwaitApp
@@ -285,6 +311,7 @@ impl Held {
     fn new(table: usize, deadline_ms: u64) -> Self {
         Self {
             table,
+            uid: ROOT,
             launch: None,
             rocker: None,
             exited: false,
@@ -430,9 +457,14 @@ impl AtWork<'_, '_> {
 
     /// All rockers, and the end of them.
     fn list(&mut self) -> Outcome {
-        let table = self.held().table;
-        self.around.kernel.widen(table, Role::Connection);
-        let rockers: Vec<Name> = self.master.living().map(|rocker| rocker.name).collect();
+        let (table, uid) = (self.held().table, self.held().uid);
+        if uid == ROOT {
+            self.around.kernel.widen(table, Role::Connection);
+        }
+        let theirs = |slot: &&Slot| slot.is_rocker() && slot.may_be_known_to(uid);
+        let slots = self.master.sessions.iter().filter(theirs);
+        let rockers: Vec<Name> =
+            slots.filter_map(|slot| slot.held.rocker).map(|rocker| rocker.name).collect();
         let bodies = rockers.into_iter().map(Body::Rocker).chain([Body::End]);
         for body in bodies {
             if let Err(errno) = self.around.kernel.send(table, Role::Connection, body, &[]) {
@@ -444,8 +476,12 @@ impl AtWork<'_, '_> {
 
     /// root.10 for whoever knows only a name: the answer comes after root.15.
     fn kill_by_name(&mut self, name: Name) -> Outcome {
-        let is_it =
-            |slot: &Slot| slot.is_rocker() && slot.held.rocker.is_some_and(|it| it.name == name);
+        let uid = self.held().uid;
+        let is_it = |slot: &Slot| {
+            slot.is_rocker()
+                && slot.may_be_known_to(uid)
+                && slot.held.rocker.is_some_and(|it| it.name == name)
+        };
         let Some(found) = self.master.sessions.iter().position(is_it) else {
             return Outcome::Refused(Error::Invalid { rule: Rule::NoSuchRocker, item: Item::Name });
         };
@@ -484,10 +520,10 @@ impl AtWork<'_, '_> {
 
     /// root.1
     fn check_caller(&mut self) -> Result<(), Refusal> {
-        if self.master.rockers() >= self.master.limits.rockers {
-            return Err(Refusal::Rule(TOO_MANY));
-        }
-        Ok(())
+        let (uid, number) = (self.held().uid, self.held().launch.ok_or(Errno::PROTO)?);
+        let request = self.scene()?.request(number);
+        let (caller, load) = (Caller::new(uid, uid, 0), self.master.load(uid));
+        self.master.config.check(&caller, &request, load).map_err(Refusal::Rule)
     }
 
     /// root.2
@@ -523,14 +559,15 @@ impl AtWork<'_, '_> {
         let actor = GuardActor::new(self.around.kernel, guard, theirs);
         self.around.guards.push(actor);
         let name = self.around.kernel.new_name();
-        self.held().rocker = Some(Record { name, guard, launch });
+        let owner = self.held().uid;
+        self.held().rocker = Some(Record { name, guard, launch, owner });
         Ok(())
     }
 
     /// root.3. The master keeps no copy of what it hands over.
     fn hand_over(&mut self) -> Answer {
         let (table, rocker) = (self.held().table, self.held().rocker.ok_or(Errno::BADF)?);
-        let Record { name, guard, launch } = rocker;
+        let Record { name, guard, launch, .. } = rocker;
         let roles = [Role::Connection, Role::Package, Role::Lock];
         let kernel = &mut *self.around.kernel;
         let fds: heapless::Vec<Fd, 3> =

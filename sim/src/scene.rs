@@ -1,5 +1,8 @@
 //! What a world is about: who asks for what, and what the host looks like.
 
+use master::policy::Allow;
+use protocol::{Ids, Overlays, Path, Request};
+
 /// One launch: its request, the host that it meets, and how its App lives and ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Launch {
@@ -7,6 +10,8 @@ pub struct Launch {
     pub dirs: usize,
     /// Which data dir; two launches with the same one are rivals.
     pub data: u8,
+    /// Who asks: [`ROOT`], one of [`USERS`], or somebody whom the policy does not name.
+    pub caller: u32,
     /// `--overlay auto`: whatever the host has, as far as it may be overlaid.
     pub auto: bool,
     /// The caller wants to see every step.
@@ -67,6 +72,7 @@ impl Launch {
     /// Without overlays: the shortest there is.
     pub const BARE: Self = Self {
         dirs: 0,
+        caller: ROOT,
         auto: false,
         trace: false,
         data: 0,
@@ -118,6 +124,52 @@ impl Launch {
     pub(crate) fn layer_of(&self, at: &str) -> u16 {
         u16::from(self.layers() == 2 && at == DIRECTORIES[1])
     }
+}
+
+/// Whom the policy lets do everything.
+pub const ROOT: u32 = 0;
+
+/// Who may have two rockers at once; who may put none where packages are mounted here; and a
+/// caller that the policy does not name is anybody else.
+pub const USERS: [u32; 2] = [500, 501];
+
+impl Launch {
+    /// The request, as far as rules and policy look at it.
+    pub(crate) fn request(&self, launch: usize) -> Request<'static> {
+        let path =
+            |text: &'static str| Path::new(text.as_bytes()).unwrap_or_else(|_| unreachable!());
+        let overlays = match self.auto {
+            true => Overlays::AllTopDirs,
+            false => Overlays::Dirs(self.directories().iter().map(|&at| path(at)).collect()),
+        };
+        Request {
+            app_id: 0,
+            uid: id_of(launch),
+            gid: id_of(launch),
+            package: path("/apps/app.sqfs"),
+            exec_dir: path(EXEC_DIR),
+            data_dir: self.has_data_dir().then(|| path("/srv/data")),
+            overlays,
+            ids: Ids::Identity,
+            timeout_ms: u32::try_from(self.timeout_ms).unwrap_or(u32::MAX),
+            trace: self.trace,
+        }
+    }
+}
+
+/// What the policy says of the users.
+pub(crate) fn policy() -> Vec<Allow> {
+    let ids: Vec<u32> = (0..64).map(id_of).collect();
+    let allow = |uid, exec_dir: &str| Allow {
+        uid,
+        packages: vec!["/apps".into()],
+        exec_dirs: vec![exec_dir.into()],
+        data_dirs: vec!["/srv".into()],
+        run_as_uids: Some(ids.clone()),
+        run_as_gids: Some(ids.clone()),
+        max_rockers: 2,
+    };
+    vec![allow(USERS[0], "/var/app"), allow(USERS[1], "/opt")]
 }
 
 /// Where overlay.1 attaches something.

@@ -80,7 +80,7 @@ pub enum Violation {
         /// Its guard.
         guard: u32,
     },
-    /// A list names a rocker twice, or one that never was.
+    /// A list names a rocker twice, or one that never was, or one of another user's.
     Invented {
         /// The name.
         name: Name,
@@ -144,7 +144,9 @@ impl fmt::Display for Violation {
             Self::Unlisted { guard } => {
                 write!(f, "a list of all rockers leaves out that of guard {guard}")
             }
-            Self::Invented { name } => write!(f, "a list names {name}, which is none or not once"),
+            Self::Invented { name } => {
+                write!(f, "a list names {name}, which is none, or another's, or not once")
+            }
             Self::TwoOwners { connection } => {
                 write!(f, "an end of connection {connection} has two owners")
             }

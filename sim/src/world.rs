@@ -12,7 +12,9 @@
 //!    nothing may be left.
 
 use core::task::Poll;
+use std::rc::Rc;
 
+use master::policy::Config;
 use protocol::{Driver, Machine};
 
 use crate::app::{AppActor, Part};
@@ -23,7 +25,7 @@ use crate::guard::{AtWork as GuardAtWork, Ended, GuardActor};
 use crate::kernel::{INIT, Kernel, Received, Role};
 use crate::master::{Around, Limits, MasterActor};
 use crate::message::Body;
-use crate::scene::{App, End, Launch};
+use crate::scene::{App, End, Launch, ROOT, USERS, policy};
 use crate::violation::Violation;
 use crate::words;
 
@@ -71,6 +73,7 @@ pub enum Choice {
 #[derive(Debug)]
 struct Question {
     table: usize,
+    uid: u32,
     /// The guards of which a list has to tell, unless they end meanwhile.
     must: Vec<u32>,
     heard: Vec<protocol::Name>,
@@ -89,7 +92,7 @@ enum Phase {
 pub struct World {
     kernel: Kernel,
     scenes: Vec<Launch>,
-    limits: Limits,
+    config: Rc<Config>,
     order: Order,
     clients: Vec<ClientActor>,
     master: MasterActor,
@@ -122,14 +125,15 @@ impl World {
     /// The same with other limits than the master's own.
     pub fn with_limits(scenes: &[Launch], limits: Limits) -> Self {
         let mut kernel = Kernel::new();
-        let master = MasterActor::start(&mut kernel, limits);
+        let config = Rc::new(limits.config());
+        let master = MasterActor::start(&mut kernel, Rc::clone(&config));
         let clients = scenes.iter().enumerate();
         let clients = clients.map(|(launch, scene)| ClientActor::new(&mut kernel, launch, scene));
         Self {
             clients: clients.collect(),
             kernel,
             scenes: scenes.to_vec(),
-            limits,
+            config,
             order: Order::CallerFirst,
             master,
             guards: vec![],
@@ -182,6 +186,15 @@ impl World {
     #[must_use]
     pub fn asks(mut self, turns: &[u32]) -> Self {
         self.asks = turns.to_vec();
+        self
+    }
+
+    /// The policy names [`USERS`](crate::USERS).
+    #[must_use]
+    pub fn users(mut self) -> Self {
+        let config = Config { allow: policy(), ..(*self.config).clone() };
+        self.config = Rc::new(config);
+        self.master.config = Rc::clone(&self.config);
         self
     }
 
@@ -328,7 +341,7 @@ impl World {
     fn restart_master(&mut self) {
         if !self.kernel.is_alive(self.master.pid) {
             self.kernel.say(None, "master", || "is started again".to_owned());
-            self.master = MasterActor::start(&mut self.kernel, self.limits);
+            self.master = MasterActor::start(&mut self.kernel, Rc::clone(&self.config));
         }
     }
 
@@ -681,9 +694,10 @@ impl World {
             }
         }
         if self.kernel.plan.is_empty() && self.choices_made == 0 && self.phase == Phase::Launch {
-            let rivals = self.scenes.len() > 1 || self.limits.rockers == 0;
+            let rivals = self.scenes.len() > 1 || self.config.max_rockers == 0;
             for n in 0..self.clients.len() {
-                let is_hopeless = self.scenes[n].forbidden || !self.scenes[n].good_package;
+                let Launch { forbidden, good_package, caller, .. } = self.scenes[n];
+                let is_hopeless = forbidden || !good_package || caller != ROOT;
                 let app = self.clients[n].started().map(|(_, app)| app);
                 let ends = self.scenes[n].end == End::ByItself;
                 let is_well = app.is_some_and(|app| ends || self.kernel.is_alive(app));
@@ -764,25 +778,30 @@ impl World {
         let Some(rocker) = self.master.living().find(|rocker| rocker.launch == n) else { return };
         let name = rocker.name;
         self.kernel.say(Some(protocol::Step::KillGuard), "operator", || format!("kill {name}"));
-        self.ask(Body::Kill(name), vec![]);
+        self.ask(Body::Kill(name), ROOT, vec![]);
     }
 
     /// `rocker ps`: of every rocker that a caller was told of it has to be told, too.
     fn ask_who_lives(&mut self) {
-        let told = self.clients.iter().filter_map(ClientActor::started).map(|(guard, _)| guard);
+        let turn = usize::try_from(self.turns).unwrap_or(0);
+        let uid = [ROOT, USERS[0], USERS[1]][turn % 3];
+        let theirs = self.clients.iter().zip(&self.scenes);
+        let theirs = theirs.filter(|(_, scene)| uid == ROOT || uid == scene.caller);
+        let told = theirs.filter_map(|(client, _)| client.started()).map(|(guard, _)| guard);
         let must = told.filter(|&guard| self.kernel.is_alive(guard)).collect();
-        self.kernel.say(None, "operator", || "ps".to_owned());
-        self.ask(Body::List, must);
+        self.kernel.say(None, "operator", || format!("ps # of user {uid}"));
+        self.ask(Body::List, uid, must);
     }
 
-    fn ask(&mut self, body: Body, must: Vec<u32>) {
+    fn ask(&mut self, body: Body, uid: u32, must: Vec<u32>) {
         self.kernel.acting = None;
         let pid = self.kernel.fork(INIT, Who::Client(0));
+        self.kernel.process_mut(pid).uid = uid;
         let table = self.kernel.new_table(pid);
         if self.kernel.connect(table) == Ok(true)
             && self.kernel.send(table, Role::Connection, body, &[]).is_ok()
         {
-            self.operator.push(Question { table, must, heard: vec![] });
+            self.operator.push(Question { table, uid, must, heard: vec![] });
         } else {
             self.kernel.close_table(table);
         }
@@ -828,7 +847,12 @@ impl World {
         let missing = asked.must.iter().find(is_missing).copied();
         let is_nobody = |name: &&protocol::Name| {
             let times = asked.heard.iter().filter(|it| it == name).count();
-            times != 1 || !self.kernel.has_named(**name)
+            let others = |guard: &&GuardActor| {
+                let owner = guard.launch().map(|launch| self.scenes[launch].caller);
+                name_of(guard.hands.pid) == Some(**name) && owner != Some(asked.uid)
+            };
+            let is_anothers = asked.uid != ROOT && self.guards.iter().any(|it| others(&it));
+            times != 1 || !self.kernel.has_named(**name) || is_anothers
         };
         let invented = asked.heard.iter().find(is_nobody).copied();
         if let Some(guard) = missing {

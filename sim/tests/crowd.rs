@@ -1,7 +1,10 @@
 //! Many launches at once: nobody waits for another, and limits are kept.
 
+use protocol::{Error, Item, Rule};
 use sim::walk::run;
-use sim::{At, Coverage, End, Fault, Launch, Limits, Mode, Order, Planned, Who, World};
+use sim::{
+    At, Coverage, End, Fault, Launch, Limits, Mode, Order, Planned, ROOT, USERS, Who, World,
+};
 
 /// The master never waits for a caller or a guard: whatever one launch does or does not do,
 /// another is told before any time has passed.
@@ -59,6 +62,36 @@ fn a_full_queue_costs_no_launch() {
             let mut world = World::new(&launches).order(order).queue(queue).transcribed();
             assert_eq!(run(&mut world, &mut Coverage::default()), Ok(()), "{}", world.transcript());
             assert_eq!(world.told_ms(0), Some(0), "{queue}\n{}", world.transcript());
+        }
+    }
+}
+
+/// Root has no limit of its own, a user of the policy has two rockers, one who may not mount
+/// there has none, and a stranger has a clear answer.
+#[test]
+fn the_policy_has_the_last_word() {
+    let callers = [ROOT, USERS[0], USERS[1], 502];
+    let launches: Vec<Launch> = (0..24_usize)
+        .map(|number| Launch { caller: callers[number % 4], ..Launch::BARE })
+        .collect();
+    for order in Order::ALL {
+        let mut world = World::new(&launches).users().order(order).asks(&[200, 301, 402]);
+        world = world.transcribed();
+        assert_eq!(run(&mut world, &mut Coverage::default()), Ok(()), "{}", world.transcript());
+        let started = |caller| {
+            let theirs = (0..24).filter(|&n| launches[n].caller == caller);
+            theirs.filter(|&n| matches!(world.told(n), Some(Ok(_)))).count()
+        };
+        assert_eq!(callers.map(started), [6, 2, 0, 0], "{}", world.transcript());
+        for (number, launch) in launches.iter().enumerate() {
+            let Some(Err(error)) = world.told(number) else { continue };
+            let Error::Invalid { rule, item } = error else { panic!("{error}") };
+            let (rules, items) = match launch.caller {
+                500 => (vec![Rule::TooManyRockers], vec![Item::Request]),
+                501 => (vec![Rule::NotAllowed], vec![Item::ExecDir]),
+                _ => (vec![Rule::NotAllowed, Rule::TooManyRockers], vec![Item::Request]),
+            };
+            assert!(rules.contains(&rule) && items.contains(&item), "{number}: {error}");
         }
     }
 }

@@ -6,7 +6,7 @@
 use proptest::prelude::{Strategy, any, prop, prop_oneof};
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 use sim::walk::run;
-use sim::{App, Choice, Coverage, End, Launch, Limits, World};
+use sim::{App, Choice, Coverage, End, Launch, Limits, ROOT, USERS, World};
 
 /// Cases of each property, unless `SIM_LONG` says how many.
 const CASES: u32 = 1_500;
@@ -31,8 +31,10 @@ fn launch() -> impl Strategy<Value = Launch> {
     let dirs = prop::sample::select(vec![0_usize, 0, 1, 3]);
     let end = prop::sample::select(End::ALL.to_vec());
     let app = prop::sample::select(App::ALL.to_vec());
-    let all = (dirs, any::<bool>(), 0..3_u8, end, app);
-    all.prop_map(|(dirs, trace, data, end, app)| Launch {
+    let caller = prop::sample::select(vec![ROOT, ROOT, USERS[0], USERS[1], 502]);
+    let all = (dirs, caller, any::<bool>(), 0..3_u8, end, app);
+    all.prop_map(|(dirs, caller, trace, data, end, app)| Launch {
+        caller,
         trace,
         data,
         end,
@@ -43,7 +45,7 @@ fn launch() -> impl Strategy<Value = Launch> {
 
 /// Runs one world; a broken promise comes with its story.
 fn holds(launches: &[Launch], limits: Limits, choices: &[Choice]) -> Result<(), TestCaseError> {
-    let world = || World::with_limits(launches, limits).choices(choices);
+    let world = || World::with_limits(launches, limits).users().choices(choices);
     let Err(violation) = run(&mut world(), &mut Coverage::default()) else { return Ok(()) };
     let mut again = world().transcribed();
     let _ = run(&mut again, &mut Coverage::default());

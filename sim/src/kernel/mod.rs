@@ -212,6 +212,8 @@ struct Connection {
     /// The last that the caller was sent of its launch.
     verdict: Verdict,
     cut: bool,
+    /// Who has called `connect`.
+    uid: u32,
     /// `SO_SNDBUFFORCE`: there is room for any answer.
     wide: bool,
 }
@@ -222,6 +224,7 @@ pub(crate) struct Record {
     pub(crate) name: Name,
     pub(crate) guard: Pid,
     pub(crate) launch: usize,
+    pub(crate) owner: u32,
 }
 
 /// What an attempt to receive gave.

@@ -125,6 +125,7 @@ impl Kernel {
         self.install(table, Role::Connection, near);
         self.retain(far);
         let Fd::Socket { connection, .. } = far else { return Err(Errno::BADF) };
+        self.connections[connection].uid = self.process(self.tables[table].owner).uid;
         self.backlog.push(connection);
         Ok(true)
     }
@@ -191,6 +192,12 @@ impl Kernel {
         message.fds.into_iter().flatten().for_each(|fd| self.retain(fd));
         self.connections[connection].ends[1 - side].inbox.push(message);
         Ok(())
+    }
+
+    /// `SO_PEERCRED`
+    pub(crate) fn peer_uid(&self, table: usize, role: Role) -> u32 {
+        self.socket(table, role)
+            .map_or(u32::MAX, |(connection, _)| self.connections[connection].uid)
     }
 
     /// `SO_SNDBUFFORCE`

@@ -4,11 +4,12 @@
 //! ```text
 //! client -> master   Launch              root.1      then from the same connection's other end:
 //! guard  -> client   Entrance + pidfd    root.5      or Failed, from master or guard
-//! client -> guard    AppStarted + pidfd  enter.4
+//! client -> guard    AppStarted + pidfd  enter.4     too late: Failed, from the guard
 //!
 //! master -> guard    HandOver + 2..3 fds root.3      on a socket pair of their own
 //! guard  -> master   Done                prepare.7
 //! master -> guard    GoOn                prepare.9   or Failed
+//! guard  -> master   its end closes      enter.4     or at its own end
 //!
 //! client -> master   List, Kill          no launch: asked and answered
 //! master -> client   Rocker.., End; Gone

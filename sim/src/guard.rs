@@ -8,7 +8,7 @@ use protocol::limits::HELLO_MS;
 use protocol::{Driver, Errno, Error, Loss, Name, Step};
 
 use crate::fault::Call;
-use crate::kernel::{Answer, Capabilities, Fd, Kernel, Pid, Received, Role, TreeKind};
+use crate::kernel::{Answer, Fd, Kernel, Pid, Received, Role, TreeKind};
 use crate::message::{Body, Message};
 use crate::scene::{EXEC_DIR, HOST_MOUNT, Launch, Place, id_of};
 use crate::violation::Violation;
@@ -213,7 +213,9 @@ impl AtWork<'_> {
             let space = self.kernel.space_of(pid);
             self.kernel.install(table, Role::Layers, Fd::Layers { data, space });
         }
-        let made = self.kernel.space_of(pid);
+        let Fd::Layers { space: made, .. } = self.kernel.fd(table, Role::Layers)? else {
+            return Err(Errno::BADF);
+        };
         let kind = TreeKind::Overlay { data, layer, made };
         let tree = self.kernel.new_tree(pid, Call::MountOverlay, kind)?;
         self.kernel.install(table, layer_role(layer), tree);
@@ -265,9 +267,7 @@ impl AtWork<'_> {
         let (pid, id) = (self.hands.pid, id_of(handed.number));
         self.kernel.drop_groups(pid)?;
         self.kernel.take_ids(pid, id, id)?;
-        self.kernel.call(Call::DropCapabilities)?;
-        self.kernel.process_mut(pid).capabilities = Capabilities::Admin;
-        Ok(())
+        self.kernel.keep_admin(pid)
     }
 
     /// prepare.6

@@ -40,7 +40,9 @@ const QUEUE_MAX: usize = 64;
 /// Connections that wait for the master's `accept`.
 pub(crate) const BACKLOG_MAX: usize = 16;
 
-const NOTCONN: Errno = Errno(107);
+pub(crate) const CONNRESET: Errno = Errno(104);
+const NOTSOCK: Errno = Errno(88);
+const CHILD: Errno = Errno(10);
 const NODEV: Errno = Errno(19);
 
 /// An open file.
@@ -202,6 +204,8 @@ struct End {
     inbox: Vec<Message>,
     /// The reading half is shut down: what comes is refused to its sender.
     deaf: bool,
+    /// The other end has gone without reading everything: told once, before what is here.
+    reset: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -248,6 +252,8 @@ pub(crate) struct Kernel {
     pub(crate) processes: Vec<Process>,
     pub(crate) backlog: Vec<usize>,
     pub(crate) listening: bool,
+    /// The socket's file outlives whoever listened there.
+    has_socket: bool,
     pub(crate) records: Vec<Record>,
     tables: Vec<Table>,
     connections: Vec<Connection>,

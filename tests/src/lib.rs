@@ -14,6 +14,7 @@
 //! ```
 //!
 //! `src/bin/probe.rs` is the App of the tests: it says what it sees, and tries what it must not.
+//! `src/bin/actor.rs` asks Linux what the sim's kernel is asked.
 //!
 //! ```no_run
 //! use tests::{Daemon, Program, runner};

@@ -1,4 +1,4 @@
-//! Breaks each machine in the ways of `sim/mutants.txt`, one at a time, in a copy of the
+//! Breaks each machine, and the fake kernel, in the ways of `sim/mutants.txt`, one at a time, in a copy of the
 //! workspace, and sees whether the sim notices. Writes `sim/MUTANTS.md`.
 //!
 //! `cargo run -p sim --bin sim-mutants [WORDS]`: only those whose name holds WORDS, and then
@@ -14,7 +14,8 @@ const COPIED: [&str; 8] =
     ["Cargo.toml", "Cargo.lock", "protocol", "guard", "master", "client-rs", "sim", "tests"];
 
 /// The tests that may notice, quickest first.
-const TESTS: [&str; 6] = ["crowd", "truth", "single_faults", "coverage", "schedules", "pairs"];
+const TESTS: [&str; 7] =
+    ["operations", "crowd", "truth", "single_faults", "coverage", "schedules", "pairs"];
 
 /// One way to break a machine.
 struct Mutant<'a> {
@@ -62,7 +63,7 @@ fn run(only: Option<&str>) -> io::Result<bool> {
     fs::remove_dir_all(&scratch)?;
     let _ = writeln!(io::stdout(), "{noticed} of {all} noticed");
     if only.is_none() {
-        let head = "# Mutants\n\nEach machine broken in the ways of `mutants.txt`, one at a time, \
+        let head = "# Mutants\n\nEach machine, and the fake kernel, broken in the ways of `mutants.txt`, one at a time, \
             and what the sim says to it.\nWritten by `cargo run -p sim --bin sim-mutants`; the \
             golden transcripts, which notice every change, are left out.\n\n";
         let text = format!(

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         no_place_of_one_machine_is_named,
         machines_make_no_system_calls,
         unsafe_code_is_only_where_it_is_announced,
+        every_launch_of_the_tests_goes_through_the_machines,
         the_guard_is_small,
         the_front_door_is_short,
     ];
@@ -314,6 +315,18 @@ fn unsafe_code_is_only_where_it_is_announced() {
     }
     assert!(read("protocol/src/lib.rs").contains("#![forbid(unsafe_code)]"));
     assert!(read("protocol/src/lib.rs").contains("#![no_std]"));
+}
+
+fn every_launch_of_the_tests_goes_through_the_machines() {
+    // Peers are killed all along; an App may not launch; the benchmark; where it is said how.
+    let excused = [("sweep.rs", 1), ("facts.rs", 1), ("rocker-bench.rs", 3), ("replay.rs", -1)];
+    for (path, text) in files(&[".rs"]).into_iter().filter(|(path, _)| path.starts_with("tests")) {
+        let count = |call: String| i32::try_from(text.matches(&call).count()).unwrap();
+        let ways = ["spawn(&", "spawn_over(", "enter("].map(|way| count(format!(".{way}")));
+        let replays = count(format!("{}(", "replayed"));
+        let excused = excused.iter().find(|(name, _)| path.ends_with(name)).map_or(0, |it| it.1);
+        assert_eq!(ways.iter().sum::<i32>(), replays + excused, "{}", path.display());
+    }
 }
 
 fn the_guard_is_small() {

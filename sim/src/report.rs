@@ -110,12 +110,16 @@ impl Report {
             let (step, rest) = line.split_at_checked(11).unwrap_or(("", line));
             let (actor, words) = rest.split_once(' ').unwrap_or((rest, ""));
             let (command, came) = words.trim().split_once(" -> ").unwrap_or((words.trim(), ""));
+            let command = match came.starts_with("lost: ") {
+                true => format!("{command}: {came}"),
+                false => command.to_owned(),
+            };
             steps.push(Entry {
                 actor: actor.to_owned(),
                 step: step_named(step.trim()),
                 at_us,
                 took_us: 1.0,
-                command: command.to_owned(),
+                command,
                 errno: errno_named(came),
             });
         }

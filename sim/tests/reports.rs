@@ -137,3 +137,19 @@ fn real_launches_conform() {
         assert!(draw::mermaid(&report).contains("guard ->> master: prepare.7"));
     }
 }
+
+/// `PLANTED.md` is written by `sim-mutants show`; this sees that it still is what it says.
+#[test]
+fn the_planted_bug_is_drawn_as_it_is_told() {
+    let page = include_str!("../PLANTED.md");
+    let block = |kind: &str| {
+        let (_, rest) = page.split_once(&format!("```{kind}\n")).expect("it is there");
+        rest.split_once("```").expect("it ends").0
+    };
+    for line in block("diff").lines() {
+        let line = line.replacen('-', "- ", 1).replacen('+', "+ ", 1);
+        assert!(include_str!("../mutants.txt").contains(&line), "no mutant has {line}");
+    }
+    let story = block("text").split("\n\n").nth(1).expect("it tells a story");
+    assert_eq!(draw::mermaid(&Report::parse(story).unwrap()), block("mermaid"));
+}

@@ -1,6 +1,6 @@
-//! A kernel with what the machines touch and nothing else. It refuses what Linux refuses; each
-//! rule names its paragraph of KERNEL.md. What Linux would allow but nobody may ever ask for is
-//! a [`Violation`], which ends the world.
+//! A kernel with what the machines touch and nothing else. It refuses what Linux refuses, which
+//! `operations.txt` holds against Linux; each rule names its paragraph of KERNEL.md. What Linux
+//! would allow but nobody may ever ask for is a [`Violation`], which ends the world.
 //!
 //! ```text
 //! process   who is whose child, in which PID namespace; root.12 to root.14

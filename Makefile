@@ -1,7 +1,7 @@
 # make run     pack the example App and run it in a rocker
 # make test    every test; those that need root print SKIP without it
 # make bench   measure, beside the physical limit and bubblewrap
-# make build   the programs, in target/rocker
+# make build   the programs, in target/rocker, and the C library, in target/client-c
 # make install PREFIX=/usr DESTDIR=
 # TARGET=aarch64-unknown-linux-gnu builds for another machine.
 
@@ -14,6 +14,8 @@ RELEASE := $(CARGO) build --locked --release --target $(TARGET)
 STATIC  := --features freestanding --target-dir target/static \
 	--config 'target.$(TARGET).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]'
 
+export CC PREFIX DESTDIR
+
 .PHONY: build release run test check bench install clean
 
 build release:
@@ -22,6 +24,7 @@ build release:
 	@mkdir -p $(BIN)
 	@cp -p target/static/$(TARGET)/release/rocker-guard $(BIN)/
 	@cp -p target/$(TARGET)/release/rocker-master target/$(TARGET)/release/rocker $(BIN)/
+	@$(MAKE) --silent -C client-c
 
 run: build
 	@mkdir -p $(BIN)/example-data
@@ -44,6 +47,7 @@ install: build
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/rocker
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin $(BIN)/rocker-master
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/rocker $(BIN)/rocker-guard
+	$(MAKE) -C client-c install
 
 clean:
 	@$(CARGO) clean

@@ -22,9 +22,6 @@ use crate::trace::TraceEntry;
 /// Steps of one launch. A host with thousands of mounts below overlaid directories has as many.
 const STEPS_MAX: usize = 65_536;
 
-const CONNRESET: Errno = Errno(104);
-const MSGSIZE: Errno = Errno(90);
-
 /// How the master is reached.
 #[derive(Debug)]
 pub(crate) enum Way<'a> {
@@ -151,11 +148,11 @@ impl<'s, 'a> ClientDriver<'s, 'a> {
             send(connected(&self.connection), &Message::Client(request), &[], &mut self.buffer);
         match sent {
             Ok(()) => Outcome::Done,
-            Err(MSGSIZE) => {
+            Err(Errno::MSGSIZE) => {
                 Outcome::Refused(Error::Invalid { rule: Rule::TooLong, item: Item::Request })
             }
             // It has closed already, but may have said why: that is still there to be read.
-            Err(Errno::PIPE | CONNRESET) => Outcome::Done,
+            Err(Errno::PIPE | Errno::CONNRESET) => Outcome::Done,
             Err(errno) => Outcome::Failed(errno),
         }
     }
@@ -271,7 +268,7 @@ impl<'s, 'a> ClientDriver<'s, 'a> {
         let connection = connected(&self.connection);
         match send(connection, &message, &[app.as_fd()], &mut self.buffer) {
             Ok(()) => Outcome::Done,
-            Err(Errno::PIPE | CONNRESET) => Outcome::Lost(Loss::Died),
+            Err(Errno::PIPE | Errno::CONNRESET) => Outcome::Lost(Loss::Died),
             Err(errno) => Outcome::Failed(errno),
         }
     }

@@ -122,7 +122,7 @@ impl Question {
         let message = Message::Client(message);
         match send(&question.connection, &message, &[], &mut question.buffer) {
             // If it has closed, the answer says why.
-            Ok(()) | Err(Errno::PIPE) => Ok(question),
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(question),
             Err(errno) => Err(question.failed(errno)),
         }
     }

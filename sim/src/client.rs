@@ -10,7 +10,7 @@ use rocker_client::machine::Client;
 
 use crate::app::AppActor;
 use crate::fault::{Call, Who};
-use crate::kernel::{Answer, Capabilities, Fd, Kernel, Pid, Received, Role, TreeKind};
+use crate::kernel::{Answer, CONNRESET, Capabilities, Fd, Kernel, Pid, Received, Role, TreeKind};
 use crate::message::{Body, Message};
 use crate::scene::{EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, STAGE, id_of};
 use crate::violation::Violation;
@@ -75,8 +75,8 @@ impl ClientActor {
         if !matches!(self.machine.result(), Some(Ok(_)))
             && let Some(app) = slip.app
         {
-            kernel.kill_by_pidfd(app);
-            kernel.wait_for(pid, app);
+            let _ = kernel.kill_by_pidfd(app);
+            let _ = kernel.wait_for(pid, app);
         }
         kernel.close(table, Role::Connection);
         self.told_ms = Some(kernel.now_ms);
@@ -130,7 +130,7 @@ impl AtWork<'_> {
                 Outcome::Refused(Error::Invalid { rule: Rule::TooLong, item: Item::Request })
             }
             // It has closed already, but may have said why: that is still there to be read.
-            Ok(()) | Err(Errno::PIPE) => Outcome::Done,
+            Ok(()) | Err(Errno::PIPE | CONNRESET) => Outcome::Done,
             Err(errno) => Outcome::Failed(errno),
         }
     }
@@ -194,7 +194,7 @@ impl AtWork<'_> {
         if !in_time {
             end_helper(self.kernel, helper, self.hands.table);
         }
-        self.kernel.wait_for(self.hands.pid, helper);
+        let _ = self.kernel.wait_for(self.hands.pid, helper);
         let slip = &mut self.hands.slip;
         Poll::Ready(match slip.result {
             Some(Ok(pid)) if in_time => {
@@ -204,15 +204,15 @@ impl AtWork<'_> {
             Some(Err(error)) if in_time => {
                 // What could not be executed is on its way out.
                 if let Some(app) = slip.app.take() {
-                    self.kernel.kill_by_pidfd(app);
-                    self.kernel.wait_for(self.hands.pid, app);
+                    let _ = self.kernel.kill_by_pidfd(app);
+                    let _ = self.kernel.wait_for(self.hands.pid, app);
                 }
                 Outcome::Refused(error)
             }
             _ => {
                 if let Some(app) = slip.app.take() {
-                    self.kernel.kill_by_pidfd(app);
-                    self.kernel.wait_for(self.hands.pid, app);
+                    let _ = self.kernel.kill_by_pidfd(app);
+                    let _ = self.kernel.wait_for(self.hands.pid, app);
                 }
                 Outcome::Lost(if in_time { Loss::Died } else { Loss::Silent })
             }
@@ -238,7 +238,7 @@ impl AtWork<'_> {
                 self.hands.reported = true;
                 Outcome::Done
             }
-            Err(Errno::PIPE) => Outcome::Lost(Loss::Died),
+            Err(Errno::PIPE | CONNRESET) => Outcome::Lost(Loss::Died),
             Err(errno) => Outcome::Failed(errno),
         }
     }
@@ -248,7 +248,7 @@ impl AtWork<'_> {
 pub(crate) fn end_helper(kernel: &mut Kernel, helper: Pid, table: usize) {
     if kernel.is_alive(helper) {
         kernel.unshare_table(table);
-        kernel.kill_by_pidfd(helper);
+        let _ = kernel.kill_by_pidfd(helper);
     }
 }
 

@@ -15,7 +15,8 @@ pub fn mermaid(report: &Report) -> String {
         let (actor, words) = (&entry.actor, words(entry));
         // What breaks a line, or ends it, in mermaid.
         let words = words.replace(['\n', ';', '#'], " ");
-        let arrow = if entry.errno.is_some() { "--x" } else { "->>" };
+        let is_in_vain = entry.errno.is_some() || entry.command.contains(": lost: ");
+        let arrow = if is_in_vain { "--x" } else { "->>" };
         let _ = writeln!(text, "   {actor} {arrow} {}: {words}", receiver(entry));
     }
     text

@@ -8,7 +8,7 @@ use protocol::limits::{HELLO_MS, REST_MS};
 use protocol::{Driver, Errno, Error, Loss, Name, Path, Step, request};
 
 use crate::fault::Call;
-use crate::kernel::{Answer, Capabilities, Fd, Kernel, Pid, Received, Role, TreeKind};
+use crate::kernel::{Answer, Fd, Kernel, Pid, Received, Role, TreeKind};
 use crate::message::{Body, Message};
 use crate::scene::{
     DIRECTORIES, EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, Place, STAGE, id_of,
@@ -270,7 +270,9 @@ impl AtWork<'_> {
             let space = self.kernel.space_of(pid);
             self.kernel.install(table, Role::Layers, Fd::Layers { data, space });
         }
-        let made = self.kernel.space_of(pid);
+        let Fd::Layers { space: made, .. } = self.kernel.fd(table, Role::Layers)? else {
+            return Err(Errno::BADF);
+        };
         let kind = TreeKind::Overlay { data, layer, made };
         let tree = self.kernel.new_tree(pid, Call::MountOverlay, kind)?;
         self.kernel.install(table, layer_role(layer), tree);
@@ -330,9 +332,7 @@ impl AtWork<'_> {
         let (pid, id) = (self.hands.pid, id_of(handed.number));
         self.kernel.drop_groups(pid)?;
         self.kernel.take_ids(pid, id, id)?;
-        self.kernel.call(Call::DropCapabilities)?;
-        self.kernel.process_mut(pid).capabilities = Capabilities::Admin;
-        Ok(())
+        self.kernel.keep_admin(pid)
     }
 
     /// prepare.6

@@ -19,6 +19,7 @@
 //! guard      the driver of a guard
 //! app        Apps and what they start: acted, not ours
 //! words      the lines of a transcript
+//! operations what the kernel answers, one small operation at a time; Linux is asked the same
 //!
 //! report     a report of `rocker run --report`, and whether the machines would have walked so
 //! draw       a report as a sequence diagram and as a timeline
@@ -37,6 +38,7 @@ mod guard;
 mod kernel;
 mod master;
 mod message;
+pub mod operations;
 pub mod report;
 mod scene;
 mod violation;

@@ -104,7 +104,7 @@ impl MasterActor {
     /// A new master. It knows the living rockers of the one before it.
     pub(crate) fn start(kernel: &mut Kernel, config: Rc<Config>) -> Self {
         let pid = kernel.fork(crate::kernel::INIT, Who::Master);
-        kernel.listening = true;
+        kernel.listen();
         let mut master = Self { pid, sessions: vec![], ready: vec![], config, has_debts: false };
         let known = core::mem::take(&mut kernel.records);
         for record in known {
@@ -512,8 +512,7 @@ impl AtWork<'_, '_> {
         let guard = held.rocker.map(|rocker| rocker.guard).ok_or(Errno::SRCH)?;
         if held.adopted {
             self.around.kernel.call(Call::Kill)?;
-            self.around.kernel.kill_by_pidfd(guard);
-            return Ok(());
+            return self.around.kernel.kill_by_pidfd(guard);
         }
         self.around.kernel.kill(guard)
     }
@@ -539,13 +538,14 @@ impl AtWork<'_, '_> {
         let data = self.scene()?.data;
         let kernel = &mut *self.around.kernel;
         kernel.call(Call::OpenDataDir).map_err(at_root_2)?;
-        kernel.call(Call::Lock).map_err(at_root_2)?;
-        if kernel.is_locked(data) {
-            let error = Error::Invalid { rule: Rule::InUse, item: Item::DataDir };
-            return Err(Refusal::Rule(error));
-        }
+        let lock = kernel.lock(data).map_err(|errno| match errno {
+            Errno::AGAIN => {
+                Refusal::Rule(Error::Invalid { rule: Rule::InUse, item: Item::DataDir })
+            }
+            errno => at_root_2(errno),
+        })?;
         let table = self.held().table;
-        self.around.kernel.install(table, Role::Lock, Fd::Lock { data });
+        self.around.kernel.install(table, Role::Lock, lock);
         Ok(())
     }
 
@@ -599,7 +599,7 @@ impl AtWork<'_, '_> {
             Action::WriteUidMap => IdMap::Uid(id),
             _ => IdMap::Gid(id),
         };
-        self.around.kernel.write_id_map(guard, map)
+        self.around.kernel.write_id_map(self.master.pid, guard, map)
     }
 
     /// prepare.9

@@ -12,6 +12,7 @@ use protocol::{Errno, Machine, Name, Step};
 use rocker_client::action::{Action, HelperAction, HelperOutcome, Outcome as ClientOutcome};
 use rocker_client::helper::Helper;
 use rocker_client::machine::Client;
+use rocker_client::{Error, Rocker, TraceEntry};
 use serde_json::Value;
 
 use crate::words::errno_name;
@@ -23,6 +24,8 @@ pub struct Report {
     pub steps: Vec<Entry>,
     /// Whether the launch got its App.
     pub succeeded: bool,
+    /// Where it failed.
+    failed_at: Option<Step>,
     name: u64,
     guard_pid: u32,
     app_pid: u32,
@@ -76,10 +79,29 @@ impl Report {
         Ok(Self {
             steps: steps.iter().map(Entry::from_json).collect::<Result<_, _>>()?,
             succeeded: value.get("app_pid").is_some(),
+            failed_at: value.pointer("/error/step").and_then(Value::as_str).and_then(step_named),
             name: u64::from_str_radix(name, 16).unwrap_or(0),
             guard_pid: pid("guard_pid"),
             app_pid: pid("app_pid"),
         })
+    }
+
+    /// The steps of a launch that asked for its trace.
+    pub fn of_launch(launch: &Result<Rocker, Error>) -> Self {
+        let steps = launch.as_ref().map_or_else(Error::trace, Rocker::trace);
+        let first_ns = steps.iter().map(|entry| entry.began_ns).min().unwrap_or(0);
+        let steps = steps.iter().map(|entry| Entry::from_trace(entry, first_ns)).collect();
+        match launch {
+            Ok(rocker) => Self {
+                steps,
+                succeeded: true,
+                failed_at: None,
+                name: u64::from_str_radix(rocker.guard_name().as_str(), 16).unwrap_or(0),
+                guard_pid: rocker.guard_pid(),
+                app_pid: rocker.app_pid(),
+            },
+            Err(error) => Self { steps, failed_at: Some(error.step()), ..Self::default() },
+        }
     }
 
     fn from_transcript(text: &str) -> Self {
@@ -88,12 +110,16 @@ impl Report {
             let (step, rest) = line.split_at_checked(11).unwrap_or(("", line));
             let (actor, words) = rest.split_once(' ').unwrap_or((rest, ""));
             let (command, came) = words.trim().split_once(" -> ").unwrap_or((words.trim(), ""));
+            let command = match came.starts_with("lost: ") {
+                true => format!("{command}: {came}"),
+                false => command.to_owned(),
+            };
             steps.push(Entry {
                 actor: actor.to_owned(),
                 step: step_named(step.trim()),
                 at_us,
                 took_us: 1.0,
-                command: command.to_owned(),
+                command,
                 errno: errno_named(came),
             });
         }
@@ -108,61 +134,64 @@ impl Report {
         self.of(actor).filter(|entry| entry.step == Some(step)).count()
     }
 
-    /// Whether every actor walked as its machine does.
+    /// Whether every actor walked as its machine does. What a launch that fails does not tell
+    /// any more is not missed.
     ///
     /// # Errors
     ///
     /// The first deviation, in words.
     pub fn conforms(&self) -> Result<(), String> {
-        let client = self.walk("client", &mut Client::new(), |machine, entry| {
+        self.walk("client", &mut Client::new(), |machine, entry, _| {
             self.client_outcome(machine.action(), entry)
         })?;
-        let helper = self.walk("helper", &mut Helper::new(), |machine, entry| {
+        self.walk("helper", &mut Helper::new(), |machine, entry, _| {
             Ok(match (entry.errno, machine.action()) {
                 (Some(errno), _) => HelperOutcome::Failed(errno),
                 (None, HelperAction::StartApp) => HelperOutcome::App { pid: self.app_pid },
                 (None, _) => HelperOutcome::Done,
             })
         })?;
-        let master = self.walk("master", &mut Session::default(), |machine, entry| {
+        self.walk("master", &mut Session::default(), |machine, entry, next| {
             Ok(match (entry.errno, machine.state()) {
                 (Some(errno), _) => SessionOutcome::Failed(errno),
                 (None, SessionState::AwaitRequest) => {
                     let data_dir = self.count("master", Step::CreateGuard) > 1;
                     SessionOutcome::RequestIs { data_dir }
                 }
+                // What comes after a silent guard is its death.
+                (None, SessionState::AwaitDone)
+                    if next.is_some_and(|it| it.step == Some(Step::KillGuard)) =>
+                {
+                    SessionOutcome::Lost(protocol::Loss::Silent)
+                }
                 (None, SessionState::AwaitExit) => SessionOutcome::Exited,
                 (None, _) => SessionOutcome::Done,
             })
         })?;
-        let guard = self.walk("guard", &mut Guard::default(), |machine, entry| {
+        self.walk("guard", &mut Guard::default(), |machine, entry, _| {
             Ok(match entry.errno {
                 Some(errno) => GuardOutcome::Failed(errno),
                 None => self.guard_outcome(machine.state(), entry),
             })
         })?;
         if self.succeeded {
-            self.is_complete([
-                ("client", client, Step::ReportApp),
-                ("helper", helper, Step::RunApp),
-                ("master", master, Step::SetIdMaps),
-                ("guard", guard, Step::SendEntrance),
-            ])?;
+            self.is_complete()?;
         }
+        self.failed_where_somebody_was()?;
         self.nothing_is_heard_before_it_was_said()
     }
 
-    /// Leads a machine through an actor's steps; the last of them.
+    /// Leads a machine through an actor's steps. `outcome` is told the next one as well.
     fn walk<M: Machine>(
         &self,
         actor: &str,
         machine: &mut M,
-        outcome: impl Fn(&M, &Entry) -> Result<M::Outcome, String>,
-    ) -> Result<Option<Step>, String> {
+        outcome: impl Fn(&M, &Entry, Option<&Entry>) -> Result<M::Outcome, String>,
+    ) -> Result<(), String> {
         let mut last: Option<&Entry> = None;
         let mut entries: Vec<&Entry> = self.of(actor).collect();
         entries.sort_by(|a, b| a.at_us.total_cmp(&b.at_us));
-        for entry in entries {
+        for (index, entry) in entries.iter().copied().enumerate() {
             let after = last.map_or_else(|| "first".to_owned(), |last| format!("after {last}"));
             match machine.step() {
                 Some(step) if Some(step) == entry.step => {}
@@ -171,11 +200,11 @@ impl Report {
                 }
                 None => return Err(format!("{actor}: {after} it has ended, but it took {entry}")),
             }
-            let outcome = outcome(machine, entry)?;
+            let outcome = outcome(machine, entry, entries.get(index + 1).copied())?;
             machine.advance(outcome);
             last = Some(entry);
         }
-        Ok(last.and_then(|entry| entry.step))
+        Ok(())
     }
 
     fn client_outcome(&self, action: Action, entry: &Entry) -> Result<ClientOutcome, String> {
@@ -214,14 +243,31 @@ impl Report {
         }
     }
 
-    /// A launch that succeeded went at least so far.
-    fn is_complete(&self, reached: [(&str, Option<Step>, Step); 4]) -> Result<(), String> {
-        for (actor, _, must) in reached {
+    /// A launch that succeeded went at least so far. What the guard says after the entrance may
+    /// come too late for its caller.
+    fn is_complete(&self) -> Result<(), String> {
+        for (actor, must) in [
+            ("client", Step::ReportApp),
+            ("helper", Step::RunApp),
+            ("master", Step::SetIdMaps),
+            ("guard", Step::ReleaseGuard),
+        ] {
             if self.count(actor, must) == 0 {
                 return Err(format!("{actor}: the launch succeeded, but {must} is missing"));
             }
         }
         Ok(())
+    }
+
+    /// An error names an arrow at which somebody stood.
+    fn failed_where_somebody_was(&self) -> Result<(), String> {
+        let took = |step| self.steps.iter().any(|entry| entry.step == Some(step));
+        match self.failed_at {
+            Some(step) if !self.succeeded && !self.steps.is_empty() && !took(step) => {
+                Err(format!("the launch failed at {step}, which nobody took"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Message by message: who says it at which step, who hears it at which.
@@ -253,6 +299,19 @@ const ARROWS: [(&str, Step, &str, Step); 6] = [
 ];
 
 impl Entry {
+    fn from_trace(entry: &TraceEntry, first_ns: u64) -> Self {
+        // Exact for as long as a launch can take.
+        let micros = |ns: u64| ns as f64 / 1e3;
+        Self {
+            actor: entry.actor.to_string(),
+            step: Some(entry.step),
+            at_us: micros(entry.began_ns - first_ns),
+            took_us: micros(entry.took_ns),
+            command: entry.command.clone(),
+            errno: entry.errno,
+        }
+    }
+
     fn from_json(value: &Value) -> Result<Self, String> {
         let text = |key| value.get(key).and_then(Value::as_str);
         let number = |key| value.get(key).and_then(Value::as_f64);

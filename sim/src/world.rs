@@ -488,7 +488,7 @@ impl World {
         let client = &self.clients[n];
         let (pid, table) = (client.hands.pid, client.hands.table());
         let Some((guard, app)) = client.started() else { return false };
-        if self.kernel.wait_for(pid, app) {
+        if self.kernel.wait_for(pid, app) == Ok(true) {
             self.kernel.say(None, Who::Client(n), || format!("wait {app} -> ok"));
             return true;
         }
@@ -752,7 +752,7 @@ impl World {
                         format!("kill -KILL {guard} # by pidfd")
                     });
                 }
-                self.kernel.kill_by_pidfd(guard);
+                let _ = self.kernel.kill_by_pidfd(guard);
                 false
             }
             (End::KillByName, _) => {

@@ -92,6 +92,39 @@ fn a_transcript_conforms_but_for_its_end_and_is_drawn() {
     assert_eq!(timeline.matches("<rect").count(), report.steps.len() + 1);
 }
 
+/// The same launch, which failed there after so many steps.
+fn failed(step: &str, after: usize) -> Result<(), String> {
+    let steps: Vec<Value> = report(|_| ())
+        .steps
+        .iter()
+        .take(after)
+        .map(|it| {
+            json!({
+                "actor": it.actor, "step": it.step.map(|step| step.to_string()),
+                "at_us": it.at_us, "took_us": it.took_us, "command": "true", "errno": null,
+            })
+        })
+        .chain([json!({
+            "actor": "master", "step": "prepare.7", "at_us": 900.0, "took_us": 1.0,
+            "command": "recvmsg # from the guard", "errno": null,
+        })])
+        .chain([json!({
+            "actor": "master", "step": "root.10", "at_us": 901.0, "took_us": 1.0,
+            "command": "kill -KILL 70", "errno": null,
+        })])
+        .collect();
+    let report = json!({ "error": { "step": step, "errno": null }, "steps": steps });
+    Report::parse(&report.to_string()).expect("it is a report").conforms()
+}
+
+#[test]
+fn a_launch_that_failed_conforms_if_it_failed_where_somebody_was() {
+    // The guard fell silent after its mount, and the master ended it.
+    assert_eq!(failed("prepare.7", 11), Ok(()));
+    let elsewhere = "the launch failed at enter.4, which nobody took";
+    assert_eq!(failed("enter.4", 11), Err(elsewhere.to_owned()));
+}
+
 /// Written by `rocker run --report` on a real kernel: one launch, and one whose program is not
 /// in its package.
 #[test]
@@ -103,4 +136,20 @@ fn real_launches_conform() {
         assert_eq!(report.conforms(), Ok(()));
         assert!(draw::mermaid(&report).contains("guard ->> master: prepare.7"));
     }
+}
+
+/// `PLANTED.md` is written by `sim-mutants show`; this sees that it still is what it says.
+#[test]
+fn the_planted_bug_is_drawn_as_it_is_told() {
+    let page = include_str!("../PLANTED.md");
+    let block = |kind: &str| {
+        let (_, rest) = page.split_once(&format!("```{kind}\n")).expect("it is there");
+        rest.split_once("```").expect("it ends").0
+    };
+    for line in block("diff").lines() {
+        let line = line.replacen('-', "- ", 1).replacen('+', "+ ", 1);
+        assert!(include_str!("../mutants.txt").contains(&line), "no mutant has {line}");
+    }
+    let story = block("text").split("\n\n").nth(1).expect("it tells a story");
+    assert_eq!(draw::mermaid(&Report::parse(story).unwrap()), block("mermaid"));
 }

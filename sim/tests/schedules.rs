@@ -4,7 +4,7 @@
 //! with the choices that lead there. `SIM_SEED=2` takes other chances, `SIM_LONG=100000` more.
 
 use proptest::prelude::{Strategy, any, prop, prop_oneof};
-use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
+use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 use sim::walk::run;
 use sim::{App, Choice, Coverage, End, Launch, Limits, ROOT, USERS, World};
 
@@ -67,9 +67,23 @@ fn check(launches: core::ops::Range<usize>, turns: usize, share: u32, limits: Li
     };
     let result = TestRunner::new(config)
         .run(&(launches, choices), |(launches, choices)| holds(&launches, limits, &choices));
-    if let Err(story) = result {
-        panic!("SIM_SEED={seed}\n{story}");
+    match result {
+        Ok(()) => {}
+        Err(TestError::Fail(story, (launches, choices))) => {
+            panic!("SIM_SEED={seed}\n{story}\n{launches:?}\n{}", in_short(&choices))
+        }
+        Err(TestError::Abort(why)) => panic!("SIM_SEED={seed}\n{why}"),
     }
+}
+
+/// `Move(0) 22 times, Kill(212)`
+fn in_short(choices: &[Choice]) -> String {
+    let runs = choices.chunk_by(|one, next| one == next);
+    let words = runs.map(|run| match run {
+        [one] => format!("{one:?}"),
+        run => format!("{:?} {} times", run[0], run.len()),
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 
 use rocker_client::{Error, Launch, Program, Rocker};
 
-use crate::{Daemon, probe_package};
+use crate::{Daemon, probe_package, replayed};
 
 /// How long a rocker may take to be gone after its App.
 const GONE: Duration = Duration::from_secs(5);
@@ -72,7 +72,7 @@ impl App {
         let (output, stdout) = std::io::pipe().expect("descriptors are to be had");
         let (stdin, input) = std::io::pipe().expect("descriptors are to be had");
         let program = program.stdin(stdin).stdout(stdout);
-        let rocker = launch.spawn(&program)?;
+        let rocker = replayed(launch.spawn(&program))?;
         // `program` goes here, and with it our copies of the App's ends.
         Ok(Self { rocker, output: BufReader::new(output), input: Some(input) })
     }

@@ -9,6 +9,7 @@ use rocker_client::Launch;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::replay::{self, Reports};
 use crate::scratch::{directory, names, unmount_below};
 use crate::{APP_GID, APP_UID, SOON, bin, process, scratch, within};
 
@@ -16,6 +17,8 @@ use crate::{APP_GID, APP_UID, SOON, bin, process, scratch, within};
 /// when this is dropped. The rockers that it made must have ended by then.
 #[derive(Debug)]
 pub struct Daemon {
+    /// Replayed when this ends, while they are there.
+    reports: Reports,
     dir: TempDir,
     child: Option<Child>,
 }
@@ -32,7 +35,8 @@ impl Daemon {
         fs::write(dir.path().join("master.toml"), text).expect("a scratch directory is writable");
         directory(dir.path().join("exec"), 0o755, 0);
         directory(dir.path().join("data"), 0o755, 0);
-        let mut daemon = Self { dir, child: None };
+        let reports = Reports::new(dir.path().join("reports"));
+        let mut daemon = Self { reports, dir, child: None };
         daemon.restart();
         daemon
     }
@@ -104,19 +108,29 @@ impl Daemon {
     }
 
     /// A launch of this package through this master: as nobody in particular, at
-    /// [`exec_dir`](Self::exec_dir), with nothing overlaid.
+    /// [`exec_dir`](Self::exec_dir), with nothing overlaid. What comes of it is to be
+    /// [replayed](crate::replayed).
     pub fn launch(&self, package: impl AsRef<Path>) -> Launch {
         Launch::new(package)
             .socket(self.socket())
             .uid(APP_UID)
             .gid(APP_GID)
             .exec_dir(self.exec_dir())
+            .trace(replay::traces())
     }
 
     /// The same with these directories overlaid.
     pub fn overlaid(&self, package: impl AsRef<Path>, dirs: &[&str]) -> Launch {
         let launch = self.launch(package).data_dir(self.data_dir());
         dirs.iter().fold(launch, Launch::overlay)
+    }
+
+    /// `rocker run` through this master, with a report that is replayed when this ends.
+    pub fn rocker_run(&self) -> Command {
+        let mut command = Command::new(bin("rocker"));
+        command.arg("run").arg("--socket").arg(self.socket());
+        self.reports.ask(&mut command);
+        command
     }
 
     /// # Panics

@@ -6,6 +6,7 @@
 //! leaks     what a launch could leave in the kernel, before and after
 //! daemon    a rocker-master of the test's own
 //! package   packages, made by `rocker pack`, with `probe` in them
+//! replay    leads the machines through the trace of every launch
 //! app       starts `probe` in a rocker and reads what it says
 //! facts     what a process can say about itself, and try
 //! process   what /proc says about a process
@@ -14,6 +15,7 @@
 //! ```
 //!
 //! `src/bin/probe.rs` is the App of the tests: it says what it sees, and tries what it must not.
+//! `src/bin/actor.rs` asks Linux what the sim's kernel is asked.
 //!
 //! ```no_run
 //! use tests::{Daemon, Program, runner};
@@ -36,6 +38,7 @@ pub mod leaks;
 pub mod package;
 pub mod process;
 pub mod programs;
+pub mod replay;
 pub mod runner;
 pub mod scratch;
 
@@ -44,6 +47,7 @@ pub use daemon::Daemon;
 pub use leaks::Leaks;
 pub use package::{Package, probe_package};
 pub use programs::{bin, probe};
+pub use replay::replayed;
 pub use rocker_client::{Launch, Program, Rocker, Stdio};
 pub use runner::{Test, plain, root};
 pub use scratch::scratch;

@@ -26,7 +26,20 @@ pub fn workspace() -> &'static Path {
 ///
 /// If cargo has not.
 pub fn probe() -> PathBuf {
+    built("probe")
+}
+
+/// The program that asks Linux what the sim's kernel is asked.
+///
+/// # Panics
+///
+/// If cargo has not built it.
+pub fn actor() -> PathBuf {
+    built("actor")
+}
+
+fn built(name: &str) -> PathBuf {
     let me = std::env::current_exe().expect("a running program has a path");
-    let probe = me.ancestors().skip(1).take(2).map(|dir| dir.join("probe"));
-    probe.into_iter().find(|probe| probe.is_file()).expect("cargo builds the probe with the tests")
+    let found = me.ancestors().skip(1).take(2).map(|dir| dir.join(name));
+    found.into_iter().find(|it| it.is_file()).expect("cargo builds them with the tests")
 }

@@ -24,7 +24,7 @@ use crate::scratch::{VARIABLE, names, set_top, unmount_below};
 use crate::{Leaks, process, scratch};
 
 /// Set in the process of a test: its name.
-const ONE: &str = "ROCKER_TEST_ONE";
+pub(crate) const ONE: &str = "ROCKER_TEST_ONE";
 
 /// Status of a test that found that it cannot run here.
 const SKIPPED: i32 = 77;

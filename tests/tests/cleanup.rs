@@ -11,7 +11,7 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 use tests::app::{self, App};
-use tests::{APP_GID, APP_UID, bin, probe_package, process, runner, within};
+use tests::{APP_GID, APP_UID, probe_package, process, replayed, runner, within};
 use tests::{Daemon, Leaks, Program, SOON, Stdio};
 
 fn main() -> ExitCode {
@@ -285,10 +285,8 @@ fn a_dead_app_that_nobody_waited_for_delays_only_the_guards_report() {
 /// An AppMaster of its own, which is the CLI: killed, it cannot tidy up.
 fn caller(daemon: &Daemon, commands: &[&str]) -> std::process::Child {
     let (package, exec_dir) = (probe_package(), daemon.exec_dir());
-    Command::new(bin("rocker"))
-        .arg("run")
-        .arg("--socket")
-        .arg(daemon.socket())
+    daemon
+        .rocker_run()
         .args(["--uid", "54321", "--gid", "54322", "--exec-dir"])
         .arg(exec_dir)
         .arg(package)
@@ -377,7 +375,8 @@ fn sixty_four_launches_at_once_leave_nothing() {
     std::thread::scope(|scope| {
         for _ in 0..64 {
             scope.spawn(|| {
-                let mut rocker = launch.spawn(&Program::new("true").stdout(Stdio::Null)).unwrap();
+                let program = Program::new("true").stdout(Stdio::Null);
+                let mut rocker = replayed(launch.spawn(&program)).unwrap();
                 assert!(rocker.wait().unwrap().success());
                 assert!(rocker.wait_gone(Some(SOON)).unwrap());
             });

@@ -16,6 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::app::Answer;
+use tests::replay::{Reports, replay};
 use tests::scratch::{directory, names};
 use tests::{APP_UID, Daemon, Leaks, Package, SOON};
 use tests::{bin, probe_package, process, runner, scratch, within};
@@ -61,10 +62,19 @@ fn main() -> ExitCode {
 
 /// `rocker run` through this daemon, as nobody in particular.
 fn run(daemon: &Daemon) -> Command {
+    as_nobody(daemon, daemon.rocker_run())
+}
+
+fn as_nobody(daemon: &Daemon, mut run: Command) -> Command {
+    run.args(["--uid", "54321", "--gid", "54322", "--exec-dir"]).arg(daemon.exec_dir());
+    run.stdin(Stdio::null());
+    run
+}
+
+/// `rocker run` through this daemon, with a report of the test's own.
+fn reporting(daemon: &Daemon, to: &Path) -> Command {
     let mut command = Command::new(bin("rocker"));
-    command.arg("run").arg("--socket").arg(daemon.socket());
-    command.args(["--uid", "54321", "--gid", "54322", "--exec-dir"]).arg(daemon.exec_dir());
-    command.stdin(Stdio::null());
+    command.arg("run").arg("--socket").arg(daemon.socket()).arg("--report").arg(to);
     command
 }
 
@@ -197,8 +207,7 @@ fn bad_directories_are_refused_in_one_line() {
     ];
     for (arguments, words) in cases {
         // The last of an option counts; so each replaces what `run` has set.
-        let mut command = Command::new(bin("rocker"));
-        command.arg("run").arg("--socket").arg(daemon.socket());
+        let mut command = daemon.rocker_run();
         command.args(["--uid", "54321", "--gid", "54322"]);
         if arguments[0] != "--exec-dir" {
             command.arg("--exec-dir").arg(daemon.exec_dir());
@@ -241,13 +250,8 @@ fn bad_ids_and_words_are_refused_in_one_line() {
         (&["--app-id", "4294967296"], &["4294967296"]),
     ];
     for (arguments, words) in cases {
-        let mut command = Command::new(bin("rocker"));
-        command
-            .arg("run")
-            .arg("--socket")
-            .arg(daemon.socket())
-            .arg("--exec-dir")
-            .arg(daemon.exec_dir());
+        let mut command = daemon.rocker_run();
+        command.arg("--exec-dir").arg(daemon.exec_dir());
         let output = command
             .args(*arguments)
             .arg(probe_package())
@@ -353,16 +357,19 @@ fn without_daemon() {
         .expect("root may");
 }
 
-fn embedded() -> Command {
+fn embedded(reports: &Reports) -> Command {
     let mut command = Command::new(bin("rocker"));
     command.env_remove("ROCKER_SOCKET").args(["run", "--uid", "54321"]).stdin(Stdio::null());
+    reports.ask(&mut command);
     command
 }
 
 fn run_needs_no_daemon_as_root() {
     without_daemon();
+    let dir = scratch();
+    let reports = Reports::new(dir.path().join("reports"));
     let leaks = Leaks::snapshot();
-    let mut command = embedded();
+    let mut command = embedded(&reports);
     command.arg(probe_package()).args([
         "--",
         "bin/probe",
@@ -382,7 +389,7 @@ fn run_needs_no_daemon_as_root() {
     assert!(left.is_empty(), "{left:#?}");
     // Several at once do not get in each other's way.
     let start = || {
-        let mut command = embedded();
+        let mut command = embedded(&reports);
         command.arg(probe_package()).args(["--", "bin/probe", "sleep 200"]);
         command.spawn().unwrap()
     };
@@ -392,22 +399,31 @@ fn run_needs_no_daemon_as_root() {
 
 fn run_with_a_named_socket_wants_a_master_there() {
     let dir = scratch();
+    let reports = Reports::new(dir.path().join("reports"));
     let nobody = dir.path().join("master.sock");
-    let named =
-        embedded().arg("--socket").arg(&nobody).arg(probe_package()).args(["--", "x"]).output();
+    let named = embedded(&reports)
+        .arg("--socket")
+        .arg(&nobody)
+        .arg(probe_package())
+        .args(["--", "x"])
+        .output();
     assert_refused(
         &named.unwrap(),
         125,
         &["root.1", nobody.to_str().unwrap(), "is rocker-master running?"],
     );
-    let mut command = embedded();
+    let mut command = embedded(&reports);
     let from_environment =
         command.env("ROCKER_SOCKET", &nobody).arg(probe_package()).args(["--", "x"]).output();
     assert_refused(&from_environment.unwrap(), 125, &["root.1", "is rocker-master running?"]);
     // A socket that a killed master has left.
     drop(std::os::unix::net::UnixListener::bind(&nobody).unwrap());
-    let stale =
-        embedded().arg("--socket").arg(&nobody).arg(probe_package()).args(["--", "x"]).output();
+    let stale = embedded(&reports)
+        .arg("--socket")
+        .arg(&nobody)
+        .arg(probe_package())
+        .args(["--", "x"])
+        .output();
     assert_refused(&stale.unwrap(), 125, &["root.1"]);
     for verb in [vec!["ps"], vec!["kill", "0123456789abcde"]] {
         let output = Command::new(bin("rocker"))
@@ -422,9 +438,10 @@ fn run_with_a_named_socket_wants_a_master_there() {
 fn an_embedded_master_refuses_in_one_line_too() {
     without_daemon();
     let dir = scratch();
+    let reports = Reports::new(dir.path().join("reports"));
     let text = dir.path().join("text");
     fs::write(&text, "not a package, whatever it is called").unwrap();
-    let output = embedded().arg(&text).args(["--", "x"]).output().unwrap();
+    let output = embedded(&reports).arg(&text).args(["--", "x"]).output().unwrap();
     // The master of its own has a log line beside it, which says the same with its own name.
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let own: Vec<&str> = said.lines().filter(|line| line.starts_with("rocker: ")).collect();
@@ -552,13 +569,8 @@ fn ids_and_environment_are_as_documented() {
     assert!(environ.contains("LANG=C.UTF-8") && environ.contains("PATH="), "{environ}");
     assert!(!environ.contains("SECRET") && !environ.contains("TERM"), "{environ}");
     // Root that names nobody gets nobody, not root.
-    let mut command = Command::new(bin("rocker"));
-    command
-        .arg("run")
-        .arg("--socket")
-        .arg(daemon.socket())
-        .arg("--exec-dir")
-        .arg(daemon.exec_dir());
+    let mut command = daemon.rocker_run();
+    command.arg("--exec-dir").arg(daemon.exec_dir());
     let said = answer(command.arg(probe_package()).args(["--", "bin/probe", "ids"]));
     assert_eq!(said.one("getresuid"), "65534 65534 65534");
 }
@@ -566,13 +578,8 @@ fn ids_and_environment_are_as_documented() {
 fn regression_the_requested_gid_is_kept_and_none_means_the_users_own() {
     let daemon = Daemon::start();
     let ids = |arguments: &[&str]| {
-        let mut command = Command::new(bin("rocker"));
-        command
-            .arg("run")
-            .arg("--socket")
-            .arg(daemon.socket())
-            .arg("--exec-dir")
-            .arg(daemon.exec_dir());
+        let mut command = daemon.rocker_run();
+        command.arg("--exec-dir").arg(daemon.exec_dir());
         answer(command.args(arguments).arg(probe_package()).args(["--", "bin/probe", "ids"]))
     };
     assert_eq!(ids(&["--uid", "54321", "--gid", "77"]).one("getresgid"), "77 77 77");
@@ -589,12 +596,8 @@ fn regression_the_requested_gid_is_kept_and_none_means_the_users_own() {
 fn the_report_is_json_with_every_step() {
     let daemon = Daemon::start();
     let report = daemon.path("report.json");
-    let mut command = run(&daemon);
-    command
-        .arg("--data-dir")
-        .arg(daemon.data_dir())
-        .args(["--overlay", "/etc", "--report"])
-        .arg(&report);
+    let mut command = as_nobody(&daemon, reporting(&daemon, &report));
+    command.arg("--data-dir").arg(daemon.data_dir()).args(["--overlay", "/etc"]);
     command.arg(probe_package()).args(["--", "bin/probe", "exit 3"]);
     assert_eq!(command.status().unwrap().code(), Some(3));
     let report: Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
@@ -634,14 +637,9 @@ fn the_report_is_json_with_every_step() {
     }
     // A failure, too.
     let failed = daemon.path("failed.json");
-    let mut command = Command::new(bin("rocker"));
-    command.arg("run").arg("--socket").arg(daemon.socket()).args([
-        "--uid",
-        "54321",
-        "--exec-dir",
-        "/nowhere",
-    ]);
-    command.arg("--report").arg(&failed).arg("--json").arg(probe_package()).args(["--", "x"]);
+    let mut command = reporting(&daemon, &failed);
+    command.args(["--uid", "54321", "--exec-dir", "/nowhere", "--json"]);
+    command.arg(probe_package()).args(["--", "x"]);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(125));
     let line: Value = serde_json::from_slice(&output.stderr).expect("--json is one value");
@@ -651,6 +649,8 @@ fn the_report_is_json_with_every_step() {
         assert_eq!(value["error"]["errno"], "ENOENT");
     }
     assert!(report["steps"].as_array().unwrap().iter().any(|step| step["errno"] == "ENOENT"));
+    replay(&daemon.path("report.json"));
+    replay(&failed);
 }
 
 fn the_trace_is_one_line_a_step() {
@@ -680,8 +680,9 @@ fn the_trace_is_one_line_a_step() {
 
 fn a_report_that_cannot_be_written_starts_nothing() {
     let daemon = Daemon::start();
-    let mut command = run(&daemon);
-    command.args(["--report", "/nowhere/report.json"]).arg(probe_package());
+    let report = Path::new("/nowhere/report.json");
+    let mut command = as_nobody(&daemon, reporting(&daemon, report));
+    command.arg(probe_package());
     let output = command.args(["--", "bin/probe", "say it should not run"]).output().unwrap();
     assert_refused(&output, 125, &["/nowhere/report.json", "No such file or directory"]);
 }

@@ -21,11 +21,13 @@ fn main() -> ExitCode {
         the_manifest_of_the_readme_can_be_packed,
         options_that_the_documents_name_are_there,
         errors_and_traces_in_the_readme_name_real_steps,
+        the_happy_path_of_the_readme_is_the_sims,
         links_lead_somewhere,
         the_top_level_is_as_planned,
         no_place_of_one_machine_is_named,
         machines_make_no_system_calls,
         unsafe_code_is_only_where_it_is_announced,
+        every_launch_of_the_tests_goes_through_the_machines,
         the_guard_is_small,
         the_front_door_is_short,
     ];
@@ -106,7 +108,7 @@ fn every_block_of_the_readme_is_of_a_kind_that_is_tried() {
     kinds.dedup();
     assert_eq!(kinds, ["mermaid", "rust,no_run", "sh", "text", "toml"]);
     let count = |kind| readme_blocks(kind).len();
-    assert_eq!(["sh", "toml", "text"].map(count), [2, 2, 2]);
+    assert_eq!(["sh", "toml", "text"].map(count), [2, 2, 3]);
     assert!(!read("README.md").contains("@@"), "a placeholder was left in the README");
 }
 
@@ -160,7 +162,7 @@ fn options_that_the_documents_name_are_there() {
         // What stands in a trace is another program's.
         let text: String = read(document)
             .lines()
-            .filter(|line| !line.contains(" us  "))
+            .filter(|line| !line.contains(" us  ") && !is_told_by_the_sim(line))
             .collect::<Vec<_>>()
             .join("\n");
         for word in text.split(|char: char| char.is_whitespace() || "`(),;:.[]".contains(char)) {
@@ -186,7 +188,7 @@ fn errors_and_traces_in_the_readme_name_real_steps() {
                 if let Some((purpose, step)) = named {
                     assert_eq!(purpose, step.purpose(), "{line}");
                 }
-            } else {
+            } else if line != "..." {
                 let name = line.split_whitespace().next().unwrap();
                 assert!(step(name).is_some(), "{line}");
             }
@@ -194,13 +196,37 @@ fn errors_and_traces_in_the_readme_name_real_steps() {
     }
 }
 
+/// Whether a line is one of the sim's happy path.
+fn is_told_by_the_sim(line: &str) -> bool {
+    read("sim/transcripts/happy_path.txt").lines().any(|told| told == line)
+}
+
+/// Line by line and in order; "..." stands for what is left out.
+fn the_happy_path_of_the_readme_is_the_sims() {
+    let quote = readme_blocks("text").into_iter().find(|text| text.contains("\n...\n"));
+    let quote = quote.expect("the README quotes the sim");
+    let transcript = read("sim/transcripts/happy_path.txt");
+    let mut told = transcript.lines();
+    let mut skips = false;
+    for line in quote.lines() {
+        if line == "..." {
+            skips = true;
+        } else if core::mem::take(&mut skips) {
+            assert!(told.any(|it| it == line), "the sim does not say so, or not here: {line}");
+        } else {
+            assert_eq!(told.next(), Some(line));
+        }
+    }
+    assert!(quote.lines().count() > 10);
+}
+
 fn links_lead_somewhere() {
-    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"] {
-        let text = read(document);
+    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "sim/README.md"] {
+        let (text, here) = (read(document), Path::new(document).parent().unwrap());
         for link in text.split("](").skip(1) {
             let target = link.split(')').next().unwrap().split('#').next().unwrap();
             if !target.is_empty() && !target.contains("://") {
-                assert!(workspace().join(target).exists(), "{document}: {target}");
+                assert!(workspace().join(here).join(target).exists(), "{document}: {target}");
             }
         }
     }
@@ -314,6 +340,18 @@ fn unsafe_code_is_only_where_it_is_announced() {
     }
     assert!(read("protocol/src/lib.rs").contains("#![forbid(unsafe_code)]"));
     assert!(read("protocol/src/lib.rs").contains("#![no_std]"));
+}
+
+fn every_launch_of_the_tests_goes_through_the_machines() {
+    // Peers are killed all along; an App may not launch; the benchmark; where it is said how.
+    let excused = [("sweep.rs", 1), ("facts.rs", 1), ("rocker-bench.rs", 3), ("replay.rs", -1)];
+    for (path, text) in files(&[".rs"]).into_iter().filter(|(path, _)| path.starts_with("tests")) {
+        let count = |call: String| i32::try_from(text.matches(&call).count()).unwrap();
+        let ways = ["spawn(&", "spawn_over(", "enter("].map(|way| count(format!(".{way}")));
+        let replays = count(format!("{}(", "replayed"));
+        let excused = excused.iter().find(|(name, _)| path.ends_with(name)).map_or(0, |it| it.1);
+        assert_eq!(ways.iter().sum::<i32>(), replays + excused, "{}", path.display());
+    }
 }
 
 fn the_guard_is_small() {

@@ -16,7 +16,7 @@ use protocol::Step;
 use rocker_client::guard_name;
 use tests::app::{self, App, with_output};
 use tests::{APP_GID, APP_UID, Daemon, Launch, Package, Program, SOON};
-use tests::{facts, probe_package, process, runner, scratch, within};
+use tests::{facts, probe_package, process, replayed, runner, scratch, within};
 
 fn main() -> ExitCode {
     runner::main(tests::root![
@@ -63,7 +63,7 @@ fn enter(launch: &Launch, commands: &[&str]) -> app::Answer {
         };
         // SAFETY: the runner gives each test a process with one thread.
         let mut rocker =
-            unsafe { launch.enter(callback) }.unwrap_or_else(|error| panic!("{error}"));
+            replayed(unsafe { launch.enter(callback) }).unwrap_or_else(|error| panic!("{error}"));
         let status = rocker.wait().expect("the App is our child");
         assert!(rocker.wait_gone(Some(SOON)).expect("a pidfd can be polled"));
         status
@@ -84,7 +84,7 @@ fn a_callback_that_panics_ends_with_status_101() {
     let daemon = Daemon::start();
     // SAFETY: one thread, as above.
     let rocker = unsafe { daemon.launch(probe_package()).enter(|| panic!("as it must")) };
-    let mut rocker = rocker.expect("the launch itself works");
+    let mut rocker = replayed(rocker).expect("the launch itself works");
     assert_eq!(rocker.wait().unwrap().code(), Some(101));
     assert!(rocker.wait_gone(Some(SOON)).unwrap());
 }
@@ -138,7 +138,7 @@ fn an_app_starts_and_ends_while_sigchld_is_ignored() {
                     0
                 })
             };
-            rocker.expect("it starts").wait_gone(Some(SOON)).unwrap()
+            replayed(rocker).expect("it starts").wait_gone(Some(SOON)).unwrap()
         });
         assert_eq!((entered, text.as_str()), (true, "say: entered\n"));
     }
@@ -327,7 +327,7 @@ fn arguments_environment_and_directory_arrive() {
     assert_eq!(set.one("environ"), "A=1 B=two words");
     assert_eq!(set.one("cwd"), daemon.exec_dir().join("deep/er").to_str().unwrap());
     // A relative program begins at the working directory.
-    let lost = daemon.launch(&package).spawn(&program().cwd("/")).unwrap_err();
+    let lost = replayed(daemon.launch(&package).spawn(&program().cwd("/"))).unwrap_err();
     assert!(lost.is_at_exec(), "{lost}");
 }
 
@@ -433,7 +433,7 @@ fn regression_failed_and_ended_launches_leave_no_zombie() {
     }
     // The App that could not execute its program dies while the launch already returns.
     for _ in 0..100 {
-        let missing = launch.spawn(&Program::new("bin/missing")).unwrap_err();
+        let missing = replayed(launch.spawn(&Program::new("bin/missing"))).unwrap_err();
         assert!(missing.is_at_exec());
     }
     let left = children(std::process::id());

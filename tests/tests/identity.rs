@@ -11,7 +11,7 @@ use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use protocol::{Error, Item, Rule};
 use tests::app::{self, Answer, App, with_output};
 use tests::{APP_GID, APP_UID, Daemon, Launch, Program, SOON};
-use tests::{facts, probe_package, process, runner, scratch};
+use tests::{facts, probe_package, process, replayed, runner, scratch};
 
 fn main() -> ExitCode {
     runner::main(tests::root![
@@ -55,7 +55,7 @@ fn both_ways(launch: &Launch, commands: &[&str]) -> [Answer; 2] {
         };
         // SAFETY: the runner gives each test a process with one thread.
         let mut rocker =
-            unsafe { launch.enter(callback) }.unwrap_or_else(|error| panic!("{error}"));
+            replayed(unsafe { launch.enter(callback) }).unwrap_or_else(|error| panic!("{error}"));
         let status = rocker.wait().expect("the App is our child");
         assert!(rocker.wait_gone(Some(SOON)).expect("a pidfd can be polled"));
         status
@@ -185,7 +185,7 @@ fn an_exec_dir_through_a_descriptor_is_refused() {
     assert_eq!(error.kind(), Error::Invalid { rule: Rule::Forbidden, item: Item::ExecDir });
     // The App's own directory is a place inside, not one of the caller's.
     let launch = daemon.launch(probe_package());
-    assert!(launch.spawn(&Program::new("bin/probe").cwd(&through)).is_err());
+    assert!(replayed(launch.spawn(&Program::new("bin/probe").cwd(&through))).is_err());
 }
 
 /// Every signal blocked, some ignored, some handled.
@@ -275,7 +275,8 @@ fn the_caller_stays_who_it_was() {
     let before = me();
     both_ways(&daemon.launch(probe_package()), FACTS);
     app::refused(&daemon.launch(probe_package()).exec_dir("/nowhere/at/all"));
-    let _ = daemon.launch(probe_package()).spawn(&Program::new("bin/missing")).unwrap_err();
+    let missing = daemon.launch(probe_package()).spawn(&Program::new("bin/missing"));
+    let _ = replayed(missing).unwrap_err();
     assert_eq!(me(), before);
 }
 

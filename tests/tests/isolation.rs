@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType, connect,
 use tests::app::{self, Answer, App};
 use tests::scratch::directory;
 use tests::{APP_GID, APP_UID, Daemon, Leaks, Program, SOON};
-use tests::{probe, probe_package, process, runner, within};
+use tests::{probe, probe_package, process, replayed, runner, within};
 
 fn main() -> ExitCode {
     runner::main(tests::root![
@@ -297,7 +297,7 @@ fn nothing_can_be_typed_into_the_callers_terminal() {
     let push = |program: Program| {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let program = program.arg("push-input").stdin(terminal.try_clone().unwrap()).stdout(writer);
-        let mut rocker = daemon.launch(probe_package()).spawn(&program).unwrap();
+        let mut rocker = replayed(daemon.launch(probe_package()).spawn(&program)).unwrap();
         drop(program);
         let mut text = String::new();
         std::io::Read::read_to_string(&mut reader, &mut text).unwrap();

@@ -1,20 +1,28 @@
-//! Breaks each machine in the ways of `sim/mutants.txt`, one at a time, in a copy of the
-//! workspace, and sees whether the sim notices. Writes `sim/MUTANTS.md`.
+//! Breaks each machine, and the fake kernel, in the ways of `sim/mutants.txt`, one at a time, in
+//! a copy of the workspace, and sees whether the sim notices. The golden transcripts are left
+//! out: they notice every change.
 //!
-//! `cargo run -p sim --bin sim-mutants [WORDS]`: only those whose name holds WORDS, and then
-//! nothing is written. The golden transcripts are left out: they notice every change.
+//! ```text
+//! sim-mutants              all of them; writes sim/MUTANTS.md
+//! sim-mutants WORDS        only those whose name holds WORDS; writes nothing
+//! sim-mutants show WORDS   what chance says to the first of these; writes sim/PLANTED.md
+//! ```
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Output};
+
+use sim::draw;
+use sim::report::Report;
 
 /// What is copied: the crates, and what makes a workspace of them.
 const COPIED: [&str; 8] =
     ["Cargo.toml", "Cargo.lock", "protocol", "guard", "master", "client-rs", "sim", "tests"];
 
 /// The tests that may notice, quickest first.
-const TESTS: [&str; 6] = ["crowd", "truth", "single_faults", "coverage", "schedules", "pairs"];
+const TESTS: [&str; 7] =
+    ["operations", "crowd", "truth", "single_faults", "coverage", "schedules", "pairs"];
 
 /// One way to break a machine.
 struct Mutant<'a> {
@@ -25,7 +33,12 @@ struct Mutant<'a> {
 }
 
 fn main() -> ExitCode {
-    match run(std::env::args().nth(1).as_deref()) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.as_slice() {
+        [show, words] if show == "show" => plant(words),
+        words => run(words.first().map(String::as_str)),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -37,13 +50,9 @@ fn main() -> ExitCode {
 
 /// Whether every mutant was noticed.
 fn run(only: Option<&str>) -> io::Result<bool> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    let root = root();
     let list = fs::read_to_string(root.join("sim/mutants.txt"))?;
-    let scratch = std::env::temp_dir().join(format!("sim-mutants-{}", std::process::id()));
-    fs::create_dir_all(&scratch)?;
-    for name in COPIED {
-        copy(&root.join(name), &scratch.join(name))?;
-    }
+    let scratch = copied()?;
     let mut table = String::new();
     let (mut noticed, mut all) = (0, 0);
     for mutant in parse(&list).iter().filter(|it| only.is_none_or(|words| it.name.contains(words)))
@@ -62,7 +71,7 @@ fn run(only: Option<&str>) -> io::Result<bool> {
     fs::remove_dir_all(&scratch)?;
     let _ = writeln!(io::stdout(), "{noticed} of {all} noticed");
     if only.is_none() {
-        let head = "# Mutants\n\nEach machine broken in the ways of `mutants.txt`, one at a time, \
+        let head = "# Mutants\n\nEach machine, and the fake kernel, broken in the ways of `mutants.txt`, one at a time, \
             and what the sim says to it.\nWritten by `cargo run -p sim --bin sim-mutants`; the \
             golden transcripts, which notice every change, are left out.\n\n";
         let text = format!(
@@ -71,6 +80,77 @@ fn run(only: Option<&str>) -> io::Result<bool> {
         fs::write(root.join("sim/MUTANTS.md"), text)?;
     }
     Ok(noticed == all)
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// A copy of the workspace, to be broken.
+fn copied() -> io::Result<PathBuf> {
+    let scratch = std::env::temp_dir().join(format!("sim-mutants-{}", std::process::id()));
+    fs::create_dir_all(&scratch)?;
+    for name in COPIED {
+        copy(&root().join(name), &scratch.join(name))?;
+    }
+    Ok(scratch)
+}
+
+/// Breaks one machine, lets chance find it, and writes down what it says. True if it does.
+fn plant(words: &str) -> io::Result<bool> {
+    let list = fs::read_to_string(root().join("sim/mutants.txt"))?;
+    let mutants = parse(&list);
+    let none = || io::Error::other(format!("no mutant's name holds {words}"));
+    let mutant = mutants.iter().find(|it| it.name.contains(words)).ok_or_else(none)?;
+    let scratch = copied()?;
+    let path = scratch.join(mutant.file);
+    let broken = apply(mutant, &fs::read_to_string(&path)?)?;
+    fs::write(&path, broken)?;
+    let said = told(&cargo_test(&scratch, "schedules", &[CHANCE])?);
+    fs::remove_dir_all(&scratch)?;
+    let said = said.ok_or_else(|| io::Error::other("chance does not find it"))?;
+    fs::write(root().join("sim/PLANTED.md"), planted(mutant, &said).map_err(io::Error::other)?)?;
+    Ok(true)
+}
+
+/// The test in which chance has one launch.
+const CHANCE: &str = "whatever_happens_to_a_launch_it_is_told_and_leaves_nothing";
+
+/// The words of a test that has panicked.
+fn told(output: &Output) -> Option<String> {
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (_, rest) = said.split_once("panicked at sim/tests/schedules.rs")?;
+    let (_, rest) = rest.split_once('\n')?;
+    let end = rest.find("\nnote: run with")?;
+    Some(rest.get(..end)?.trim_end().to_owned())
+}
+
+/// A page on it: the change, the command, what it prints, and the picture.
+fn planted(mutant: &Mutant<'_>, said: &str) -> Result<String, String> {
+    let (_, story) = said.split_once("\n\n").ok_or("it tells no story")?;
+    let story: Vec<&str> = story.lines().take_while(|line| !line.is_empty()).collect();
+    let picture = draw::mermaid(&Report::parse(&story.join("\n"))?);
+    let (name, file) = (mutant.name, mutant.file);
+    let change = mutant.changes.iter().map(|(old, new)| {
+        let new: String = new.iter().map(|line| format!("+{line}\n")).collect();
+        format!("-{old}\n{new}")
+    });
+    let change: String = change.collect();
+    Ok(format!(
+        "# A planted bug\n\n\
+         Written by `cargo run -p sim --bin sim-mutants show \"{name}\"`.\n\
+         Any name of `mutants.txt` that chance finds will do.\n\n\
+         ## The change\n\n`{file}`:\n\n```diff\n{change}```\n\n\
+         ## What chance says to it\n\n\
+         `cargo test -p sim --test schedules {CHANCE}` prints the seed, which makes it the same \
+         world each time, and the broken promise.\n\
+         Then the story, shrunk until nothing could be left out, and the launches and choices \
+         that lead there.\n\n\
+         ```text\n{said}\n```\n\n\
+         ## The picture\n\n\
+         `rocker-sim draw FILE`, where `FILE` holds the story.\n\n\
+         ```mermaid\n{picture}```\n"
+    ))
 }
 
 fn copy(from: &Path, to: &PathBuf) -> io::Result<()> {
@@ -130,23 +210,30 @@ fn apply(mutant: &Mutant<'_>, sound: &str) -> io::Result<String> {
     Ok(broken)
 }
 
+/// Runs one test file of the copy, or these tests of it.
+fn cargo_test(scratch: &Path, name: &str, only: &[&str]) -> io::Result<Output> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["test", "--quiet", "--offline", "-p", "sim", "--test", name])
+        .args(only)
+        .current_dir(scratch)
+        .env("RUST_BACKTRACE", "0")
+        .output()?;
+    let wrong = String::from_utf8_lossy(&output.stderr);
+    if wrong.contains("error: could not compile") {
+        return Err(io::Error::other(wrong.into_owned()));
+    }
+    Ok(output)
+}
+
 /// Which test notices, and what it says.
 fn test(scratch: &Path) -> io::Result<Option<String>> {
     for name in TESTS {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let output = Command::new(cargo)
-            .args(["test", "--quiet", "--offline", "-p", "sim", "--test", name])
-            .current_dir(scratch)
-            .env("RUST_BACKTRACE", "0")
-            .output()?;
+        let output = cargo_test(scratch, name, &[])?;
         if output.status.success() {
             continue;
         }
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let wrong = String::from_utf8_lossy(&output.stderr).into_owned();
-        if wrong.contains("error: could not compile") {
-            return Err(io::Error::other(wrong));
-        }
         return Ok(Some(format!("`{name}`: {}", promise(&said))));
     }
     Ok(None)

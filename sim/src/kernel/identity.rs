@@ -7,24 +7,35 @@ use crate::fault::{Call, Who};
 use crate::violation::Violation;
 
 impl Kernel {
-    /// Mounts and devices need root's capabilities on the host. After prepare.6 a guard must not
-    /// even ask.
+    /// Mounts need `CAP_SYS_ADMIN` on the host. From prepare.6 on a guard must not even ask.
     pub(super) fn privileged(&mut self, pid: Pid) -> Answer {
+        self.must_be_root(pid);
         match self.process(pid).capabilities {
-            Capabilities::All => Ok(()),
-            Capabilities::Admin => Err(Errno::PERM),
-            Capabilities::Inside | Capabilities::None => {
-                self.violated(Violation::AskedForPrivilege);
-                Err(Errno::PERM)
-            }
+            Capabilities::All | Capabilities::Admin => Ok(()),
+            Capabilities::Inside | Capabilities::None => Err(Errno::PERM),
         }
     }
 
-    /// `setgroups(0, NULL)`: refused for ever where "deny" was written (A24).
+    /// Devices are the host's root's, whatever it can do.
+    pub(super) fn owns_devices(&mut self, pid: Pid) -> Answer {
+        self.must_be_root(pid);
+        if self.process(pid).uid == 0 { Ok(()) } else { Err(Errno::ACCES) }
+    }
+
+    fn must_be_root(&mut self, pid: Pid) {
+        if self.process(pid).capabilities != Capabilities::All {
+            self.violated(Violation::AskedForPrivilege);
+        }
+    }
+
+    /// `setgroups(0, NULL)`: refused for ever where "deny" was written (A24), and before the map
+    /// of groups is.
     pub(crate) fn drop_groups(&mut self, pid: Pid) -> Answer {
         self.call(Call::SetGroups)?;
         let user = self.process(pid).user;
-        if self.spaces[user].setgroups_denied || self.is_unprivileged(pid) {
+        let space = &self.spaces[user];
+        let is_early = user != HOST && space.gid_map.is_none();
+        if is_early || space.setgroups_denied || self.is_unprivileged(pid) {
             return Err(Errno::PERM);
         }
         self.process_mut(pid).groups = false;
@@ -62,24 +73,32 @@ impl Kernel {
         Ok(())
     }
 
-    /// For good: `no_new_privs`, bounding set, not dumpable.
+    /// `capset`: what prepare.6 still needs.
+    pub(crate) fn keep_admin(&mut self, pid: Pid) -> Answer {
+        self.call(Call::DropCapabilities)?;
+        self.process_mut(pid).capabilities = Capabilities::Admin;
+        Ok(())
+    }
+
+    /// For good: `no_new_privs`, bounding set, not dumpable. The second needs a capability itself.
     pub(crate) fn drop_capabilities(&mut self, pid: Pid) -> Answer {
         self.call(Call::DropCapabilities)?;
+        if self.is_unprivileged(pid) {
+            return Err(Errno::PERM);
+        }
         self.process_mut(pid).capabilities = Capabilities::None;
         Ok(())
     }
 
-    /// prepare.8, by the master, through `/proc/PID`: the pid must mean the guard still.
-    pub(crate) fn write_id_map(&mut self, guard: Pid, map: IdMap) -> Answer {
+    /// prepare.8, by the master, through `/proc/PID`: the pid must mean the guard still. A zombie
+    /// has its namespaces.
+    pub(crate) fn write_id_map(&mut self, writer: Pid, guard: Pid, map: IdMap) -> Answer {
         self.call(Call::WriteIdMap)?;
-        self.still_means(guard)?;
-        let it = self.process(guard);
-        if it.life != Life::Alive {
-            return Err(Errno::NOENT);
-        }
-        let user = it.user;
+        self.still_means(guard, Errno::NOENT)?;
+        let user = self.process(guard).user;
+        let is_root = self.process(writer).capabilities == Capabilities::All;
         let space = &mut self.spaces[user];
-        if user == HOST {
+        if user == HOST || !is_root {
             return Err(Errno::PERM);
         }
         match map {
@@ -121,11 +140,15 @@ impl Kernel {
         if !self.is_alive(guard) {
             return Err(Errno::SRCH);
         }
-        if self.process(pid).capabilities != Capabilities::All {
+        if self.is_unprivileged(pid) {
             return Err(Errno::PERM);
         }
         let space = self.process(guard).mounts;
         let user = self.process(guard).user;
+        // One's own user namespace cannot be entered.
+        if self.process(pid).user == user {
+            return Err(Errno::INVAL);
+        }
         let left = self.process(pid).mounts;
         let it = self.process_mut(pid);
         it.children_pids = space;
@@ -137,13 +160,14 @@ impl Kernel {
         Ok(())
     }
 
-    /// enter.3: `clone(CLONE_PARENT)`; ENOMEM into a PID namespace without PID 1 (A46).
+    /// enter.3: `clone(CLONE_PARENT)`; a PID 1 has no siblings (A32).
     pub(crate) fn clone_app(&mut self, helper: Pid, who: Who) -> Answer<Pid> {
         self.call(Call::CloneApp)?;
-        let it = self.process(helper);
-        if self.spaces[it.children_pids].pids_ended {
-            return Err(Errno::NOMEM);
+        if self.init_of(helper) == helper {
+            return Err(Errno::INVAL);
         }
+        self.can_fork(helper)?;
+        let it = self.process(helper);
         let parent = it.parent;
         let app = Process { who, parent, life: Life::Alive, ..it.clone() };
         Ok(self.add(app))
@@ -152,10 +176,5 @@ impl Kernel {
     /// PID 1 of the rocker that a process is in.
     pub(crate) fn init_of(&self, pid: Pid) -> Pid {
         self.spaces[self.process(pid).pids].init
-    }
-
-    /// Whether somebody holds this data dir.
-    pub(crate) fn is_locked(&self, data: u8) -> bool {
-        self.locks.iter().any(|lock| lock.0 == data)
     }
 }

@@ -1,6 +1,6 @@
-//! A kernel with what the machines touch and nothing else. It refuses what Linux refuses; each
-//! rule names its paragraph of KERNEL.md. What Linux would allow but nobody may ever ask for is
-//! a [`Violation`], which ends the world.
+//! A kernel with what the machines touch and nothing else. It refuses what Linux refuses, which
+//! `operations.txt` holds against Linux; each rule names its paragraph of KERNEL.md. What Linux
+//! would allow but nobody may ever ask for is a [`Violation`], which ends the world.
 //!
 //! ```text
 //! process   who is whose child, in which PID namespace; root.12 to root.14
@@ -40,7 +40,9 @@ pub(crate) const QUEUE_MAX: usize = 64;
 /// Connections that wait for the master's `accept`.
 pub(crate) const BACKLOG_MAX: usize = 16;
 
-const NOTCONN: Errno = Errno(107);
+pub(crate) const CONNRESET: Errno = Errno(104);
+const NOTSOCK: Errno = Errno(88);
+const CHILD: Errno = Errno(10);
 const NODEV: Errno = Errno(19);
 
 /// An open file.
@@ -204,6 +206,8 @@ struct End {
     deaf: bool,
     /// The writing half is shut down: the far end hears the end.
     mute: bool,
+    /// The other end has gone without reading everything: told once, before what is here.
+    reset: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -258,6 +262,8 @@ pub(crate) struct Kernel {
     pub(crate) queue_max: usize,
     /// Linux before 6.15: only what is attached can be cloned (A14).
     pub(crate) is_old: bool,
+    /// The socket's file outlives whoever listened there.
+    has_socket: bool,
     pub(crate) records: Vec<Record>,
     tables: Vec<Table>,
     connections: Vec<Connection>,

@@ -9,7 +9,7 @@ use crate::violation::Violation;
 impl Kernel {
     /// prepare.1: free now, but anybody may take it before prepare.2 (A52).
     pub(crate) fn find_free_loop(&mut self, pid: Pid) -> Answer<usize> {
-        self.privileged(pid)?;
+        self.owns_devices(pid)?;
         self.call(Call::FindFreeLoop)?;
         let free = self.loops.iter().position(|device| !device.bound);
         Ok(free.unwrap_or_else(|| {
@@ -20,7 +20,7 @@ impl Kernel {
 
     /// prepare.2, read-only and with autoclear: the kernel frees it with its last user.
     pub(crate) fn bind_loop(&mut self, pid: Pid, device: usize) -> Answer<Fd> {
-        self.privileged(pid)?;
+        self.owns_devices(pid)?;
         self.call(Call::BindLoop)?;
         if self.loops[device].bound {
             return Err(Errno::BUSY);
@@ -43,6 +43,11 @@ impl Kernel {
         }
     }
 
+    /// Whether somebody's file is behind it.
+    pub(crate) fn is_bound(&self, device: usize) -> bool {
+        self.loops[device].bound
+    }
+
     pub(super) fn autoclear(&mut self, device: usize) {
         let it = &mut self.loops[device];
         if it.bound && it.fds == 0 && it.mounts == 0 {
@@ -57,11 +62,15 @@ impl Kernel {
         self.call(call)?;
         if let TreeKind::Package { device } = kind {
             if !self.loops[device].bound {
-                return Err(Errno::INVAL);
+                return Err(Errno::IO);
             }
             self.loops[device].mounts += 1;
         }
         if let TreeKind::Overlay { data, layer, made } = kind {
+            // Layers are mounts of one's own namespace.
+            if made != self.process(pid).mounts {
+                return Err(Errno::INVAL);
+            }
             self.check_layer(data, layer, made);
         }
         self.trees.push(Tree { kind, fds: 0, places: 0 });

@@ -4,7 +4,7 @@
 use protocol::{Errno, Step};
 
 use super::mount::NOWHERE;
-use super::{Answer, HOST, INIT, Kernel, Life, Pid, Process, Space, pid_index, pid_of};
+use super::{Answer, CHILD, HOST, INIT, Kernel, Life, Pid, Process, Space, pid_index, pid_of};
 use crate::fault::{Call, Who};
 use crate::violation::Violation;
 
@@ -30,6 +30,12 @@ impl Kernel {
     pub(crate) fn fork(&mut self, parent: Pid, who: Who) -> Pid {
         let child = Process { who, parent, life: Life::Alive, ..self.process(parent).clone() };
         self.add(child)
+    }
+
+    /// Nobody comes into a PID namespace whose PID 1 is gone (A46).
+    pub(crate) fn can_fork(&self, parent: Pid) -> Answer {
+        let space = self.process(parent).children_pids;
+        if self.spaces[space].pids_ended { Err(Errno::NOMEM) } else { Ok(()) }
     }
 
     pub(super) fn add(&mut self, mut process: Process) -> Pid {
@@ -180,7 +186,7 @@ impl Kernel {
             }
             has_child |= it.parent == parent && it.life != Life::Reaped;
         }
-        if has_child { Ok(None) } else { Err(Errno(10)) }
+        if has_child { Ok(None) } else { Err(CHILD) }
     }
 
     /// Whether SIGCHLD is waiting.
@@ -189,32 +195,39 @@ impl Kernel {
     }
 
     /// `waitid(P_PIDFD, WNOHANG)`
-    pub(crate) fn wait_for(&mut self, parent: Pid, child: Pid) -> bool {
+    pub(crate) fn wait_for(&mut self, parent: Pid, child: Pid) -> Answer<bool> {
         let it = self.process(child);
-        let is_ours = it.parent == parent && it.life == Life::Zombie;
-        if is_ours {
+        if it.parent != parent || it.life == Life::Reaped {
+            return Err(CHILD);
+        }
+        let is_over = it.life == Life::Zombie;
+        if is_over {
             self.reap(child);
         }
-        is_ours
+        Ok(is_over)
     }
 
     /// By number: whoever may have been reaped must not be meant any more (A46).
     pub(crate) fn kill(&mut self, pid: Pid) -> Answer {
         self.call(Call::Kill)?;
-        self.still_means(pid)?;
+        self.still_means(pid, Errno::SRCH)?;
         self.exit(pid);
         Ok(())
     }
 
     /// By pidfd, which cannot come to mean another process.
-    pub(crate) fn kill_by_pidfd(&mut self, pid: Pid) {
+    pub(crate) fn kill_by_pidfd(&mut self, pid: Pid) -> Answer {
+        if self.process(pid).life == Life::Reaped {
+            return Err(Errno::SRCH);
+        }
         self.exit(pid);
+        Ok(())
     }
 
-    pub(super) fn still_means(&mut self, pid: Pid) -> Answer {
+    pub(super) fn still_means(&mut self, pid: Pid, or: Errno) -> Answer {
         if self.process(pid).life == Life::Reaped {
             self.violated(Violation::PidMeansAnother { pid });
-            return Err(Errno::SRCH);
+            return Err(or);
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 use protocol::{Errno, Loss};
 
 use super::{
-    Answer, BACKLOG_MAX, Connection, Fd, Kernel, NOTCONN, Pid, ROLES, Received, Role, Table,
+    Answer, BACKLOG_MAX, CONNRESET, Connection, Fd, Kernel, NOTSOCK, Pid, ROLES, Received, Role,
+    Table,
 };
 use crate::fault::{Call, Fault};
 use crate::message::{Body, Message};
@@ -81,7 +82,9 @@ impl Kernel {
                 end.fds -= 1;
                 if end.fds == 0 {
                     // What nobody will read any more goes with what was sent along.
-                    for message in core::mem::take(&mut end.inbox) {
+                    let unread = core::mem::take(&mut end.inbox);
+                    self.connections[connection].ends[1 - side].reset |= !unread.is_empty();
+                    for message in unread {
                         message.fds.into_iter().flatten().for_each(|fd| self.release(fd));
                     }
                 }
@@ -106,6 +109,13 @@ impl Kernel {
         }
     }
 
+    /// `flock(LOCK_EX | LOCK_NB)` on `.rocker`, just opened (A11).
+    pub(crate) fn lock(&mut self, data: u8) -> Answer<Fd> {
+        self.call(Call::Lock)?;
+        let is_held = self.locks.iter().any(|lock| lock.0 == data);
+        if is_held { Err(Errno::AGAIN) } else { Ok(Fd::Lock { data }) }
+    }
+
     pub(crate) fn socketpair(&mut self) -> [Fd; 2] {
         self.connections.push(Connection::default());
         let connection = self.connections.len() - 1;
@@ -114,10 +124,14 @@ impl Kernel {
 
     /// root.1. The far end waits in the backlog until somebody takes it in.
     pub(crate) fn connect(&mut self, table: usize) -> Answer<bool> {
-        if self.listening && self.backlog.len() >= BACKLOG_MAX {
+        // One more than listen(2) was told.
+        if self.listening && self.backlog.len() > BACKLOG_MAX {
             return Ok(false);
         }
         self.call(Call::Connect)?;
+        if !self.has_socket {
+            return Err(Errno::NOENT);
+        }
         if !self.listening {
             return Err(Errno::CONNREFUSED);
         }
@@ -141,10 +155,16 @@ impl Kernel {
         true
     }
 
-    /// The listening socket goes, and with it whoever waits there.
+    /// The socket's file is made anew, and whoever connects waits there.
+    pub(crate) fn listen(&mut self) {
+        (self.listening, self.has_socket) = (true, true);
+    }
+
+    /// The listening socket goes, and with it whoever waits there; its file stays.
     pub(crate) fn stop_listening(&mut self) {
         self.listening = false;
         for connection in core::mem::take(&mut self.backlog) {
+            self.connections[connection].ends[0].reset = true;
             self.release(Fd::Socket { connection, side: 1 });
         }
     }
@@ -152,7 +172,7 @@ impl Kernel {
     pub(super) fn socket(&self, table: usize, role: Role) -> Answer<(usize, usize)> {
         match self.fd(table, role)? {
             Fd::Socket { connection, side } => Ok((connection, side)),
-            _ => Err(NOTCONN),
+            _ => Err(NOTSOCK),
         }
     }
 
@@ -175,6 +195,9 @@ impl Kernel {
         }
         let (connection, side) = self.socket(table, role)?;
         let it = &mut self.connections[connection];
+        if core::mem::take(&mut it.ends[side].reset) {
+            return Err(CONNRESET);
+        }
         let far = &mut it.ends[1 - side];
         if far.fds == 0 || far.deaf || it.cut {
             return Err(Errno::PIPE);
@@ -234,19 +257,37 @@ impl Kernel {
         !end.inbox.is_empty() || far.fds == 0 || far.mute || it.cut || end.deaf
     }
 
-    /// Receives if something is there. Descriptors that came along are the message's still:
+    /// `recvmsg(MSG_DONTWAIT)`: a message, or none at the end.
+    pub(crate) fn read(&mut self, table: usize, role: Role) -> Answer<Option<Message>> {
+        let (connection, side) = self.socket(table, role)?;
+        let it = &mut self.connections[connection];
+        if core::mem::take(&mut it.ends[side].reset) {
+            return Err(CONNRESET);
+        }
+        if !it.ends[side].inbox.is_empty() {
+            return Ok(Some(it.ends[side].inbox.remove(0)));
+        }
+        let far = &it.ends[1 - side];
+        let is_over = far.fds == 0 || far.mute || it.cut || it.ends[side].deaf;
+        if is_over { Ok(None) } else { Err(Errno::AGAIN) }
+    }
+
+    /// Receives if something is there, as `protocol::socket` does. Descriptors that came along are the message's still:
     /// whoever takes it installs them, and then [drops](Self::drop_message) it.
     pub(crate) fn receive(&mut self, table: usize, role: Role) -> Answer<Received> {
         if !self.is_readable(table, role) {
             return Ok(Received::Empty);
         }
         self.call(Call::Receive)?;
-        let (connection, side) = self.socket(table, role)?;
-        let end = &mut self.connections[connection].ends[side];
-        if end.inbox.is_empty() {
-            return Ok(Received::Lost(Loss::Died));
-        }
-        let message = end.inbox.remove(0);
+        let message = loop {
+            match self.read(table, role) {
+                Err(CONNRESET) => {}
+                Err(Errno::AGAIN) => return Ok(Received::Empty),
+                Err(errno) => return Err(errno),
+                Ok(None) => return Ok(Received::Lost(Loss::Died)),
+                Ok(Some(message)) => break message,
+            }
+        };
         let how = match message.body {
             Body::Garbage => Loss::Garbage,
             Body::OtherVersion => Loss::Version,

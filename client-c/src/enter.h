@@ -1,0 +1,77 @@
+/*
+ * enter.1 to enter.3: makes the helper, and within it the App. As client-rs/src/enter.rs does,
+ * in two forms:
+ *
+ * - A program: both share the caller's memory until the App executes, on stacks of their own,
+ *   so that it costs the same however large the caller is.
+ * - A function: both are copies, as by fork(2), because the App lives on in the copy.
+ *
+ * In both the helper shares the caller's descriptor table. CLONE_PIDFD therefore puts the App's
+ * pidfd straight into the caller's table, made by the same call that makes the App: nobody can
+ * reap the App first, whatever the caller does with SIGCHLD. The App has a table of its own, and
+ * empties it.
+ *
+ * Taking the App's ids makes the memory that is shared undumpable, which is right as long as it
+ * lasts: nobody of that uid may look at it. But it is to be as it was afterwards, and that
+ * cannot be done while another thread's helper is at work in it. So one helper at a time shares
+ * the memory of a process; whoever finds one at work makes a copy instead.
+ */
+#ifndef RK_ENTER_H
+#define RK_ENTER_H
+
+#include <sys/types.h>
+
+#include "helper.h"
+#include "request.h"
+#include "rocker.h"
+
+/* What is started, and as whom. All that it points to is the caller's. */
+struct rk_entry {
+    uint32_t uid;
+    uint32_t gid;
+    const char *exec_dir;
+    /* NULL for a function. */
+    const RockerProgram *program;
+    char *const *argv;
+    int (*function)(void *);
+    void *argument;
+    /* What RockerProgram.stdio means by ROCKER_STDIO_NULL; -1 without. */
+    int null;
+    /* The entrance. */
+    int guard;
+};
+
+/* What helper and kernel write, and the caller reads when the helper is gone. */
+struct rk_slip {
+    /* Written by the kernel as it makes the App, before the App's first instruction. */
+    int app_pidfd;
+    struct rk_helper helper;
+    /* enum rk_helper_state: the last thing that was done. */
+    uint8_t last;
+    uint8_t at_exec;
+};
+
+/* A helper, and the memory it uses. */
+struct rk_running {
+    /* Its pidfd; -1 without one. */
+    int pidfd;
+    /* Holds the lock of who shares the caller's memory; -1: it is a copy. */
+    int lock;
+    uint8_t was_dumpable;
+    void *pages;
+};
+
+/* enter.1: makes the helper, which goes to work at once. 0, or an errno. `entry` stays where it
+ * is until the helper is gone. */
+uint16_t rk_start(const struct rk_entry *entry, struct rk_running *running);
+
+/* enter.3: what a helper left that has ended, or, killed here, is to end. `*app` is the App's
+ * pidfd, or -1. */
+void rk_finish(struct rk_running *running, bool in_time, struct rk_slip *slip,
+               struct rk_outcome *outcome, int *app);
+
+/* Kills, waits for the end for a second at most, and takes the zombie away if it is the
+ * caller's. False if the kernel does not let go of it. */
+bool rk_end(int pidfd);
+
+#endif

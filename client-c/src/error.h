@@ -1,0 +1,108 @@
+/* Why a launch failed: the shape and the numbers of protocol/src/error.rs and step.rs. */
+#ifndef RK_ERROR_H
+#define RK_ERROR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The arrows of the diagrams that this library takes or is told of by name; others arrive as
+ * numbers. High digit: root, prepare, overlay, enter. */
+enum rk_step {
+    RK_REQUEST_ROCKER = 0x01,
+    RK_KILL_GUARD = 0x0a,
+    RK_CLONE_GUARD = 0x10,
+    RK_CREATE_LOOP = 0x11,
+    RK_BIND_PACKAGE = 0x12,
+    RK_MOUNT_PACKAGE = 0x13,
+    RK_BUILD_OVERLAY = 0x14,
+    RK_UNSHARE_USER = 0x16,
+    RK_MOUNT_OVERLAY = 0x21,
+    RK_AWAIT_ENTRANCE_STEP = 0x30,
+    RK_FORK_HELPER_STEP = 0x31,
+    RK_JOIN_NAMESPACES_STEP = 0x32,
+    RK_RUN_APP = 0x33,
+    RK_REPORT_APP_STEP = 0x34,
+    RK_NO_STEP = 0xff
+};
+
+/* Whether a diagram has this arrow. */
+bool rk_is_step(uint8_t step);
+
+/* Whose fault it was. */
+enum rk_fault { RK_NO_FAULT, RK_INVALID, RK_FAILED_FAULT, RK_LOST_FAULT };
+
+enum rk_rule {
+    RK_RULE_EMPTY,
+    RK_RULE_RELATIVE,
+    RK_RULE_PARENT_DIR,
+    RK_RULE_CONTROL_BYTE,
+    RK_RULE_TOO_LONG,
+    RK_RULE_TOO_MANY,
+    RK_RULE_FORBIDDEN,
+    RK_RULE_NO_DATA_DIR,
+    RK_RULE_ROOT,
+    RK_RULE_NO_SUCH_ID,
+    RK_RULE_OUT_OF_RANGE,
+    RK_RULE_NOT_ALLOWED,
+    RK_RULE_FOREIGN_NAMESPACE,
+    RK_RULE_WRONG_TYPE,
+    RK_RULE_NOT_SQUASHFS,
+    RK_RULE_UNKNOWN_FORMAT,
+    RK_RULE_TRUNCATED,
+    RK_RULE_IN_USE,
+    RK_RULE_NOT_OURS,
+    RK_RULE_TOO_MANY_ROCKERS,
+    RK_RULE_NO_SUCH_ROCKER,
+    RK_RULE_COUNT
+};
+
+enum rk_item {
+    RK_ITEM_REQUEST,
+    RK_ITEM_PACKAGE,
+    RK_ITEM_EXEC_DIR,
+    RK_ITEM_DATA_DIR,
+    RK_ITEM_OVERLAY_DIR,
+    RK_ITEM_UID,
+    RK_ITEM_GID,
+    RK_ITEM_TIMEOUT,
+    RK_ITEM_NAME,
+    RK_ITEM_PROGRAM,
+    RK_ITEM_COUNT
+};
+
+enum rk_loss { RK_LOSS_DIED, RK_LOSS_SILENT, RK_LOSS_GARBAGE, RK_LOSS_VERSION, RK_LOSS_COUNT };
+
+struct rk_error {
+    uint8_t fault; /* enum rk_fault */
+    uint8_t step;  /* of RK_FAILED_FAULT and RK_LOST_FAULT */
+    uint16_t os_errno;
+    uint8_t rule;
+    uint8_t item;
+    uint8_t index; /* of RK_ITEM_OVERLAY_DIR */
+    uint8_t loss;
+};
+_Static_assert(sizeof(struct rk_error) == 8, "sim reads it through FFI");
+
+static inline struct rk_error rk_invalid(enum rk_rule rule, enum rk_item item, uint8_t index)
+{
+    struct rk_error error = { .fault = RK_INVALID,
+                              .step = RK_REQUEST_ROCKER,
+                              .rule = (uint8_t)rule,
+                              .item = (uint8_t)item,
+                              .index = index };
+    return error;
+}
+
+static inline struct rk_error rk_failed(uint8_t step, uint16_t os_errno)
+{
+    struct rk_error error = { .fault = RK_FAILED_FAULT, .step = step, .os_errno = os_errno };
+    return error;
+}
+
+static inline struct rk_error rk_lost(uint8_t step, enum rk_loss how)
+{
+    struct rk_error error = { .fault = RK_LOST_FAULT, .step = step, .loss = (uint8_t)how };
+    return error;
+}
+
+#endif

@@ -1,0 +1,178 @@
+#include "request.h"
+
+struct rk_path rk_path(const char *text)
+{
+    struct rk_path path = { text, 0 };
+
+    while (text != NULL && path.length <= RK_PATH_MAX && text[path.length] != '\0') {
+        path.length++;
+    }
+    return path;
+}
+
+/* The next name on the way down: empty ones and "." mean nothing to the kernel either. */
+static bool next_name(struct rk_path path, size_t *at, struct rk_path *name)
+{
+    for (;;) {
+        while (*at < path.length && path.bytes[*at] == '/') {
+            (*at)++;
+        }
+        if (*at == path.length) {
+            return false;
+        }
+        size_t begin = *at;
+        while (*at < path.length && path.bytes[*at] != '/') {
+            (*at)++;
+        }
+        *name = (struct rk_path){ path.bytes + begin, *at - begin };
+        if (name->length != 1 || name->bytes[0] != '.') {
+            return true;
+        }
+    }
+}
+
+static bool is(struct rk_path name, const char *text)
+{
+    size_t i = 0;
+
+    while (i < name.length && text[i] != '\0' && text[i] == name.bytes[i]) {
+        i++;
+    }
+    return i == name.length && text[i] == '\0';
+}
+
+/* Directories that are the running system itself come first, then `run`, which is one too. */
+static const char host_dirs[][5] = { "proc", "sys", "dev", "run" };
+enum { API_DIRS = 3, LIVE_DIRS = 4 };
+
+/* Whether the first name is one of these, or there is none: "/" itself. */
+static bool is_root_or_below(struct rk_path path, unsigned dirs)
+{
+    size_t at = 0;
+    struct rk_path first;
+
+    if (!next_name(path, &at, &first)) {
+        return true;
+    }
+    for (unsigned i = 0; i < dirs; i++) {
+        if (is(first, host_dirs[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_run(struct rk_path path)
+{
+    size_t at = 0;
+    struct rk_path first;
+    struct rk_path second;
+
+    return next_name(path, &at, &first) && is(first, "run") && !next_name(path, &at, &second);
+}
+
+/* The rules for paths, in the order in which protocol checks them; RK_RULE_COUNT: kept. */
+static enum rk_rule broken_by(struct rk_path path)
+{
+    size_t at = 0;
+    struct rk_path name;
+
+    if (path.length == 0) {
+        return RK_RULE_EMPTY;
+    }
+    for (size_t i = 0; i < path.length; i++) {
+        unsigned char byte = (unsigned char)path.bytes[i];
+        if (byte < 0x20 || byte == 0x7f) {
+            return RK_RULE_CONTROL_BYTE;
+        }
+    }
+    if (path.bytes[0] != '/') {
+        return RK_RULE_RELATIVE;
+    }
+    if (path.length > RK_PATH_MAX) {
+        return RK_RULE_TOO_LONG;
+    }
+    while (next_name(path, &at, &name)) {
+        if (is(name, "..")) {
+            return RK_RULE_PARENT_DIR;
+        }
+    }
+    return RK_RULE_COUNT;
+}
+
+static const struct rk_error kept = { .fault = RK_NO_FAULT };
+
+static struct rk_error check_path(struct rk_path path, enum rk_item item, uint8_t index)
+{
+    enum rk_rule rule = broken_by(path);
+
+    return rule == RK_RULE_COUNT ? kept : rk_invalid(rule, item, index);
+}
+
+static struct rk_error check_paths(const struct rk_request *request)
+{
+    struct rk_error error = kept;
+
+    /* A package that is not set is an empty one. */
+    for (uint8_t i = 0; i < request->overlays && error.fault == RK_NO_FAULT; i++) {
+        error = check_path(request->overlay_dirs[i], RK_ITEM_OVERLAY_DIR,
+                           request->overlay_index[i]);
+    }
+    if (error.fault == RK_NO_FAULT) {
+        error = check_path(request->package, RK_ITEM_PACKAGE, 0);
+    }
+    if (error.fault == RK_NO_FAULT) {
+        error = check_path(request->exec_dir, RK_ITEM_EXEC_DIR, 0);
+    }
+    if (error.fault == RK_NO_FAULT && request->data_dir.bytes != NULL) {
+        error = check_path(request->data_dir, RK_ITEM_DATA_DIR, 0);
+    }
+    return error;
+}
+
+static struct rk_error check_id(uint32_t id, enum rk_item item)
+{
+    switch (id) {
+    case 0:
+        return rk_invalid(RK_RULE_ROOT, item, 0);
+    case UINT32_MAX:
+        return rk_invalid(RK_RULE_NO_SUCH_ID, item, 0);
+    default:
+        return kept;
+    }
+}
+
+struct rk_error rk_request_check(const struct rk_request *request)
+{
+    bool overlays = request->overlay_all || request->overlays > 0;
+    struct rk_error error = check_paths(request);
+
+    if (error.fault == RK_NO_FAULT) {
+        error = check_id(request->uid, RK_ITEM_UID);
+    }
+    if (error.fault == RK_NO_FAULT) {
+        error = check_id(request->gid, RK_ITEM_GID);
+    }
+    if (error.fault != RK_NO_FAULT) {
+        return error;
+    }
+    if (request->timeout_ms == 0 || request->timeout_ms > RK_TIMEOUT_MS_MAX) {
+        return rk_invalid(RK_RULE_OUT_OF_RANGE, RK_ITEM_TIMEOUT, 0);
+    }
+    /* A package may be mounted below /run, but not over it. */
+    if (is_root_or_below(request->exec_dir, API_DIRS) || is_run(request->exec_dir)) {
+        return rk_invalid(RK_RULE_FORBIDDEN, RK_ITEM_EXEC_DIR, 0);
+    }
+    if (request->data_dir.bytes != NULL && is_root_or_below(request->data_dir, API_DIRS)) {
+        return rk_invalid(RK_RULE_FORBIDDEN, RK_ITEM_DATA_DIR, 0);
+    }
+    if (overlays && request->data_dir.bytes == NULL) {
+        return rk_invalid(RK_RULE_NO_DATA_DIR, RK_ITEM_DATA_DIR, 0);
+    }
+    for (uint8_t i = 0; i < request->overlays && !request->overlay_all; i++) {
+        if (is_root_or_below(request->overlay_dirs[i], LIVE_DIRS)) {
+            return rk_invalid(RK_RULE_FORBIDDEN, RK_ITEM_OVERLAY_DIR, request->overlay_index[i]);
+        }
+    }
+    return kept;
+}

@@ -1,0 +1,45 @@
+/*
+ * What a caller asks for (root.1), and the rules it must keep: protocol/src/request.rs. No libc
+ * call lives here.
+ */
+#ifndef RK_REQUEST_H
+#define RK_REQUEST_H
+
+#include <stddef.h>
+
+#include "error.h"
+
+#define RK_PATH_MAX 4095
+#define RK_OVERLAY_DIRS_MAX 16
+#define RK_TIMEOUT_MS_DEFAULT 5000
+#define RK_TIMEOUT_MS_MAX 3600000
+
+/* Bytes of the caller's. NULL: there is none. */
+struct rk_path {
+    const char *bytes;
+    size_t length;
+};
+
+/* Up to the NUL; of a longer path no more than is needed to see that it is too long. */
+struct rk_path rk_path(const char *text);
+
+struct rk_request {
+    uint32_t app_id;
+    uint32_t uid;
+    uint32_t gid;
+    struct rk_path package;
+    struct rk_path exec_dir;
+    struct rk_path data_dir;
+    uint8_t overlay_all;
+    uint8_t overlays;
+    /* Where each one stood in the caller's array, for errors. */
+    uint8_t overlay_index[RK_OVERLAY_DIRS_MAX];
+    struct rk_path overlay_dirs[RK_OVERLAY_DIRS_MAX];
+    uint32_t timeout_ms;
+};
+
+/* Every rule that can be checked without looking at a file system; RK_NO_FAULT if it keeps
+ * them all. */
+struct rk_error rk_request_check(const struct rk_request *request);
+
+#endif

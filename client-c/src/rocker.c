@@ -1,0 +1,503 @@
+/*
+ * The API: what include/rocker.h says. It checks, fills in what is not set, and lets the
+ * machine go.
+ */
+#define _GNU_SOURCE
+#include "rocker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "linux.h"
+
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
+static const char socket_path[] = "/run/rocker/master.sock";
+static const char exec_dir[] = "/run/rocker/app";
+
+_Static_assert(sizeof(((RockerRequest *)0)->app_overlay_dirs) / sizeof(char *)
+                   == RK_OVERLAY_DIRS_MAX,
+               "as many as documented");
+
+/* The launch in a RockerLaunch. */
+static struct rk_launch *in(RockerLaunch *launch)
+{
+    return (struct rk_launch *)(void *)launch->opaque;
+}
+
+static const struct rk_launch *in_const(const RockerLaunch *launch)
+{
+    return (const struct rk_launch *)(const void *)launch->opaque;
+}
+
+/* --- What is asked for. ----------------------------------------------------------------------- */
+
+RockerRequest ROCKER_request_new(void)
+{
+    /* Every pointer is NULL. */
+    RockerRequest request = { .app_id = -1, .uid = -1, .gid = -1 };
+
+    return request;
+}
+
+static void fill_request(struct rk_request *request, const RockerRequest *from,
+                         const RockerOptions *options)
+{
+    *request = (struct rk_request){
+        .app_id = from->app_id == -1 ? 0 : (uint32_t)from->app_id,
+        .uid = from->uid == -1 ? (uint32_t)getuid() : (uint32_t)from->uid,
+        .gid = from->gid == -1 ? (uint32_t)getgid() : (uint32_t)from->gid,
+        .package = rk_path(from->app_pkg_path),
+        .exec_dir = rk_path(from->app_exec_dir != NULL ? from->app_exec_dir : exec_dir),
+        .data_dir = rk_path(from->app_data_dir),
+        .overlay_all = options->overlay_all != 0,
+        .timeout_ms = options->timeout_ms == -1 ? RK_TIMEOUT_MS_DEFAULT
+                                                : (uint32_t)options->timeout_ms,
+    };
+    for (uint8_t i = 0; i < RK_OVERLAY_DIRS_MAX; i++) {
+        if (from->app_overlay_dirs[i] != NULL) {
+            request->overlay_index[request->overlays] = i;
+            request->overlay_dirs[request->overlays++] = rk_path(from->app_overlay_dirs[i]);
+        }
+    }
+}
+
+/* Ends a launch before it has begun. */
+static void refuse(struct rk_launch *launch, struct rk_error error)
+{
+    struct rk_outcome outcome = { .result = RK_REFUSED, .error = error };
+
+    rk_client_advance(&launch->client, &outcome);
+}
+
+/* The caller's mistake, in words of the header. */
+static void misuse(struct rk_launch *launch, const char *what)
+{
+    launch->code = ROCKER_ERR_param_invalid;
+    rk_say(launch, what);
+    refuse(launch, rk_failed(RK_REQUEST_ROCKER, EINVAL));
+}
+
+/* A descriptor that is none would leave the App the caller's of that number. */
+static bool are_descriptors(const RockerProgram *program)
+{
+    for (int i = 0; i < 3; i++) {
+        if (program->stdio[i] < ROCKER_STDIO_NULL) {
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < program->fds_count; i++) {
+        if (program->fds == NULL || program->fds[i] < 0) {
+            return false;
+        }
+    }
+    return program->fds_count <= ROCKER_FDS_MAX;
+}
+
+static void check_program(struct rk_launch *launch, const RockerProgram *program)
+{
+    if (program->size != sizeof(RockerProgram)) {
+        misuse(launch, "RockerProgram.size is not that of ROCKER_program_new()");
+        return;
+    }
+    if (!are_descriptors(program)) {
+        misuse(launch, "RockerProgram.stdio or fds holds what is no descriptor");
+        return;
+    }
+    if (program->path == NULL || program->path[0] == '\0') {
+        refuse(launch, rk_invalid(RK_RULE_EMPTY, RK_ITEM_PROGRAM, 0));
+        return;
+    }
+    launch->name_only[0] = (char *)(uintptr_t)program->path;
+    launch->entry.argv = program->argv != NULL ? program->argv : launch->name_only;
+    for (int i = 0; i < 3 && launch->entry.null < 0; i++) {
+        if (program->stdio[i] != ROCKER_STDIO_NULL) {
+            continue;
+        }
+        /* The host's: it is opened before the rocker is entered. */
+        launch->entry.null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        if (launch->entry.null < 0) {
+            launch->code = ROCKER_ERR_sys;
+            rk_say(launch, "open /dev/null");
+            refuse(launch, rk_failed(RK_REQUEST_ROCKER, (uint16_t)errno));
+        }
+    }
+}
+
+/* The path or value that a broken rule is about. */
+static void add_subject(const struct rk_launch *launch, const struct rk_error *error, char *text)
+{
+    const struct rk_request *request = &launch->request;
+    const struct rk_path *path = NULL;
+
+    switch ((enum rk_item)error->item) {
+    case RK_ITEM_PACKAGE:
+        path = &request->package;
+        break;
+    case RK_ITEM_EXEC_DIR:
+        path = &request->exec_dir;
+        break;
+    case RK_ITEM_DATA_DIR:
+        path = &request->data_dir;
+        break;
+    case RK_ITEM_OVERLAY_DIR:
+        for (unsigned i = 0; i < request->overlays; i++) {
+            if (request->overlay_index[i] == error->index) {
+                path = &request->overlay_dirs[i];
+            }
+        }
+        break;
+    case RK_ITEM_UID:
+        rk_add_number(text, request->uid);
+        break;
+    case RK_ITEM_GID:
+        rk_add_number(text, request->gid);
+        break;
+    case RK_ITEM_TIMEOUT:
+        rk_add_number(text, request->timeout_ms);
+        rk_add(text, " ms", 3);
+        break;
+    case RK_ITEM_PROGRAM:
+        if (launch->entry.program != NULL && launch->entry.program->path != NULL) {
+            rk_add(text, launch->entry.program->path, strlen(launch->entry.program->path));
+        }
+        break;
+    case RK_ITEM_REQUEST:
+    case RK_ITEM_NAME:
+    case RK_ITEM_COUNT:
+        break;
+    }
+    if (path != NULL && path->bytes != NULL) {
+        rk_add(text, path->bytes, path->length);
+    }
+}
+
+/* --- One launch. ------------------------------------------------------------------------------ */
+
+static void begin(struct rk_launch *launch, const RockerRequest *req,
+                  const RockerOptions *options, const struct rk_entry *entry)
+{
+    const RockerOptions none = ROCKER_options_new();
+
+    memset(launch, 0, sizeof(*launch));
+    rk_client_init(&launch->client);
+    launch->running.pidfd = launch->running.lock = -1;
+    launch->connection = launch->app = -1;
+    launch->entry = *entry;
+    launch->entry.null = launch->entry.guard = -1;
+    if (options == NULL) {
+        options = &none;
+    }
+    if (options->size != sizeof(RockerOptions)) {
+        misuse(launch, "RockerOptions.size is not that of ROCKER_options_new()");
+        return;
+    }
+    launch->connection = options->connection;
+    launch->given = options->connection >= 0;
+    launch->socket_path = options->socket_path != NULL ? options->socket_path : socket_path;
+    if (req == NULL) {
+        misuse(launch, "RockerRequest is NULL");
+        return;
+    }
+    fill_request(&launch->request, req, options);
+    launch->deadline_ns = rk_now_ns() + (uint64_t)launch->request.timeout_ms * 1000000;
+    launch->entry.uid = launch->request.uid;
+    launch->entry.gid = launch->request.gid;
+    launch->entry.exec_dir = launch->request.exec_dir.bytes;
+    struct rk_error error = rk_request_check(&launch->request);
+    if (error.fault != RK_NO_FAULT) {
+        refuse(launch, error);
+    } else if (entry->program != NULL) {
+        check_program(launch, entry->program);
+    } else if (entry->function == NULL) {
+        misuse(launch, "there is neither a function nor a program");
+    }
+}
+
+static bool go_on(struct rk_launch *launch)
+{
+    struct rk_outcome outcome;
+
+    while (launch->client.state != RK_ENDED) {
+        if (!rk_perform(launch, &outcome)) {
+            return false;
+        }
+        rk_client_advance(&launch->client, &outcome);
+    }
+    return true;
+}
+
+/* Where it failed, never with which errno. */
+static ROCKER_ERR code_of(const struct rk_launch *launch)
+{
+    const struct rk_error *error = &launch->client.error;
+
+    if (error->fault == RK_NO_FAULT) {
+        return ROCKER_ERR_success;
+    }
+    if (error->fault == RK_INVALID) {
+        return ROCKER_ERR_param_invalid;
+    }
+    if (launch->code != 0) {
+        return (ROCKER_ERR)launch->code;
+    }
+    switch (error->step) {
+    case RK_REQUEST_ROCKER:
+        return ROCKER_ERR_send_req_failed;
+    case RK_AWAIT_ENTRANCE_STEP:
+        return ROCKER_ERR_recv_resp_failed;
+    case RK_FORK_HELPER_STEP:
+    case RK_JOIN_NAMESPACES_STEP:
+    case RK_REPORT_APP_STEP:
+        return ROCKER_ERR_enter_rocker_failed;
+    case RK_RUN_APP:
+        return ROCKER_ERR_app_exec_failed;
+    default:
+        /* Whatever master or guard reported. */
+        return ROCKER_ERR_build_rocker_failed;
+    }
+}
+
+static void tell(const struct rk_launch *launch, RockerError *told)
+{
+    const struct rk_error *error = &launch->client.error;
+
+    memset(told, 0, sizeof(*told));
+    told->err_no = code_of(launch);
+    if (error->fault == RK_NO_FAULT) {
+        return;
+    }
+    told->step = error->step;
+    told->os_errno = error->os_errno;
+    told->at_exec = launch->at_exec;
+    told->fault = error->fault;
+    told->rule = error->rule;
+    told->item = error->item;
+    told->index = error->index;
+    told->loss = error->loss;
+    memcpy(told->command, launch->command, sizeof(told->command));
+    if (error->fault == RK_INVALID) {
+        add_subject(launch, error, told->subject);
+    }
+}
+
+static ROCKER_ERR end(struct rk_launch *launch, Rocker *rocker, RockerError *error)
+{
+    if (launch->client.state != RK_ENDED) {
+        struct rk_outcome outcome = { .result = RK_LOST, .loss = RK_LOSS_SILENT };
+        rk_client_advance(&launch->client, &outcome);
+    }
+    rk_release(launch);
+    *rocker = (Rocker){ .app_pidfd = -1, .guard_pidfd = -1 };
+    if (launch->client.error.fault == RK_NO_FAULT) {
+        rocker->app_pid = (int)launch->client.app_pid;
+        rocker->guard_pid = (int)launch->client.guard_pid;
+        memcpy(rocker->guard_pname, launch->client.name, sizeof(rocker->guard_pname));
+        rocker->app_pidfd = launch->app;
+        rocker->guard_pidfd = launch->entry.guard;
+    }
+    if (error != NULL) {
+        tell(launch, error);
+    }
+    return code_of(launch);
+}
+
+static ROCKER_ERR run(const RockerRequest *req, const RockerOptions *options,
+                      const struct rk_entry *entry, Rocker *rocker, RockerError *error)
+{
+    struct rk_launch launch;
+
+    begin(&launch, req, options, entry);
+    while (!go_on(&launch)) {
+        rk_wait(&launch);
+    }
+    return end(&launch, rocker, error);
+}
+
+ROCKER_ERR ROCKER_spawn(const RockerRequest *req, const RockerOptions *options,
+                        const RockerProgram *program, Rocker *rocker, RockerError *error)
+{
+    const struct rk_entry entry = { .program = program };
+
+    return run(req, options, &entry, rocker, error);
+}
+
+ROCKER_ERR ROCKER_enter(const RockerRequest *req, const RockerOptions *options,
+                        int (*app)(void *), void *app_args, Rocker *rocker, RockerError *error)
+{
+    const struct rk_entry entry = { .function = app, .argument = app_args };
+
+    return run(req, options, &entry, rocker, error);
+}
+
+RockerResult ROCKER_enter_rocker(RockerRequest *req, int (*app)(void *), void *app_args)
+{
+    RockerResult result;
+    Rocker rocker;
+
+    memset(&result, 0, sizeof(result));
+    result.err_no = ROCKER_enter(req, NULL, app, app_args, &rocker, NULL);
+    result.app_pid = rocker.app_pid;
+    result.guard_pid = rocker.guard_pid;
+    memcpy(result.guard_pname, rocker.guard_pname, sizeof(result.guard_pname));
+    ROCKER_close(&rocker);
+    return result;
+}
+
+/* --- In the caller's poll loop. --------------------------------------------------------------- */
+
+void ROCKER_launch_begin(RockerLaunch *launch, const RockerRequest *req,
+                         const RockerOptions *options, const RockerProgram *program)
+{
+    const struct rk_entry entry = { .program = program };
+
+    begin(in(launch), req, options, &entry);
+}
+
+void ROCKER_launch_begin_enter(RockerLaunch *launch, const RockerRequest *req,
+                               const RockerOptions *options, int (*app)(void *), void *app_args)
+{
+    const struct rk_entry entry = { .function = app, .argument = app_args };
+
+    begin(in(launch), req, options, &entry);
+}
+
+int ROCKER_launch_go_on(RockerLaunch *launch)
+{
+    return go_on(in(launch));
+}
+
+int ROCKER_launch_fd(const RockerLaunch *launch)
+{
+    return rk_waits_for(in_const(launch));
+}
+
+int ROCKER_launch_wait_ms(const RockerLaunch *launch)
+{
+    return rk_wait_ms(in_const(launch));
+}
+
+ROCKER_ERR ROCKER_launch_end(RockerLaunch *launch, Rocker *rocker, RockerError *error)
+{
+    return end(in(launch), rocker, error);
+}
+
+/* --- A living rocker. ------------------------------------------------------------------------- */
+
+/* 0, or an errno. */
+static int send_signal(int pidfd, int signal)
+{
+    if (syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0) == 0 || errno == ESRCH) {
+        return 0;
+    }
+    return errno;
+}
+
+int ROCKER_kill(const Rocker *rocker)
+{
+    return send_signal(rocker->guard_pidfd, SIGKILL);
+}
+
+int ROCKER_signal_app(const Rocker *rocker, int signal)
+{
+    return send_signal(rocker->app_pidfd, signal);
+}
+
+void ROCKER_close(Rocker *rocker)
+{
+    if (rocker->app_pidfd >= 0) {
+        close(rocker->app_pidfd);
+    }
+    if (rocker->guard_pidfd >= 0) {
+        close(rocker->guard_pidfd);
+    }
+    rocker->app_pidfd = rocker->guard_pidfd = -1;
+}
+
+/* The second field of /proc/<pid>/stat: it may itself hold blanks and parentheses, but no later
+ * field does. 0, or an errno. */
+static int name_of(int pid, char name[16])
+{
+    /* The pid, the name and its parentheses come first; later fields may be cut off, and hold
+     * none. */
+    char stat[128];
+    char path[520] = "/proc/";
+
+    memset(name, 0, 16);
+    rk_add_number(path, (uint32_t)pid);
+    rk_add(path, "/stat", 5);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return errno;
+    }
+    ssize_t got;
+    do {
+        got = read(fd, stat, sizeof(stat));
+    } while (got < 0 && errno == EINTR);
+    int error = errno;
+    close(fd);
+    if (got < 0) {
+        return error;
+    }
+    const char *open_at = memchr(stat, '(', (size_t)got);
+    const char *close_at = memrchr(stat, ')', (size_t)got);
+    if (open_at == NULL || close_at == NULL || close_at < open_at || close_at - open_at > 16) {
+        return EINVAL;
+    }
+    memcpy(name, open_at + 1, (size_t)(close_at - open_at - 1));
+    return 0;
+}
+
+RockerResult ROCKER_get_guardname(int pid)
+{
+    RockerResult result;
+
+    memset(&result, 0, sizeof(result));
+    result.guard_pid = pid;
+    if (name_of(pid, result.guard_pname) != 0) {
+        result.err_no = ROCKER_ERR_get_guardname_failed;
+    }
+    return result;
+}
+
+int ROCKER_kill_guard(int guard_pid, const char *guard_pname)
+{
+    char name[16];
+    int pidfd = (int)syscall(SYS_pidfd_open, guard_pid, 0);
+
+    if (pidfd < 0) {
+        return errno;
+    }
+    /* The name is looked at after the process was opened: if it is the guard's, then so was the
+     * process, for its name was never given to another one. */
+    int error = name_of(guard_pid, name);
+    if (error == 0 && strcmp(name, guard_pname) != 0) {
+        error = ESRCH;
+    }
+    if (error == 0) {
+        error = send_signal(pidfd, SIGKILL);
+    }
+    close(pidfd);
+    return error == ENOENT ? ESRCH : error;
+}
+
+/* --- Versions. -------------------------------------------------------------------------------- */
+
+const char *ROCKER_version(void)
+{
+    return ROCKER_VERSION;
+}
+
+int ROCKER_wire_version(void)
+{
+    return RK_WIRE_VERSION;
+}

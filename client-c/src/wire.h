@@ -1,0 +1,67 @@
+/*
+ * The messages that a client sends and reads, as bytes: protocol/src/wire.rs and message.rs.
+ * One datagram is one message: the version in one byte, then postcard
+ * (https://postcard.jamesmunns.com/wire-format). No libc call lives here, and nothing is
+ * allocated.
+ */
+#ifndef RK_WIRE_H
+#define RK_WIRE_H
+
+#include <sys/uio.h>
+
+#include "machine.h"
+#include "request.h"
+
+#define RK_WIRE_VERSION 1
+
+/* The longest message. */
+#define RK_MESSAGE_MAX 32768
+
+/* The longest message that a client reads: a failure, with its command. Steps come only to who
+ * asks for a trace. */
+#define RK_ANSWER_MAX 1024
+
+/* Longest text of a command in a failure. */
+#define RK_COMMAND_MAX 512
+
+/* Version, sender, variant, and every number of a request at its longest. */
+#define RK_NUMBERS_MAX 128
+
+/* A message to be sent, in pieces: the numbers in between are here, the paths where the caller
+ * has them. So it is never copied, and not to be moved. */
+struct rk_pieces {
+    unsigned count;
+    unsigned used;
+    size_t length;
+    struct iovec pieces[2 * (3 + RK_OVERLAY_DIRS_MAX) + 1];
+    uint8_t numbers[RK_NUMBERS_MAX];
+};
+
+/* root.1. `out->length` may be more than RK_MESSAGE_MAX: then it cannot be sent. */
+void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out);
+
+/* enter.4; one descriptor goes with it. */
+void rk_encode_app_started(struct rk_pieces *out);
+
+enum rk_kind {
+    RK_NOTHING,  /* no message: lost, see `loss`                */
+    RK_ENTERING, /* Entrance: name, guard_pid; one descriptor   */
+    RK_FAILURE   /* Failed: error, command                      */
+};
+
+struct rk_message {
+    uint8_t kind; /* enum rk_kind */
+    uint8_t loss; /* enum rk_loss */
+    uint8_t descriptors;
+    uint8_t reserved;
+    uint32_t guard_pid;
+    struct rk_error error;
+    char name[RK_NAME_LEN + 1];
+    /* UTF-8 without NUL at its end, in the datagram. */
+    struct rk_path command;
+};
+
+/* Reads one datagram; whatever it holds, it gives a message or a loss. */
+void rk_decode(const uint8_t *datagram, size_t length, struct rk_message *message);
+
+#endif

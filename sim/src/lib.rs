@@ -15,6 +15,7 @@
 //! kernel     processes, namespaces, sockets, loop devices, mounts, ids: what Linux refuses
 //! message    what is said, as far as it decides anything
 //! client     the drivers of client and helper: what client-rs/src/{linux,enter}.rs do
+//! c_client   the C client through FFI; the one file with `unsafe`
 //! master     the driver of a session, and the one thread around it
 //! guard      the driver of a guard
 //! app        Apps and what they start: acted, not ours
@@ -30,6 +31,7 @@
 //! as those do, and [`coverage`] holds the list of what each can answer.
 
 mod app;
+pub mod c_client;
 mod client;
 pub mod coverage;
 pub mod draw;

@@ -336,7 +336,8 @@ fn unsafe_code_is_only_where_it_is_announced() {
             || text.contains("#![allow(\n    unsafe_code");
         assert!(!uses || announced, "{} uses unsafe code without a word", path.display());
         let is_small = ["protocol", "sim"].iter().all(|dir| !path.starts_with(dir));
-        assert!(is_small || !uses, "{} needs no unsafe code", path.display());
+        let calls_c = path == Path::new("sim/src/c_client.rs");
+        assert!(is_small || calls_c || !uses, "{} needs no unsafe code", path.display());
     }
     assert!(read("protocol/src/lib.rs").contains("#![forbid(unsafe_code)]"));
     assert!(read("protocol/src/lib.rs").contains("#![no_std]"));

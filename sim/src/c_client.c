@@ -1,0 +1,91 @@
+/*
+ * What Rust cannot see of the C client's headers: where the fields lie, and which numbers the
+ * names stand for. For the tests of c_client.rs, which has the same lists in the same order.
+ */
+#include "helper.h"
+#include "wire.h"
+
+/* The n-th entry of a list; SIZE_MAX behind the last one. */
+size_t rk_sim_layout(size_t n);
+size_t rk_sim_number(size_t n);
+
+#define AT(type, field) offsetof(struct type, field)
+
+size_t rk_sim_layout(size_t n)
+{
+    static const size_t list[] = {
+        sizeof(struct rk_error), AT(rk_error, fault), AT(rk_error, step),
+        AT(rk_error, os_errno), AT(rk_error, rule), AT(rk_error, item), AT(rk_error, index),
+        AT(rk_error, loss),
+
+        sizeof(struct rk_outcome), AT(rk_outcome, result), AT(rk_outcome, loss),
+        AT(rk_outcome, os_errno), AT(rk_outcome, pid), AT(rk_outcome, error),
+        AT(rk_outcome, name),
+
+        sizeof(struct rk_client), AT(rk_client, state), AT(rk_client, reserved),
+        AT(rk_client, guard_pid), AT(rk_client, app_pid), AT(rk_client, error),
+        AT(rk_client, name),
+
+        sizeof(struct rk_helper), AT(rk_helper, state), AT(rk_helper, reserved),
+        AT(rk_helper, app_pid), AT(rk_helper, error),
+
+        sizeof(struct rk_path), AT(rk_path, bytes), AT(rk_path, length),
+
+        sizeof(struct rk_request), AT(rk_request, app_id), AT(rk_request, uid),
+        AT(rk_request, gid), AT(rk_request, package), AT(rk_request, exec_dir),
+        AT(rk_request, data_dir), AT(rk_request, overlay_all), AT(rk_request, overlays),
+        AT(rk_request, overlay_index), AT(rk_request, overlay_dirs), AT(rk_request, timeout_ms),
+
+        sizeof(struct iovec), AT(iovec, iov_base), AT(iovec, iov_len),
+
+        sizeof(struct rk_pieces), AT(rk_pieces, count), AT(rk_pieces, used),
+        AT(rk_pieces, length), AT(rk_pieces, pieces), AT(rk_pieces, numbers),
+
+        sizeof(struct rk_message), AT(rk_message, kind), AT(rk_message, loss),
+        AT(rk_message, descriptors), AT(rk_message, reserved), AT(rk_message, guard_pid),
+        AT(rk_message, error), AT(rk_message, name), AT(rk_message, command),
+    };
+
+    return n < sizeof(list) / sizeof(*list) ? list[n] : SIZE_MAX;
+}
+
+size_t rk_sim_number(size_t n)
+{
+    static const size_t list[] = {
+        /* protocol/src/error.rs */
+        RK_RULE_EMPTY, RK_RULE_RELATIVE, RK_RULE_PARENT_DIR, RK_RULE_CONTROL_BYTE,
+        RK_RULE_TOO_LONG, RK_RULE_TOO_MANY, RK_RULE_FORBIDDEN, RK_RULE_NO_DATA_DIR, RK_RULE_ROOT,
+        RK_RULE_NO_SUCH_ID, RK_RULE_OUT_OF_RANGE, RK_RULE_NOT_ALLOWED, RK_RULE_FOREIGN_NAMESPACE,
+        RK_RULE_WRONG_TYPE, RK_RULE_NOT_SQUASHFS, RK_RULE_UNKNOWN_FORMAT, RK_RULE_TRUNCATED,
+        RK_RULE_IN_USE, RK_RULE_NOT_OURS, RK_RULE_TOO_MANY_ROCKERS, RK_RULE_NO_SUCH_ROCKER,
+        RK_RULE_COUNT,
+
+        RK_ITEM_REQUEST, RK_ITEM_PACKAGE, RK_ITEM_EXEC_DIR, RK_ITEM_DATA_DIR,
+        RK_ITEM_OVERLAY_DIR, RK_ITEM_UID, RK_ITEM_GID, RK_ITEM_TIMEOUT, RK_ITEM_NAME,
+        RK_ITEM_PROGRAM, RK_ITEM_COUNT,
+
+        RK_LOSS_DIED, RK_LOSS_SILENT, RK_LOSS_GARBAGE, RK_LOSS_VERSION, RK_LOSS_COUNT,
+
+        /* protocol/src/step.rs */
+        RK_REQUEST_ROCKER, RK_KILL_GUARD, RK_CLONE_GUARD, RK_CREATE_LOOP, RK_BIND_PACKAGE,
+        RK_MOUNT_PACKAGE, RK_BUILD_OVERLAY, RK_UNSHARE_USER, RK_MOUNT_OVERLAY,
+        RK_AWAIT_ENTRANCE_STEP, RK_FORK_HELPER_STEP, RK_JOIN_NAMESPACES_STEP, RK_RUN_APP,
+        RK_REPORT_APP_STEP, RK_NO_STEP,
+
+        /* c_client.rs */
+        RK_NO_FAULT, RK_INVALID, RK_FAILED_FAULT, RK_LOST_FAULT, RK_DONE, RK_ENTRANCE, RK_APP,
+        RK_FAILED, RK_LOST, RK_REFUSED, RK_NOTHING, RK_ENTERING, RK_FAILURE,
+
+        /* client-rs/src/machine.rs, helper.rs */
+        RK_CONNECT, RK_SEND_REQUEST, RK_AWAIT_ENTRANCE, RK_FORK_HELPER, RK_AWAIT_APP,
+        RK_REPORT_APP, RK_ENDED, RK_STATE_COUNT, RK_DROP_GROUPS, RK_JOIN_NAMESPACES, RK_TAKE_IDS,
+        RK_DROP_PRIVILEGES, RK_ENTER_DIRECTORY, RK_START_APP, RK_HELPER_ENDED,
+        RK_HELPER_STATE_COUNT,
+
+        /* protocol/src/limits.rs, wire.rs */
+        RK_NAME_LEN, RK_PATH_MAX, RK_OVERLAY_DIRS_MAX, RK_TIMEOUT_MS_DEFAULT, RK_TIMEOUT_MS_MAX,
+        RK_MESSAGE_MAX, RK_COMMAND_MAX, RK_WIRE_VERSION,
+    };
+
+    return n < sizeof(list) / sizeof(*list) ? list[n] : SIZE_MAX;
+}

@@ -5,12 +5,11 @@ use core::task::Poll;
 
 use protocol::{Driver, Errno, Error, Item, Loss, Rule, Step};
 use rocker_client::action::{Action, HelperAction, HelperOutcome, Outcome};
-use rocker_client::helper::Helper;
-use rocker_client::machine::Client;
 
 use crate::app::AppActor;
 use crate::fault::{Call, Who};
 use crate::kernel::{Answer, CONNRESET, Capabilities, Fd, Kernel, Pid, Received, Role, TreeKind};
+use crate::library::{ClientMachine, HelperMachine, Library};
 use crate::message::{Body, Message};
 use crate::scene::{EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, STAGE, id_of};
 use crate::violation::Violation;
@@ -18,7 +17,7 @@ use crate::violation::Violation;
 /// One launch as its caller has it: the client's machine, and what its driver holds.
 #[derive(Debug)]
 pub(crate) struct ClientActor {
-    pub(crate) machine: Client,
+    pub(crate) machine: ClientMachine,
     pub(crate) hands: Hands,
     pub(crate) helper: Option<HelperActor>,
     /// When the caller was told.
@@ -29,7 +28,7 @@ pub(crate) struct ClientActor {
 #[derive(Debug)]
 pub(crate) struct HelperActor {
     pub(crate) pid: Pid,
-    pub(crate) machine: Helper,
+    pub(crate) machine: HelperMachine,
 }
 
 /// What a client holds.
@@ -37,6 +36,7 @@ pub(crate) struct HelperActor {
 pub(crate) struct Hands {
     pub(crate) pid: Pid,
     pub(crate) launch: usize,
+    library: Library,
     table: usize,
     pub(crate) deadline_ms: u64,
     guard: Pid,
@@ -62,10 +62,19 @@ impl ClientActor {
         kernel.process_mut(pid).uid = scene.caller;
         let table = kernel.new_table(pid);
         let deadline_ms = kernel.now_ms + scene.timeout_ms;
-        let (guard, helper, slip) = (0, None, Slip::default());
-        let reported = false;
-        let hands = Hands { pid, launch, table, deadline_ms, guard, helper, slip, reported };
-        Self { machine: Client::new(), hands, helper: None, told_ms: None }
+        let library = scene.library;
+        let hands = Hands {
+            pid,
+            launch,
+            library,
+            table,
+            deadline_ms,
+            guard: 0,
+            helper: None,
+            slip: Slip::default(),
+            reported: false,
+        };
+        Self { machine: ClientMachine::of(library), hands, helper: None, told_ms: None }
     }
 
     /// The driver's end: an App that did not get past enter.4 ends here, and all descriptors go
@@ -96,7 +105,7 @@ pub(crate) struct AtWork<'a> {
     pub(crate) helper: &'a mut Option<HelperActor>,
 }
 
-impl Driver<Client> for AtWork<'_> {
+impl Driver<ClientMachine> for AtWork<'_> {
     fn perform(&mut self, _: Step, action: Action) -> Poll<Outcome> {
         match action {
             Action::Connect => self.connect(),
@@ -177,7 +186,8 @@ impl AtWork<'_> {
         let pid = self.kernel.fork(self.hands.pid, Who::Helper(self.hands.launch));
         self.kernel.share_table(self.hands.table);
         self.hands.helper = Some(pid);
-        *self.helper = Some(HelperActor { pid, machine: Helper::new() });
+        let machine = HelperMachine::of(self.hands.library);
+        *self.helper = Some(HelperActor { pid, machine });
         Ok(())
     }
 
@@ -268,7 +278,7 @@ pub(crate) struct HelperAtWork<'a> {
     pub(crate) scene: Launch,
 }
 
-impl Driver<Helper> for HelperAtWork<'_> {
+impl Driver<HelperMachine> for HelperAtWork<'_> {
     fn perform(&mut self, _: Step, action: HelperAction) -> Poll<HelperOutcome> {
         let id = id_of(self.hands.launch);
         let done = match action {

@@ -15,6 +15,7 @@
 //! kernel     processes, namespaces, sockets, loop devices, mounts, ids: what Linux refuses
 //! message    what is said, as far as it decides anything
 //! client     the drivers of client and helper: what client-rs/src/{linux,enter}.rs do
+//! library    the machines of either client, Rust or C
 //! c_client   the C client through FFI; the one file with `unsafe`
 //! master     the driver of a session, and the one thread around it
 //! guard      the driver of a guard
@@ -38,6 +39,7 @@ pub mod draw;
 mod fault;
 mod guard;
 mod kernel;
+mod library;
 mod master;
 mod message;
 pub mod operations;
@@ -50,6 +52,7 @@ mod world;
 
 pub use coverage::Coverage;
 pub use fault::{At, Call, Fault, Mode, Planned, Who};
+pub use library::Library;
 pub use master::Limits;
 pub use scene::{App, DIRECTORIES, End, Launch, ROOT, USERS};
 pub use violation::Violation;

@@ -3,9 +3,13 @@
 use master::policy::Allow;
 use protocol::{Ids, Overlays, Path, Request};
 
+use crate::library::Library;
+
 /// One launch: its request, the host that it meets, and how its App lives and ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Launch {
+    /// The caller's.
+    pub library: Library,
     /// How many directories are to be overlaid: the first so many of [`DIRECTORIES`].
     pub dirs: usize,
     /// Which data dir; two launches with the same one are rivals.
@@ -14,7 +18,7 @@ pub struct Launch {
     pub caller: u32,
     /// `--overlay auto`: whatever the host has, as far as it may be overlaid.
     pub auto: bool,
-    /// The caller wants to see every step.
+    /// The caller wants to see every step; in C it cannot ask for that.
     pub trace: bool,
     /// A file system of the host's is mounted below the first directory.
     pub host_mount: bool,
@@ -71,6 +75,7 @@ impl App {
 impl Launch {
     /// Without overlays: the shortest there is.
     pub const BARE: Self = Self {
+        library: Library::Rust,
         dirs: 0,
         caller: ROOT,
         auto: false,

@@ -1,38 +1,42 @@
 //! Every arrow of every machine is walked: what `linux.rs` can answer in a state, some world
-//! answers. The table is printed with `--nocapture`.
+//! answers, to callers in Rust and to callers in C. The tables are printed with `--nocapture`.
 
 use sim::walk::{Walk, faults_of};
-use sim::{App, Call, End, Fault, Launch, Limits, Mode, Order, Planned, World};
+use sim::{App, Call, End, Fault, Launch, Library, Limits, Mode, Order, Planned, World};
 
 /// What a plain launch does not meet by single faults.
-fn rare_cases(walk: &mut Walk) {
-    let bare = [Launch::BARE];
+fn rare_cases(walk: &mut Walk, plain: Launch) {
+    let bare = [plain];
     // Another takes the device that the guard has found, and then the guard finds none.
     for fault in faults_of(&bare, Order::CallerFirst, &[]) {
         walk.run(&bare, &[fault], &|| World::new(&bare).thefts(1).faults(&[fault]));
     }
     // A directory that leads to the host's own; an image that is none.
-    walk.world(&[Launch { forbidden: true, ..Launch::overlaid(3) }], Order::CallerFirst, &[]);
-    walk.world(&[Launch { good_package: false, ..Launch::BARE }], Order::CallerFirst, &[]);
+    walk.world(
+        &[Launch { library: plain.library, forbidden: true, ..Launch::overlaid(3) }],
+        Order::CallerFirst,
+        &[],
+    );
+    walk.world(&[Launch { good_package: false, ..plain }], Order::CallerFirst, &[]);
     // More rockers than there may be.
     let limits = Limits { rockers: 0, launches: 256 };
     walk.run(&bare, &[], &|| World::with_limits(&bare, limits));
     // A master that hangs while more callers come than it can keep waiting.
-    let crowd = [Launch::BARE; 20];
+    let crowd = [plain; 20];
     let hang = Fault::Hang(sim::Who::Master);
     let planned = Planned { at: sim::At::Turn(0), fault: hang, mode: Mode::Once };
     walk.world(&crowd, Order::CallerFirst, &[planned]);
 }
 
 /// Two faults, of which the second befalls the answer to the first.
-fn failures_of_failure(walk: &mut Walk) {
+fn failures_of_failure(walk: &mut Walk, plain: Launch) {
+    let bare = [plain];
     let is_cause = |planned: &Planned| {
         planned.mode == Mode::Once
             && matches!(planned.fault, Fault::Refuse(_) | Fault::Garble | Fault::Kill(_))
     };
-    walk.pairs(&[Launch::BARE], Order::CallerLast, is_cause, (0, 12));
+    walk.pairs(&bare, Order::CallerLast, is_cause, (0, 12));
     // Whoever is to be told is gone, or cannot be killed.
-    let bare = [Launch::BARE];
     let mut world = World::new(&bare).counted();
     let _ = world.run(&mut walk.coverage);
     let sends: Vec<u32> = (0..)
@@ -58,18 +62,28 @@ fn failures_of_failure(walk: &mut Walk) {
 
 #[test]
 fn every_arm_of_every_machine_is_reached() {
+    every_arm_is_reached(Library::Rust);
+}
+
+#[test]
+fn every_arm_of_the_c_client_is_reached() {
+    every_arm_is_reached(Library::C);
+}
+
+fn every_arm_is_reached(library: Library) {
+    let plain = Launch { library, ..Launch::BARE };
     let mut walk = Walk::default();
     for order in Order::ALL {
         for launch in [
-            Launch::BARE,
-            Launch { end: End::KillByName, ..Launch::BARE },
-            Launch { app: App::Guest, ..Launch::overlaid(3) },
+            plain,
+            Launch { end: End::KillByName, ..plain },
+            Launch { library, app: App::Guest, ..Launch::overlaid(3) },
         ] {
             walk.single_faults(&[launch], order);
         }
     }
-    rare_cases(&mut walk);
-    failures_of_failure(&mut walk);
+    rare_cases(&mut walk, plain);
+    failures_of_failure(&mut walk, plain);
     println!("{} worlds\n{}", walk.worlds, walk.coverage);
     if let Err(story) = walk.verdict() {
         panic!("{story}");

@@ -1,29 +1,41 @@
-//! Many launches at once: nobody waits for another, and limits are kept.
+//! Many launches at once: nobody waits for another, and limits are kept. Every other caller is
+//! written in C.
 
 use protocol::{Error, Item, Rule};
 use sim::walk::run;
 use sim::{
-    At, Coverage, End, Fault, Launch, Limits, Mode, Order, Planned, ROOT, USERS, Who, World,
+    At, Coverage, End, Fault, Launch, Library, Limits, Mode, Order, Planned, ROOT, USERS, Who,
+    World,
 };
+
+/// The n-th caller's.
+fn library(n: usize) -> Library {
+    Library::ALL[n % 2]
+}
 
 /// The master never waits for a caller or a guard: whatever one launch does or does not do,
 /// another is told before any time has passed.
 #[test]
 fn whoever_hangs_delays_nobody_else() {
-    let other = Launch { data: 1, ..Launch::overlaid(1) };
-    let launches = [Launch::overlaid(1), other];
     for order in Order::ALL {
-        let mut quiet = World::new(&launches).order(order);
-        run(&mut quiet, &mut Coverage::default()).unwrap();
-        for turn in 0..quiet.turns() {
-            for who in [Who::Client(0), Who::Helper(0), Who::App(0)] {
-                let (fault, mode) = (Fault::Hang(who), Mode::FromNowOn);
-                let planned = Planned { at: At::Turn(turn), fault, mode };
-                let mut world = World::new(&launches).order(order).faults(&[planned]).transcribed();
-                let ended = run(&mut world, &mut Coverage::default());
-                assert_eq!(ended, Ok(()), "{planned}\n{}", world.transcript());
-                assert_eq!(world.told_ms(1), Some(0), "{planned}\n{}", world.transcript());
-            }
+        for first in [0, 1_usize] {
+            let launch = |n| Launch { library: library(first + n), ..Launch::overlaid(1) };
+            delays_nobody_else(&[launch(0), Launch { data: 1, ..launch(1) }], order);
+        }
+    }
+}
+
+fn delays_nobody_else(launches: &[Launch], order: Order) {
+    let mut quiet = World::new(launches).order(order);
+    assert_eq!(run(&mut quiet, &mut Coverage::default()), Ok(()));
+    for turn in 0..quiet.turns() {
+        for who in [Who::Client(0), Who::Helper(0), Who::App(0)] {
+            let (fault, mode) = (Fault::Hang(who), Mode::FromNowOn);
+            let planned = Planned { at: At::Turn(turn), fault, mode };
+            let mut world = World::new(launches).order(order).faults(&[planned]).transcribed();
+            let ended = run(&mut world, &mut Coverage::default());
+            assert_eq!(ended, Ok(()), "{planned}\n{}", world.transcript());
+            assert_eq!(world.told_ms(1), Some(0), "{planned}\n{}", world.transcript());
         }
     }
 }
@@ -31,8 +43,9 @@ fn whoever_hangs_delays_nobody_else() {
 #[test]
 fn a_crowd_is_served_and_leaves_nothing() {
     for order in Order::ALL {
-        let launches: Vec<Launch> =
-            (0..32).map(|data| Launch { data, ..Launch::overlaid(1) }).collect();
+        let launches: Vec<Launch> = (0..32)
+            .map(|data| Launch { data, library: library(usize::from(data)), ..Launch::overlaid(1) })
+            .collect();
         let mut world = World::new(&launches).order(order).transcribed();
         let ended = run(&mut world, &mut Coverage::default());
         assert_eq!(ended, Ok(()), "{}", world.transcript());
@@ -43,7 +56,8 @@ fn a_crowd_is_served_and_leaves_nothing() {
 /// A crowd that comes at once does not get past `max_rockers` either.
 #[test]
 fn limits_are_kept() {
-    let launches = [Launch::BARE; 12];
+    let launches: [Launch; 12] =
+        core::array::from_fn(|n| Launch { library: library(n), ..Launch::BARE });
     for launches_max in [1, 3, 100] {
         let limits = Limits { rockers: 5, launches: launches_max };
         let mut world = World::with_limits(&launches, limits).transcribed();
@@ -72,7 +86,10 @@ fn a_full_queue_costs_no_launch() {
 fn the_policy_has_the_last_word() {
     let callers = [ROOT, USERS[0], USERS[1], 502];
     let launches: Vec<Launch> = (0..24_usize)
-        .map(|number| Launch { caller: callers[number % 4], ..Launch::BARE })
+        .map(|number| {
+            let library = library(number / 4);
+            Launch { library, caller: callers[number % 4], ..Launch::BARE }
+        })
         .collect();
     for order in Order::ALL {
         let mut world = World::new(&launches).users().order(order).asks(&[200, 301, 402]);
@@ -99,8 +116,10 @@ fn the_policy_has_the_last_word() {
 /// Whenever somebody asks who lives: nobody whom a caller has is left out, no launch is upset.
 #[test]
 fn lists_are_true_while_launches_go_on() {
-    let launches: [Launch; 3] =
-        [0, 1, 2].map(|data| Launch { data, end: End::KillByName, ..Launch::overlaid(1) });
+    let launches: [Launch; 3] = [0, 1, 2].map(|data| {
+        let library = library(usize::from(data));
+        Launch { library, data, end: End::KillByName, ..Launch::overlaid(1) }
+    });
     for order in Order::ALL {
         let mut quiet = World::new(&launches).order(order);
         run(&mut quiet, &mut Coverage::default()).unwrap();
@@ -120,16 +139,21 @@ fn lists_are_true_while_launches_go_on() {
 /// Somebody else takes the device between prepare.1 and prepare.2, more than once.
 #[test]
 fn a_stolen_loop_device_is_no_failure() {
-    let mut world = World::new(&[Launch::overlaid(1)]).thefts(100).transcribed();
-    assert_eq!(run(&mut world, &mut Coverage::default()), Ok(()), "{}", world.transcript());
-    assert!(matches!(world.told(0), Some(Ok(_))), "{}", world.transcript());
+    for library in Library::ALL {
+        let launch = Launch { library, ..Launch::overlaid(1) };
+        let mut world = World::new(&[launch]).thefts(100).transcribed();
+        assert_eq!(run(&mut world, &mut Coverage::default()), Ok(()), "{}", world.transcript());
+        assert!(matches!(world.told(0), Some(Ok(_))), "{}", world.transcript());
+    }
 }
 
 /// One data dir is one living rocker's.
 #[test]
 fn rivals_for_a_data_dir_are_told() {
     for order in Order::ALL {
-        let mut world = World::new(&[Launch::overlaid(1); 6]).order(order).transcribed();
+        let launches: [Launch; 6] =
+            core::array::from_fn(|n| Launch { library: library(n), ..Launch::overlaid(1) });
+        let mut world = World::new(&launches).order(order).transcribed();
         assert_eq!(run(&mut world, &mut Coverage::default()), Ok(()), "{}", world.transcript());
         let started = (0..6).filter(|&n| matches!(world.told(n), Some(Ok(_)))).count();
         assert_eq!(started, 1, "{}", world.transcript());

@@ -5,30 +5,40 @@
 use std::thread;
 
 use sim::walk::{Walk, is_essential};
-use sim::{Launch, Order, Planned};
+use sim::{Launch, Library, Order, Planned};
 
 /// As many threads as the machine that this must be quick on has processors.
 const SHARES: usize = 2;
 
-#[test]
-fn every_pair_of_faults_of_a_bare_launch_is_told_and_leaves_nothing() {
+fn every_pair(library: Library) {
     let is_long = std::env::var_os("SIM_LONG").is_some();
     let is_wanted: fn(&Planned) -> bool = if is_long { |_| true } else { is_essential };
     let threads: Vec<_> = (0..SHARES)
         .map(|share| {
             thread::spawn(move || {
                 let mut walk = Walk::default();
-                walk.pairs(&[Launch::BARE], Order::CallerFirst, is_wanted, (share, SHARES));
+                let launch = Launch { library, ..Launch::BARE };
+                walk.pairs(&[launch], Order::CallerFirst, is_wanted, (share, SHARES));
                 walk
             })
         })
         .collect();
     let mut walk = Walk::default();
     for thread in threads {
-        walk.merge(thread.join().unwrap());
+        walk.merge(thread.join().expect("a walk does not panic"));
     }
     println!("{} pairs", walk.worlds);
     if let Err(story) = walk.verdict() {
         panic!("{story}");
     }
+}
+
+#[test]
+fn every_pair_of_faults_of_a_bare_launch_is_told_and_leaves_nothing() {
+    every_pair(Library::Rust);
+}
+
+#[test]
+fn every_pair_of_faults_of_a_bare_launch_from_c_is_told_and_leaves_nothing() {
+    every_pair(Library::C);
 }

@@ -6,7 +6,7 @@
 use proptest::prelude::{Strategy, any, prop, prop_oneof};
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 use sim::walk::run;
-use sim::{App, Choice, Coverage, End, Launch, Limits, ROOT, USERS, World};
+use sim::{App, Choice, Coverage, End, Launch, Library, Limits, ROOT, USERS, World};
 
 /// Cases of each property, unless `SIM_LONG` says how many.
 const CASES: u32 = 1_500;
@@ -31,11 +31,14 @@ fn launch() -> impl Strategy<Value = Launch> {
     let dirs = prop::sample::select(vec![0_usize, 0, 1, 3]);
     let end = prop::sample::select(End::ALL.to_vec());
     let app = prop::sample::select(App::ALL.to_vec());
+    let library = prop::sample::select(Library::ALL.to_vec());
     let caller = prop::sample::select(vec![ROOT, ROOT, USERS[0], USERS[1], 502]);
-    let all = (dirs, caller, any::<bool>(), 0..3_u8, end, app);
-    all.prop_map(|(dirs, caller, trace, data, end, app)| Launch {
+    let all = (library, dirs, caller, any::<bool>(), 0..3_u8, end, app);
+    all.prop_map(|(library, dirs, caller, trace, data, end, app)| Launch {
+        library,
         caller,
-        trace,
+        // C asks for none.
+        trace: trace && library == Library::Rust,
         data,
         end,
         app,

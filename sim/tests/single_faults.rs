@@ -1,21 +1,24 @@
 //! Every single fault: each call refused with each errno it knows, each message garbled, each
 //! actor killed or hanging before each turn; once and from now on; for each order of turns, each
-//! end of life, each kind of App. Whatever it is: the caller is told, once and in time, and
-//! nothing is left.
+//! end of life, each kind of App, for callers in Rust and in C. Whatever it is: the caller is
+//! told, once and in time, and nothing is left.
 //!
 //! `SIM_LONG=1` takes every kind of App and every order of turns for every number of overlays.
 
 use sim::walk::{Walk, faults_of};
-use sim::{App, At, Call, End, Fault, Launch, Mode, Order, Planned, World};
+use sim::{App, At, Call, End, Fault, Launch, Library, Mode, Order, Planned, World};
 
 fn every_single_fault(dirs: usize, apps: &[App], orders: &[Order]) {
     let is_long = std::env::var_os("SIM_LONG").is_some();
     let (apps, orders) = if is_long { (&App::ALL[..], &Order::ALL[..]) } else { (apps, orders) };
     let mut walk = Walk::default();
-    for &order in orders {
-        for end in End::ALL {
-            for &app in apps {
-                walk.single_faults(&[Launch { end, app, ..Launch::overlaid(dirs) }], order);
+    for library in Library::ALL {
+        for &order in orders {
+            for end in End::ALL {
+                for &app in apps {
+                    let launch = Launch { library, end, app, ..Launch::overlaid(dirs) };
+                    walk.single_faults(&[launch], order);
+                }
             }
         }
     }
@@ -30,7 +33,8 @@ fn every_single_fault_of_a_bare_launch_is_told_and_leaves_nothing() {
     every_single_fault(0, &App::ALL, &Order::ALL);
 }
 
-/// With a queue that holds no whole trace, as with hundreds of host mounts in a real one.
+/// With a queue that holds no whole trace, as with hundreds of host mounts in a real one. Only
+/// a caller in Rust can ask for one.
 #[test]
 fn every_single_fault_of_a_traced_launch_is_told_and_leaves_nothing() {
     let mut walk = Walk::default();
@@ -52,7 +56,10 @@ fn every_single_fault_of_a_traced_launch_is_told_and_leaves_nothing() {
 #[test]
 fn every_single_fault_on_an_old_kernel_is_told_and_leaves_nothing() {
     let mut walk = Walk::default();
-    for launch in [[Launch::overlaid(1)], [Launch::overlaid(3)]] {
+    let launches = Library::ALL
+        .into_iter()
+        .flat_map(|library| [1, 3].map(|dirs| [Launch { library, ..Launch::overlaid(dirs) }]));
+    for launch in launches {
         let mut counted = World::new(&launch).old_kernel().counted();
         counted.run(&mut walk.coverage).expect("nothing goes wrong");
         assert!(counted.calls().iter().any(|(call, _)| *call == Call::Unmount), "nothing staged");

@@ -1,14 +1,22 @@
 //! The stories that matter, as text: `transcripts/*.txt`. `UPDATE=1 cargo test -p sim` writes
-//! them anew; what changes is reviewed as a diff.
+//! them anew; what changes is reviewed as a diff. A caller in C tells the same story.
 
 use std::path::PathBuf;
 
 use protocol::Errno;
 use sim::walk::run;
-use sim::{App, At, Call, Coverage, End, Fault, Launch, Mode, Planned, Violation, Who, World};
+use sim::{
+    App, At, Call, Coverage, End, Fault, Launch, Library, Mode, Planned, Violation, Who, World,
+};
 
-/// Compares a story with the one on disk.
-fn compare(name: &str, mut world: World, ends: &Result<(), Violation>) {
+/// Compares a story with the one on disk, once for each library.
+fn compare(name: &str, world: impl Fn(Library) -> World, ends: &Result<(), Violation>) {
+    for library in Library::ALL {
+        compare_one(name, world(library), ends);
+    }
+}
+
+fn compare_one(name: &str, mut world: World, ends: &Result<(), Violation>) {
     let came = run(&mut world, &mut Coverage::default());
     let told = world.transcript();
     assert_eq!(&came, ends, "{told}");
@@ -22,13 +30,13 @@ fn compare(name: &str, mut world: World, ends: &Result<(), Violation>) {
 }
 
 /// The launch in which `fault` strikes right after a line that holds `after`.
-fn struck(launch: Launch, after: &str, fault: Fault, mode: Mode) -> World {
-    let world = |turn| {
+fn struck(launch: Launch, after: &str, fault: Fault, mode: Mode) -> impl Fn(Library) -> World {
+    let world = move |turn, library| {
         let planned = Planned { at: At::Turn(turn), fault, mode };
-        World::new(&[launch]).faults(&[planned]).transcribed()
+        World::new(&[Launch { library, ..launch }]).faults(&[planned]).transcribed()
     };
     let turn = (0..200).find(|&turn| {
-        let mut world = world(turn);
+        let mut world = world(turn, Library::Rust);
         let _ = run(&mut world, &mut Coverage::default());
         let told = world.transcript();
         let lines: Vec<&str> = told.lines().collect();
@@ -37,37 +45,40 @@ fn struck(launch: Launch, after: &str, fault: Fault, mode: Mode) -> World {
             is_struck && pair[0].contains(after)
         })
     });
-    world(turn.expect("the line is in the launch"))
+    let turn = turn.expect("the line is in the launch");
+    move |library| world(turn, library)
 }
 
 #[test]
 fn happy_path() {
-    compare("happy_path", World::new(&[Launch::overlaid(2)]).transcribed(), &Ok(()));
+    let world = |library| World::new(&[Launch { library, ..Launch::overlaid(2) }]).transcribed();
+    compare("happy_path", world, &Ok(()));
 }
 
 #[test]
 fn daemon_and_guest() {
-    let launch = Launch { app: App::Daemon, ..Launch::BARE };
-    compare("daemon", World::new(&[launch]).transcribed(), &Ok(()));
-    let launch = Launch { app: App::Guest, ..Launch::BARE };
-    compare("guest", World::new(&[launch]).transcribed(), &Ok(()));
+    let launch = |library| Launch { library, app: App::Daemon, ..Launch::BARE };
+    compare("daemon", |it| World::new(&[launch(it)]).transcribed(), &Ok(()));
+    let launch = |library| Launch { library, app: App::Guest, ..Launch::BARE };
+    compare("guest", |it| World::new(&[launch(it)]).transcribed(), &Ok(()));
 }
 
 #[test]
 fn busy_loop() {
-    compare("busy_loop", World::new(&[Launch::BARE]).thefts(2).transcribed(), &Ok(()));
+    let world = |library| World::new(&[Launch { library, ..Launch::BARE }]).thefts(2).transcribed();
+    compare("busy_loop", world, &Ok(()));
 }
 
 #[test]
 fn bad_image() {
-    let launch = Launch { good_package: false, ..Launch::overlaid(1) };
-    compare("bad_image", World::new(&[launch]).transcribed(), &Ok(()));
+    let launch = |library| Launch { library, good_package: false, ..Launch::overlaid(1) };
+    compare("bad_image", |it| World::new(&[launch(it)]).transcribed(), &Ok(()));
 }
 
 #[test]
 fn data_dir_in_use() {
-    let launches = [Launch::overlaid(1); 2];
-    compare("data_dir_in_use", World::new(&launches).transcribed(), &Ok(()));
+    let launches = |library| [Launch { library, ..Launch::overlaid(1) }; 2];
+    compare("data_dir_in_use", |it| World::new(&launches(it)).transcribed(), &Ok(()));
 }
 
 #[test]
@@ -84,8 +95,8 @@ fn guard_killed() {
 
 #[test]
 fn guard_killed_by_name() {
-    let launch = Launch { end: End::KillByName, ..Launch::BARE };
-    compare("guard_killed_by_name", World::new(&[launch]).transcribed(), &Ok(()));
+    let launch = |library| Launch { library, end: End::KillByName, ..Launch::BARE };
+    compare("guard_killed_by_name", |it| World::new(&[launch(it)]).transcribed(), &Ok(()));
 }
 
 #[test]
@@ -127,14 +138,16 @@ fn client_late_at_enter_4() {
 #[test]
 fn no_memory_at_root_9() {
     let launch = Launch { app: App::Guest, ..Launch::BARE };
-    let world = |planned: &[Planned]| World::new(&[launch]).faults(planned).transcribed();
-    let mut counted = world(&[]).counted();
+    let world = |planned: &[Planned], library| {
+        World::new(&[Launch { library, ..launch }]).faults(planned).transcribed()
+    };
+    let mut counted = world(&[], Library::Rust).counted();
     let _ = run(&mut counted, &mut Coverage::default());
     let at = counted.calls().iter().rposition(|(call, _)| *call == Call::ReadProc);
     let at = At::Call(u32::try_from(at.expect("a guest is looked for")).unwrap());
     let fault = Fault::Refuse(Errno::NOMEM);
     let planned = [Planned { at, fault, mode: Mode::Once }];
-    compare("no_memory_at_root_9", world(&planned), &Ok(()));
+    compare("no_memory_at_root_9", |library| world(&planned, library), &Ok(()));
 }
 
 /// The master waits until the guard has the App, and a little longer than its caller.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use protocol::{Actor, Errno};
 use sim::walk::{faults_of, run};
-use sim::{At, Call, Coverage, Fault, Launch, Mode, Order, World};
+use sim::{At, Call, Coverage, Fault, Launch, Library, Mode, Order, World};
 
 /// Where the reason does not get through, and why.
 const UNTOLD: &[(Actor, Call, &str)] = &[
@@ -17,16 +17,21 @@ const UNTOLD: &[(Actor, Call, &str)] = &[
 
 #[test]
 fn the_caller_learns_what_the_kernel_said() {
-    let launch = [Launch::overlaid(3)];
+    for library in Library::ALL {
+        learns_what_the_kernel_said(&[Launch { library, ..Launch::overlaid(3) }]);
+    }
+}
+
+fn learns_what_the_kernel_said(launch: &[Launch]) {
     let mut untold = BTreeSet::new();
-    for planned in faults_of(&launch, Order::CallerFirst, &[]) {
+    for planned in faults_of(launch, Order::CallerFirst, &[]) {
         let (At::Call(at), Fault::Refuse(errno)) = (planned.at, planned.fault) else { continue };
         if planned.mode != Mode::Once {
             continue;
         }
-        let mut world = World::new(&launch).faults(&[planned]).counted();
+        let mut world = World::new(launch).faults(&[planned]).counted();
         let _ = run(&mut world, &mut Coverage::default());
-        let (call, actor) = world.calls()[usize::try_from(at).unwrap()];
+        let (call, actor) = world.calls()[usize::try_from(at).expect("there are few")];
         let Some(Err(error)) = world.told(0) else { continue };
         let is_told = matches!(error, protocol::Error::Failed { errno: told, .. } if told == errno);
         // A request that is too long breaks a rule.

@@ -1,0 +1,604 @@
+//! The C client is the Rust client in another language: whatever comes of what they do, both walk
+//! the same states and end with the same pids or the same error; of any request both say the
+//! same broken rule, or send the same bytes; any bytes mean the same to both.
+
+#![allow(clippy::unwrap_used, reason = "a test's own mistakes may panic")]
+
+use core::panic::AssertUnwindSafe;
+use core::time::Duration;
+use std::ffi::{CString, OsStr};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixDatagram;
+use std::panic::catch_unwind;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use protocol::limits::{MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX, TIMEOUT_MS_MAX};
+use protocol::message::{ClientMessage, GuardMessage, MasterMessage, Message};
+use protocol::{Errno, Error, Item, Loss, Machine, Name, Overlays, Request, Rule, Step, wire};
+use rocker_client::action::{HelperOutcome, Outcome};
+use rocker_client::helper::Helper;
+use rocker_client::machine::Client;
+use rocker_client::{EXEC_DIR, Launch, Program};
+use sim::c_client::{Asked, CClient, CHelper, Heard, decode, encode_app_started, path_length};
+
+// --- The machines. ---
+
+/// Whether a machine takes it: in Rust a bug is a panic, after which the machine is as before.
+fn takes<M: Machine>(machine: &mut M, outcome: M::Outcome) -> bool {
+    catch_unwind(AssertUnwindSafe(|| machine.advance(outcome))).is_ok()
+}
+
+fn clients_agree(outcomes: &[Outcome]) -> Result<(), TestCaseError> {
+    let (mut rust, mut c) = (Client::new(), CClient::new());
+    for &outcome in outcomes {
+        prop_assert_eq!(rust.step(), c.step());
+        prop_assert_eq!(takes(&mut rust, outcome), c.try_advance(outcome), "{:?}", outcome);
+        prop_assert_eq!(rust.state(), c.state());
+        prop_assert_eq!(rust.result(), c.result());
+        if rust.step().is_some() {
+            prop_assert_eq!(rust.action(), c.action());
+        }
+    }
+    prop_assert_eq!(rust.step(), c.step());
+    Ok(())
+}
+
+/// What a helper in Rust cannot even be told, it does not take.
+fn helpers_agree(outcomes: &[Outcome]) -> Result<(), TestCaseError> {
+    let (mut rust, mut c) = (Helper::new(), CHelper::new());
+    for &outcome in outcomes {
+        let for_helper = match outcome {
+            Outcome::Done => Some(HelperOutcome::Done),
+            Outcome::App { pid } => Some(HelperOutcome::App { pid }),
+            Outcome::Failed(errno) => Some(HelperOutcome::Failed(errno)),
+            Outcome::Entrance { .. } | Outcome::Lost(_) | Outcome::Refused(_) => None,
+        };
+        prop_assert_eq!(rust.step(), c.step());
+        let taken = for_helper.is_some_and(|outcome| takes(&mut rust, outcome));
+        prop_assert_eq!(taken, c.try_advance(outcome), "{:?}", outcome);
+        prop_assert_eq!(rust.state(), c.state());
+        prop_assert_eq!(rust.result(), c.result());
+        if rust.step().is_some() {
+            prop_assert_eq!(rust.action(), c.action());
+        }
+    }
+    prop_assert_eq!(rust.step(), c.step());
+    Ok(())
+}
+
+fn any_loss() -> impl Strategy<Value = Loss> {
+    select(vec![Loss::Died, Loss::Silent, Loss::Garbage, Loss::Version])
+}
+
+fn any_error() -> impl Strategy<Value = Error> {
+    let rules = [Rule::Empty, Rule::InUse, Rule::TooLong, Rule::NoSuchRocker];
+    let item = prop_oneof![
+        any::<u8>().prop_map(Item::OverlayDir),
+        select(vec![Item::Request, Item::Package, Item::Name, Item::Program]),
+    ];
+    let step = || select(Step::ALL.to_vec());
+    prop_oneof![
+        (select(rules.to_vec()), item).prop_map(|(rule, item)| Error::Invalid { rule, item }),
+        (step(), any::<u16>()).prop_map(|(step, it)| Error::Failed { step, errno: Errno(it) }),
+        (step(), any_loss()).prop_map(|(step, how)| Error::Lost { step, how }),
+    ]
+}
+
+fn any_outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        8 => Just(Outcome::Done),
+        2 => any::<(u64, u32)>().prop_map(|(bits, guard_pid)| Outcome::Entrance {
+            name: Name::from_random(bits),
+            guard_pid
+        }),
+        2 => any::<u32>().prop_map(|pid| Outcome::App { pid }),
+        1 => any::<u16>().prop_map(|errno| Outcome::Failed(Errno(errno))),
+        1 => any_loss().prop_map(Outcome::Lost),
+        1 => any_error().prop_map(Outcome::Refused),
+    ]
+}
+
+/// One outcome of each kind.
+fn kinds() -> [Outcome; 6] {
+    let error = Error::Invalid { rule: Rule::InUse, item: Item::DataDir };
+    [
+        Outcome::Done,
+        Outcome::Entrance { name: Name::from_random(0x5eed), guard_pid: 70 },
+        Outcome::App { pid: 71 },
+        Outcome::Failed(Errno::NOMEM),
+        Outcome::Lost(Loss::Silent),
+        Outcome::Refused(error),
+    ]
+}
+
+/// Every outcome in every state, and every other one after it.
+#[test]
+fn c_and_rust_machines_have_the_same_arms() {
+    let [done, entrance, app, ..] = kinds();
+    for (way, agree) in [
+        (vec![done, done, entrance, done, app, done], clients_agree as fn(&[Outcome]) -> _),
+        (vec![done, done, done, done, done, app], helpers_agree),
+    ] {
+        for so_far in 0..=way.len() {
+            for first in kinds() {
+                for second in kinds() {
+                    agree(&[&way[..so_far], &[first, second]].concat()).unwrap();
+                }
+            }
+        }
+    }
+}
+
+// --- Requests. ---
+
+/// A request as a caller of either library has it.
+#[derive(Clone, Debug)]
+struct Wish {
+    ids: [u32; 3],
+    package: Option<Vec<u8>>,
+    exec_dir: Option<Vec<u8>>,
+    data_dir: Option<Vec<u8>>,
+    overlay_all: bool,
+    /// The caller's array in C, with its gaps.
+    overlay_dirs: Vec<Option<Vec<u8>>>,
+    timeout_ms: u32,
+}
+
+/// As C gets to see a path: no more of it than is needed to see that it is too long.
+fn cut(path: &[u8]) -> &[u8] {
+    &path[..path.len().min(PATH_MAX + 1)]
+}
+
+impl Wish {
+    fn dirs(&self) -> impl Iterator<Item = (u8, &[u8])> {
+        (0..).zip(&self.overlay_dirs).filter_map(|(n, dir)| Some((n, dir.as_deref()?)))
+    }
+
+    /// As `client-c/src/rocker.c` takes it from its caller.
+    fn in_c(&self) -> Asked<'_> {
+        let [app_id, uid, gid] = self.ids;
+        Asked {
+            app_id,
+            uid,
+            gid,
+            package: self.package.as_deref().map(cut),
+            exec_dir: Some(self.exec_dir.as_deref().map_or(EXEC_DIR.as_bytes(), cut)),
+            data_dir: self.data_dir.as_deref().map(cut),
+            overlay_all: self.overlay_all,
+            overlay_dirs: self.dirs().map(|(n, dir)| (n, cut(dir))).collect(),
+            timeout_ms: self.timeout_ms,
+        }
+    }
+
+    fn in_rust(&self) -> Launch {
+        let [app_id, uid, gid] = self.ids;
+        let package = OsStr::from_bytes(self.package.as_deref().unwrap_or_default());
+        let timeout = Duration::from_millis(u64::from(self.timeout_ms));
+        let mut launch = Launch::new(package).app_id(app_id).uid(uid).gid(gid).timeout(timeout);
+        if let Some(dir) = &self.exec_dir {
+            launch = launch.exec_dir(OsStr::from_bytes(dir));
+        }
+        if let Some(dir) = &self.data_dir {
+            launch = launch.data_dir(OsStr::from_bytes(dir));
+        }
+        for (_, dir) in self.dirs() {
+            launch = launch.overlay(OsStr::from_bytes(dir));
+        }
+        if self.overlay_all { launch.overlay_all() } else { launch }
+    }
+
+    /// What the Rust library really says to a master, or why it says nothing.
+    fn sent_by_rust(&self) -> Result<Vec<u8>, Error> {
+        const GARBAGE: [u8; 2] = [wire::VERSION, 0xff];
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        // The answer is there already, so nobody waits.
+        ours.send(&GARBAGE).unwrap();
+        let connection = OwnedFd::from(theirs);
+        let error = self.in_rust().spawn_over(connection, &Program::new("x")).unwrap_err().kind();
+        let mut bytes = vec![0; MESSAGE_MAX + 1];
+        match error {
+            Error::Lost { step: Step::AwaitEntrance, how: Loss::Garbage } => {
+                let length = ours.recv(&mut bytes).unwrap();
+                bytes.truncate(length);
+                Ok(bytes)
+            }
+            // The place in the list is in C the one in the array.
+            Error::Invalid { rule, item: Item::OverlayDir(n) } => {
+                let (place, _) = self.dirs().nth(usize::from(n)).unwrap();
+                Err(Error::Invalid { rule, item: Item::OverlayDir(place) })
+            }
+            error => Err(error),
+        }
+    }
+
+    /// As `client-c/src/{rocker,linux}.c` do it.
+    fn sent_by_c(&self) -> Result<Vec<u8>, Error> {
+        if let Some(error) = self.in_c().check() {
+            return Err(error);
+        }
+        let bytes = self.in_c().encode();
+        if bytes.len() > MESSAGE_MAX {
+            return Err(Error::Invalid { rule: Rule::TooLong, item: Item::Request });
+        }
+        Ok(bytes)
+    }
+}
+
+/// Mostly good, and of every kind of bad.
+fn any_path() -> impl Strategy<Value = Vec<u8>> {
+    let name = prop_oneof![
+        6 => select(vec!["a", "usr", "b c", "...", ".x", "run", "proc2", "deve", "sy", ".", ""]),
+        1 => select(vec!["proc", "sys", "dev", "..", "ru", "runs", "\u{e9}"]),
+    ];
+    let names = vec(name, 0..5).prop_map(|names| format!("/{}", names.join("/")).into_bytes());
+    let hostile =
+        vec(prop_oneof![select(b"/./.\0\n\x1f\x7f\x80\xff az".to_vec()), any::<u8>()], 0..9);
+    let hostile = (hostile, any::<bool>()).prop_map(|(mut bytes, is_absolute)| {
+        if is_absolute {
+            bytes.insert(0, b'/');
+        }
+        bytes
+    });
+    // A control byte behind what C looks at is another rule there.
+    let length = prop_oneof![0..200_usize, PATH_MAX - 2..PATH_MAX + 3, Just(2 * PATH_MAX)];
+    let byte = select(b"/a.\xff".to_vec());
+    let long = (length, byte).prop_map(|(length, byte)| {
+        let mut path = vec![byte; length];
+        path.insert(0, b'/');
+        path
+    });
+    prop_oneof![12 => names, 2 => hostile, 1 => long]
+}
+
+fn any_id() -> impl Strategy<Value = u32> {
+    prop_oneof![8 => 1..u32::MAX, 1 => select(vec![0, 1, u32::MAX, u32::MAX - 1])]
+}
+
+fn any_wish() -> impl Strategy<Value = Wish> {
+    let timeout_ms = prop_oneof![
+        8 => 1..=TIMEOUT_MS_MAX,
+        1 => select(vec![0, TIMEOUT_MS_MAX + 1, u32::MAX]),
+    ];
+    let dirs = prop_oneof![
+        4 => vec(option::weighted(0.7, any_path()), 0..4),
+        1 => vec(option::weighted(0.9, any_path()), 0..=OVERLAY_DIRS_MAX),
+    ];
+    let paths = (option::weighted(0.97, any_path()), option::of(any_path()));
+    let data_dir = option::weighted(0.8, any_path());
+    let all = prop::bool::weighted(0.2);
+    (any::<u32>(), any_id(), any_id(), paths, data_dir, all, dirs, timeout_ms).prop_map(
+        |(
+            app_id,
+            uid,
+            gid,
+            (package, exec_dir),
+            data_dir,
+            overlay_all,
+            overlay_dirs,
+            timeout_ms,
+        )| {
+            let ids = [app_id, uid, gid];
+            Wish { ids, package, exec_dir, data_dir, overlay_all, overlay_dirs, timeout_ms }
+        },
+    )
+}
+
+/// What both say to a good request, but for one thing.
+fn good_but(change: impl FnOnce(&mut Wish)) -> Result<Vec<u8>, Error> {
+    let mut wish = Wish {
+        ids: [7, 1000, 1001],
+        package: Some(b"/apps/x.sqfs".to_vec()),
+        exec_dir: Some(b"/x".to_vec()),
+        data_dir: Some(b"/d".to_vec()),
+        overlay_all: false,
+        overlay_dirs: vec![None, Some(b"/usr".to_vec()), None, Some(b"/etc".to_vec())],
+        timeout_ms: 5000,
+    };
+    change(&mut wish);
+    let (rust, c) = (wish.sent_by_rust(), wish.sent_by_c());
+    assert_eq!(rust, c, "{wish:?}");
+    c
+}
+
+#[test]
+fn c_and_rust_clients_know_every_rule() {
+    let path = |text: &str| Some(text.as_bytes().to_vec());
+    let long = "/".repeat(PATH_MAX + 1);
+    let broken = |change: &dyn Fn(&mut Wish)| match good_but(change) {
+        Err(Error::Invalid { rule, item }) => (rule, item),
+        other => panic!("{other:?}"),
+    };
+    assert!(good_but(|_| ()).is_ok());
+    assert!(good_but(|wish| wish.exec_dir = path("/run/x")).is_ok());
+    assert!(good_but(|wish| wish.data_dir = path("/run")).is_ok());
+    assert_eq!(broken(&|it| it.package = None), (Rule::Empty, Item::Package));
+    assert_eq!(broken(&|it| it.package = path("x")), (Rule::Relative, Item::Package));
+    assert_eq!(broken(&|it| it.exec_dir = path("/a/..")), (Rule::ParentDir, Item::ExecDir));
+    assert_eq!(broken(&|it| it.data_dir = path("/\n")), (Rule::ControlByte, Item::DataDir));
+    assert_eq!(broken(&|it| it.data_dir = path(&long)), (Rule::TooLong, Item::DataDir));
+    assert_eq!(broken(&|it| it.exec_dir = path("/./run/")), (Rule::Forbidden, Item::ExecDir));
+    assert_eq!(broken(&|it| it.exec_dir = path("//sys/x")), (Rule::Forbidden, Item::ExecDir));
+    assert_eq!(broken(&|it| it.data_dir = path("/")), (Rule::Forbidden, Item::DataDir));
+    assert_eq!(broken(&|it| it.data_dir = None), (Rule::NoDataDir, Item::DataDir));
+    assert_eq!(broken(&|it| it.ids[1] = 0), (Rule::Root, Item::Uid));
+    assert_eq!(broken(&|it| it.ids[2] = u32::MAX), (Rule::NoSuchId, Item::Gid));
+    assert_eq!(broken(&|it| it.timeout_ms = 0), (Rule::OutOfRange, Item::Timeout));
+    let fourth = |text| move |wish: &mut Wish| wish.overlay_dirs[3] = path(text);
+    assert_eq!(broken(&fourth("/run/x")), (Rule::Forbidden, Item::OverlayDir(3)));
+    assert_eq!(broken(&fourth("")), (Rule::Empty, Item::OverlayDir(3)));
+    // Who is named first if everything is wrong: the dirs, as the Rust library meets them.
+    let all_wrong = |wish: &mut Wish| {
+        (wish.package, wish.exec_dir, wish.data_dir) = (path("p"), path("e"), path("d"));
+        (wish.ids, wish.timeout_ms) = ([0; 3], 0);
+        wish.overlay_dirs[1] = path("o");
+    };
+    assert_eq!(broken(&all_wrong), (Rule::Relative, Item::OverlayDir(1)));
+}
+
+/// 32 KiB fit, one byte more does not.
+#[test]
+fn c_and_rust_clients_send_no_more_than_fits() {
+    let of_length = |length: usize| {
+        let dir = |length| Some(vec![b'/'; length - 1].into_iter().chain([b'a']).collect());
+        let lengths = [PATH_MAX; 7].into_iter().chain([length]);
+        good_but(|wish| wish.overlay_dirs = lengths.map(dir).collect())
+    };
+    let too_long = Err(Error::Invalid { rule: Rule::TooLong, item: Item::Request });
+    let room = (3000..PATH_MAX).rev().find(|&length| of_length(length).is_ok()).unwrap();
+    assert_eq!(of_length(room).unwrap().len(), MESSAGE_MAX);
+    assert_eq!(of_length(room + 1), too_long);
+}
+
+/// Every number of bits, and lengths of one byte and of two.
+#[test]
+fn c_and_rust_clients_write_numbers_alike() {
+    for bits in 0..32 {
+        for number in [(1 << bits) - 1, 1 << bits, (1 << bits) + 1] {
+            assert!(good_but(|wish| wish.ids[0] = number).is_ok());
+            let _ = good_but(|wish| wish.ids[1] = number);
+            let _ = good_but(|wish| wish.timeout_ms = number);
+        }
+    }
+    for length in 1..300 {
+        let path: Vec<u8> = b"/".iter().copied().chain(vec![b'a'; length]).collect();
+        assert!(good_but(|wish| wish.package = Some(path)).is_ok());
+    }
+}
+
+#[test]
+fn c_looks_at_no_more_of_a_path_than_is_needed() {
+    for length in [0, 1, PATH_MAX - 1, PATH_MAX, PATH_MAX + 1, PATH_MAX + 2, 3 * PATH_MAX] {
+        let text = vec![b'/'; length];
+        assert_eq!(path_length(&CString::new(text.clone()).unwrap()), cut(&text).len());
+    }
+}
+
+// --- Messages. ---
+
+/// The record of all encodings: names and bytes.
+fn vectors() -> Vec<(&'static str, Vec<u8>)> {
+    let of_line = |line: &'static str| {
+        let (name, hex) = line.split_once(": ").unwrap();
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (name, (0..hex.len()).step_by(2).map(byte).collect())
+    };
+    let text = include_str!("../../protocol/vectors.txt");
+    text.lines().filter(|line| !line.starts_with('#')).map(of_line).collect()
+}
+
+/// What the Rust client takes from a datagram, and the descriptors that belong to it.
+fn heard_by_rust(datagram: &[u8]) -> (Heard<'_>, usize) {
+    let message = match wire::decode(datagram) {
+        Ok(message) => message,
+        Err(how) => return (Heard::Lost(how), 0),
+    };
+    let descriptors = message.descriptors();
+    match message {
+        Message::Guard(GuardMessage::Entrance { name, guard_pid }) => {
+            (Heard::Entrance { name, guard_pid }, descriptors)
+        }
+        Message::Master(MasterMessage::Failed(failure))
+        | Message::Guard(GuardMessage::Failed(failure)) => (Heard::Failed(failure), descriptors),
+        _ => (Heard::Lost(Loss::Garbage), 0),
+    }
+}
+
+fn means_the_same(datagram: &[u8]) -> Result<(), TestCaseError> {
+    prop_assert_eq!(decode(datagram), heard_by_rust(datagram), "{:02x?}", datagram);
+    Ok(())
+}
+
+#[test]
+fn c_says_the_bytes_on_record() {
+    let mut launches = 0;
+    for (name, mut wanted) in vectors() {
+        let said = match wire::decode(&wanted).unwrap() {
+            Message::Client(ClientMessage::Launch(request)) => {
+                launches += 1;
+                asked(&request).encode()
+            }
+            Message::Client(ClientMessage::AppStarted) => encode_app_started(),
+            _ => continue,
+        };
+        if ["client_launch_extreme", "client_launch_traced"].contains(&name) {
+            // C asks for no trace.
+            *wanted.last_mut().unwrap() = 0;
+        }
+        assert_eq!(said, wanted, "{name}");
+    }
+    assert_eq!(launches, 5);
+}
+
+fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
+    let overlay_dirs = match &request.overlays {
+        Overlays::Dirs(dirs) => (0..).zip(dirs.iter().map(|dir| dir.as_bytes())).collect(),
+        Overlays::AllTopDirs => vec![],
+    };
+    Asked {
+        app_id: request.app_id,
+        uid: request.uid,
+        gid: request.gid,
+        package: Some(request.package.as_bytes()),
+        exec_dir: Some(request.exec_dir.as_bytes()),
+        data_dir: request.data_dir.map(|dir| dir.as_bytes()),
+        overlay_all: matches!(request.overlays, Overlays::AllTopDirs),
+        overlay_dirs,
+        timeout_ms: request.timeout_ms,
+    }
+}
+
+/// Every rule, item, loss and step is in one of them.
+#[test]
+fn c_reads_every_vector_as_rust_does() {
+    let mut heard = [0; 2];
+    for (name, bytes) in vectors() {
+        means_the_same(&bytes).unwrap();
+        let is_for_clients = name.contains("_failed_") || name == "guard_entrance";
+        assert_eq!(!matches!(decode(&bytes).0, Heard::Lost(_)), is_for_clients, "{name}");
+        heard[usize::from(is_for_clients)] += 1;
+    }
+    assert_eq!(heard[1], 1 + 21 + 10 + 4 + Step::ALL.len());
+}
+
+#[test]
+fn c_reads_what_is_cut_or_flipped_as_rust_does() {
+    for (_, bytes) in vectors() {
+        for end in 0..bytes.len() {
+            means_the_same(&bytes[..end]).unwrap();
+        }
+        let mut changed = bytes.clone();
+        for (at, &byte) in bytes.iter().enumerate() {
+            for other in 0..=u8::MAX {
+                changed[at] = other;
+                means_the_same(&changed).unwrap();
+            }
+            changed[at] = byte;
+        }
+    }
+}
+
+/// Numbers may be longer than they need to be, up to their type's most bytes.
+#[test]
+fn c_reads_long_numbers_as_rust_does() {
+    let entrance = |pid: &[u8]| [&[1, 2, 1], &b"0123456789abcde"[..], pid].concat();
+    let failed = |number: &[u8]| [&[1, 2, 2, 1, 0x13], number, &[0]].concat();
+    let text = |length: &[u8]| [&[1, 2, 2, 1, 0x13, 5], length, b"ab"].concat();
+    for zeros in 0..12 {
+        for last in 0..=u8::MAX {
+            for middle in [0x80, 0xff, 0x82] {
+                let mut number = vec![middle; zeros];
+                number.push(last);
+                means_the_same(&entrance(&number)).unwrap();
+                means_the_same(&failed(&number)).unwrap();
+                means_the_same(&text(&number)).unwrap();
+                means_the_same(&[&[1], &number[..], &[1, 0, 0, 0, 0]].concat()).unwrap();
+            }
+        }
+    }
+}
+
+/// The bytes at which the rules for UTF-8 change.
+const UTF8_EDGES: &[u8] = b"\0\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0\xc1\xc2\xdf\xe0\xe1\xec\xed\xee\xef\
+    \xf0\xf1\xf3\xf4\xf5\xff";
+
+#[test]
+fn c_takes_for_text_what_rust_does() {
+    let edges = UTF8_EDGES;
+    let mut datagram = [1, 1, 2, 2, 0x30, 3, 4, 0, 0, 0, 0];
+    for (&a, &b) in edges.iter().flat_map(|a| edges.iter().map(move |b| (a, b))) {
+        for (&c, &d) in edges.iter().flat_map(|c| edges.iter().map(move |d| (c, d))) {
+            datagram[7..].copy_from_slice(&[a, b, c, d]);
+            means_the_same(&datagram).unwrap();
+        }
+    }
+}
+
+/// Two vectors, of which one ends where the other begins, and some bytes in between.
+fn any_splice() -> impl Strategy<Value = Vec<u8>> {
+    let whole = || select(vectors()).prop_map(|(_, bytes)| bytes);
+    let between = vec(any::<u8>(), 0..4);
+    (whole(), any::<Index>(), between, whole(), any::<Index>()).prop_map(
+        |(first, end, between, second, begin)| {
+            let (end, begin) = (end.index(first.len() + 1), begin.index(second.len() + 1));
+            [&first[..end], &between, &second[begin..]].concat()
+        },
+    )
+}
+
+/// A number as it is written, not always as short as can be, and at times too long.
+fn any_number() -> impl Strategy<Value = Vec<u8>> {
+    let short = prop_oneof![3 => 0..5_u8, 3 => 0..25_u8, 1 => 0..0x80_u8];
+    let long = (vec(0x80..=0xff_u8, 1..11), 0..0x80_u8).prop_map(|(mut bytes, last)| {
+        bytes.push(last);
+        bytes
+    });
+    prop_oneof![8 => short.prop_map(|byte| vec![byte]), 1 => long]
+}
+
+/// Bytes with their number, of which most are a text, and at times another number.
+fn any_text() -> impl Strategy<Value = Vec<u8>> {
+    let text = "[a-z \u{0}\u{7ff}\u{d7ff}\u{e000}\u{10ffff}]{0,30}".prop_map(String::into_bytes);
+    let text = prop_oneof![2 => text, 1 => vec(select(UTF8_EDGES.to_vec()), 0..7)];
+    (text, prop::bool::weighted(0.1)).prop_map(|(text, is_longer)| {
+        let length = u8::try_from(text.len()).unwrap() + u8::from(is_longer);
+        [&[length], &text[..]].concat()
+    })
+}
+
+/// What a client reads, or nearly so.
+fn any_answer() -> impl Strategy<Value = Vec<u8>> {
+    let digit = select(b"0123456789abcdef".to_vec());
+    let digit = prop_oneof![100 => digit, 1 => any::<u8>()];
+    let entrance = (vec(digit, 15), any_number())
+        .prop_map(|(name, pid)| [&[1, 2, 1], &name[..], &pid].concat());
+    let begin = select(vec![[1, 2, 2], [1, 1, 2]]);
+    let step = select(Step::ALL.to_vec()).prop_map(|step| vec![step.code()]);
+    let first = prop_oneof![any_number(), step];
+    let index = option::of(any::<u8>()).prop_map(Vec::from_iter);
+    let failed = (begin, any_number(), first, any_number(), index, any_text()).prop_map(
+        |(begin, fault, first, second, index, text)| {
+            [&begin, &fault[..], &first, &second, &index, &text].concat()
+        },
+    );
+    prop_oneof![1 => entrance, 4 => failed]
+}
+
+/// So many cases of each property, or as many as `SIM_LONG` says.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("SIM_LONG").ok().and_then(|it| it.parse().ok()).unwrap_or(0);
+    ProptestConfig { cases: cases.max(1_500), failure_persistence: None, ..Default::default() }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn c_and_rust_clients_walk_the_same(outcomes in vec(any_outcome(), 0..12)) {
+        clients_agree(&outcomes)?;
+    }
+
+    #[test]
+    fn c_and_rust_helpers_walk_the_same(outcomes in vec(any_outcome(), 0..12)) {
+        helpers_agree(&outcomes)?;
+    }
+
+    #[test]
+    fn c_and_rust_clients_say_the_same(wish in any_wish()) {
+        prop_assert_eq!(wish.sent_by_rust(), wish.sent_by_c());
+    }
+
+    #[test]
+    fn any_bytes_mean_the_same_to_c_and_rust(
+        random in vec(any::<u8>(), 0..60),
+        splice in any_splice(),
+        answer in any_answer(),
+    ) {
+        for datagram in [random, splice, answer] {
+            means_the_same(&datagram)?;
+        }
+    }
+}

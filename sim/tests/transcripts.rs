@@ -12,6 +12,7 @@ use sim::{
 /// Compares a story with the one on disk, once for each library.
 fn compare(name: &str, world: impl Fn(Library) -> World, ends: &Result<(), Violation>) {
     for library in Library::ALL {
+        println!("the caller is written in {library:?}");
         compare_one(name, world(library), ends);
     }
 }

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use sim::report::Report;
-use sim::{Coverage, Launch, World, draw};
+use sim::{Coverage, Launch, Library, World, draw};
 
 const HELP: &str = "rocker-sim replay FILE | draw FILE | speed\n";
 
@@ -61,20 +61,22 @@ fn draw(file: &Path) -> Result<String, String> {
     Ok(written.join("\n"))
 }
 
-/// One core, the bare launch from root.0 to root.15, and the one with sixteen overlays.
+/// One core, the bare launch from root.0 to root.15, and the one with sixteen overlays, by a
+/// caller of either library.
 fn speed() -> String {
     let mut lines = vec![];
-    for dirs in [0, 16] {
+    for (library, dirs) in Library::ALL.into_iter().flat_map(|it| [(it, 0), (it, 16)]) {
+        let launch = Launch { library, ..Launch::overlaid(dirs) };
         let (mut worlds, begin) = (0_u32, Instant::now());
         let mut coverage = Coverage::default();
         while begin.elapsed().as_secs() < 1 {
             for _ in 0..1_000 {
-                let _ = World::new(&[Launch::overlaid(dirs)]).run(&mut coverage);
+                let _ = World::new(&[launch]).run(&mut coverage);
             }
             worlds += 1_000;
         }
         let rate = f64::from(worlds) / begin.elapsed().as_secs_f64();
-        lines.push(format!("{rate:.0} worlds per second with {dirs} overlay dirs"));
+        lines.push(format!("{library:?}: {rate:.0} worlds per second with {dirs} overlay dirs"));
     }
     lines.join("\n")
 }

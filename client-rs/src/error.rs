@@ -161,7 +161,7 @@ impl fmt::Display for Error {
                     write!(f, "{command}: ")?;
                 }
                 match kind {
-                    protocol::Error::Failed { errno, .. } => f.write_str(words(*errno))?,
+                    protocol::Error::Failed { errno, .. } => f.write_str(&words(*errno))?,
                     protocol::Error::Lost { how, .. } => write!(f, "{how}")?,
                     other => write!(f, "{other}")?,
                 }
@@ -171,9 +171,10 @@ impl fmt::Display for Error {
     }
 }
 
-/// As `strerror(3)` says it.
-pub(crate) fn words(errno: Errno) -> &'static str {
-    nix::errno::Errno::from_raw(i32::from(errno.0)).desc()
+/// As `strerror(3)` says it. (nix has words of its own for some.)
+fn words(errno: Errno) -> String {
+    let text = std::io::Error::from_raw_os_error(i32::from(errno.0)).to_string();
+    text.rsplit_once(" (os error ").map_or(text.clone(), |(words, _)| words.to_owned())
 }
 
 /// As `errno(3)` calls it: `ENOENT`.
@@ -324,6 +325,7 @@ mod tests {
             "package /a\\nb\\u{0}\\u{1b}[1m\u{fffd}: it contains a NUL or another control character"
         );
         let error = failed(Step::MountPackage, Errno::IO).during("mount\nrocker: fine");
+        assert!(error.to_string().ends_with(": Input/output error"), "{error}");
         assert!(!error.to_string().contains('\n'));
     }
 

@@ -259,7 +259,7 @@ impl Launch {
             }
             Item::Uid => self.uid.to_string(),
             Item::Gid => self.gid.to_string(),
-            Item::Timeout => format!("{:?}", self.timeout),
+            Item::Timeout => format!("{} ms", self.timeout.as_millis()),
             Item::Request | Item::Name | Item::Program => String::new(),
         }
     }
@@ -307,7 +307,7 @@ mod tests {
             "exec dir /a/../b: the path must not contain \"..\""
         );
         assert!(refusal(&launch().data_dir("/d\0")).starts_with("data dir /d\\u{0}: "));
-        assert!(refusal(&launch().timeout(Duration::ZERO)).starts_with("deadline 0ns: "));
+        assert!(refusal(&launch().timeout(Duration::ZERO)).starts_with("deadline 0 ms: "));
         assert_eq!(
             refusal(&launch().overlay("/usr")),
             "data dir: overlays need a data dir to keep their layers in"

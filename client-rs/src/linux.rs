@@ -289,6 +289,10 @@ pub(crate) fn deadline_ns(timeout: Duration) -> u64 {
 /// Connects to the master. Where its queue is full this waits, until the deadline.
 pub(crate) fn connect_to(path: &Path, deadline_ns: u64) -> Result<OwnedFd, Outcome> {
     let failed = |error| Outcome::Failed(errno(error));
+    if path.as_os_str().is_empty() {
+        // To the kernel that is a socket without a name.
+        return Err(Outcome::Failed(Errno::INVAL));
+    }
     let address = SocketAddrUnix::new(path).map_err(failed)?;
     let (family, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
     let socket = socket_with(family, SocketType::SEQPACKET, flags, None).map_err(failed)?;

@@ -128,7 +128,9 @@ static void check_program(struct rk_launch *launch, const RockerProgram *program
         if (launch->entry.null < 0) {
             launch->code = ROCKER_ERR_sys;
             rk_say(launch, "open /dev/null");
-            refuse(launch, rk_failed(RK_REQUEST_ROCKER, (uint16_t)errno));
+            /* For the App: nothing is wrong with the master. */
+            refuse(launch, rk_failed(RK_RUN_APP, (uint16_t)errno));
+            return;
         }
     }
 }

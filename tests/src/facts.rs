@@ -70,6 +70,16 @@ fn tell(verb: &str, rest: &[&str]) -> bool {
             let status = crate::process::status(own_pid());
             fields.iter().for_each(|&f| say(f, status.get(f).map_or("", String::as_str)));
         }
+        // All of it but what counts memory, signals and time, and so is never twice the same.
+        ("whole-status", []) => {
+            let mut status = crate::process::status(own_pid());
+            status.retain(|key, _| {
+                let counts = ["Vm", "Rss", "Hugetlb", "FDSize", "SigQ"];
+                !key.ends_with("switches") && !counts.iter().any(|count| key.starts_with(count))
+            });
+            status.iter().for_each(|(key, value)| say(key, value));
+        }
+        ("privileges", []) => tell_privileges(),
         ("fds", []) => {
             // The directory itself is open while it is listed.
             let links: Vec<_> = crate::process::fd_links(own_pid())
@@ -125,6 +135,22 @@ fn own_pid() -> u32 {
 
 fn number<T: core::str::FromStr>(word: &str) -> T {
     word.parse().unwrap_or_else(|_| panic!("{word:?} is no number"))
+}
+
+/// What no table of the kernel shows.
+fn tell_privileges() {
+    say("dumpable", format!("{:?}", rustix::process::dumpable_behavior()));
+    say("no new privs", format!("{:?}", rustix::thread::no_new_privs()));
+    say("secure bits", format!("{:?}", rustix::thread::capabilities_secure_bits()));
+    say("keep caps", format!("{:?}", rustix::thread::get_keep_capabilities()));
+    say("parent death", format!("{:?}", rustix::process::parent_process_death_signal()));
+    say("subreaper", format!("{:?}", rustix::process::child_subreaper()));
+    say("nice", format!("{:?}", rustix::process::getpriority_process(None)));
+    // Keys that it may see, without their numbers.
+    for key in fs::read_to_string("/proc/keys").unwrap_or_default().lines() {
+        let fields: Vec<&str> = key.split_whitespace().collect();
+        say("key", fields.get(4..).unwrap_or_default().join(" "));
+    }
 }
 
 /// Real, effective, saved, and for files: from the kernel's table and from the system calls.

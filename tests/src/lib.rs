@@ -8,6 +8,7 @@
 //! package   packages, made by `rocker pack`, with `probe` in them
 //! replay    leads the machines through the trace of every launch
 //! app       starts `probe` in a rocker and reads what it says
+//! c_client  the C library
 //! facts     what a process can say about itself, and try
 //! process   what /proc says about a process
 //! programs  where the built programs are
@@ -32,6 +33,7 @@
 //! ```
 
 pub mod app;
+pub mod c_client;
 pub mod daemon;
 pub mod facts;
 pub mod leaks;

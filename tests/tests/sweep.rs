@@ -1,4 +1,5 @@
-//! SIGKILL at every system call of a launch: of the client, its helper, the guard, the master.
+//! SIGKILL at every system call of a launch: of the client, its helper, the guard, the master;
+//! of client and helper in both libraries.
 //! After each the next launch works, with the next master if it was that, and nothing is left.
 //!
 //! A tracer (`man 2 ptrace`) stops the victim at each of its calls and kills it at the entry of
@@ -19,12 +20,16 @@ use nix::unistd::{ForkResult, Pid, fork};
 use protocol::{Error, Item, Rule};
 use rocker_client::{Launch, Program, Stdio, list};
 use tests::app::App;
-use tests::{Daemon, Leaks, SOON, probe_package, runner, within};
+use tests::c_client::{self, Request, c_string};
+use tests::{APP_GID, APP_UID, Daemon, Leaks, SOON, probe_package, runner, within};
 
 fn main() -> ExitCode {
     runner::main(tests::root![
         a_client_can_be_killed_at_every_call,
         a_helper_can_be_killed_at_every_call,
+        a_client_in_c_can_be_killed_at_every_call,
+        a_helper_in_c_can_be_killed_at_every_call,
+        a_copied_helper_in_c_can_be_killed_at_every_call,
         a_guard_can_be_killed_at_every_call,
         a_master_can_be_killed_at_every_call,
     ])
@@ -50,8 +55,44 @@ struct Client {
     go: PipeWriter,
 }
 
+/// By which library the client launches.
+#[derive(Clone, Debug)]
+enum By {
+    Rust(Launch),
+    C(Request),
+    /// The same while its helpers can be no more than copies.
+    CCopies(Request),
+}
+
+impl By {
+    /// Launches, waits until all is gone, and says how it went.
+    fn run(&self) -> Result<bool, String> {
+        match self {
+            Self::Rust(launch) => {
+                let program = Program::new("bin/probe").arg("say hello").stdout(Stdio::Null);
+                let rocker = launch.spawn(&program);
+                rocker.map_err(|error| error.to_string()).map(|mut rocker| {
+                    let _ = rocker.wait();
+                    matches!(rocker.wait_gone(Some(SOON)), Ok(true))
+                })
+            }
+            Self::C(request) => {
+                let program = c_client::Program::new("bin/probe").args(["say hello"]);
+                let rocker = request.spawn(&program.stdio(1, Stdio::Null));
+                rocker.map_err(|error| error.to_string()).map(|mut rocker| rocker.wait_gone())
+            }
+            Self::CCopies(request) => {
+                let lock = std::fs::File::open("/proc/self/status").expect("it is running");
+                rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+                    .expect("nobody else has it");
+                Self::C(request.clone()).run()
+            }
+        }
+    }
+}
+
 impl Client {
-    fn start(launch: &Launch, socket: &std::path::Path) -> Self {
+    fn start(by: &By, socket: &std::path::Path) -> Self {
         let (mut wait, go) = std::io::pipe().expect("descriptors are to be had");
         // SAFETY: the runner gives each test a process of its own, and this one has one thread.
         match unsafe { fork() }.expect("one more process") {
@@ -59,18 +100,15 @@ impl Client {
             ForkResult::Child => {
                 drop(go);
                 let _ = wait.read(&mut [0]);
-                let program = Program::new("bin/probe").arg("say hello").stdout(Stdio::Null);
-                let status = match launch.spawn(&program) {
-                    Ok(mut rocker) => {
-                        let _ = rocker.wait();
-                        let gone = rocker.wait_gone(Some(SOON));
+                let status = match by.run() {
+                    Ok(gone) => {
                         // The master's last calls for this rocker come before its answer.
                         let _ = list(socket, SOON);
-                        if matches!(gone, Ok(true)) { LAUNCHED } else { 2 }
+                        if gone { LAUNCHED } else { 2 }
                     }
                     Err(error) => {
                         println!("   {error}");
-                        if error.to_string().contains('\n') { 3 } else { REFUSED }
+                        if error.contains('\n') { 3 } else { REFUSED }
                     }
                 };
                 std::process::exit(status)
@@ -176,10 +214,10 @@ fn kill_at(victim: Pid, calls: usize, mut is_over: impl FnMut() -> bool) -> Opti
 
 /// One launch, and the death of one of its processes. The number of the call, or none if the
 /// launch got through.
-fn die_once(daemon: &Daemon, launch: &Launch, victim: Victim, calls: usize) -> Option<u64> {
+fn die_once(daemon: &Daemon, by: &By, victim: Victim, calls: usize) -> Option<u64> {
     let births =
         Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACEVFORK | Options::PTRACE_O_TRACECLONE;
-    let mut client = Client::start(launch, &daemon.socket());
+    let mut client = Client::start(by, &daemon.socket());
     let master = Pid::from_raw(daemon.pid().cast_signed());
     let mut status = None;
     let died_at = match victim {
@@ -254,18 +292,35 @@ fn next(launch: &Launch) {
 }
 
 fn sweep(victim: Victim) {
+    sweep_by(victim, |launch, _| By::Rust(launch.clone()));
+}
+
+fn sweep_by(victim: Victim, by: fn(&Launch, Request) -> By) {
     probe_package();
     let began = Instant::now();
     let before = Leaks::snapshot();
     let mut daemon = Daemon::start();
     let launch = daemon.overlaid(probe_package(), &["/usr", "/etc"]);
+    let by = by(
+        &launch,
+        Request {
+            uid: Some(APP_UID.cast_signed()),
+            gid: Some(APP_GID.cast_signed()),
+            package: Some(c_string(probe_package())),
+            exec_dir: Some(c_string(daemon.exec_dir())),
+            data_dir: Some(c_string(daemon.data_dir())),
+            overlay_dirs: ["/usr", "/etc"].map(c_string).into(),
+            socket: Some(c_string(daemon.socket())),
+            ..Request::default()
+        },
+    );
     let with_daemon = Leaks::snapshot();
     let descriptors = daemon.fds();
     let mut killed_at: BTreeMap<u64, usize> = BTreeMap::new();
     let mut calls = 1;
     loop {
         println!("{victim:?} at call {calls}");
-        let died_at = die_once(&daemon, &launch, victim, calls);
+        let died_at = die_once(&daemon, &by, victim, calls);
         println!("  which is system call {died_at:?}");
         if victim == Victim::Master && died_at.is_some() {
             daemon.kill();
@@ -297,6 +352,18 @@ fn a_client_can_be_killed_at_every_call() {
 
 fn a_helper_can_be_killed_at_every_call() {
     sweep(Victim::Helper);
+}
+
+fn a_client_in_c_can_be_killed_at_every_call() {
+    sweep_by(Victim::Client, |_, request| By::C(request));
+}
+
+fn a_helper_in_c_can_be_killed_at_every_call() {
+    sweep_by(Victim::Helper, |_, request| By::C(request));
+}
+
+fn a_copied_helper_in_c_can_be_killed_at_every_call() {
+    sweep_by(Victim::Helper, |_, request| By::CCopies(request));
 }
 
 fn a_guard_can_be_killed_at_every_call() {

@@ -1,0 +1,712 @@
+//! The C library, `client-c`, for tests: its public header and nothing else, with owners for
+//! what it points to and returns.
+#![allow(unsafe_code, reason = "functions of another language have no safe form")]
+
+use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use core::marker::PhantomData;
+use core::time::Duration;
+use core::{fmt, ptr};
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rocker_client::Stdio;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+
+/// `ROCKER_ERR_*`
+pub mod code {
+    #![allow(missing_docs, reason = "the header says what they mean")]
+    pub const UNKNOWN: i32 = -1;
+    pub const SUCCESS: i32 = 0;
+    pub const SYS: i32 = 1;
+    pub const PARAM_INVALID: i32 = 2;
+    pub const SERVER_UNADDR_INVALID: i32 = 3;
+    pub const GEN_LOCAL_ADDR_FAILED: i32 = 4;
+    pub const SEND_REQ_FAILED: i32 = 5;
+    pub const RECV_RESP_FAILED: i32 = 6;
+    pub const BUILD_ROCKER_FAILED: i32 = 7;
+    pub const ENTER_ROCKER_FAILED: i32 = 8;
+    pub const APP_EXEC_FAILED: i32 = 9;
+    pub const GET_GUARDNAME_FAILED: i32 = 10;
+}
+
+/// The header's structs, field by field, and its functions.
+mod ffi {
+    use super::{c_char, c_int, c_uint, c_void};
+
+    #[derive(Clone, Copy)]
+    #[repr(C)]
+    pub(super) struct RockerResult {
+        pub(super) err_no: c_int,
+        pub(super) app_pid: c_int,
+        pub(super) guard_pid: c_int,
+        pub(super) guard_pname: [c_char; 16],
+    }
+
+    #[repr(C)]
+    pub(super) struct RockerRequest {
+        pub(super) app_id: c_int,
+        pub(super) uid: c_int,
+        pub(super) gid: c_int,
+        pub(super) app_pkg_path: *const c_char,
+        pub(super) app_exec_dir: *const c_char,
+        pub(super) app_data_dir: *const c_char,
+        pub(super) app_overlay_dirs: [*const c_char; 16],
+    }
+
+    #[repr(C)]
+    pub(super) struct RockerOptions {
+        pub(super) size: usize,
+        pub(super) socket_path: *const c_char,
+        pub(super) connection: c_int,
+        pub(super) timeout_ms: c_int,
+        pub(super) overlay_all: c_int,
+    }
+
+    #[repr(C)]
+    pub(super) struct RockerProgram {
+        pub(super) size: usize,
+        pub(super) path: *const c_char,
+        pub(super) argv: *const *const c_char,
+        pub(super) envp: *const *const c_char,
+        pub(super) cwd: *const c_char,
+        pub(super) stdio: [c_int; 3],
+        pub(super) fds_count: c_uint,
+        pub(super) fds: *const c_int,
+        pub(super) keep_session: c_int,
+    }
+
+    #[repr(C)]
+    pub(super) struct Rocker {
+        pub(super) app_pid: c_int,
+        pub(super) guard_pid: c_int,
+        pub(super) guard_pname: [c_char; 16],
+        pub(super) app_pidfd: c_int,
+        pub(super) guard_pidfd: c_int,
+    }
+
+    #[derive(Clone)]
+    #[repr(C)]
+    pub(super) struct RockerError {
+        pub(super) err_no: c_int,
+        pub(super) step: c_int,
+        pub(super) os_errno: c_int,
+        pub(super) at_exec: c_int,
+        pub(super) fault: c_int,
+        pub(super) rule: c_int,
+        pub(super) item: c_int,
+        pub(super) index: c_int,
+        pub(super) loss: c_int,
+        pub(super) subject: [c_char; 520],
+        pub(super) command: [c_char; 520],
+    }
+
+    #[repr(C)]
+    pub(super) struct RockerLaunch(pub(super) [u64; 256]);
+
+    pub(super) type Callback = unsafe extern "C" fn(*mut c_void) -> c_int;
+
+    // SAFETY: the signatures are those of include/rocker.h.
+    unsafe extern "C" {
+        pub(super) safe fn ROCKER_request_new() -> RockerRequest;
+        pub(super) fn ROCKER_enter_rocker(
+            req: *mut RockerRequest,
+            app: Option<Callback>,
+            args: *mut c_void,
+        ) -> RockerResult;
+        pub(super) safe fn ROCKER_get_guardname(pid: c_int) -> RockerResult;
+        pub(super) fn ROCKER_strerror(
+            error: *const RockerError,
+            line: *mut c_char,
+            size: usize,
+        ) -> usize;
+        pub(super) safe fn ROCKER_err_name(code: c_int) -> *const c_char;
+        pub(super) fn ROCKER_enter(
+            req: *const RockerRequest,
+            options: *const RockerOptions,
+            app: Option<Callback>,
+            args: *mut c_void,
+            rocker: *mut Rocker,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_spawn(
+            req: *const RockerRequest,
+            options: *const RockerOptions,
+            program: *const RockerProgram,
+            rocker: *mut Rocker,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_kill(rocker: *const Rocker) -> c_int;
+        pub(super) fn ROCKER_signal_app(rocker: *const Rocker, signal: c_int) -> c_int;
+        pub(super) fn ROCKER_kill_guard(pid: c_int, name: *const c_char) -> c_int;
+        pub(super) fn ROCKER_close(rocker: *mut Rocker);
+        pub(super) fn ROCKER_launch_begin(
+            launch: *mut RockerLaunch,
+            req: *const RockerRequest,
+            options: *const RockerOptions,
+            program: *const RockerProgram,
+        );
+        pub(super) fn ROCKER_launch_begin_enter(
+            launch: *mut RockerLaunch,
+            req: *const RockerRequest,
+            options: *const RockerOptions,
+            app: Option<Callback>,
+            args: *mut c_void,
+        );
+        pub(super) fn ROCKER_launch_go_on(launch: *mut RockerLaunch) -> c_int;
+        pub(super) fn ROCKER_launch_fd(launch: *const RockerLaunch) -> c_int;
+        pub(super) fn ROCKER_launch_wait_ms(launch: *const RockerLaunch) -> c_int;
+        pub(super) fn ROCKER_launch_end(
+            launch: *mut RockerLaunch,
+            rocker: *mut Rocker,
+            error: *mut RockerError,
+        ) -> c_int;
+    }
+}
+
+/// `RockerRequest` and `RockerOptions`: [`rocker_client::Launch`] in C. What is not set is left
+/// as the library has it.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs, reason = "the header says what they mean")]
+pub struct Request {
+    pub app_id: Option<i32>,
+    pub uid: Option<i32>,
+    pub gid: Option<i32>,
+    pub package: Option<CString>,
+    pub exec_dir: Option<CString>,
+    pub data_dir: Option<CString>,
+    pub overlay_dirs: Vec<CString>,
+    pub overlay_all: bool,
+    pub socket: Option<CString>,
+    pub timeout_ms: Option<i32>,
+}
+
+/// `RockerProgram`: [`rocker_client::Program`] in C.
+#[derive(Debug)]
+pub struct Program {
+    path: CString,
+    args: Vec<CString>,
+    env: Vec<CString>,
+    cwd: Option<CString>,
+    stdio: [Stdio; 3],
+    kept: Vec<OwnedFd>,
+    keep_session: bool,
+}
+
+/// A string of C, from one of Rust's.
+///
+/// # Panics
+///
+/// If there is a NUL within.
+pub fn c_string(text: impl AsRef<Path>) -> CString {
+    CString::new(text.as_ref().as_os_str().as_bytes()).expect("no NUL")
+}
+
+/// A `Program` in the same words as its Rust counterpart.
+#[allow(missing_docs, reason = "named as in rocker_client::Program")]
+impl Program {
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        let stdio = [Stdio::Inherit, Stdio::Inherit, Stdio::Inherit];
+        let (args, env, kept) = (vec![], vec![], vec![]);
+        Self { path: c_string(path), args, env, cwd: None, stdio, kept, keep_session: false }
+    }
+
+    #[must_use]
+    pub fn args<S: AsRef<Path>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(c_string));
+        self
+    }
+
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push(c_string(format!("{name}={value}")));
+        self
+    }
+
+    #[must_use]
+    pub fn cwd(mut self, dir: impl AsRef<Path>) -> Self {
+        self.cwd = Some(c_string(dir));
+        self
+    }
+
+    /// Where descriptor 0, 1 or 2 leads.
+    #[must_use]
+    pub fn stdio(mut self, number: usize, stdio: impl Into<Stdio>) -> Self {
+        self.stdio[number] = stdio.into();
+        self
+    }
+
+    #[must_use]
+    pub fn keep_fd(mut self, fd: impl Into<OwnedFd>) -> Self {
+        self.kept.push(fd.into());
+        self
+    }
+
+    #[must_use]
+    pub fn keep_session(mut self) -> Self {
+        self.keep_session = true;
+        self
+    }
+}
+
+fn pointer(text: Option<&CString>) -> *const c_char {
+    text.map_or(ptr::null(), |text| text.as_ptr())
+}
+
+fn pointers(texts: &[CString]) -> Vec<*const c_char> {
+    texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
+}
+
+/// What the library is given, with all that it points to.
+struct Given<'a> {
+    request: ffi::RockerRequest,
+    options: ffi::RockerOptions,
+    program: ffi::RockerProgram,
+    _argv: Vec<*const c_char>,
+    _envp: Vec<*const c_char>,
+    _fds: Vec<c_int>,
+    _owners: PhantomData<(&'a Request, &'a Program)>,
+}
+
+impl<'a> Given<'a> {
+    fn new(request: &'a Request, program: Option<&'a Program>, connection: c_int) -> Self {
+        let argv: Vec<*const c_char> = program.map_or(vec![], |program| {
+            core::iter::once(program.path.as_ptr()).chain(pointers(&program.args)).collect()
+        });
+        let envp = program.map_or(vec![], |program| pointers(&program.env));
+        let fds: Vec<c_int> =
+            program.map_or(vec![], |p| p.kept.iter().map(AsRawFd::as_raw_fd).collect());
+        let number = |stdio: &Stdio| match stdio {
+            Stdio::Inherit => -1,
+            Stdio::Null => -2,
+            Stdio::Fd(fd) => fd.as_raw_fd(),
+        };
+        let stdio = program.map_or([-1; 3], |program| [0, 1, 2].map(|n| number(&program.stdio[n])));
+        let program = ffi::RockerProgram {
+            size: size_of::<ffi::RockerProgram>(),
+            path: pointer(program.map(|program| &program.path)),
+            argv: argv.as_ptr(),
+            envp: envp.as_ptr(),
+            cwd: pointer(program.and_then(|program| program.cwd.as_ref())),
+            stdio,
+            fds_count: c_uint::try_from(fds.len()).expect("a few"),
+            fds: fds.as_ptr(),
+            keep_session: program.is_some_and(|program| program.keep_session).into(),
+        };
+        let (request, options) = (request.raw(), request.raw_options(connection));
+        let (_argv, _envp, _fds) = (argv, envp, fds);
+        Self { request, options, program, _argv, _envp, _fds, _owners: PhantomData }
+    }
+}
+
+impl Request {
+    fn raw(&self) -> ffi::RockerRequest {
+        let mut raw = ffi::ROCKER_request_new();
+        let set = |field: &mut c_int, value: Option<i32>| *field = value.unwrap_or(*field);
+        set(&mut raw.app_id, self.app_id);
+        set(&mut raw.uid, self.uid);
+        set(&mut raw.gid, self.gid);
+        raw.app_pkg_path = pointer(self.package.as_ref());
+        raw.app_exec_dir = pointer(self.exec_dir.as_ref());
+        raw.app_data_dir = pointer(self.data_dir.as_ref());
+        for (place, dir) in raw.app_overlay_dirs.iter_mut().zip(&self.overlay_dirs) {
+            *place = dir.as_ptr();
+        }
+        raw
+    }
+
+    fn raw_options(&self, connection: c_int) -> ffi::RockerOptions {
+        ffi::RockerOptions {
+            size: size_of::<ffi::RockerOptions>(),
+            socket_path: pointer(self.socket.as_ref()),
+            connection,
+            timeout_ms: self.timeout_ms.unwrap_or(-1),
+            overlay_all: self.overlay_all.into(),
+        }
+    }
+
+    /// `ROCKER_spawn`
+    pub fn spawn(&self, program: &Program) -> Result<Rocker, Error> {
+        self.spawn_by(-1, program)
+    }
+
+    /// `ROCKER_spawn` with `RockerOptions.connection`.
+    pub fn spawn_over(&self, connection: OwnedFd, program: &Program) -> Result<Rocker, Error> {
+        self.spawn_by(connection.into_raw_fd(), program)
+    }
+
+    fn spawn_by(&self, connection: c_int, program: &Program) -> Result<Rocker, Error> {
+        let given = Given::new(self, Some(program), connection);
+        take(|rocker, error| {
+            // SAFETY: all three are as the header wants them, and `given` outlives the call.
+            unsafe {
+                ffi::ROCKER_spawn(&given.request, &given.options, &given.program, rocker, error)
+            }
+        })
+    }
+
+    /// `ROCKER_enter`
+    ///
+    /// # Safety
+    ///
+    /// As of [`rocker_client::Launch::enter`]: this process has one thread.
+    pub unsafe fn enter<F: FnOnce() -> i32>(&self, app: F) -> Result<Rocker, Error> {
+        let given = Given::new(self, None, -1);
+        let mut app = Some(app);
+        let args = (&raw mut app).cast();
+        take(|rocker, error| {
+            // SAFETY: `call::<F>` is called with the `Option<F>` that it expects, in a copy of
+            // this process, which by the caller's word is consistent.
+            unsafe {
+                ffi::ROCKER_enter(
+                    &given.request,
+                    &given.options,
+                    Some(call::<F>),
+                    args,
+                    rocker,
+                    error,
+                )
+            }
+        })
+    }
+
+    /// `ROCKER_enter_rocker`: code, App, guard, and its name.
+    ///
+    /// # Safety
+    ///
+    /// As of [`enter`](Self::enter).
+    pub unsafe fn enter_rocker<F: FnOnce() -> i32>(&self, app: F) -> (i32, i32, i32, String) {
+        let mut app = Some(app);
+        let mut raw = self.raw();
+        // SAFETY: as in `enter`.
+        let result = unsafe {
+            ffi::ROCKER_enter_rocker(&raw mut raw, Some(call::<F>), (&raw mut app).cast())
+        };
+        (result.err_no, result.app_pid, result.guard_pid, text(&result.guard_pname))
+    }
+
+    /// `ROCKER_launch_begin`
+    pub fn begin<'a>(&'a self, program: &'a Program) -> Pending<'a> {
+        let given = Box::new(Given::new(self, Some(program), -1));
+        let mut raw = Box::new(ffi::RockerLaunch([0; 256]));
+        // SAFETY: all stay where they are, on the heap, until the launch is ended.
+        unsafe {
+            ffi::ROCKER_launch_begin(&raw mut *raw, &given.request, &given.options, &given.program);
+        };
+        Pending { raw, _given: given, ended: false }
+    }
+
+    /// `ROCKER_launch_begin_enter`
+    ///
+    /// # Safety
+    ///
+    /// As of [`enter`](Self::enter).
+    pub unsafe fn begin_enter<'a, F: FnOnce() -> i32>(
+        &'a self,
+        app: &'a mut Option<F>,
+    ) -> Pending<'a> {
+        let given = Box::new(Given::new(self, None, -1));
+        let mut raw = Box::new(ffi::RockerLaunch([0; 256]));
+        // SAFETY: as in `begin` and `enter`; `app` is borrowed until the launch is ended.
+        unsafe {
+            ffi::ROCKER_launch_begin_enter(
+                &raw mut *raw,
+                &given.request,
+                &given.options,
+                Some(call::<F>),
+                ptr::from_mut(app).cast(),
+            );
+        };
+        Pending { raw, _given: given, ended: false }
+    }
+}
+
+/// What C calls: in the App's process.
+unsafe extern "C" fn call<F: FnOnce() -> i32>(args: *mut c_void) -> c_int {
+    // SAFETY: it is what `Request` has given with this function.
+    let app = unsafe { &mut *args.cast::<Option<F>>() };
+    app.take().map_or(125, |app| app())
+}
+
+/// Calls one of the functions that make a rocker.
+fn take(
+    make: impl FnOnce(*mut ffi::Rocker, *mut ffi::RockerError) -> c_int,
+) -> Result<Rocker, Error> {
+    let mut raw = ffi::Rocker {
+        app_pid: -7,
+        guard_pid: -7,
+        guard_pname: [7; 16],
+        app_pidfd: -7,
+        guard_pidfd: -7,
+    };
+    let mut error = ffi::RockerError {
+        err_no: -7,
+        step: -7,
+        os_errno: -7,
+        at_exec: -7,
+        fault: -7,
+        rule: -7,
+        item: -7,
+        index: -7,
+        loss: -7,
+        subject: [7; 520],
+        command: [7; 520],
+    };
+    let code = make(&raw mut raw, &raw mut error);
+    assert_eq!(code, error.err_no, "both say the same");
+    if code != code::SUCCESS {
+        let left = (raw.app_pid, raw.guard_pid, raw.app_pidfd, raw.guard_pidfd);
+        assert_eq!(left, (0, 0, -1, -1), "a failed launch returns nothing");
+        return Err(Error(Box::new(error)));
+    }
+    Ok(Rocker { raw, status: None })
+}
+
+/// A launch in a poll loop: `RockerLaunch`. Dropped, it is given up.
+pub struct Pending<'a> {
+    raw: Box<ffi::RockerLaunch>,
+    _given: Box<Given<'a>>,
+    ended: bool,
+}
+
+impl fmt::Debug for Pending<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").field("fd", &self.fd()).finish_non_exhaustive()
+    }
+}
+
+impl Pending<'_> {
+    /// `ROCKER_launch_go_on`
+    pub fn go_on(&mut self) -> bool {
+        // SAFETY: it was begun, and not ended.
+        unsafe { ffi::ROCKER_launch_go_on(&raw mut *self.raw) != 0 }
+    }
+
+    /// `ROCKER_launch_fd`
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: it was begun, and not ended.
+        let fd = unsafe { ffi::ROCKER_launch_fd(&raw const *self.raw) };
+        // SAFETY: by the header it is open until the launch goes on.
+        (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+
+    /// `ROCKER_launch_wait_ms`
+    pub fn wait_ms(&self) -> i32 {
+        // SAFETY: it was begun, and not ended.
+        unsafe { ffi::ROCKER_launch_wait_ms(&raw const *self.raw) }
+    }
+
+    /// `ROCKER_launch_end`
+    pub fn end(mut self) -> Result<Rocker, Error> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<Rocker, Error> {
+        self.ended = true;
+        take(|rocker, error| {
+            // SAFETY: it was begun, and is ended once.
+            unsafe { ffi::ROCKER_launch_end(&raw mut *self.raw, rocker, error) }
+        })
+    }
+
+    /// What everybody does with it who has nothing else to do.
+    pub fn complete(mut self) -> Result<Rocker, Error> {
+        while !self.go_on() {
+            self.wait(None);
+        }
+        self.end()
+    }
+
+    /// Waits until it can go on, or for as long.
+    pub fn wait(&self, at_most: Option<Duration>) {
+        let wait_ms = u64::try_from(self.wait_ms()).expect("it never waits for ever");
+        let limit = Duration::from_millis(wait_ms);
+        let limit = at_most.map_or(limit, |at_most| limit.min(at_most));
+        let limit = Timespec::try_from(limit).expect("an hour at most");
+        let fd = self.fd();
+        let mut ready: Vec<_> = fd.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        let _ = poll(&mut ready, Some(&limit));
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if !self.ended
+            && let Ok(mut rocker) = self.finish()
+        {
+            // Over already, and nobody took it: it is given up as well.
+            rocker.kill();
+            rocker.wait_gone();
+        }
+    }
+}
+
+/// `Rocker`. Dropped, its pidfds are closed.
+pub struct Rocker {
+    raw: ffi::Rocker,
+    status: Option<Status>,
+}
+
+/// How an App ended: its exit status, or its signal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[allow(missing_docs, reason = "said above")]
+pub enum Status {
+    Exited(i32),
+    Signaled(i32),
+}
+
+impl fmt::Debug for Rocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (app, guard) = (self.app_pid(), self.guard_pid());
+        write!(f, "Rocker {{ app {app}, guard {guard} {} }}", self.guard_name())
+    }
+}
+
+#[allow(missing_docs, reason = "named as in rocker_client::Rocker")]
+impl Rocker {
+    pub fn app_pid(&self) -> u32 {
+        self.raw.app_pid.cast_unsigned()
+    }
+
+    pub fn guard_pid(&self) -> u32 {
+        self.raw.guard_pid.cast_unsigned()
+    }
+
+    pub fn guard_name(&self) -> String {
+        text(&self.raw.guard_pname)
+    }
+
+    pub fn app_pidfd(&self) -> BorrowedFd<'_> {
+        // SAFETY: it is this object's until that is dropped.
+        unsafe { BorrowedFd::borrow_raw(self.raw.app_pidfd) }
+    }
+
+    pub fn guard_pidfd(&self) -> BorrowedFd<'_> {
+        // SAFETY: as above.
+        unsafe { BorrowedFd::borrow_raw(self.raw.guard_pidfd) }
+    }
+
+    /// `ROCKER_kill`: 0, or an errno.
+    pub fn kill(&self) -> i32 {
+        // SAFETY: it is one that the library has made.
+        unsafe { ffi::ROCKER_kill(&raw const self.raw) }
+    }
+
+    /// `ROCKER_signal_app`: 0, or an errno.
+    pub fn signal_app(&self, signal: i32) -> i32 {
+        // SAFETY: as above.
+        unsafe { ffi::ROCKER_signal_app(&raw const self.raw, signal) }
+    }
+
+    /// Waits for the App's end, as any parent does.
+    pub fn wait(&mut self) -> io::Result<Status> {
+        if let Some(status) = self.status {
+            return Ok(status);
+        }
+        let app = self.app_pidfd();
+        while poll(&mut [PollFd::new(&app, PollFlags::IN)], None).is_err() {}
+        let ended = waitid(WaitId::PidFd(self.app_pidfd()), WaitIdOptions::EXITED)?;
+        let ended = ended.ok_or(io::ErrorKind::NotFound)?;
+        Ok(*self.status.insert(Status::new(&ended)))
+    }
+
+    /// Waits until all of the rocker is gone.
+    pub fn wait_gone(&mut self) -> bool {
+        let _ = self.wait();
+        let limit = Timespec::try_from(crate::SOON).expect("a few seconds");
+        let guard = self.guard_pidfd();
+        poll(&mut [PollFd::new(&guard, PollFlags::IN)], Some(&limit)).is_ok_and(|ready| ready > 0)
+    }
+}
+
+impl Status {
+    fn new(ended: &WaitIdStatus) -> Self {
+        match (ended.exit_status(), ended.terminating_signal()) {
+            (Some(code), _) => Self::Exited(code),
+            (None, signal) => Self::Signaled(signal.unwrap_or(0)),
+        }
+    }
+}
+
+impl Drop for Rocker {
+    fn drop(&mut self) {
+        // SAFETY: nobody borrows them any more.
+        unsafe { ffi::ROCKER_close(&raw mut self.raw) };
+    }
+}
+
+/// `RockerError`; its words are those of `ROCKER_strerror`.
+#[derive(Clone)]
+pub struct Error(Box<ffi::RockerError>);
+
+impl Error {
+    /// `ROCKER_ERR_*`
+    pub fn code(&self) -> i32 {
+        self.0.err_no
+    }
+
+    /// The arrow, as `Step::code` has it.
+    pub fn step(&self) -> i32 {
+        self.0.step
+    }
+
+    /// The kernel's answer; 0 if it was not the kernel.
+    pub fn errno(&self) -> i32 {
+        self.0.os_errno
+    }
+
+    /// Whether the program could not be executed.
+    pub fn is_at_exec(&self) -> bool {
+        self.0.at_exec != 0
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = vec![7_u8; 8192];
+        // SAFETY: the library writes at most as many bytes as it is told.
+        let length = unsafe {
+            ffi::ROCKER_strerror(&raw const *self.0, line.as_mut_ptr().cast(), line.len())
+        };
+        let text = CStr::from_bytes_until_nul(&line).expect("it is ended by NUL");
+        assert_eq!(text.count_bytes(), length, "all of it fits");
+        f.write_str(&text.to_string_lossy())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self} [{}]", error_name(self.code()))
+    }
+}
+
+/// `ROCKER_err_name`
+pub fn error_name(code: i32) -> &'static str {
+    // SAFETY: it is a constant of the library's, ended by NUL.
+    let name = unsafe { CStr::from_ptr(ffi::ROCKER_err_name(code)) };
+    name.to_str().expect("it is ASCII")
+}
+
+/// `ROCKER_get_guardname`
+pub fn guard_name(pid: i32) -> Result<String, i32> {
+    let result = ffi::ROCKER_get_guardname(pid);
+    assert_eq!((result.guard_pid, result.app_pid), (pid, 0));
+    if result.err_no == 0 { Ok(text(&result.guard_pname)) } else { Err(result.err_no) }
+}
+
+/// `ROCKER_kill_guard`: 0, or an errno.
+pub fn kill_guard(pid: u32, name: &str) -> i32 {
+    let name = c_string(name);
+    // SAFETY: the name is ended by NUL, and outlives the call.
+    unsafe { ffi::ROCKER_kill_guard(pid.cast_signed(), name.as_ptr()) }
+}
+
+/// A name of C: ended by NUL, in its 16 bytes.
+fn text(name: &[c_char; 16]) -> String {
+    let bytes = name.map(|byte| byte.to_ne_bytes()[0]);
+    let name = CStr::from_bytes_until_nul(&bytes).expect("names are ended by NUL");
+    name.to_string_lossy().into_owned()
+}

@@ -59,6 +59,8 @@ fn main() -> ExitCode {
         five_hundred_launches_leave_caller_and_master_flat,
         thirty_two_launches_go_through_one_poll_loop,
         launches_given_up_at_any_moment_leave_nothing,
+        the_appmaster_starts_restarts_and_stops_its_apps,
+        the_appmaster_of_the_readme_runs,
     ])
 }
 
@@ -1381,4 +1383,142 @@ fn launches_given_up_at_any_moment_leave_nothing() {
     assert!(within(SOON, || daemon.records().is_empty()));
     leaks.assert_none();
     assert_eq!(daemon.probe(&["say well"]).one("say"), "well");
+}
+
+// --- The AppMaster. -----------------------------------------------------------------------------
+
+/// What the AppMaster prints, line by line, and when.
+struct Story<R> {
+    output: BufReader<R>,
+    told: Vec<(Instant, String)>,
+}
+
+impl<R: Read> Story<R> {
+    /// Reads on until it has said this as often, and returns when it last did.
+    fn until(&mut self, begin: &str, times: usize) -> Instant {
+        loop {
+            let all = self.told.iter().filter(|(_, line)| line.starts_with(begin));
+            let all: Vec<Instant> = all.map(|(when, _)| *when).collect();
+            if all.len() >= times {
+                return all[times - 1];
+            }
+            let mut line = String::new();
+            let read = self.output.read_line(&mut line).unwrap();
+            assert!(read > 0, "{begin:?} is missing in {:#?}", self.told);
+            self.told.push((Instant::now(), line.trim_end().to_owned()));
+        }
+    }
+
+    /// All it has said of this App.
+    fn of(&self, name: &str) -> Vec<&str> {
+        let lines = self.told.iter().map(|(_, line)| line.as_str());
+        lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).collect()
+    }
+}
+
+/// The pid in `App 12, guard 34 called ...`.
+fn app_of(line: &str) -> u32 {
+    line.split([' ', ',']).nth(1).unwrap().parse().unwrap()
+}
+
+fn the_appmaster_starts_restarts_and_stops_its_apps() {
+    let daemon = Daemon::start();
+    let package = Package::new()
+        .file("steady", 0o755, "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 0.02; done\n")
+        .file("deaf", 0o755, "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 0.02; done\n")
+        .file("flaky", 0o755, "#!/bin/sh\nexit 3\n")
+        .file("once", 0o755, "#!/bin/sh\nexit 0\n")
+        .build();
+    let leaks = Leaks::snapshot();
+    tests::scratch::directory(daemon.data_dir().join("steady"), 0o755, 0);
+    let at = package.display();
+    let list = format!(
+        "steady {at} ./steady /etc\n\ndeaf {at} ./deaf\nflaky {at} ./flaky\n\
+         once {at} ./once\nlost {at} ./lost\n"
+    );
+    fs::write(daemon.path("list"), list).unwrap();
+    let mut master = Command::new(env!("ROCKER_EXAMPLE_APPMASTER"))
+        .args(["-u", &APP_UID.to_string(), "-b", "60", "-g", "400", "-s"])
+        .args([&daemon.socket(), Path::new("-x"), &daemon.exec_dir(), Path::new("-d")])
+        .args([&daemon.data_dir(), &daemon.path("list")])
+        .stdin(Pipe::piped())
+        .stdout(Pipe::piped())
+        .spawn()
+        .unwrap();
+    let mut commands = master.stdin.take().unwrap();
+    let output = BufReader::new(master.stdout.take().unwrap());
+    let mut story = Story { output, told: vec![] };
+    // Two live, one has done its work, one cannot begin, and one crashes, less and less often.
+    story.until("steady: App ", 1);
+    story.until("deaf: App ", 1);
+    story.until("once: gone", 1);
+    story.until("lost: again in 120 ms", 1);
+    for (round, wait_ms) in [(1, 60), (2, 120), (3, 240), (4, 480)] {
+        let ended = story.until("flaky: ended with status 3", round);
+        story.until(&format!("flaky: again in {wait_ms} ms"), 1);
+        let again = story.until("flaky: App ", round + 1);
+        // The line of its start is printed when it runs.
+        let waited = again.duration_since(ended).as_millis();
+        assert!((wait_ms..wait_ms + 400).contains(&waited), "{wait_ms} ms were {waited}");
+    }
+    assert_eq!(story.of("once").len(), 3, "{:?}", story.of("once"));
+    assert!(story.of("lost")[0].starts_with("cannot start the App (enter.3): exec ./lost: "));
+    // One is killed by somebody, and is there again.
+    process::kill(app_of(story.of("steady")[0]));
+    story.until("steady: ended by signal 9", 1);
+    story.until("steady: again in 60 ms", 1);
+    story.until("steady: App ", 2);
+    // What is stopped stays away.
+    let second = app_of(story.of("steady")[3]);
+    assert!(process::is_alive(second));
+    std::thread::sleep(Duration::from_millis(200));
+    commands.write_all(b"stop nobody\nstop flaky\nstop lost\nstop ste").unwrap();
+    commands.write_all(b"ady\n").unwrap();
+    story.until("steady: stops, with 400 ms to do so", 1);
+    story.until("steady: ended with status 0", 1);
+    story.until("steady: gone", 1);
+    assert_eq!(process::stat(second), None);
+    // One that does not listen has its grace, and then no more.
+    let deaf = app_of(story.of("deaf")[0]);
+    assert!(process::is_alive(deaf));
+    drop(commands);
+    let told = story.until("deaf: stops, with 400 ms to do so", 1);
+    let killed = story.until("deaf: does not stop, so its guard is killed", 1);
+    assert!((380..1500).contains(&killed.duration_since(told).as_millis()));
+    story.until("deaf: ended by signal 9", 1);
+    story.until("deaf: gone", 1);
+    assert!(master.wait().unwrap().success());
+    let mut rest = String::new();
+    story.output.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("App "), "{rest}");
+    assert!(within(SOON, || daemon.records().is_empty()));
+    assert_eq!(process::stat(deaf), None);
+    leaks.assert_none();
+}
+
+fn the_appmaster_of_the_readme_runs() {
+    with_own(&["/run"]);
+    let daemon = documented_master();
+    let package = Package::new().file("bin/hello", 0o755, "#!/bin/sh\necho hello\n").build();
+    let readme = fs::read_to_string(workspace().join("README.md")).unwrap();
+    let blocks = readme.split("```sh\n").filter_map(|text| text.split("```").next());
+    let block = blocks.skip(1).find(|block| block.contains("appmaster.c")).unwrap();
+    // Where a reader has it.
+    let block = block.replace("/apps/hello.sqfs", package.to_str().unwrap());
+    let dir = scratch();
+    let target = bin("rocker").parent().unwrap().parent().unwrap().to_owned();
+    std::os::unix::fs::symlink(workspace().join("client-c"), dir.path().join("client-c")).unwrap();
+    std::os::unix::fs::symlink(target, dir.path().join("target")).unwrap();
+    let mut shell = Command::new("sh");
+    shell.arg("-ec").arg(block).current_dir(dir.path()).stdin(Pipe::piped());
+    let mut shell = shell.stdout(Pipe::piped()).spawn().unwrap();
+    let mut said = String::new();
+    // Its standard input stays open until it has ended by itself: its one App did its work.
+    shell.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(shell.wait().unwrap().success());
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines.contains(&"hello"), "{said}");
+    assert!(lines.iter().any(|line| line.starts_with("hello: App ")), "{said}");
+    assert_eq!(lines.last(), Some(&"hello: gone"), "{said}");
+    assert!(within(SOON, || daemon.records().is_empty()));
 }

@@ -20,7 +20,8 @@ fn the_benchmark_measures_everything() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     for overlays in [0, 1, 5] {
-        for what in ["rocker", "rocker, callback", "floor doc", "floor best", "floor warm"] {
+        let ours = ["rocker", "rocker, C", "rocker, callback"];
+        for what in ours.into_iter().chain(["floor doc", "floor best", "floor warm"]) {
             let rows = said["rows"].as_array().expect("a list");
             let is_it = |row: &&Value| row["overlays"] == overlays && row["what"] == what;
             let row = rows.iter().find(is_it).expect("every combination");
@@ -31,6 +32,11 @@ fn the_benchmark_measures_everything() {
             }
         }
     }
+    let ratios = said["ratios"].as_array().expect("a list");
+    let is_c_to_rust = |ratio: &&Value| ratio["of"] == "rocker, C" && ratio["to"] == "rocker";
+    let c_to_rust: Vec<&Value> = ratios.iter().filter(is_c_to_rust).collect();
+    assert_eq!(c_to_rust.len(), 3, "{ratios:?}");
+    assert!(c_to_rust.iter().all(|ratio| ratio["goal"] == 1.03 && ratio["app"].is_number()));
     for size in said["sizes"].as_array().expect("a list") {
         assert!(size["bytes"].as_u64() <= size["limit"].as_u64(), "{size}");
     }

@@ -9,6 +9,7 @@
 //! the host does hits all alike. The programs are those in `DIRECTORY`, else `target/rocker`.
 //!
 //! * `rocker` starts a program of the package, through a master that has been running.
+//! * `rocker, C` does the same by the C library. The two alternate launch by launch.
 //! * `callback` runs a function of this program instead ([`Launch::enter`]).
 //! * `floor` is `bench/floor.c`: the system calls alone, without daemon, protocol and checks.
 //! * `bwrap` starts the same program from the host. It mounts no package; overlays it has
@@ -30,9 +31,10 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use rocker_client::protocol::socket::now_ns;
-use rocker_client::{Launch, Program, Rocker};
+use rocker_client::{Launch, Program};
 use serde_json::json;
 use tempfile::TempDir;
+use tests::c_client::{self, Request, c_string};
 use tests::{process, scratch, within};
 
 type Result<T> = core::result::Result<T, Box<dyn Error>>;
@@ -45,6 +47,9 @@ const ID: u32 = 1000;
 
 /// The goal for the median: this times floor doc with the most overlays.
 const GOAL: f64 = 1.25;
+
+/// And the C library's: this times the Rust library's.
+const GOAL_C: f64 = 1.03;
 
 /// How long anything may take before this is given up.
 const SOON: Duration = Duration::from_secs(10);
@@ -109,6 +114,7 @@ impl Options {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Subject {
     Rocker,
+    RockerC,
     FloorDoc,
     FloorBest,
     FloorWarm,
@@ -119,8 +125,9 @@ enum Subject {
 
 impl Subject {
     /// In the order of their turns: what is compared most comes next to each other.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Rocker,
+        Self::RockerC,
         Self::FloorDoc,
         Self::FloorBest,
         Self::FloorWarm,
@@ -132,6 +139,7 @@ impl Subject {
     const fn name(self) -> &'static str {
         match self {
             Self::Rocker => "rocker",
+            Self::RockerC => "rocker, C",
             Self::FloorDoc => "floor doc",
             Self::FloorBest => "floor best",
             Self::FloorWarm => "floor warm",
@@ -144,7 +152,8 @@ impl Subject {
     /// What of ours it is compared with.
     const fn ours(self) -> Option<Self> {
         match self {
-            Self::Rocker | Self::Callback => None,
+            Self::RockerC | Self::Callback => None,
+            Self::Rocker => Some(Self::RockerC),
             Self::FloorDocCallback => Some(Self::Callback),
             Self::FloorDoc | Self::FloorBest | Self::FloorWarm | Self::Bwrap => Some(Self::Rocker),
         }
@@ -249,15 +258,28 @@ impl Bench {
             .collect();
         for round in 0..self.options.rounds {
             // Every other time backwards, so that nobody always comes after the same.
-            let mut order: Vec<&mut Row> = rows.iter_mut().collect();
+            let mut order: Vec<Subject> = rows.iter().map(|row| row.subject).collect();
             if round % 2 == 1 {
                 order.reverse();
             }
-            for row in order {
-                let samples = self.batch(row.subject, dirs).map_err(|error| {
-                    format!("{} with {} overlays: {error}", row.subject.name(), dirs.len())
-                })?;
-                row.add(&samples);
+            for subject in order {
+                let failed =
+                    |error| format!("{} with {} overlays: {error}", subject.name(), dirs.len());
+                let mut add = |subject, samples: &[Sample]| {
+                    rows.iter_mut()
+                        .filter(|row| row.subject == subject)
+                        .for_each(|row| row.add(samples));
+                };
+                match subject {
+                    // Both are measured in the turn of one.
+                    Subject::RockerC => {}
+                    Subject::Rocker => {
+                        let [rust, c] = self.both_batches(dirs).map_err(failed)?;
+                        add(Subject::Rocker, &rust);
+                        add(Subject::RockerC, &c);
+                    }
+                    _ => add(subject, &self.batch(subject, dirs).map_err(failed)?),
+                }
             }
         }
         Ok(rows)
@@ -269,7 +291,8 @@ impl Bench {
             Subject::FloorBest => return self.floor("best", true, dirs),
             Subject::FloorWarm => return self.floor("warm", true, dirs),
             Subject::FloorDocCallback => return self.floor("doc", false, dirs),
-            Subject::Rocker | Subject::Callback | Subject::Bwrap => {}
+            Subject::Rocker | Subject::RockerC => unreachable!("they have one turn"),
+            Subject::Callback | Subject::Bwrap => {}
         }
         let launch = self.launch(dirs);
         let count = self.options.warm_ups() + self.options.batch;
@@ -277,13 +300,29 @@ impl Bench {
         for _ in 0..count {
             samples.push(match subject {
                 Subject::Callback => self.callback(&launch)?,
-                Subject::Bwrap => self.bwrap(dirs)?,
-                _ => self.program(&launch)?,
+                _ => self.bwrap(dirs)?,
             });
             // The master hears of the end at once, too. What it does then is no part of the next.
             self.master.settle()?;
         }
         Ok(samples.split_off(self.options.warm_ups()))
+    }
+
+    /// Launches by the Rust library and by the C library, in turn.
+    fn both_batches(&self, dirs: &[&str]) -> Result<[Vec<Sample>; 2]> {
+        let (launch, request) = (self.launch(dirs), self.request(dirs));
+        let mut samples = [vec![], vec![]];
+        for number in 0..self.options.warm_ups() + self.options.batch {
+            for turn in 0..2 {
+                let by_c = (number + turn) % 2;
+                samples[by_c].push(match by_c {
+                    0 => self.program(&launch)?,
+                    _ => self.program_by_c(&request)?,
+                });
+                self.master.settle()?;
+            }
+        }
+        Ok(samples.map(|mut samples| samples.split_off(self.options.warm_ups())))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -302,13 +341,37 @@ impl Bench {
         }
     }
 
+    /// As [`launch`](Self::launch).
+    fn request(&self, dirs: &[&str]) -> Request {
+        Request {
+            uid: Some(ID.cast_signed()),
+            gid: Some(ID.cast_signed()),
+            package: Some(c_string(&self.package)),
+            exec_dir: Some(c_string(self.path("exec"))),
+            data_dir: (!dirs.is_empty()).then(|| c_string(self.path("data"))),
+            overlay_dirs: dirs.iter().map(c_string).collect(),
+            socket: Some(c_string(&self.master.socket)),
+            ..Request::default()
+        }
+    }
+
     fn program(&self, launch: &Launch) -> Result<Sample> {
         let (mut said, out) = std::io::pipe()?;
         let program = Program::new("./clock").stdout(out);
         let begin = now_ns();
         let mut rocker = launch.spawn(&program)?;
         rocker.wait()?;
-        let gone = self.wait_gone(rocker, &mut said)?;
+        let gone = self.wait_gone(|| Ok(rocker.wait_gone(Some(SOON))?), &mut said)?;
+        Ok(gone.since(begin))
+    }
+
+    fn program_by_c(&self, request: &Request) -> Result<Sample> {
+        let (mut said, out) = std::io::pipe()?;
+        let program = c_client::Program::new("./clock").stdio(1, out);
+        let begin = now_ns();
+        let mut rocker = request.spawn(&program).map_err(|error| error.to_string())?;
+        rocker.wait()?;
+        let gone = self.wait_gone(|| Ok(rocker.wait_gone()), &mut said)?;
         Ok(gone.since(begin))
     }
 
@@ -325,12 +388,12 @@ impl Bench {
         ended.map_err(ToString::to_string)?;
         let mut rocker = entered?;
         rocker.wait()?;
-        let gone = self.wait_gone(rocker, &mut said)?;
+        let gone = self.wait_gone(|| Ok(rocker.wait_gone(Some(SOON))?), &mut said)?;
         Ok(gone.since(begin))
     }
 
     /// Waits until the guard is gone and the loop device is nobody's, as floor does.
-    fn wait_gone(&self, mut rocker: Rocker, said: &mut impl Read) -> Result<Gone> {
+    fn wait_gone(&self, wait: impl FnOnce() -> Result<bool>, said: &mut impl Read) -> Result<Gone> {
         let mut words = [0; 16];
         said.read_exact(&mut words)?;
         let [app_ns, minor] = [0, 8].map(|at| {
@@ -338,7 +401,7 @@ impl Bench {
             word.copy_from_slice(&words[at..at + 8]);
             u64::from_ne_bytes(word)
         });
-        if !rocker.wait_gone(Some(SOON))? {
+        if !wait()? {
             return Err("the rocker is still there".into());
         }
         let file = format!("/sys/block/loop{minor}/loop/backing_file");
@@ -442,7 +505,7 @@ impl Bench {
             line(format_args!(
                 "{:8} {:21} {:8.2} {:8.2}{}",
                 ratio.overlays,
-                format!("to {}", ratio.to.name()),
+                ratio.name(),
                 ratio.app,
                 ratio.gone,
                 ratio.verdict()
@@ -466,8 +529,8 @@ impl Bench {
                 "app_us": app, "gone_us": gone})
         };
         let ratio = |ratio: Ratio| {
-            json!({"overlays": ratio.overlays, "to": ratio.to.name(), "app": ratio.app,
-                "gone": ratio.gone, "goal": ratio.has_goal().then_some(GOAL)})
+            json!({"overlays": ratio.overlays, "of": ratio.of.name(), "to": ratio.to.name(),
+                "app": ratio.app, "gone": ratio.gone, "goal": ratio.goal()})
         };
         let size =
             |size: &Size| json!({"what": size.what, "bytes": size.bytes, "limit": size.limit});
@@ -503,22 +566,32 @@ struct Size {
 /// Our median by another's.
 struct Ratio {
     overlays: usize,
+    of: Subject,
     to: Subject,
     app: f64,
     gone: f64,
 }
 
 impl Ratio {
-    fn has_goal(&self) -> bool {
-        (self.overlays, self.to) == (OVERLAYS[2].len(), Subject::FloorDoc)
+    fn name(&self) -> String {
+        match self.to {
+            Subject::Rocker => "C to Rust".to_owned(),
+            other => format!("to {}", other.name()),
+        }
+    }
+
+    fn goal(&self) -> Option<f64> {
+        match self.to {
+            Subject::Rocker => Some(GOAL_C),
+            Subject::FloorDoc if self.overlays == OVERLAYS[2].len() => Some(GOAL),
+            _ => None,
+        }
     }
 
     fn verdict(&self) -> String {
-        let met = |ratio: f64| if ratio <= GOAL { "met" } else { "missed" };
-        match self.has_goal() {
-            true => format!("  goal {GOAL}: {}, {}", met(self.app), met(self.gone)),
-            false => String::new(),
-        }
+        let Some(goal) = self.goal() else { return String::new() };
+        let met = |ratio: f64| if ratio <= goal { "met" } else { "missed" };
+        format!("  goal {goal}: {}, {}", met(self.app), met(self.gone))
     }
 }
 
@@ -527,10 +600,11 @@ fn ratios(rows: &[Row]) -> Vec<Ratio> {
         let is_ours = |other: &&Row| {
             other.overlays == row.overlays && Some(other.subject) == row.subject.ours()
         };
-        let ours = rows.iter().find(is_ours)?.percentiles();
+        let ours = rows.iter().find(is_ours)?;
+        let (of, ours) = (ours.subject, ours.percentiles());
         let theirs = row.percentiles();
         let [app, gone] = [0, 1].map(|which: usize| ours[which][0] / theirs[which][0]);
-        Some(Ratio { overlays: row.overlays, to: row.subject, app, gone })
+        Some(Ratio { overlays: row.overlays, of, to: row.subject, app, gone })
     };
     rows.iter().filter_map(ratio).collect()
 }

@@ -23,6 +23,7 @@ fn run_unsafe(command: &str) -> bool {
     let answer = match words[..] {
         ["steal-memory", pid] => steal_memory(number(pid)),
         ["push-input"] => push_input(),
+        ["find-key", name] => find_key(name),
         ["close-all"] => {
             // SAFETY: this program owns no descriptor as an object, and says nothing from here.
             unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
@@ -58,6 +59,18 @@ fn steal_memory(pid: i32) -> String {
     // SAFETY: the kernel writes at most the eight bytes of `loot`, which outlives the call.
     let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
     word(if read < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) })
+}
+
+/// Looks for a key in the session's keyring, as whoever possesses that may.
+fn find_key(name: &str) -> String {
+    const KEYCTL_SEARCH: i32 = 10;
+    const SESSION_KEYRING: i32 = -3;
+    let name = std::ffi::CString::new(name).expect("no NUL");
+    let (kind, name) = (c"user".as_ptr(), name.as_ptr());
+    // SAFETY: the kernel reads two strings, which outlive the call; the last 0 is "nowhere".
+    let key =
+        unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SEARCH, SESSION_KEYRING, kind, name, 0) };
+    word(if key < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) })
 }
 
 /// Types a character into the terminal that standard input is.

@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         apps_of_both_are_the_same_whatever_signals_mean,
         apps_of_both_are_the_same_while_sigchld_is_ignored,
         apps_of_both_are_the_same_when_stdio_is_close_on_exec,
+        apps_of_both_are_the_same_when_stdin_is_closed,
         apps_of_both_are_the_same_while_the_lock_is_taken,
         apps_of_both_are_the_same_when_the_caller_is_not_dumpable,
         the_caller_stays_dumpable_or_not_dumpable,
@@ -1184,6 +1185,68 @@ fn apps_of_both_are_the_same_when_stdio_is_close_on_exec() {
     let (text, _) = assert_same("links", spawned(&both, &links)).unwrap();
     assert!(text.starts_with('3') || text.contains("\n3\n"), "{text}");
     assert_same("callback", entered(&both, FACTS)).unwrap();
+}
+
+/// Runs it while 0 is a free number, which the next descriptor gets.
+fn without_stdin<T>(task: impl FnOnce() -> T) -> T {
+    let stdin = rustix::io::dup(std::io::stdin()).unwrap();
+    // SAFETY: nobody reads from it in this test.
+    unsafe { rustix::io::close(0) };
+    let result = task();
+    rustix::stdio::dup2_stdin(&stdin).unwrap();
+    result
+}
+
+fn apps_of_both_are_the_same_when_stdin_is_closed() {
+    let daemon = Daemon::start();
+    let both = Both::new(&daemon);
+    let words = Words {
+        output_is_stdout: false,
+        null: [false, false, true],
+        ..Words::new("sh", ["-c", "for fd in /proc/$$/fd/*; do readlink $fd; done >&3"])
+    };
+    let mut told = vec![];
+    for way in 0..3 {
+        let (output, writer) = std::io::pipe().unwrap();
+        let writer = OwnedFd::from(writer);
+        let (rust, c) = (words.rust(&writer), words.c(&writer));
+        drop(writer);
+        let end: Box<dyn FnOnce()> = match way {
+            0 => {
+                let mut rocker = without_stdin(|| both.rust.spawn(&rust)).unwrap();
+                Box::new(move || assert!(rocker.wait_gone(Some(SOON)).unwrap()))
+            }
+            _ => {
+                let mut rocker = without_stdin(|| match way {
+                    1 => both.c.spawn(&c).unwrap(),
+                    _ => both.c.begin(&c).complete().unwrap(),
+                });
+                Box::new(move || assert!(rocker.wait_gone()))
+            }
+        };
+        drop((rust, c));
+        told.push(without_numbers(&read_all(output)));
+        end();
+    }
+    assert_eq!(told[1], told[0]);
+    assert_eq!(told[2], told[0]);
+    assert!(told[0].lines().any(|link| link == "/dev/null"), "{told:?}");
+    for ours in ["socket:", "anon_inode:", "/proc/"] {
+        assert!(!told[0].contains(ours), "{told:?}");
+    }
+    let mut rocker = without_stdin(|| {
+        // SAFETY: the runner gives each test a process with one thread.
+        let entered = unsafe {
+            both.c.enter(|| {
+                let table = fs::read_dir("/proc/self/fd").unwrap().count();
+                // 1, 2, and the one that lists them.
+                if table == 3 { 0 } else { 1 }
+            })
+        };
+        entered.unwrap()
+    });
+    assert_eq!(rocker.wait().unwrap(), Status::Exited(0));
+    assert!(rocker.wait_gone());
 }
 
 fn apps_of_both_are_the_same_while_the_lock_is_taken() {

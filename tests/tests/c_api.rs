@@ -739,7 +739,7 @@ fn no_answer_is_recv_resp_failed() {
     );
     assert!(line.contains("no answer before the deadline: the master is stuck"), "{line}");
     // Three launches, and each took its time.
-    assert!((900..2500).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    assert!((900..4500).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
     tell(&stopped, rustix::process::Signal::CONT);
     assert!(within(SOON, || daemon.records().is_empty() && daemon.is_well()));
     // One that dies while it is asked.
@@ -1433,7 +1433,12 @@ fn launches_given_up_at_any_moment_leave_nothing() {
     for _ in 0..200 {
         // What is left of the one before has its data dir for a moment.
         let is_gone = || daemon.records().is_empty() && leaks.now().is_empty();
-        assert!(within(SOON, is_gone), "{:?} {:?}", daemon.records(), leaks.now());
+        assert!(
+            daemon.is_well() && within(SOON, is_gone),
+            "{:?} {:?}",
+            daemon.records(),
+            leaks.now()
+        );
         let enough =
             Duration::from_nanos(random.below(u64::try_from(usual.as_nanos()).unwrap() * 5 / 4));
         let began = Instant::now();
@@ -1452,7 +1457,11 @@ fn launches_given_up_at_any_moment_leave_nothing() {
                 rocker.kill();
                 assert!(is_over && rocker.wait_gone());
             }
-            Err(error) => assert!(!is_over, "{error}"),
+            Err(error) => {
+                // The master may have heard of the one before only now.
+                let in_use = error.to_string().ends_with(": a living rocker uses it");
+                assert!(!is_over || in_use, "{error}");
+            }
         }
     }
     println!("{given_up} given up, {late} came to their end");
@@ -1536,7 +1545,7 @@ fn the_appmaster_starts_restarts_and_stops_its_apps() {
         let again = story.until("flaky: App ", round + 1);
         // The line of its start is printed when it runs.
         let waited = again.duration_since(ended).as_millis();
-        assert!((wait_ms..wait_ms + 400).contains(&waited), "{wait_ms} ms were {waited}");
+        assert!((wait_ms..wait_ms + 2000).contains(&waited), "{wait_ms} ms were {waited}");
     }
     assert_eq!(story.of("once").len(), 3, "{:?}", story.of("once"));
     assert!(story.of("lost")[0].starts_with("cannot start the App (enter.3): exec ./lost: "));
@@ -1561,7 +1570,7 @@ fn the_appmaster_starts_restarts_and_stops_its_apps() {
     drop(commands);
     let told = story.until("deaf: stops, with 400 ms to do so", 1);
     let killed = story.until("deaf: does not stop, so its guard is killed", 1);
-    assert!((380..1500).contains(&killed.duration_since(told).as_millis()));
+    assert!((380..5000).contains(&killed.duration_since(told).as_millis()));
     story.until("deaf: ended by signal 9", 1);
     story.until("deaf: gone", 1);
     assert!(master.wait().unwrap().success());

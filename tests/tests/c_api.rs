@@ -824,11 +824,17 @@ fn ambush(daemon: &Daemon) -> OwnedFd {
         rustix::net::send(&master, &bytes[..length], rustix::net::SendFlags::empty()).unwrap();
         let deadline = now_ns() + 5_000_000_000;
         let mut buffer = Buffer::default();
-        let Ok(Received::Message(message, guard)) = receive_before(&master, &mut buffer, deadline)
-        else {
-            panic!("no entrance")
+        let (message, guard) = loop {
+            let said = receive_before(&master, &mut buffer, deadline);
+            let Ok(Received::Message(message, guard)) = said else { panic!("no entrance") };
+            match message {
+                Message::Guard(GuardMessage::Entrance { name, guard_pid }) => {
+                    break (Message::Guard(GuardMessage::Entrance { name, guard_pid }), guard);
+                }
+                // What only who asks for a trace is told.
+                step => send(&ours, &step, &[], &mut Buffer::default()).unwrap(),
+            }
         };
-        assert!(matches!(message, Message::Guard(GuardMessage::Entrance { .. })), "{message:?}");
         let guard = guard.into_iter().next().expect("it comes with the guard's pidfd");
         rustix::process::pidfd_send_signal(&guard, rustix::process::Signal::KILL).unwrap();
         poll(&mut [PollFd::new(&guard, PollFlags::IN)], None).unwrap();

@@ -99,16 +99,23 @@ static const char purposes[] =
     "start the App\0"
     "report the App to the guard\0";
 
+/* Of a master of another release, or of no error at all. */
+static bool is_step(int step)
+{
+    return step >= 0 && step <= UINT8_MAX && rk_is_step((uint8_t)step);
+}
 
-/* The how-manieth arrow of all. */
-static unsigned number_of(int step)
+static const char *purpose_of(int step)
 {
     unsigned number = 0;
 
+    if (!is_step(step)) {
+        return "do what is unknown here";
+    }
     for (int arrow = 0; arrow < step; arrow++) {
         number += rk_is_step((uint8_t)arrow);
     }
-    return number;
+    return nth(purposes, number);
 }
 
 static const char diagrams[] = "root\0prepare\0overlay\0enter\0";
@@ -305,7 +312,7 @@ static void put_printable(struct line *line, const char *text)
 
 static void put_step(struct line *line, int step)
 {
-    if (step < 0 || step > UINT8_MAX || !rk_is_step((uint8_t)step)) {
+    if (!is_step(step)) {
         put_text(line, "step ");
         put_number(line, step);
         return;
@@ -350,7 +357,7 @@ static void put_failure(struct line *line, const RockerError *error)
     const char *hint;
 
     put_text(line, "cannot ");
-    put_text(line, nth(purposes, number_of(error->step)));
+    put_text(line, purpose_of(error->step));
     put_text(line, " (");
     put_step(line, error->step);
     put_text(line, "): ");

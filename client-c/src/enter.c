@@ -76,7 +76,7 @@ struct start {
 /* Linux 5.9; without 5.8 there is no entering by pidfd either. */
 RK_CHILD static long close_from(int first)
 {
-    return rk_call(SYS_close_range, first, UINT_MAX, 0, 0, 0);
+    return rk_call(SYS_close_range, first, (long)UINT_MAX, 0, 0, 0);
 }
 
 /* The descriptor that the program is to find under this number; -1: what is there already. */
@@ -294,10 +294,12 @@ RK_CHILD static long take_ids(uint32_t uid, uint32_t gid)
 {
     uint32_t users[3];
     uint32_t groups[3];
-    long result = rk_call(RK_SETRESGID, gid, gid, gid, 0, 0);
+    const long user = (long)uid;
+    const long group = (long)gid;
+    long result = rk_call(RK_SETRESGID, group, group, group, 0, 0);
 
     if (result == 0) {
-        result = rk_call(RK_SETRESUID, uid, uid, uid, 0, 0);
+        result = rk_call(RK_SETRESUID, user, user, user, 0, 0);
     }
     if (result == 0) {
         /* The kernel has done so unless fs.suid_dumpable says otherwise: nobody of that uid may

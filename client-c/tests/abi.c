@@ -1,0 +1,157 @@
+/*
+ * What a compiled AppMaster relies on: sizes, places and values. Most of it is checked by the
+ * compiler, also with -m32 and without a C library (-ffreestanding).
+ */
+#include "rocker.h"
+
+#define WORD sizeof(void *)
+#define AT(type, member, place) \
+    _Static_assert(offsetof(type, member) == (place), #type "." #member)
+#define SIZE(type, wide, narrow) \
+    _Static_assert(sizeof(type) == (WORD == 8 ? (wide) : (narrow)), "size of " #type)
+
+/* As documented, with nothing before, between or after. */
+SIZE(RockerResult, 28, 28);
+AT(RockerResult, err_no, 0);
+AT(RockerResult, app_pid, 4);
+AT(RockerResult, guard_pid, 8);
+AT(RockerResult, guard_pname, 12);
+_Static_assert(sizeof(((RockerResult *)0)->guard_pname) == 16, "a name and its NUL");
+
+SIZE(RockerRequest, 168, 88);
+AT(RockerRequest, app_id, 0);
+AT(RockerRequest, uid, 4);
+AT(RockerRequest, gid, 8);
+AT(RockerRequest, app_pkg_path, WORD == 8 ? 16 : 12);
+AT(RockerRequest, app_exec_dir, WORD == 8 ? 24 : 16);
+AT(RockerRequest, app_data_dir, WORD == 8 ? 32 : 20);
+AT(RockerRequest, app_overlay_dirs, WORD == 8 ? 40 : 24);
+
+/* More fields may follow in these, and then their sizes tell. */
+SIZE(RockerOptions, 32, 20);
+AT(RockerOptions, socket_path, WORD);
+AT(RockerOptions, connection, 2 * WORD);
+AT(RockerOptions, timeout_ms, 2 * WORD + 4);
+AT(RockerOptions, overlay_all, 2 * WORD + 8);
+
+SIZE(RockerProgram, 72, 44);
+AT(RockerProgram, path, WORD);
+AT(RockerProgram, argv, 2 * WORD);
+AT(RockerProgram, envp, 3 * WORD);
+AT(RockerProgram, cwd, 4 * WORD);
+AT(RockerProgram, stdio, 5 * WORD);
+AT(RockerProgram, fds_count, 5 * WORD + 12);
+AT(RockerProgram, fds, 5 * WORD + 16);
+AT(RockerProgram, keep_session, 6 * WORD + 16);
+
+SIZE(Rocker, 32, 32);
+AT(Rocker, app_pid, 0);
+AT(Rocker, guard_pid, 4);
+AT(Rocker, guard_pname, 8);
+AT(Rocker, app_pidfd, 24);
+AT(Rocker, guard_pidfd, 28);
+
+SIZE(RockerError, 1076, 1076);
+AT(RockerError, err_no, 0);
+AT(RockerError, step, 4);
+AT(RockerError, os_errno, 8);
+AT(RockerError, at_exec, 12);
+AT(RockerError, fault, 16);
+AT(RockerError, rule, 20);
+AT(RockerError, item, 24);
+AT(RockerError, index, 28);
+AT(RockerError, loss, 32);
+AT(RockerError, subject, 36);
+AT(RockerError, command, 556);
+
+SIZE(RockerLaunch, 2048, 2048);
+
+#define CODE(name, value) \
+    _Static_assert(ROCKER_ERR_##name == (value), "ROCKER_ERR_" #name)
+CODE(unknown, -1);
+CODE(success, 0);
+CODE(sys, 1);
+CODE(param_invalid, 2);
+CODE(server_unaddr_invalid, 3);
+CODE(gen_local_addr_failed, 4);
+CODE(send_req_failed, 5);
+CODE(recv_resp_failed, 6);
+CODE(build_rocker_failed, 7);
+CODE(enter_rocker_failed, 8);
+CODE(app_exec_failed, 9);
+CODE(get_guardname_failed, 10);
+_Static_assert(sizeof(ROCKER_ERR) == sizeof(int), "it is returned as one");
+
+/* Each is a macro, too, so that the preprocessor can ask for it. */
+#if !defined ROCKER_ERR_unknown || !defined ROCKER_ERR_success || !defined ROCKER_ERR_sys \
+    || !defined ROCKER_ERR_param_invalid || !defined ROCKER_ERR_server_unaddr_invalid \
+    || !defined ROCKER_ERR_gen_local_addr_failed || !defined ROCKER_ERR_send_req_failed \
+    || !defined ROCKER_ERR_recv_resp_failed || !defined ROCKER_ERR_build_rocker_failed \
+    || !defined ROCKER_ERR_enter_rocker_failed || !defined ROCKER_ERR_app_exec_failed \
+    || !defined ROCKER_ERR_get_guardname_failed
+#error "a documented name is no macro"
+#endif
+
+_Static_assert(ROCKER_STDIO_INHERIT == -1 && ROCKER_STDIO_NULL == -2 && ROCKER_FDS_MAX == 64,
+               "they are compiled into AppMasters");
+
+/* The documented prototypes, and those of today. */
+_Static_assert(_Generic(&ROCKER_enter_rocker,
+                        RockerResult (*)(RockerRequest *, int (*)(void *), void *): 1)
+                   && _Generic(&ROCKER_get_guardname, RockerResult (*)(int): 1)
+                   && _Generic(&ROCKER_request_new, RockerRequest (*)(void): 1),
+               "as documented");
+
+#if __STDC_HOSTED__
+
+#include "tap.h"
+
+/* With the library that is linked. */
+static void test_request_new_sets_nothing(void)
+{
+    RockerRequest req;
+
+    memset(&req, 0xa5, sizeof(req));
+    req = ROCKER_request_new();
+    CHECK_IS(req.app_id, -1);
+    CHECK_IS(req.uid, -1);
+    CHECK_IS(req.gid, -1);
+    CHECK(req.app_pkg_path == NULL && req.app_exec_dir == NULL && req.app_data_dir == NULL);
+    for (int i = 0; i < 16; i++) {
+        CHECK(req.app_overlay_dirs[i] == NULL);
+    }
+}
+
+static void test_options_new_sets_nothing(void)
+{
+    const RockerOptions options = ROCKER_options_new();
+
+    CHECK_IS(options.size, sizeof(options));
+    CHECK(options.socket_path == NULL);
+    CHECK_IS(options.connection, -1);
+    CHECK_IS(options.timeout_ms, -1);
+    CHECK_IS(options.overlay_all, 0);
+}
+
+static void test_program_new_sets_the_path(void)
+{
+    const RockerProgram program = ROCKER_program_new("x");
+
+    CHECK_IS(program.size, sizeof(program));
+    CHECK_TEXT(program.path, "x");
+    CHECK(program.argv == NULL && program.envp == NULL && program.cwd == NULL);
+    CHECK(program.fds_count == 0 && program.fds == NULL && program.keep_session == 0);
+    for (int i = 0; i < 3; i++) {
+        CHECK_IS(program.stdio[i], ROCKER_STDIO_INHERIT);
+    }
+}
+
+static const struct test tests[] = {
+    TEST(test_request_new_sets_nothing),
+    TEST(test_options_new_sets_nothing),
+    TEST(test_program_new_sets_the_path),
+};
+
+TAP_MAIN(tests)
+
+#endif

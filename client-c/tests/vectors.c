@@ -1,0 +1,459 @@
+/*
+ * The bytes on the wire: protocol/vectors.txt is the contract with every other implementation.
+ * With --seeds and a directory it writes them there instead, one file each, for the fuzzer.
+ */
+#define _GNU_SOURCE
+#include "wire.h"
+
+#include "tap.h"
+
+#ifndef VECTORS
+#define VECTORS "../protocol/vectors.txt"
+#endif
+
+enum { BYTES_MAX = RK_MESSAGE_MAX, VECTORS_MAX = 200 };
+
+struct vector {
+    char name[64];
+    uint8_t *bytes;
+    size_t length;
+};
+
+static struct vector vectors[VECTORS_MAX];
+static size_t count;
+
+static int digit(char hex)
+{
+    return hex >= '0' && hex <= '9' ? hex - '0' : hex >= 'a' && hex <= 'f' ? hex - 'a' + 10 : -1;
+}
+
+/* One line, "name: hex". */
+static bool add(char *line)
+{
+    char *hex = strstr(line, ": ");
+    struct vector *vector = &vectors[count];
+
+    if (line[0] == '#' || line[0] == '\n') {
+        return true;
+    }
+    if (hex == NULL || count == VECTORS_MAX || hex - line >= (long)sizeof(vector->name)) {
+        return false;
+    }
+    *hex = '\0';
+    strcpy(vector->name, line);
+    hex += 2;
+    vector->bytes = malloc(strlen(hex) / 2 + 1);
+    for (; digit(hex[0]) >= 0 && digit(hex[1]) >= 0; hex += 2) {
+        vector->bytes[vector->length++] = (uint8_t)(digit(hex[0]) << 4 | digit(hex[1]));
+    }
+    count++;
+    return hex[0] == '\n' || hex[0] == '\0';
+}
+
+static bool read_all(void)
+{
+    static char line[2 * BYTES_MAX + 128];
+    FILE *file = fopen(VECTORS, "r");
+    bool good = file != NULL;
+
+    while (good && fgets(line, sizeof(line), file) != NULL) {
+        good = add(line);
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return good && count > 0;
+}
+
+static const struct vector *find(const char *name)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(vectors[i].name, name) == 0) {
+            return &vectors[i];
+        }
+    }
+    printf("# %s is not in %s\n", name, VECTORS);
+    exit(1);
+}
+
+static bool begins(const char *name, const char *with)
+{
+    return strncmp(name, with, strlen(with)) == 0;
+}
+
+/* What a client is told, and hears. */
+static bool is_reply(const char *name)
+{
+    return begins(name, "master_failed") || begins(name, "guard_failed")
+           || strcmp(name, "guard_entrance") == 0;
+}
+
+/* In memory of just this size, so that a sanitizer sees each byte beyond it. */
+static void decode(const uint8_t *bytes, size_t length, struct rk_message *message)
+{
+    uint8_t *exact = malloc(length > 0 ? length : 1);
+
+    memcpy(exact, bytes, length);
+    memset(message, 0xa5, sizeof(*message));
+    rk_decode(exact, length, message);
+    if (message->kind == RK_FAILURE) {
+        CHECK((const uint8_t *)message->command.bytes >= exact
+              && (const uint8_t *)message->command.bytes + message->command.length
+                     <= exact + length);
+    }
+    free(exact);
+}
+
+/* Whatever it is, it can be used. */
+static void check_sane(const struct rk_message *message)
+{
+    switch ((enum rk_kind)message->kind) {
+    case RK_NOTHING:
+        CHECK(message->loss < RK_LOSS_COUNT && message->descriptors == 0);
+        break;
+    case RK_ENTERING:
+        CHECK(message->descriptors == 1 && strlen(message->name) == RK_NAME_LEN);
+        break;
+    case RK_FAILURE:
+        CHECK(message->descriptors == 0);
+        CHECK(message->error.fault >= RK_INVALID && message->error.fault <= RK_LOST_FAULT);
+        CHECK(rk_is_step(message->error.step) && message->error.rule < RK_RULE_COUNT
+              && message->error.item < RK_ITEM_COUNT && message->error.loss < RK_LOSS_COUNT);
+        break;
+    }
+}
+
+/* --- Out. --- */
+
+static struct rk_request hello(void)
+{
+    struct rk_request request = {
+        .app_id = 7,
+        .uid = 1000,
+        .gid = 1001,
+        .package = rk_path("/apps/hello.sqfs"),
+        .exec_dir = rk_path("/var/hello/exec"),
+        .data_dir = rk_path("/var/hello/data"),
+        .overlays = 2,
+        .overlay_dirs = { rk_path("/usr"), rk_path("/etc") },
+        .timeout_ms = 5000,
+    };
+
+    return request;
+}
+
+static void check_pieces(const char *name, const struct rk_pieces *out)
+{
+    const struct vector *vector = find(name);
+    static uint8_t bytes[2 * BYTES_MAX];
+    size_t length = 0;
+
+    CASE("%s", name);
+    for (unsigned i = 0; i < out->count; i++) {
+        memcpy(bytes + length, out->pieces[i].iov_base, out->pieces[i].iov_len);
+        length += out->pieces[i].iov_len;
+    }
+    CHECK_IS(out->length, length);
+    CHECK(out->used <= RK_NUMBERS_MAX
+          && out->count <= sizeof(out->pieces) / sizeof(out->pieces[0]));
+    CHECK_IS(length, vector->length);
+    for (size_t i = 0; i < length && i < vector->length; i++) {
+        if (bytes[i] != vector->bytes[i]) {
+            printf("# byte %zu\n", i);
+            CHECK_IS(bytes[i], vector->bytes[i]);
+            break;
+        }
+    }
+}
+
+static void check_launch(const char *name, const struct rk_request *request)
+{
+    struct rk_pieces out;
+
+    memset(&out, 0xa5, sizeof(out));
+    rk_encode_launch(request, &out);
+    check_pieces(name, &out);
+}
+
+static void test_encode_launch_vectors(void)
+{
+    struct rk_request request = hello();
+
+    check_launch("client_launch", &request);
+    request.overlays = 0;
+    request.overlay_all = 1;
+    check_launch("client_launch_all_top_dirs", &request);
+    request.overlay_all = 0;
+    request.data_dir = rk_path(NULL);
+    check_launch("client_launch_bare", &request);
+}
+
+static void test_encode_launch_extreme(void)
+{
+    struct rk_request request = hello();
+
+    request.app_id = UINT32_MAX;
+    request.uid = UINT32_MAX - 1;
+    request.gid = 1;
+    request.package = rk_path("/\xff\xfe");
+    request.exec_dir = rk_path("/");
+    request.overlays = 16;
+    for (int i = 0; i < 16; i++) {
+        request.overlay_dirs[i] = rk_path("/x");
+    }
+    request.timeout_ms = UINT32_MAX;
+    const struct vector *vector = find("client_launch_extreme");
+    struct rk_pieces out;
+    rk_encode_launch(&request, &out);
+    /* This client asks for no trace, which is the last byte. */
+    CHECK_IS(vector->bytes[vector->length - 1], 1);
+    vector->bytes[vector->length - 1] = 0;
+    check_pieces("client_launch_extreme", &out);
+    vector->bytes[vector->length - 1] = 1;
+}
+
+/* All numbers and paths at their longest still fit. */
+static void test_encode_launch_longest(void)
+{
+    static char path[RK_PATH_MAX + 1];
+    struct rk_request request = hello();
+    struct rk_pieces out;
+
+    memset(path, '/', RK_PATH_MAX);
+    request.app_id = request.uid = request.gid = request.timeout_ms = UINT32_MAX;
+    request.package = request.exec_dir = request.data_dir = rk_path(path);
+    request.overlays = RK_OVERLAY_DIRS_MAX;
+    for (int i = 0; i < RK_OVERLAY_DIRS_MAX; i++) {
+        request.overlay_dirs[i] = rk_path(path);
+    }
+    rk_encode_launch(&request, &out);
+    CHECK(out.used <= RK_NUMBERS_MAX);
+    CHECK(out.count <= sizeof(out.pieces) / sizeof(out.pieces[0]));
+    CHECK(out.length > RK_MESSAGE_MAX);
+}
+
+static void test_encode_app_started_vector(void)
+{
+    struct rk_pieces out;
+
+    rk_encode_app_started(&out);
+    check_pieces("client_app_started", &out);
+}
+
+/* --- In. --- */
+
+static void test_decode_entrance_vector(void)
+{
+    const struct vector *vector = find("guard_entrance");
+    struct rk_message message;
+
+    decode(vector->bytes, vector->length, &message);
+    CHECK_IS(message.kind, RK_ENTERING);
+    CHECK_IS(message.descriptors, 1);
+    CHECK_IS(message.guard_pid, 4711);
+    CHECK_TEXT(message.name, "0123456789abcde");
+}
+
+static void test_decode_failure_vectors(void)
+{
+    unsigned rules = 0;
+    unsigned items = 0;
+    unsigned losses = 0;
+    unsigned steps = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        const char *name = vectors[i].name;
+        struct rk_message message;
+        CASE("%s", name);
+        if (!begins(name, "master_failed") && !begins(name, "guard_failed")) {
+            continue;
+        }
+        rk_decode(vectors[i].bytes, vectors[i].length, &message);
+        CHECK_IS(message.kind, RK_FAILURE);
+        CHECK_IS(message.descriptors, 0);
+        if (begins(name, "master_failed_rule")) {
+            CHECK_IS(message.error.fault, RK_INVALID);
+            CHECK_IS(message.error.rule, rules++);
+            CHECK_IS(message.error.item, RK_ITEM_PACKAGE);
+        } else if (begins(name, "master_failed_item")) {
+            CHECK_IS(message.error.rule, RK_RULE_NOT_ALLOWED);
+            CHECK_IS(message.error.item, items++);
+            CHECK_IS(message.error.index, message.error.item == RK_ITEM_OVERLAY_DIR ? 15 : 0);
+        } else if (begins(name, "master_failed_lost")) {
+            CHECK_IS(message.error.fault, RK_LOST_FAULT);
+            CHECK_IS(message.error.step, 0x17);
+            CHECK_IS(message.error.loss, losses++);
+            CHECK(message.command.length == 7
+                  && memcmp(message.command.bytes, "recvmsg", 7) == 0);
+        } else {
+            steps++;
+            CHECK_IS(message.error.fault, RK_FAILED_FAULT);
+            CHECK_IS(message.error.step, vectors[i].bytes[4]);
+            CHECK_IS(message.error.os_errno, 16);
+            CHECK(message.command.length == 9
+                  && memcmp(message.command.bytes, "mount /\xc3\xa9", 9) == 0);
+        }
+    }
+    CHECK_IS(rules, RK_RULE_COUNT);
+    CHECK_IS(items, RK_ITEM_COUNT);
+    CHECK_IS(losses, RK_LOSS_COUNT);
+    CHECK_IS(steps, 33);
+}
+
+static void test_decode_what_is_for_others(void)
+{
+    unsigned others = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        struct rk_message message;
+        CASE("%s", vectors[i].name);
+        if (!is_reply(vectors[i].name)) {
+            decode(vectors[i].bytes, vectors[i].length, &message);
+            CHECK_IS(message.kind, RK_NOTHING);
+            CHECK_IS(message.loss, RK_LOSS_GARBAGE);
+            others++;
+        }
+    }
+    CHECK(others > 10);
+}
+
+static void test_decode_every_prefix(void)
+{
+    for (size_t i = 0; i < count; i++) {
+        for (size_t length = 0; is_reply(vectors[i].name) && length < vectors[i].length;
+             length++) {
+            struct rk_message message;
+            CASE("%s, %zu", vectors[i].name, length);
+            decode(vectors[i].bytes, length, &message);
+            CHECK_IS(message.kind, RK_NOTHING);
+            CHECK_IS(message.loss, length == 0 ? RK_LOSS_DIED : RK_LOSS_GARBAGE);
+        }
+    }
+}
+
+static void test_decode_more_than_there_should_be(void)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint8_t bytes[2048];
+        struct rk_message message;
+        CASE("%s", vectors[i].name);
+        if (is_reply(vectors[i].name) && vectors[i].length < sizeof(bytes)) {
+            memcpy(bytes, vectors[i].bytes, vectors[i].length);
+            bytes[vectors[i].length] = 0;
+            decode(bytes, vectors[i].length + 1, &message);
+            CHECK_IS(message.kind, RK_NOTHING);
+        }
+    }
+}
+
+/* Every byte, in every way. */
+static void test_decode_every_flipped_byte(void)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!is_reply(vectors[i].name)) {
+            continue;
+        }
+        for (size_t at = 0; at < vectors[i].length; at++) {
+            uint8_t right = vectors[i].bytes[at];
+            for (unsigned flip = 1; flip < 256; flip++) {
+                struct rk_message message;
+                CASE("%s, %zu: %#x", vectors[i].name, at, flip);
+                vectors[i].bytes[at] = (uint8_t)(right ^ flip);
+                decode(vectors[i].bytes, vectors[i].length, &message);
+                check_sane(&message);
+                if (at == 0) {
+                    CHECK_IS(message.kind, RK_NOTHING);
+                    CHECK_IS(message.loss, RK_LOSS_VERSION);
+                }
+            }
+            vectors[i].bytes[at] = right;
+        }
+    }
+}
+
+static void test_decode_numbers_that_are_too_long(void)
+{
+    static const struct {
+        const char *bytes;
+        size_t length;
+        bool good;
+    } cases[] = {
+        /* An errno of 16 bits, in three bytes at most. */
+        { "\x01\x01\x02\x01\x13\xff\xff\x03\x00", 9, true },
+        { "\x01\x01\x02\x01\x13\xff\xff\x04\x00", 9, false },
+        { "\x01\x01\x02\x01\x13\xff\xff\x83\x00\x00", 10, false },
+        /* A length beyond all memory. */
+        { "\x01\x01\x02\x01\x13\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 16, false },
+        { "\x01\x01\x02\x01\x13\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", 16, false },
+        { "\x01\x01\x02\x01\x13\x01\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00", 17, false },
+        /* A pid of 32 bits. */
+        { "\x01\x02\x01" "0123456789abcde" "\xff\xff\xff\xff\x0f", 23, true },
+        { "\x01\x02\x01" "0123456789abcde" "\xff\xff\xff\xff\x1f", 23, false },
+        /* A name is hexadecimal. */
+        { "\x01\x02\x01" "0123456789abcdg" "\x01", 19, false },
+        { "\x01\x02\x01" "0123456789abc\0e" "\x01", 19, false },
+        /* No such step. */
+        { "\x01\x01\x02\x01\x1a\x01\x00", 7, false },
+        { "\x01\x01\x02\x01\x35\x01\x00", 7, false },
+        { "\x01\x01\x02\x01\x40\x01\x00", 7, false },
+        /* UTF-8 that is none: too long a form, a half of a pair, beyond the last. */
+        { "\x01\x01\x02\x01\x13\x01\x02\xc1\xbf", 9, false },
+        { "\x01\x01\x02\x01\x13\x01\x03\xe0\x9f\xbf", 10, false },
+        { "\x01\x01\x02\x01\x13\x01\x03\xed\xa0\x80", 10, false },
+        { "\x01\x01\x02\x01\x13\x01\x04\xf4\x90\x80\x80", 11, false },
+        { "\x01\x01\x02\x01\x13\x01\x04\xf0\x9f\x98\x80", 11, true },
+        { "\x01\x01\x02\x01\x13\x01\x01\x80", 8, false },
+        { "\x01\x01\x02\x01\x13\x01\x01\xc3", 8, false },
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct rk_message message;
+        CASE("case %zu", i);
+        decode((const uint8_t *)cases[i].bytes, cases[i].length, &message);
+        CHECK_IS(message.kind != RK_NOTHING, cases[i].good);
+        check_sane(&message);
+    }
+}
+
+static const struct test tests[] = {
+    TEST(test_encode_launch_vectors),
+    TEST(test_encode_launch_extreme),
+    TEST(test_encode_launch_longest),
+    TEST(test_encode_app_started_vector),
+    TEST(test_decode_entrance_vector),
+    TEST(test_decode_failure_vectors),
+    TEST(test_decode_what_is_for_others),
+    TEST(test_decode_every_prefix),
+    TEST(test_decode_more_than_there_should_be),
+    TEST(test_decode_every_flipped_byte),
+    TEST(test_decode_numbers_that_are_too_long),
+};
+
+static int write_seeds(const char *dir)
+{
+    for (size_t i = 0; i < count; i++) {
+        char path[4096];
+        (void)snprintf(path, sizeof(path), "%s/%s", dir, vectors[i].name);
+        FILE *file = fopen(path, "w");
+        if (file == NULL || fwrite(vectors[i].bytes, 1, vectors[i].length, file) == 0
+            || fclose(file) != 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (!read_all()) {
+        printf("Bail out! cannot read %s\n", VECTORS);
+        return 1;
+    }
+    int failed = argc == 3 && strcmp(argv[1], "--seeds") == 0
+                     ? write_seeds(argv[2])
+                     : tap_main(tests, sizeof(tests) / sizeof(tests[0]), argc, argv);
+    for (size_t i = 0; i < count; i++) {
+        free(vectors[i].bytes);
+    }
+    return failed;
+}

@@ -32,9 +32,11 @@ run: build
 	$(BIN)/rocker run --trace --data-dir $(BIN)/example-data $(BIN)/example.sqfs
 
 test: build
+	@$(MAKE) --silent --no-print-directory -C client-c test
 	@$(CARGO) test --locked --workspace --no-fail-fast
 
 check: test
+	@$(MAKE) --silent --no-print-directory -C client-c check
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@$(CARGO) clippy --locked -p guard --bin rocker-guard --release --target $(TARGET) $(STATIC) -- -D warnings

@@ -36,7 +36,8 @@ no_state()
 
 exports()
 {
-    sed -n 's/.*ROCKER_API.*[ *]\(ROCKER_[a-z_]*\)(.*/\1/p' include/rocker.h | sort >"$scratch/header"
+    sed -n '/^static/d;s/^[A-Za-z].*[ *]\(ROCKER_[a-z_]*\)(.*/\1/p' include/rocker.h \
+        | sort >"$scratch/header"
     $nm -D --defined-only "$shared" | sed -n 's/.* T \([^@]*\).*/\1/p' | sort >"$scratch/shared"
     test -s "$scratch/header" && diff "$scratch/header" "$scratch/shared"
 }

@@ -980,6 +980,16 @@ static void test_launch_end_of_connection(void)
     CHECK(signal(SIGPIPE, SIG_DFL) == SIG_DFL);
     check_script("shut down", &shuts, &wanted);
     check_script("closed", &closes, &wanted);
+    /* Of a kind that the kernel would send the signal for. */
+    for (enum form form = SPAWN; form < FORMS; form++) {
+        RockerOptions options = ROCKER_options_new();
+        int sockets[2];
+        CHECK_IS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets), 0);
+        close(sockets[1]);
+        options.connection = sockets[0];
+        struct job job = new_job(&options);
+        check_job(&job, &wanted, form, form);
+    }
 }
 
 /* It says why and closes without reading: what it said must not be lost with that. */

@@ -450,12 +450,19 @@ static int name_of(int pid, char name[16])
     if (got < 0) {
         return error;
     }
-    const char *open_at = memchr(stat, '(', (size_t)got);
-    const char *close_at = memrchr(stat, ')', (size_t)got);
-    if (open_at == NULL || close_at == NULL || close_at < open_at || close_at - open_at > 16) {
+    ssize_t begin = -1;
+    ssize_t end = -1;
+    for (ssize_t i = 0; i < got; i++) {
+        if (stat[i] == '(' && begin < 0) {
+            begin = i + 1;
+        } else if (stat[i] == ')') {
+            end = i;
+        }
+    }
+    if (begin < 0 || end < begin || end - begin > 15) {
         return EINVAL;
     }
-    memcpy(name, open_at + 1, (size_t)(close_at - open_at - 1));
+    memcpy(name, stat + begin, (size_t)(end - begin));
     return 0;
 }
 

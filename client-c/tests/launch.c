@@ -1433,6 +1433,20 @@ static void in_a_storm(void)
             }
         }
     }
+    /* What has been started is ended and waited for in a storm, too. */
+    for (enum form form = SPAWN; no_guard == NULL && form < FORMS; form++) {
+        struct script script = entrance;
+        RockerError error;
+        Rocker rocker;
+        int peer;
+        script.ends = CLOSES;
+        RockerOptions options = play(&script, &peer);
+        struct job job = new_job(&options);
+        job.function = app_that_stays;
+        job.program.path = "sleep";
+        job.program.argv = sleeps;
+        CHECK_IS(launch(form, &job, &rocker, &error), ROCKER_ERR_enter_rocker_failed);
+    }
     storm(false);
     check_childless();
 }
@@ -1517,6 +1531,116 @@ static void test_launch_while_a_handler_waits_for_all(void)
 {
     NEED_GUARD();
     in_child(while_a_handler_waits_for_all);
+}
+
+static void while_all_signals_are_blocked(void)
+{
+    const uint64_t all = UINT64_MAX;
+
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, 8);
+    check_successes();
+}
+
+static void test_launch_while_all_signals_are_blocked(void)
+{
+    NEED_GUARD();
+    in_child(while_all_signals_are_blocked);
+}
+
+/* Leaves its number free for what the library opens. */
+static int high(int fd)
+{
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, 60);
+
+    close(fd);
+    return moved;
+}
+
+/* Each under its new number, though that is another one's old one. */
+static void place_descriptors(void)
+{
+    static char *const writes[] = { "sh", "-c", "echo a >&8; echo b >&9; read x; exit 7", NULL };
+    static const enum form forms[] = { SPAWN, BEGIN };
+
+    for (size_t i = 0; i < COUNT(forms); i++) {
+        struct surroundings before;
+        char text[8] = "";
+        int a[2];
+        int b[2];
+        int peer;
+
+        CASE("%s", form_names[forms[i]]);
+        look(&before);
+        CHECK_IS(pipe2(a, O_CLOEXEC), 0);
+        CHECK_IS(pipe2(b, O_CLOEXEC), 0);
+        RockerOptions options = play(&entrance, &peer);
+        options.connection = high(options.connection);
+        peer = high(peer);
+        for (int end = 0; end < 2; end++) {
+            a[end] = high(a[end]);
+            b[end] = high(b[end]);
+        }
+        struct job job = new_job(&options);
+        int fds[20];
+        for (size_t fd = 0; fd < COUNT(fds); fd++) {
+            fds[fd] = fd % 2 == 1 ? a[1] : b[1];
+        }
+        job.program.argv = writes;
+        job.program.stdio[0] = ROCKER_STDIO_NULL;
+        job.program.fds = fds;
+        job.program.fds_count = COUNT(fds);
+        check_success(forms[i], &job, peer);
+        close(a[1]);
+        close(b[1]);
+        CHECK_IS(read(a[0], text, sizeof(text)), 2);
+        CHECK_TEXT(text, "a\n");
+        CHECK_IS(read(b[0], text, sizeof(text)), 2);
+        CHECK_TEXT(text, "b\n");
+        close(a[0]);
+        close(b[0]);
+        leave(peer);
+        check_unchanged(&before);
+    }
+}
+
+static void test_launch_places_descriptors(void)
+{
+    NEED_GUARD();
+    place_descriptors();
+}
+
+static int app_without_stdio(void *status)
+{
+    for (int fd = 0; fd < 200; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0) {
+            return 1;
+        }
+    }
+    return *(int *)status;
+}
+
+/* So the library's own descriptors get the numbers 0 to 2, which are the App's. */
+static void without_stdio(void)
+{
+    for (int fd = 0; fd < 3; fd++) {
+        close(fd);
+    }
+    check_successes();
+    place_descriptors();
+    for (int i = 0; i < 2; i++) {
+        int peer;
+        RockerOptions options = play(&entrance, &peer);
+        struct job job = new_job(&options);
+        job.function = app_without_stdio;
+        check_success(i == 0 ? ENTER : BEGIN_ENTER, &job, peer);
+        leave(peer);
+    }
+}
+
+static void test_launch_without_stdio(void)
+{
+    NEED_GUARD();
+    in_child(without_stdio);
 }
 
 static void while_nothing_can_be_dumped(void)
@@ -1849,6 +1973,9 @@ static const struct test tests[] = {
     TEST(test_launch_in_a_storm_of_signals),
     TEST(test_launch_while_sigchld_is_ignored),
     TEST(test_launch_while_a_handler_waits_for_all),
+    TEST(test_launch_while_all_signals_are_blocked),
+    TEST(test_launch_without_stdio),
+    TEST(test_launch_places_descriptors),
     TEST(test_launch_by_who_is_not_dumpable),
     TEST(test_launch_by_threads_at_once),
     TEST(test_launch_leaves_no_memory_mapped),

@@ -23,7 +23,7 @@
 #include <sys/un.h>
 #include <time.h>
 
-#include "error.h"
+#include "enter.h"
 #include "tap.h"
 
 #ifndef SYS_pidfd_open
@@ -1456,6 +1456,29 @@ static void test_launch_in_a_storm_of_signals(void)
     in_child(in_a_storm);
 }
 
+/* What does not end is given up after a second, however many signals come. */
+static void end_nothing_in_a_storm(void)
+{
+    CHECK_IS(setresgid(NOBODY, NOBODY, NOBODY), 0);
+    CHECK_IS(setresuid(NOBODY, NOBODY, NOBODY), 0);
+    int init = (int)syscall(SYS_pidfd_open, 1, 0);
+    CHECK(init >= 0 && kill(1, 0) < 0 && errno == EPERM);
+    if (tap_failures > 0) {
+        return;
+    }
+    storm(true);
+    long long began = now_ms();
+    CHECK(!rk_end(init));
+    CHECK(now_ms() - began >= 900 && now_ms() - began < 3000);
+    storm(false);
+}
+
+static void test_end_in_a_storm_of_signals(void)
+{
+    NEED_GUARD();
+    in_child(end_nothing_in_a_storm);
+}
+
 static void while_sigchld_is_ignored(void)
 {
     signal(SIGCHLD, SIG_IGN);
@@ -1971,6 +1994,7 @@ static const struct test tests[] = {
     TEST(test_launch_end_at_every_state),
     TEST(test_launch_end_at_once),
     TEST(test_launch_in_a_storm_of_signals),
+    TEST(test_end_in_a_storm_of_signals),
     TEST(test_launch_while_sigchld_is_ignored),
     TEST(test_launch_while_a_handler_waits_for_all),
     TEST(test_launch_while_all_signals_are_blocked),

@@ -45,7 +45,8 @@ summarize()
     output=$(mktemp)
     if "$@" >"$output" 2>&1 && grep -q '^1\.\.' "$output" && ! grep -q '^not ok' "$output"; then
         echo "ok   $name: $(grep -c '^ok' "$output") tests"
-        sed -n 's/^ok [0-9]* - \(.*\) # SKIP \(.*\)/     SKIP \1: \2/p' "$output"
+        sed -n 's/^ok .* # SKIP //p' "$output" | sort | uniq -c \
+            | sed 's/^ *\([0-9]*\) /     SKIP \1 of them: /'
     else
         cat "$output"
         echo "FAIL $name"

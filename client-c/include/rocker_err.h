@@ -11,7 +11,8 @@ typedef enum {
 #define ROCKER_ERR_unknown ROCKER_ERR_unknown
     ROCKER_ERR_success = 0,
 #define ROCKER_ERR_success ROCKER_ERR_success
-    /* The kernel refused something of the library's own, before root.1. */
+    /* The kernel refused something of the library's own, before root.1: /dev/null could not be
+     * opened. */
     ROCKER_ERR_sys,
 #define ROCKER_ERR_sys ROCKER_ERR_sys
     /* The request breaks a rule, or the master's policy does not allow it. */

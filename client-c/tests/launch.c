@@ -897,6 +897,8 @@ static void without_descriptors(void)
     check_job(&job, &wanted, SPAWN, BEGIN_ENTER);
     job.program.stdio[2] = ROCKER_STDIO_NULL;
     wanted.code = ROCKER_ERR_sys;
+    /* It is the App's. */
+    wanted.step = RK_RUN_APP;
     check_job(&job, &wanted, SPAWN, SPAWN);
     check_job(&job, &wanted, BEGIN, BEGIN);
 }

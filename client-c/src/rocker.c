@@ -9,9 +9,9 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "arch.h"
 #include "linux.h"
 
 #ifndef SYS_pidfd_send_signal
@@ -19,6 +19,14 @@
 #endif
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
+#endif
+/* Where ids of 16 bits came first. */
+#ifdef SYS_getuid32
+#define RK_GETUID SYS_getuid32
+#define RK_GETGID SYS_getgid32
+#else
+#define RK_GETUID SYS_getuid
+#define RK_GETGID SYS_getgid
 #endif
 
 static const char socket_path[] = "/run/rocker/master.sock";
@@ -52,10 +60,13 @@ RockerRequest ROCKER_request_new(void)
 static void fill_request(struct rk_request *request, const RockerRequest *from,
                          const RockerOptions *options)
 {
+    long uid = from->uid == -1 ? rk_call(RK_GETUID, 0, 0, 0, 0, 0) : from->uid;
+    long gid = from->gid == -1 ? rk_call(RK_GETGID, 0, 0, 0, 0, 0) : from->gid;
+
     *request = (struct rk_request){
         .app_id = from->app_id == -1 ? 0 : (uint32_t)from->app_id,
-        .uid = from->uid == -1 ? (uint32_t)getuid() : (uint32_t)from->uid,
-        .gid = from->gid == -1 ? (uint32_t)getgid() : (uint32_t)from->gid,
+        .uid = (uint32_t)uid,
+        .gid = (uint32_t)gid,
         .package = rk_path(from->app_pkg_path),
         .exec_dir = rk_path(from->app_exec_dir != NULL ? from->app_exec_dir : exec_dir),
         .data_dir = rk_path(from->app_data_dir),
@@ -398,10 +409,9 @@ ROCKER_ERR ROCKER_launch_end(RockerLaunch *launch, Rocker *rocker, RockerError *
 /* 0, or an errno. */
 static int send_signal(int pidfd, int signal)
 {
-    if (syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0) == 0 || errno == ESRCH) {
-        return 0;
-    }
-    return errno;
+    long sent = rk_call(SYS_pidfd_send_signal, pidfd, signal, 0, 0, 0);
+
+    return sent == 0 || sent == -ESRCH ? 0 : (int)-sent;
 }
 
 int ROCKER_kill(const Rocker *rocker)
@@ -481,10 +491,10 @@ RockerResult ROCKER_get_guardname(int pid)
 int ROCKER_kill_guard(int guard_pid, const char *guard_pname)
 {
     char name[16];
-    int pidfd = (int)syscall(SYS_pidfd_open, guard_pid, 0);
+    int pidfd = (int)rk_call(SYS_pidfd_open, guard_pid, 0, 0, 0, 0);
 
     if (pidfd < 0) {
-        return errno;
+        return -pidfd;
     }
     /* The name is looked at after the process was opened: if it is the guard's, then so was the
      * process, for its name was never given to another one. */

@@ -9,7 +9,7 @@ enum { GUARD_ENTRANCE = 1, GUARD_FAILED = 2 };
 bool rk_is_step(uint8_t step)
 {
     /* So many arrows has each diagram. */
-    static const uint8_t arrows[] = { 0x10, 0x0a, 0x02, 0x05 };
+    static const uint8_t arrows[] = { 0x10, 0x0a, 0x02, 0x05, 0x04 };
 
     return (step >> 4) < sizeof(arrows) && (step & 0xf) < arrows[step >> 4];
 }

@@ -97,7 +97,11 @@ static const char purposes[] =
     "fork the helper\0"
     "enter the rocker\0"
     "start the App\0"
-    "report the App to the guard\0";
+    "report the App to the guard\0"
+    "request a program\0"
+    "start the program\0"
+    "report the program started\0"
+    "report the program's end\0";
 
 /* Of a master of another release, or of no error at all. */
 static bool is_step(int step)
@@ -118,7 +122,7 @@ static const char *purpose_of(int step)
     return nth(purposes, number);
 }
 
-static const char diagrams[] = "root\0prepare\0overlay\0enter\0";
+static const char diagrams[] = "root\0prepare\0overlay\0enter\0exec\0";
 
 /* enum rk_item */
 static const char items[] =

@@ -297,7 +297,7 @@ static void test_decode_failure_vectors(void)
     CHECK_IS(rules, RK_RULE_COUNT);
     CHECK_IS(items, RK_ITEM_COUNT);
     CHECK_IS(losses, RK_LOSS_COUNT);
-    CHECK_IS(steps, 33);
+    CHECK_IS(steps, 37);
 }
 
 static void test_decode_what_is_for_others(void)
@@ -395,7 +395,7 @@ static void test_decode_numbers_that_are_too_long(void)
         /* No such step. */
         { "\x01\x01\x02\x01\x1a\x01\x00", 7, false },
         { "\x01\x01\x02\x01\x35\x01\x00", 7, false },
-        { "\x01\x01\x02\x01\x40\x01\x00", 7, false },
+        { "\x01\x01\x02\x01\x44\x01\x00", 7, false },
         /* UTF-8 that is none: too long a form, a half of a pair, beyond the last. */
         { "\x01\x01\x02\x01\x13\x01\x02\xc1\xbf", 9, false },
         { "\x01\x01\x02\x01\x13\x01\x03\xe0\x9f\xbf", 10, false },

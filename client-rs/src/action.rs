@@ -21,6 +21,8 @@ pub enum Action {
     AwaitApp,
     /// Send the App's pidfd to the guard.
     ReportApp,
+    /// Tell the guard that orders will come.
+    Greet,
 }
 
 impl Action {
@@ -33,6 +35,7 @@ impl Action {
             // enter.2 and enter.3 are the helper's; this is where the client waits for them.
             Self::AwaitApp => Step::RunApp,
             Self::ReportApp => Step::ReportApp,
+            Self::Greet => Step::RequestExec,
         }
     }
 }
@@ -147,6 +150,7 @@ impl fmt::Display for Shell<'_, Action> {
             Action::ForkHelper => f.write_str("clone # the helper"),
             Action::AwaitApp => f.write_str("waitid # for the helper"),
             Action::ReportApp => f.write_str("sendmsg # to the guard, with the App's pidfd"),
+            Action::Greet => f.write_str("sendmsg # to the guard"),
         }
     }
 }

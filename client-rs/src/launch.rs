@@ -14,6 +14,7 @@ use crate::enter::{App, Entry};
 use crate::error::{Error, printable};
 use crate::linux::{ClientDriver, Story, Way};
 use crate::machine::Client;
+use crate::open::OpenRocker;
 use crate::program::{Program, c_string};
 use crate::rocker::Rocker;
 
@@ -190,7 +191,7 @@ impl Launch {
         let entry = Entry { uid: self.uid, gid: self.gid, directory, trace: self.trace, app };
         let way = connection.map_or(Way::Socket(&self.socket), Way::Connection);
         let mut client = Client::new();
-        let mut driver = ClientDriver::new(way, scene, entry);
+        let mut driver = ClientDriver::new(way, scene, Some(entry));
         protocol::run(&mut client, &mut driver);
         let result = client.result();
         let (pidfds, Story { command, at_exec, trace }) =
@@ -203,6 +204,53 @@ impl Launch {
                 .at_exec(at_exec)
                 .traced(trace)),
             other => unreachable!("a launch ends with both pidfds or an error, not {other:?}"),
+        }
+    }
+
+    /// Starts a rocker that takes orders: programs are started in it by its guard, as often as is
+    /// wanted, and it ends with the [`OpenRocker`]. So nothing of the caller's enters it, and the
+    /// caller needs no privilege but the master's permission.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Self::spawn).
+    pub fn open(&self) -> Result<OpenRocker, Error> {
+        self.run_open(None)
+    }
+
+    /// As [`open`](Self::open), over a connection to a master that there is already.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Self::spawn).
+    pub fn open_over(&self, connection: OwnedFd) -> Result<OpenRocker, Error> {
+        self.run_open(Some(connection))
+    }
+
+    fn run_open(&self, connection: Option<OwnedFd>) -> Result<OpenRocker, Error> {
+        let request = self.request()?;
+        let socket = printable(self.socket.as_os_str().as_bytes());
+        let scene = Scene {
+            socket: connection.is_none().then_some(&*socket),
+            request: &request,
+            directory: "",
+            program: "",
+            guard_pid: 0,
+        };
+        let mut client = Client::to_take_orders();
+        let way = connection.map_or(Way::Socket(&self.socket), Way::Connection);
+        let mut driver = ClientDriver::new(way, scene, None);
+        protocol::run(&mut client, &mut driver);
+        let result = client.result();
+        let (descriptors, Story { command, trace, .. }) = driver.finish_open();
+        match (result, descriptors) {
+            (Some(Ok(started)), Some((connection, guard))) => {
+                Ok(OpenRocker::new(started, connection, guard, trace))
+            }
+            (Some(Err(kind)), _) => {
+                Err(Error::new(kind).about(self.subject(kind)).during(&command).traced(trace))
+            }
+            other => unreachable!("a launch ends with its connection or an error, not {other:?}"),
         }
     }
 

@@ -23,6 +23,7 @@
 //! launch   what is asked for: Launch, spawn, enter
 //! program  what runs inside: Program
 //! rocker   what one gets: Rocker, guard_name
+//! open     a rocker that takes orders: OpenRocker, Limits
 //! query    what else the master knows: list, kill_by_name
 //! error    why it failed, in one line
 //! trace    the steps, as all actors took them
@@ -44,6 +45,7 @@ pub mod helper;
 mod launch;
 mod linux;
 pub mod machine;
+mod open;
 mod program;
 mod query;
 mod rocker;
@@ -51,6 +53,7 @@ mod trace;
 
 pub use error::{Code, Error, errno_name};
 pub use launch::{EXEC_DIR, Launch, SOCKET};
+pub use open::{Limits, OpenRocker, Run};
 pub use program::{Program, Stdio};
 pub use protocol;
 pub use query::{RockerEntry, kill_by_name, list};

@@ -74,6 +74,7 @@ impl Driver<Client> for ClientDriver<'_, '_> {
             Action::ForkHelper => self.fork_helper(),
             Action::AwaitApp => self.await_app(),
             Action::ReportApp => self.report_app(),
+            Action::Greet => self.greet(),
         };
         if self.scene.request.trace {
             let errno = match outcome {
@@ -94,14 +95,14 @@ impl Driver<Client> for ClientDriver<'_, '_> {
 }
 
 impl<'s, 'a> ClientDriver<'s, 'a> {
-    pub(crate) fn new(way: Way<'s>, scene: Scene<'s>, entry: Entry<'a>) -> Self {
+    pub(crate) fn new(way: Way<'s>, scene: Scene<'s>, entry: Option<Entry<'a>>) -> Self {
         let timeout = Duration::from_millis(u64::from(scene.request.timeout_ms));
         Self {
             scene,
             deadline_ns: deadline_ns(timeout),
             buffer: Buffer::default(),
             way: Some(way),
-            entry: Some(entry),
+            entry,
             connection: None,
             helper: None,
             guard: None,
@@ -121,6 +122,21 @@ impl<'s, 'a> ClientDriver<'s, 'a> {
                 }
                 (None, self.story)
             }
+        }
+    }
+
+    /// The connection and the guard's pidfd of a rocker that takes orders.
+    pub(crate) fn finish_open(mut self) -> (Option<(OwnedFd, OwnedFd)>, Story) {
+        (self.connection.take().zip(self.guard.take()), self.story)
+    }
+
+    /// The guard answers in its own time.
+    fn greet(&mut self) -> Outcome {
+        let message = Message::Client(ClientMessage::Ping);
+        match send(connected(&self.connection), &message, &[], &mut self.buffer) {
+            Ok(()) => Outcome::Done,
+            Err(Errno::PIPE | Errno::CONNRESET) => Outcome::Lost(Loss::Died),
+            Err(errno) => Outcome::Failed(errno),
         }
     }
 

@@ -1,4 +1,5 @@
-//! The client: one launch as the caller's process sees it, root.1 to enter.4.
+//! The client: one launch as the caller's process sees it, root.1 to enter.4, or to exec.0 for a
+//! rocker that takes orders.
 //! In the order of the diagrams.
 
 use protocol::machine::Machine;
@@ -13,7 +14,7 @@ pub struct Started {
     pub name: Name,
     /// The guard's pid, as the caller sees it.
     pub guard_pid: u32,
-    /// The App's pid: a child of the caller.
+    /// The App's pid: a child of the caller. 0 in a rocker that takes orders.
     pub app_pid: u32,
 }
 
@@ -42,6 +43,8 @@ pub enum State {
     },
     /// enter.4
     ReportApp(Started),
+    /// exec.0, instead of enter.1 to enter.4: the connection will carry orders.
+    Greet(Started),
     /// root.7, or why not. The driver's descriptors go, and with them the rocker: its guard
     /// takes the end of the connection for the end of the launch.
     Ended(Result<Started, Error>),
@@ -51,12 +54,19 @@ pub enum State {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Client {
     state: State,
+    /// Whether the rocker is to take orders, and not to be entered.
+    takes_orders: bool,
 }
 
 impl Client {
     /// At root.1.
     pub const fn new() -> Self {
-        Self { state: State::Connect }
+        Self { state: State::Connect, takes_orders: false }
+    }
+
+    /// At root.1 of a rocker that is to take orders.
+    pub const fn to_take_orders() -> Self {
+        Self { state: State::Connect, takes_orders: true }
     }
 
     /// Where it stands.
@@ -98,6 +108,7 @@ impl Machine for Client {
             State::ForkHelper { .. } => Action::ForkHelper,
             State::AwaitApp { .. } => Action::AwaitApp,
             State::ReportApp(_) => Action::ReportApp,
+            State::Greet(_) => Action::Greet,
             State::Ended(_) => unreachable!("an ended launch asks for nothing"),
         }
     }
@@ -106,6 +117,9 @@ impl Machine for Client {
         self.state = match (self.state, outcome) {
             (State::Connect, Outcome::Done) => State::SendRequest,
             (State::SendRequest, Outcome::Done) => State::AwaitEntrance,
+            (State::AwaitEntrance, Outcome::Entrance { name, guard_pid }) if self.takes_orders => {
+                State::Greet(Started { name, guard_pid, app_pid: 0 })
+            }
             (State::AwaitEntrance, Outcome::Entrance { name, guard_pid }) => {
                 State::ForkHelper { name, guard_pid }
             }
@@ -115,7 +129,9 @@ impl Machine for Client {
             (State::AwaitApp { name, guard_pid }, Outcome::App { pid }) => {
                 State::ReportApp(Started { name, guard_pid, app_pid: pid })
             }
-            (State::ReportApp(started), Outcome::Done) => State::Ended(Ok(started)),
+            (State::ReportApp(started) | State::Greet(started), Outcome::Done) => {
+                State::Ended(Ok(started))
+            }
             // One failure edge for every state that has a step: own failure, lost peer, or
             // what another actor reports. Nothing is undone here, see `State::Ended`.
             (state, outcome) => match (self.step(), outcome) {
@@ -160,8 +176,12 @@ mod tests {
         ]
     }
 
+    fn client(state: State) -> Client {
+        Client { state, ..Client::new() }
+    }
+
     fn after(state: State, outcome: Outcome) -> State {
-        let mut client = Client { state };
+        let mut client = client(state);
         client.advance(outcome);
         client.state()
     }
@@ -191,9 +211,19 @@ mod tests {
     }
 
     #[test]
+    fn a_rocker_that_takes_orders_is_not_entered() {
+        let mut client = Client::to_take_orders();
+        let entrance = Outcome::Entrance { name: name(), guard_pid: GUARD_PID };
+        for outcome in [Outcome::Done, Outcome::Done, entrance, Outcome::Done] {
+            client.advance(outcome);
+        }
+        assert_eq!(client.result(), Some(Ok(Started { app_pid: 0, ..started() })));
+    }
+
+    #[test]
     fn any_state_failed_ends_with_its_own_step() {
         for state in states() {
-            let step = Client { state }.step().expect("not ended");
+            let step = client(state).step().expect("not ended");
             let wanted = Error::Failed { step, errno: Errno::NOMEM };
             assert_eq!(after(state, Outcome::Failed(Errno::NOMEM)), State::Ended(Err(wanted)));
         }
@@ -202,7 +232,7 @@ mod tests {
     #[test]
     fn any_state_lost_ends_with_its_own_step() {
         for state in states() {
-            let step = Client { state }.step().expect("not ended");
+            let step = client(state).step().expect("not ended");
             for how in [Loss::Died, Loss::Silent, Loss::Garbage, Loss::Version] {
                 let wanted = Error::Lost { step, how };
                 assert_eq!(after(state, Outcome::Lost(how)), State::Ended(Err(wanted)));

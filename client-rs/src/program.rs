@@ -4,7 +4,7 @@
 use core::ffi::c_char;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -142,6 +142,38 @@ impl Program {
         self.cwd.as_deref()
     }
 
+    /// The same for a guard to start.
+    pub(crate) fn order(&self) -> Result<Order<'_>, Error> {
+        let mut descriptors = Vec::new();
+        let own = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+        let mut null = None;
+        for (stdio, own) in self.stdio.iter().zip(own) {
+            descriptors.push(match stdio {
+                Stdio::Inherit => Some(own),
+                Stdio::Fd(fd) => Some(fd.as_fd()),
+                Stdio::Null => {
+                    null = Some(dev_null()?);
+                    None
+                }
+            });
+        }
+        descriptors.extend(self.kept.iter().map(|fd| Some(fd.as_fd())));
+        let args = core::iter::once(&self.path).chain(&self.args);
+        let env = self.env.iter().map(|(name, value)| {
+            let mut entry = name.clone();
+            entry.push("=");
+            entry.push(value);
+            entry
+        });
+        Ok(Order {
+            args: joined(args.map(|arg| c_string(arg)))?,
+            env: joined(env.map(|entry| c_string(&entry)))?,
+            cwd: joined(self.cwd.iter().map(|dir| c_string(dir.as_os_str())))?,
+            descriptors,
+            null,
+        })
+    }
+
     pub(crate) fn lay_out(&self) -> Result<Layout, Error> {
         let mut null = None;
         let mut moves = Vec::new();
@@ -197,6 +229,32 @@ impl Program {
         };
         dirs.split(|&byte| byte == b':').map(join).collect()
     }
+}
+
+/// A program as a message carries it: strings that end with NUL, one after the other.
+#[derive(Debug)]
+pub(crate) struct Order<'a> {
+    pub(crate) args: Vec<u8>,
+    pub(crate) env: Vec<u8>,
+    pub(crate) cwd: Vec<u8>,
+    /// None: `null`.
+    descriptors: Vec<Option<BorrowedFd<'a>>>,
+    null: Option<File>,
+}
+
+impl Order<'_> {
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let null = self.null.as_ref().map(AsFd::as_fd);
+        self.descriptors.iter().filter_map(|fd| fd.or(null)).collect()
+    }
+}
+
+fn joined(strings: impl Iterator<Item = Result<CString, Error>>) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    for string in strings {
+        bytes.extend(string?.into_bytes_with_nul());
+    }
+    Ok(bytes)
 }
 
 /// A program with all its strings ended by NUL and all its pointers in place.

@@ -51,6 +51,37 @@ pub enum Action {
     SendEntrance,
     /// enter.4: wait for the App's pidfd.
     AwaitApp,
+    /// exec.1: clone and execve, as the order says.
+    StartProgram,
+    /// exec.2: the program's pidfd to the caller.
+    ReportStarted {
+        /// The caller's number for it.
+        id: u32,
+    },
+    /// exec.2: why there is none.
+    ReportNotStarted {
+        /// The caller's number for it.
+        id: u32,
+        /// Why.
+        error: Error,
+    },
+    /// `kill(2)`
+    SendSignal {
+        /// The caller's number for a program; none: all.
+        id: Option<u32>,
+        /// `man 7 signal`
+        signal: u8,
+    },
+    /// The guard is there.
+    Answer,
+    /// exec.3: `wait4(-1, WNOHANG)` until a program has ended or nobody is to be reaped.
+    ReapPrograms,
+    /// exec.3: how it ended.
+    ReportExit,
+    /// exec.0: wait, as long as it takes.
+    AwaitOrder,
+    /// exec.3: SIGKILL for those that have run for as long as they may.
+    KillLate,
     /// root.9: `waitpid(-1, WNOHANG)` until there is nobody to reap.
     ReapOrphans,
     /// root.9: `kill(-1, 0)`

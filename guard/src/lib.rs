@@ -9,6 +9,7 @@
 //! overlays     overlay.0, prepare.4, overlay.1: what is mounted where, and in which order
 //! mount_table  /proc/self/mountinfo
 //! privileges   prepare.6
+//! programs     exec.1, exec.3: what runs at the caller's command
 //! reaper       root.9
 //! sys          the system calls that rustix has no function for
 //! start        the program without a C library; part of the binary only
@@ -30,5 +31,6 @@ mod mount_table;
 mod mounts;
 mod overlays;
 mod privileges;
+mod programs;
 mod reaper;
 mod sys;

@@ -6,12 +6,14 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt::Write as _;
 use core::task::Poll;
+use core::time::Duration;
 
-use protocol::socket::{self, Buffer, Received, now_ns};
+use protocol::socket::{self, Buffer, Descriptors, Received, now_ns};
 use protocol::{
-    ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Loss, MasterMessage,
-    Message, Name, Overlays, Request, Step, TraceStep,
+    ClientMessage, Command, Driver, Errno, Error, ExitReport, Failure, GuardMessage, Loss,
+    MasterMessage, Message, Name, Overlays, Request, Step, TraceStep,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
@@ -21,6 +23,7 @@ use crate::machine::{Guard, Outcome, forbidden_overlay};
 use crate::mounts::{self, Refusal};
 use crate::overlays::{NoPlan, Plan};
 use crate::privileges;
+use crate::programs::{At, Failed, Programs};
 use crate::reaper::{self, Reaper};
 use crate::sys;
 
@@ -59,6 +62,18 @@ pub struct Linux<'b> {
     /// gets these layers (KERNEL A11).
     data: Option<OwnedFd>,
     reaper: Reaper,
+    /// What runs at the caller's command.
+    programs: Programs,
+    /// The order that came last, and its descriptors.
+    order: Buffer,
+    order_descriptors: Descriptors,
+    /// Where a program's start failed.
+    failed_at: Option<At>,
+    /// An order has come.
+    commanded: bool,
+    /// What exec.2 and exec.3 are to tell.
+    started: Option<(u32, OwnedFd)>,
+    exited: Option<(u32, ExitReport)>,
     /// The step just taken, for errors and traces.
     command: Command,
     /// What the kernel said beyond a number.
@@ -102,6 +117,13 @@ impl<'b> Linux<'b> {
             building: Building::default(),
             data: None,
             reaper: Reaper::new()?,
+            programs: Programs::new(),
+            order: Buffer::default(),
+            order_descriptors: Descriptors::new(),
+            failed_at: None,
+            commanded: false,
+            started: None,
+            exited: None,
             command: Command::new(),
             words: String::new(),
         })
@@ -260,27 +282,152 @@ impl<'b> Linux<'b> {
         Ok(())
     }
 
-    /// enter.4. After it both connections have served their purpose: that this end of the
-    /// master's closes tells the master that the launch is over.
+    /// enter.4, after which both connections have served their purpose; or exec.0, after which
+    /// the caller's stays. That this end of the master's closes tells the master that the launch
+    /// is over.
     fn await_app(&mut self) -> Outcome {
         let deadline = self.launch().deadline_ns;
-        let Some(client) = &self.launch().client else { return Outcome::Failed(Errno::BADF) };
-        let mut buffer = Buffer::default();
-        match socket::receive_before(client, &mut buffer, deadline) {
-            Ok(Received::Message(Message::Client(ClientMessage::AppStarted), mut app)) => {
-                match app.pop().filter(is_pidfd) {
-                    Some(app) => self.reaper.watch(app),
-                    None => return Outcome::Lost(Loss::Garbage),
-                }
-                self.master = None;
-                self.launch.iter_mut().for_each(|launch| launch.client = None);
+        let Some(client) = self.client() else { return Outcome::Failed(Errno::BADF) };
+        match socket::wait_readable(client, deadline) {
+            Ok(true) => {}
+            Ok(false) => return Outcome::Lost(Loss::Silent),
+            Err(errno) => return Outcome::Failed(errno),
+        }
+        let outcome = self.hear_order();
+        if matches!(outcome, Outcome::Done) {
+            match self.order_descriptors.pop().filter(is_pidfd) {
+                Some(app) => self.reaper.watch(app),
+                None => return Outcome::Lost(Loss::Garbage),
+            }
+            self.launch.iter_mut().for_each(|launch| launch.client = None);
+            self.order = Buffer::default();
+        }
+        if self.commanded || matches!(outcome, Outcome::Done) {
+            self.master = None;
+        }
+        outcome
+    }
+
+    /// What the caller says; done: the App is there.
+    fn hear_order(&mut self) -> Outcome {
+        let client = self.launch.as_ref().and_then(|launch| launch.client.as_ref());
+        let Some(client) = client else { return Outcome::Failed(Errno::BADF) };
+        let (message, descriptors) = match socket::receive(client, &mut self.order) {
+            Ok(Received::Message(Message::Client(message), descriptors)) => (message, descriptors),
+            Ok(Received::Message(..)) => return Outcome::Lost(Loss::Garbage),
+            Ok(Received::Lost(how)) => return Outcome::Lost(how),
+            Ok(Received::Empty) => return Outcome::Lost(Loss::Silent),
+            Err(errno) => return Outcome::Failed(errno),
+        };
+        self.order_descriptors = descriptors;
+        self.commanded = !matches!(message, ClientMessage::AppStarted);
+        match message {
+            ClientMessage::AppStarted => Outcome::Done,
+            ClientMessage::Exec(exec) => Outcome::Exec { id: exec.id },
+            ClientMessage::Signal { id, signal: signal @ 1..=64 } => Outcome::Signal { id, signal },
+            ClientMessage::Ping => Outcome::Ping,
+            ClientMessage::Signal { .. }
+            | ClientMessage::Launch(_)
+            | ClientMessage::List
+            | ClientMessage::Kill(_) => Outcome::Lost(Loss::Garbage),
+        }
+    }
+
+    /// exec.0. The ends of programs first: whoever gives orders without pause still hears of
+    /// them.
+    fn await_order(&mut self) -> Outcome {
+        loop {
+            let Some(client) = self.client() else { return Outcome::Failed(Errno::BADF) };
+            let late_ns = self.programs.late_ns();
+            let left = Duration::from_nanos(late_ns.saturating_sub(now_ns()));
+            let left = Timespec::try_from(left).ok().filter(|_| late_ns != u64::MAX);
+            let mut ready =
+                [client, self.reaper.children()].map(|fd| PollFd::new(fd, PollFlags::IN));
+            match poll(&mut ready, left.as_ref()) {
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Outcome::Failed(socket::errno(error)),
+                Ok(_) => {}
+            }
+            let [ordered, changed] = ready.map(|fd| !fd.revents().is_empty());
+            if changed {
+                return Outcome::Changed;
+            }
+            if late_ns <= now_ns() {
+                return Outcome::Late;
+            }
+            if ordered {
+                return match self.hear_order() {
+                    // enter.4 comes once, and first.
+                    Outcome::Done => Outcome::Lost(Loss::Garbage),
+                    outcome => outcome,
+                };
+            }
+        }
+    }
+
+    /// exec.1
+    fn start_program(&mut self) -> Outcome {
+        let descriptors = core::mem::take(&mut self.order_descriptors);
+        let Some(Message::Client(ClientMessage::Exec(exec))) = self.order.last() else {
+            return Outcome::Failed(Errno::PROTO);
+        };
+        let exec_dir = self.launch.as_ref().map(|launch| launch.request.exec_dir);
+        let exec_dir = exec_dir.map_or(b"/".as_slice(), protocol::Path::as_bytes);
+        match self.programs.start(&exec, &descriptors, exec_dir) {
+            Ok(started) => {
+                self.started = Some(started);
                 Outcome::Done
             }
-            Ok(Received::Message(..)) => Outcome::Lost(Loss::Garbage),
-            Ok(Received::Lost(how)) => Outcome::Lost(how),
-            Ok(Received::Empty) => Outcome::Lost(Loss::Silent),
-            Err(errno) => Outcome::Failed(errno),
+            Err(Failed { errno, at }) => {
+                self.failed_at = Some(at);
+                Outcome::Failed(socket::errno(errno))
+            }
         }
+    }
+
+    fn report_started(&mut self, id: u32) -> Result<(), Errno> {
+        let (pid, pidfd) = self.started.take().ok_or(Errno::SRCH)?;
+        let message = Message::Guard(GuardMessage::Started { id, pid });
+        self.reply(&message, &[pidfd.as_fd()])
+    }
+
+    fn report_not_started(&mut self, id: u32, error: Error) -> Result<(), Errno> {
+        let command = core::mem::take(&mut self.command);
+        let failure = Failure { error, command: command.as_str() };
+        self.reply(&Message::Guard(GuardMessage::ExecFailed { id, failure }), &[])
+    }
+
+    /// exec.3
+    fn reap_programs(&mut self) -> Outcome {
+        self.reaper.forget_signals();
+        loop {
+            match self.programs.reap() {
+                Ok(Some(None)) => {}
+                Ok(Some(ended)) => {
+                    self.exited = ended;
+                    return Outcome::Exited;
+                }
+                Ok(None) => return Outcome::NobodyKnown,
+                Err(errno) => return Outcome::Failed(socket::errno(errno)),
+            }
+        }
+    }
+
+    fn report_exit(&mut self) -> Result<(), Errno> {
+        let (id, report) = self.exited.take().ok_or(Errno::SRCH)?;
+        self.reply(&Message::Guard(GuardMessage::Exited { id, report }), &[])
+    }
+
+    /// Answers an order. A caller that does not read its answers is lost, in the end.
+    fn reply(&mut self, message: &Message<'_>, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let client = self.launch.as_ref().and_then(|launch| launch.client.as_ref());
+        let client = client.ok_or(Errno::PIPE)?;
+        let deadline_ns = now_ns() + u64::from(protocol::limits::UNREAD_MS) * 1_000_000;
+        socket::send_before(client, message, fds, &mut self.outbox, deadline_ns)
+    }
+
+    fn client(&self) -> Option<&OwnedFd> {
+        self.launch.as_ref().and_then(|launch| launch.client.as_ref())
     }
 
     /// Lets go of everything first: whoever hears of the failure may try again at once.
@@ -342,6 +489,18 @@ impl<'b> Linux<'b> {
             Action::AwaitRelease => self.await_release(),
             Action::SendEntrance => told(self.send_entrance()),
             Action::AwaitApp => self.await_app(),
+            Action::StartProgram => self.start_program(),
+            Action::ReportStarted { id } => told(self.report_started(id)),
+            Action::ReportNotStarted { id, error } => told(self.report_not_started(id, error)),
+            Action::SendSignal { id, signal } => done(self.programs.signal(id, signal)),
+            Action::Answer => told(self.reply(&Message::Guard(GuardMessage::Pong), &[])),
+            Action::ReapPrograms => self.reap_programs(),
+            Action::ReportExit => told(self.report_exit()),
+            Action::AwaitOrder => self.await_order(),
+            Action::KillLate => {
+                self.programs.kill_late();
+                Outcome::Done
+            }
             Action::ReapOrphans if self.reaper.reap() => Outcome::Watched,
             Action::ReapOrphans => Outcome::NobodyKnown,
             Action::CountOthers if sys::is_alone() => Outcome::Alone,
@@ -439,12 +598,42 @@ impl<'b> Linux<'b> {
             Action::AwaitRelease => command.write_str("recvmsg # from the master"),
             Action::SendEntrance => command.write_str("sendmsg # to the caller, with a pidfd"),
             Action::AwaitApp => command.write_str("recvmsg # from the caller, with a pidfd"),
+            Action::StartProgram => self.write_program(command),
+            Action::SendSignal { signal, .. } => write!(command, "kill -{signal}"),
+            Action::ReportStarted { .. } => {
+                command.write_str("sendmsg # to the caller, with a pidfd")
+            }
+            Action::ReportNotStarted { .. } | Action::Answer | Action::ReportExit => {
+                command.write_str("sendmsg # to the caller")
+            }
+            Action::AwaitOrder => command.write_str("recvmsg # from the caller"),
+            Action::ReapPrograms => command.write_str("wait"),
+            Action::KillLate => command.write_str("kill -9"),
             Action::ReapOrphans => command.write_str("wait"),
             Action::CountOthers => command.write_str("kill -0 -- -1"),
             Action::FindStrangers => command.write_str("ls /proc"),
             Action::AwaitChange => command.write_str("wait -n"),
             Action::Rest => command.write_str("sleep 1"),
             Action::ReportFailure(_) => Ok(()),
+        }
+    }
+
+    /// The part of a program's start that failed.
+    fn write_program(&self, command: &mut Command) -> core::fmt::Result {
+        let Some(Message::Client(ClientMessage::Exec(exec))) = self.order.last() else {
+            return Ok(());
+        };
+        let first = |strings: protocol::Strings<'_>| {
+            let text = strings.iter().next().unwrap_or_default();
+            String::from_utf8_lossy(text.strip_suffix(b"\0").unwrap_or(text)).into_owned()
+        };
+        match self.failed_at {
+            Some(At::Clone) => command.write_str("clone # the program"),
+            Some(At::Descriptors) => command.write_str("dup3 # the program's descriptors"),
+            Some(At::Terminal) => command.write_str("setsid --ctty"),
+            Some(At::Rlimit) => command.write_str("prlimit"),
+            Some(At::Directory) => write!(command, "cd {}", first(exec.cwd)),
+            Some(At::Execute) | None => write!(command, "exec {}", first(exec.args)),
         }
     }
 
@@ -462,13 +651,17 @@ impl<'b> Linux<'b> {
         self.show(&Message::Guard(GuardMessage::Step(step)));
     }
 
+    /// A launch is traced until it is over; what follows has answers of its own.
     fn traces(&self) -> bool {
-        self.launch.as_ref().is_some_and(|launch| launch.request.trace)
+        !self.commanded && self.launch.as_ref().is_some_and(|launch| launch.request.trace)
     }
 }
 
 impl Driver<Guard> for Linux<'_> {
     fn perform(&mut self, step: Step, action: Action) -> Poll<Outcome> {
+        if let Action::ReportNotStarted { id, error } = action {
+            return Poll::Ready(told(self.report_not_started(id, error)));
+        }
         if let Action::ReportFailure(error) = action {
             return Poll::Ready(told(self.report_failure(error)));
         }

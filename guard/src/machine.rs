@@ -1,5 +1,5 @@
 //! What PID 1 of one rocker does next, never doing it: root.3, prepare.0 to prepare.9, root.5,
-//! enter.4, root.9. In diagram order.
+//! enter.4 or exec.0 to exec.3, root.9. In diagram order.
 
 use protocol::{Errno, Error, Item, Loss, Machine, Rule, Step, limits::LOOP_TRIES_MAX};
 
@@ -73,8 +73,42 @@ pub enum State {
     AwaitRelease,
     /// root.5 = enter.0
     SendEntrance,
-    /// enter.4
+    /// enter.4, or the caller's first order: then the connection stays, and carries more.
     AwaitApp,
+    /// exec.1
+    StartProgram {
+        /// The caller's number for it.
+        id: u32,
+    },
+    /// exec.2
+    ReportStarted {
+        /// As above.
+        id: u32,
+    },
+    /// exec.2, if it does not run, or there is none to signal.
+    ReportNotStarted {
+        /// As above.
+        id: u32,
+        /// Why.
+        error: Error,
+    },
+    /// A signal for one program, or all.
+    SendSignal {
+        /// As above; none: all.
+        id: Option<u32>,
+        /// `man 7 signal`
+        signal: u8,
+    },
+    /// The guard is there.
+    Answer,
+    /// exec.3: look for a program that has ended, and reap whoever was orphaned.
+    ReapPrograms,
+    /// exec.3
+    ReportExit,
+    /// exec.0: wait for an order, for the end of a child, or for a program's time to be over.
+    AwaitOrder,
+    /// exec.3: a program's time is over.
+    KillLate,
     /// root.9: reap whoever was orphaned to PID 1 and has ended.
     ReapOrphans,
     /// root.9: nobody is known to live; is anybody unknown?
@@ -111,6 +145,26 @@ pub enum Outcome {
         /// Places to attach something at.
         places: u16,
     },
+    /// exec.0: a program is to be started.
+    Exec {
+        /// The caller's number for it.
+        id: u32,
+    },
+    /// A signal is to be sent.
+    Signal {
+        /// The caller's number for the program; none: all.
+        id: Option<u32>,
+        /// `man 7 signal`
+        signal: u8,
+    },
+    /// The caller wants to know whether the guard is there.
+    Ping,
+    /// A child has ended.
+    Changed,
+    /// A program has run for as long as it may.
+    Late,
+    /// exec.3: this end is to be reported.
+    Exited,
     /// Somebody is alive whose end will be told: a child, or a process watched by pidfd.
     Watched,
     /// Nobody of that kind is left.
@@ -163,6 +217,13 @@ impl Guard {
     fn failed(&self, error: Error) -> State {
         match self.state {
             State::AwaitRequest
+            | State::ReportStarted { .. }
+            | State::ReportNotStarted { .. }
+            | State::Answer
+            | State::ReapPrograms
+            | State::ReportExit
+            | State::AwaitOrder
+            | State::KillLate
             | State::ReapOrphans
             | State::CountOthers
             | State::FindStrangers
@@ -170,6 +231,10 @@ impl Guard {
             | State::Rest
             | State::ReportFailure(_)
             | State::Ended(_) => State::Ended(Err(error)),
+            State::StartProgram { id } => State::ReportNotStarted { id, error },
+            // What all get, nobody in particular has missed.
+            State::SendSignal { id: None, .. } => State::ReapPrograms,
+            State::SendSignal { id: Some(id), .. } => State::ReportNotStarted { id, error },
             _ => State::ReportFailure(error),
         }
     }
@@ -200,6 +265,10 @@ impl Machine for Guard {
             | State::FindStrangers
             | State::AwaitChange
             | State::Rest => Step::ExitSelf,
+            State::AwaitOrder | State::Answer => Step::RequestExec,
+            State::StartProgram { .. } | State::SendSignal { .. } => Step::StartProgram,
+            State::ReportStarted { .. } | State::ReportNotStarted { .. } => Step::ReportStarted,
+            State::ReapPrograms | State::ReportExit | State::KillLate => Step::ReportExit,
             State::ReportFailure(error) => error.step(),
             State::Ended(_) => return None,
         })
@@ -224,6 +293,15 @@ impl Machine for Guard {
             State::AwaitRelease => Action::AwaitRelease,
             State::SendEntrance => Action::SendEntrance,
             State::AwaitApp => Action::AwaitApp,
+            State::StartProgram { .. } => Action::StartProgram,
+            State::ReportStarted { id } => Action::ReportStarted { id },
+            State::ReportNotStarted { id, error } => Action::ReportNotStarted { id, error },
+            State::SendSignal { id, signal } => Action::SendSignal { id, signal },
+            State::Answer => Action::Answer,
+            State::ReapPrograms => Action::ReapPrograms,
+            State::ReportExit => Action::ReportExit,
+            State::AwaitOrder => Action::AwaitOrder,
+            State::KillLate => Action::KillLate,
             State::ReapOrphans => Action::ReapOrphans,
             State::CountOthers => Action::CountOthers,
             State::FindStrangers => Action::FindStrangers,
@@ -271,6 +349,26 @@ impl Machine for Guard {
             (S::AwaitRelease, O::Done) => S::SendEntrance,
             (S::SendEntrance, O::Done) => S::AwaitApp,
             (S::AwaitApp, O::Done) => S::ReapOrphans,
+            (S::AwaitApp | S::AwaitOrder, O::Exec { id }) => S::StartProgram { id },
+            (S::StartProgram { id }, O::Done) => S::ReportStarted { id },
+            (S::AwaitApp | S::AwaitOrder, O::Signal { id, signal }) => S::SendSignal { id, signal },
+            (S::AwaitApp | S::AwaitOrder, O::Ping) => S::Answer,
+            // Whatever was done, somebody may have ended meanwhile.
+            (
+                S::ReportStarted { .. }
+                | S::ReportNotStarted { .. }
+                | S::SendSignal { .. }
+                | S::Answer
+                | S::ReportExit
+                | S::KillLate,
+                O::Done,
+            )
+            | (S::AwaitOrder, O::Changed) => S::ReapPrograms,
+            (S::ReapPrograms, O::Exited) => S::ReportExit,
+            (S::ReapPrograms, O::NobodyKnown) => S::AwaitOrder,
+            (S::AwaitOrder, O::Late) => S::KillLate,
+            // The rocker was the connection's.
+            (S::AwaitOrder, O::Lost(Loss::Died)) => S::Ended(Ok(())),
             (S::ReapOrphans, O::Watched) => S::AwaitChange,
             (S::ReapOrphans, O::NobodyKnown) => S::CountOthers,
             (S::CountOthers, O::NotAlone) => S::FindStrangers,

@@ -39,12 +39,21 @@ impl Reaper {
         self.watched = Some(process);
     }
 
+    /// What can be read when a child has ended.
+    pub(crate) fn children(&self) -> &OwnedFd {
+        &self.children
+    }
+
+    /// Makes it readable again only for a child that ends after this.
+    pub(crate) fn forget_signals(&self) {
+        let mut signals = [0; 128 * 4];
+        while matches!(rustix::io::read(&self.children, &mut signals), Ok(1..)) {}
+    }
+
     /// Reaps the ended, and forgets the watched unless it lives for sure. Whether anybody is
     /// left whose end will be told.
     pub(crate) fn reap(&mut self) -> bool {
-        // Read first: a child that ends after this makes the descriptor readable again.
-        let mut signals = [0; 128 * 4];
-        while matches!(rustix::io::read(&self.children, &mut signals), Ok(1..)) {}
+        self.forget_signals();
         let children = loop {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some(_)) | Err(Errno::INTR) => {}

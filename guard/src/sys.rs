@@ -1,6 +1,8 @@
 //! The system calls that rustix has no function for, each with a safe face.
 #![allow(unsafe_code, reason = "raw system calls")]
 
+use core::mem::MaybeUninit;
+
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use syscalls::{Sysno, syscall};
@@ -82,4 +84,280 @@ pub(crate) fn ioctl<T>(fd: impl AsFd, request: u32, argument: Option<&T>) -> Res
     // does not write to it and does not keep it. The descriptor is open for the whole call.
     let answer = unsafe { syscall!(Sysno::ioctl, number(fd.as_fd()), request, argument) };
     u32::try_from(answer.map_err(ours)?).map_err(|_| Errno::OVERFLOW)
+}
+
+/// Most strings of one list. The kernel knows no such limit, but a message of ours does.
+const STRINGS_MAX: usize = 1023;
+
+/// Strings as `execve(2)` takes them: pointers to bytes that each end with a NUL.
+pub(crate) struct Pointers<'a> {
+    pointers: [*const u8; STRINGS_MAX + 1],
+    _strings: core::marker::PhantomData<&'a [u8]>,
+}
+
+impl<'a> Pointers<'a> {
+    /// `E2BIG` if there are too many, `EINVAL` if one has no end.
+    pub(crate) fn new(strings: impl Iterator<Item = &'a [u8]>) -> Result<Self, Errno> {
+        let mut pointers = [core::ptr::null(); STRINGS_MAX + 1];
+        let mut room = pointers.iter_mut();
+        for string in strings {
+            if string.last() != Some(&0) {
+                return Err(Errno::INVAL);
+            }
+            *room.next().ok_or(Errno::TOOBIG)? = string.as_ptr();
+        }
+        // The last one stays null.
+        if room.len() == 0 {
+            Err(Errno::TOOBIG)
+        } else {
+            Ok(Self { pointers, _strings: core::marker::PhantomData })
+        }
+    }
+}
+
+/// `execve(2)`, or `execveat(2)` of an open file; it only comes back if it cannot. `path` ends
+/// with a NUL.
+pub(crate) fn execute(
+    path: &[u8],
+    file: Option<BorrowedFd<'_>>,
+    args: &Pointers<'_>,
+    env: &Pointers<'_>,
+) -> Errno {
+    const AT_FDCWD: usize = usize::MAX - 99;
+    if path.last() != Some(&0) {
+        return Errno::INVAL;
+    }
+    let (at, flags) = match file {
+        Some(file) => (number(file), linux_raw_sys::general::AT_EMPTY_PATH as usize),
+        None => (AT_FDCWD, 0),
+    };
+    let (args, env) = (args.pointers.as_ptr(), env.pointers.as_ptr());
+    // SAFETY: path and strings end with a NUL, the arrays with a null pointer, and all of them
+    // are borrowed until this returns, or the process has become another program.
+    match unsafe { syscall!(Sysno::execveat, at, path.as_ptr(), args, env, flags) } {
+        Err(error) => ours(error),
+        Ok(_) => Errno::INVAL,
+    }
+}
+
+/// Room for the stack of a process that is about to execute.
+#[repr(align(16))]
+pub(crate) struct Stack([MaybeUninit<u8>; 32 * 1024]);
+
+impl Stack {
+    pub(crate) const fn new() -> Self {
+        Self([MaybeUninit::uninit(); 32 * 1024])
+    }
+}
+
+/// Calls `child` in a new process that shares this one's memory, as `vfork(2)` does; this one
+/// goes on when that one has executed a program or ended, with the status that `child` returns.
+/// Descriptors are the new process's own copies. Its pid here, and its pidfd.
+pub(crate) fn vfork<F: FnMut() -> u8>(
+    stack: &mut Stack,
+    mut child: F,
+) -> Result<(i32, OwnedFd), Errno> {
+    extern "C" fn run<F: FnMut() -> u8>(child: *mut F) -> usize {
+        // SAFETY: `vfork` passes its own `child`, and does not touch it until this process
+        // needs it no more.
+        usize::from(unsafe { (*child)() })
+    }
+    use linux_raw_sys::general::{CLONE_PIDFD, CLONE_VFORK, CLONE_VM, SIGCHLD};
+    let flags = (CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD) as usize;
+    let mut pidfd: i32 = -1;
+    let top = stack.0.as_mut_ptr_range().end;
+    let (call, argument) = (run::<F> as extern "C" fn(*mut F) -> usize, &raw mut child);
+    // SAFETY: the new process runs `run` with the argument it expects, on a stack that nobody
+    // else uses, and never returns from here. This one is not run by the kernel meanwhile
+    // (CLONE_VFORK), so all that `child` borrows is its own for that time; signals, which could
+    // wake neither, are blocked in both.
+    let pid =
+        unsafe { clone_onto(flags, top.cast(), &raw mut pidfd, call as usize, argument.cast()) };
+    let pid = usize::try_from(pid)
+        .map_err(|_| Errno::from_raw_os_error(i32::try_from(-pid).unwrap_or(0)))?;
+    // SAFETY: the kernel has just made it for this call, and nobody else knows it.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok((i32::try_from(pid).map_err(|_| Errno::RANGE)?, pidfd))
+}
+
+/// `clone(2)`: the new process calls `call` with `argument` on `stack`, and exits with what it
+/// returns. The pid, or a negative errno.
+///
+/// # Safety
+///
+/// `call` is a function of one pointer that `argument` suits; `stack` is the aligned end of
+/// memory that is the new process's own; the flags do not let both run in the same memory at
+/// once; `pidfd` can be written to.
+unsafe fn clone_onto(
+    flags: usize,
+    stack: *mut u8,
+    pidfd: *mut i32,
+    call: usize,
+    argument: *mut u8,
+) -> isize {
+    let result: isize;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as the caller promises. The new process leaves this block by the exit only.
+    unsafe {
+        core::arch::asm!(
+            "syscall", "test rax, rax", "jnz 2f",
+            "xor ebp, ebp", "mov rdi, r13", "call r12",
+            "mov edi, eax", "mov eax, 60", "syscall", "ud2",
+            "2:",
+            inlateout("rax") 56_usize => result, in("rdi") flags, in("rsi") stack, in("rdx") pidfd,
+            in("r10") 0_usize, in("r8") 0_usize, in("r12") call, in("r13") argument,
+            lateout("rcx") _, lateout("r11") _,
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        core::arch::asm!(
+            "svc 0", "cbnz x0, 2f",
+            "mov x29, xzr", "mov x0, x21", "blr x20",
+            "mov x8, 93", "svc 0", "brk 1",
+            "2:",
+            inlateout("x0") flags => result, in("x1") stack, in("x2") pidfd, in("x3") 0_usize,
+            in("x4") 0_usize, in("x8") 220_usize, in("x20") call, in("x21") argument,
+        );
+    }
+    #[cfg(target_arch = "riscv64")]
+    // SAFETY: as above.
+    unsafe {
+        core::arch::asm!(
+            "ecall", "bnez a0, 2f",
+            "mv a0, s3", "jalr s2",
+            "li a7, 93", "ecall", "ebreak",
+            "2:",
+            inlateout("a0") flags => result, in("a1") stack, in("a2") pidfd, in("a3") 0_usize,
+            in("a4") 0_usize, in("a7") 220_usize, in("s2") call, in("s3") argument,
+        );
+    }
+    #[cfg(target_arch = "arm")]
+    // SAFETY: as above. r7 is the number of the call, and may be the frame pointer: it is saved.
+    unsafe {
+        core::arch::asm!(
+            "mov r8, r7", "mov r7, #120", "svc 0", "mov r7, r8", "cmp r0, #0", "bne 2f",
+            "mov r0, r5", "blx r6", "mov r7, #1", "svc 0", "udf #0",
+            "2:",
+            inlateout("r0") flags => result, in("r1") stack, in("r2") pidfd, in("r3") 0_usize,
+            in("r4") 0_usize, in("r5") argument, inlateout("r6") call => _, out("r8") _,
+        );
+    }
+    result
+}
+
+/// What `wait4(2)` tells of a child that has ended.
+pub(crate) struct Ended {
+    /// Its pid here.
+    pub(crate) pid: i32,
+    /// As `wait(2)` packs it.
+    pub(crate) status: u32,
+    /// Microseconds.
+    pub(crate) user_us: u64,
+    /// Microseconds.
+    pub(crate) system_us: u64,
+    /// KiB.
+    pub(crate) peak_kib: u64,
+}
+
+/// Reaps one child that has ended; none if all live. `ECHILD` without any.
+pub(crate) fn reap_one() -> Result<Option<Ended>, Errno> {
+    const WNOHANG: usize = 1;
+    // As the kernel has it on any machine: two times of two longs, the peak, and 13 more.
+    let mut usage = [0_usize; 18];
+    let mut status = 0_u32;
+    let (status_at, usage_at) = (&raw mut status, usage.as_mut_ptr());
+    // SAFETY: the kernel writes 4 bytes and one `struct rusage`, for which there is room.
+    let pid = unsafe { syscall!(Sysno::wait4, usize::MAX, status_at, WNOHANG, usage_at) };
+    let pid = i32::try_from(pid.map_err(ours)?).unwrap_or(0);
+    let micros = |at: usize| usage[at] as u64 * 1_000_000 + usage[at + 1] as u64;
+    let ended =
+        Ended { pid, status, user_us: micros(0), system_us: micros(2), peak_kib: usage[4] as u64 };
+    Ok((pid > 0).then_some(ended))
+}
+
+/// `kill(2)`
+pub(crate) fn kill(pid: i32, signal: u8) -> Result<(), Errno> {
+    // SAFETY: it touches no memory.
+    unsafe { syscall!(Sysno::kill, (pid as isize).cast_unsigned(), usize::from(signal)) }
+        .map(drop)
+        .map_err(ours)
+}
+
+/// What whoever started the master ignores, or the C library of one of them, means nothing to a
+/// program in the rocker.
+pub(crate) fn heed_all_signals() {
+    const SIGNAL_MAX: usize = 64;
+    /// The kernel's `struct sigaction` on any machine is no longer. All zeros are SIG_DFL, no
+    /// flags and an empty mask.
+    static DEFAULT: [u64; 4] = [0; 4];
+    for signal in 1..=SIGNAL_MAX {
+        // SAFETY: the kernel reads the struct and is asked for no old one; 8 is the size of its
+        // signal set. SIGKILL and SIGSTOP are refused, and cannot be ignored.
+        let _ = unsafe { syscall!(Sysno::rt_sigaction, signal, DEFAULT.as_ptr(), 0, 8_usize) };
+    }
+}
+
+/// Unblocks every signal. No handler is there: this program sets none.
+pub(crate) fn unblock_signals() {
+    const SIG_SETMASK: usize = 2;
+    let none = 0_u64;
+    // SAFETY: the kernel reads 8 bytes through the pointer; no old set is asked for.
+    let _ = unsafe { syscall!(Sysno::rt_sigprocmask, SIG_SETMASK, &raw const none, 0, 8_usize) };
+}
+
+/// Leaves the keys of whoever started this program: `man 7 session-keyring`.
+pub(crate) fn leave_session_keyring() -> Result<(), Errno> {
+    const JOIN_SESSION_KEYRING: usize = 1;
+    // SAFETY: without a name nothing is read.
+    match unsafe { syscall!(Sysno::keyctl, JOIN_SESSION_KEYRING, 0) } {
+        // A kernel without keys has none to leave.
+        Ok(_) | Err(syscalls::Errno::ENOSYS) => Ok(()),
+        Err(error) => Err(ours(error)),
+    }
+}
+
+/// `prlimit(2)` of this process; `u64::MAX` is "none" for the kernel too.
+pub(crate) fn set_rlimit(resource: u8, soft: u64, hard: u64) -> Result<(), Errno> {
+    let limit = [soft, hard];
+    // SAFETY: the kernel reads 16 bytes through the pointer; the old limit is not asked for.
+    unsafe { syscall!(Sysno::prlimit64, 0, usize::from(resource), limit.as_ptr(), 0) }
+        .map(drop)
+        .map_err(ours)
+}
+
+/// Makes the terminal at descriptor 0 the one that controls this session (`man 2 TIOCSCTTY`).
+pub(crate) fn take_terminal() -> Result<(), Errno> {
+    const TIOCSCTTY: usize = 0x540e;
+    // SAFETY: with 0 as its argument it reads nothing.
+    unsafe { syscall!(Sysno::ioctl, 0, TIOCSCTTY, 0) }.map(drop).map_err(ours)
+}
+
+/// `dup3(2)` to a number, in a process that is about to execute.
+pub(crate) fn place(fd: BorrowedFd<'_>, target: u32) -> Result<(), Errno> {
+    if number(fd) == target as usize {
+        return Ok(());
+    }
+    // SAFETY: whatever the number stood for is this process's own copy, which nothing uses.
+    unsafe { syscall!(Sysno::dup3, number(fd), target as usize, 0) }.map(drop).map_err(ours)
+}
+
+/// Closes this descriptor and all above, in a process that is about to execute.
+pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: as above.
+    unsafe { syscall!(Sysno::close_range, first as usize, u32::MAX as usize, 0) }
+        .map(drop)
+        .map_err(ours)
+}
+
+/// Marks a number as close-on-exec, and takes it as a descriptor of this process, which is about
+/// to execute.
+pub(crate) fn close_on_exec(fd: u32) -> Result<OwnedFd, Errno> {
+    const F_SETFD: usize = 2;
+    const FD_CLOEXEC: usize = 1;
+    // SAFETY: it touches no memory.
+    unsafe { syscall!(Sysno::fcntl, fd as usize, F_SETFD, FD_CLOEXEC) }.map_err(ours)?;
+    // SAFETY: the caller has just placed it there, and nobody else in this process uses it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd.cast_signed()) })
 }

@@ -89,7 +89,10 @@ impl Work<'_> {
         match message {
             ClientMessage::List => Ok(Some(Asked::List)),
             ClientMessage::Kill(name) => Ok(Some(Asked::Kill(name))),
-            ClientMessage::AppStarted => Err(Outcome::Lost(Loss::Garbage)),
+            ClientMessage::AppStarted
+            | ClientMessage::Exec(_)
+            | ClientMessage::Signal { .. }
+            | ClientMessage::Ping => Err(Outcome::Lost(Loss::Garbage)),
             ClientMessage::Launch(request) => {
                 launch.trace = request.trace;
                 launch.deadline_ns = now_ns() + u64::from(request.timeout_ms) * 1_000_000;

@@ -3,6 +3,7 @@
 //! ```text
 //! step     the arrows of the README's diagrams, numbered as drawn
 //! machine  what every state machine and every driver of one looks like
+//! program  what runs in a rocker at the caller's command, and how it ended
 //! request  what a caller asks for, and its rules
 //! message  every message, by sender
 //! command  a step as the shell command that does the same, for people
@@ -25,6 +26,7 @@ pub mod machine;
 pub mod message;
 #[cfg(feature = "linux")]
 pub mod privileges;
+pub mod program;
 pub mod request;
 #[cfg(feature = "linux")]
 pub mod socket;
@@ -37,5 +39,6 @@ pub use machine::{Driver, Machine, run};
 pub use message::{
     ClientMessage, Failure, GuardMessage, MasterMessage, Message, Name, RockerInfo, TraceStep,
 };
+pub use program::{Exec, Exit, ExitReport, Rlimit, Strings, Verdict};
 pub use request::{Ids, Overlays, Path, Request};
 pub use step::{Actor, Step};

@@ -21,7 +21,17 @@ pub const LOOP_TRIES_MAX: u8 = 128;
 pub const COMMAND_MAX: usize = 512;
 
 /// Most descriptors that come with one message (see [`crate::Message::descriptors`]).
-pub const DESCRIPTORS_MAX: usize = 3;
+pub const DESCRIPTORS_MAX: usize = 16;
+
+/// `RLIMIT_NLIMITS`: each of them at most once.
+pub const RLIMITS_MAX: usize = 16;
+
+/// Programs that run in one rocker at its caller's command.
+pub const PROGRAMS_MAX: usize = 64;
+
+/// How long a caller may leave an answer unread before the guard takes it for lost, in
+/// milliseconds.
+pub const UNREAD_MS: u32 = 5_000;
 
 /// A launch that names no deadline has this long, in milliseconds.
 pub const TIMEOUT_MS_DEFAULT: u32 = 5_000;

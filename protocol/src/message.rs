@@ -5,6 +5,9 @@
 //! client -> master   Launch              root.1      then from the same connection's other end:
 //! guard  -> client   Entrance + pidfd    root.5      or Failed, from master or guard
 //! client -> guard    AppStarted + pidfd  enter.4     too late: Failed, from the guard
+//! client -> guard    Exec + 0..16 fds    exec.0      instead, and as often as it likes: then
+//!                                                    Started or ExecFailed, and Exited
+//! client -> guard    Signal, Ping
 //!
 //! master -> guard    HandOver + 2..3 fds root.3      on a socket pair of their own
 //! guard  -> master   Done                prepare.7
@@ -21,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Errno, Error, Rule};
 use crate::limits::NAME_LEN;
+use crate::program::{Exec, ExitReport};
 use crate::request::{Path, Request};
 use crate::step::{Actor, Step};
 
@@ -131,6 +135,18 @@ pub enum ClientMessage<'a> {
     List,
     /// root.10: asks the master to kill a guard, and to say when all is gone.
     Kill(Name),
+    /// exec.0, to the guard. As many descriptors as it says.
+    #[serde(borrow)]
+    Exec(Exec<'a>),
+    /// To the guard: a signal for one program, or for every process in the rocker.
+    Signal {
+        /// Which; none: all.
+        id: Option<u32>,
+        /// `man 7 signal`
+        signal: u8,
+    },
+    /// To the guard: is it there?
+    Ping,
 }
 
 /// What the master says.
@@ -182,6 +198,30 @@ pub enum GuardMessage<'a> {
     /// To the client: a step of the guard's.
     #[serde(borrow)]
     Step(TraceStep<'a>),
+    /// exec.2: the program runs. One descriptor: its pidfd.
+    Started {
+        /// The caller's number for it.
+        id: u32,
+        /// Its pid inside.
+        pid: u32,
+    },
+    /// exec.2: it does not, or there is none to signal.
+    ExecFailed {
+        /// The caller's number for it.
+        id: u32,
+        /// Why.
+        #[serde(borrow)]
+        failure: Failure<'a>,
+    },
+    /// exec.3: a program has ended.
+    Exited {
+        /// The caller's number for it.
+        id: u32,
+        /// How.
+        report: ExitReport,
+    },
+    /// The guard is there.
+    Pong,
 }
 
 /// Any message: the sender is the first number of the encoding.
@@ -203,7 +243,8 @@ impl Message<'_> {
     pub fn descriptors(&self) -> usize {
         match self {
             Self::Client(ClientMessage::AppStarted)
-            | Self::Guard(GuardMessage::Entrance { .. }) => 1,
+            | Self::Guard(GuardMessage::Entrance { .. } | GuardMessage::Started { .. }) => 1,
+            Self::Client(ClientMessage::Exec(exec)) => usize::from(exec.descriptors),
             Self::Master(MasterMessage::HandOver { request, .. }) => {
                 2 + usize::from(request.data_dir.is_some())
             }

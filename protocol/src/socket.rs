@@ -31,18 +31,28 @@ pub type Descriptors = Vec<OwnedFd, DESCRIPTORS_MAX>;
 ///
 /// The one allocation on the path of a launch: 32 KiB do not belong on a small stack.
 #[derive(Debug)]
-pub struct Buffer(Box<[u8]>);
+pub struct Buffer {
+    bytes: Box<[u8]>,
+    /// How many of them were received last.
+    received: usize,
+}
 
 impl Default for Buffer {
     fn default() -> Self {
-        Self(alloc::vec![0; MESSAGE_MAX + 1].into_boxed_slice())
+        Self { bytes: alloc::vec![0; MESSAGE_MAX + 1].into_boxed_slice(), received: 0 }
     }
 }
 
 impl Buffer {
     /// Borrows the bytes, as for [`wire::encode`].
     pub fn bytes(&mut self) -> &mut [u8] {
-        &mut self.0
+        self.received = 0;
+        &mut self.bytes
+    }
+
+    /// The message that was received last, once more; none since anything else was done.
+    pub fn last(&self) -> Option<Message<'_>> {
+        wire::decode(self.bytes.get(..self.received)?).ok()
     }
 }
 
@@ -108,7 +118,7 @@ pub fn receive<'b>(socket: impl AsFd, buffer: &'b mut Buffer) -> Result<Received
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let got = loop {
-        match recvmsg(&socket, &mut [IoSliceMut::new(&mut buffer.0)], &mut control, flags) {
+        match recvmsg(&socket, &mut [IoSliceMut::new(buffer.bytes())], &mut control, flags) {
             Ok(got) => break got,
             // The peer has gone without reading everything we sent. The kernel says so once,
             // before the last that the peer said, which may be what we wait for.
@@ -130,7 +140,8 @@ pub fn receive<'b>(socket: impl AsFd, buffer: &'b mut Buffer) -> Result<Received
     if too_many || got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Ok(Received::Lost(Loss::Garbage));
     }
-    let Some(datagram) = buffer.0.get(..got.bytes) else {
+    buffer.received = got.bytes;
+    let Some(datagram) = buffer.bytes.get(..got.bytes) else {
         return Ok(Received::Lost(Loss::Garbage));
     };
     Ok(match wire::decode(datagram) {
@@ -138,6 +149,8 @@ pub fn receive<'b>(socket: impl AsFd, buffer: &'b mut Buffer) -> Result<Received
             Received::Message(message, descriptors)
         }
         Ok(_) => Received::Lost(Loss::Garbage),
+        // The dead send no descriptors.
+        Err(Loss::Died) if !descriptors.is_empty() => Received::Lost(Loss::Garbage),
         Err(loss) => Received::Lost(loss),
     })
 }

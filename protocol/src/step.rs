@@ -37,8 +37,8 @@ impl fmt::Display for Actor {
     }
 }
 
-/// The four diagrams, in the order of the high digit of [`Step::code`].
-const DIAGRAMS: [&str; 4] = ["root", "prepare", "overlay", "enter"];
+/// The five diagrams, in the order of the high digit of [`Step::code`].
+const DIAGRAMS: [&str; 5] = ["root", "prepare", "overlay", "enter", "exec"];
 
 macro_rules! steps {
     ($($name:ident = $code:literal, $actor:ident, $caption:literal, $purpose:literal;)*) => {
@@ -113,6 +113,11 @@ steps! {
     JoinNamespaces = 0x32, Helper, "setns(USER|MNT|PID)", "enter the rocker";
     RunApp = 0x33, Helper, "run App in child's brother process", "start the App";
     ReportApp = 0x34, Client, "PID of guard and App", "report the App to the guard";
+
+    RequestExec = 0x40, Client, "exec, with descriptors", "request a program";
+    StartProgram = 0x41, Guard, "clone, execve", "start the program";
+    ReportStarted = 0x42, Guard, "started, with its pidfd", "report the program started";
+    ReportExit = 0x43, Guard, "exited", "report the program's end";
 }
 
 impl Step {

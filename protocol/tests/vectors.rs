@@ -12,8 +12,9 @@ use proptest::prelude::*;
 use protocol::limits::{MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX};
 use protocol::wire::{VERSION, decode, encode};
 use protocol::{
-    Actor, ClientMessage, Errno, Error, Failure, GuardMessage, Ids, Item, Loss, MasterMessage,
-    Message, Name, Overlays, Path, Request, RockerInfo, Rule, Step, TraceStep,
+    Actor, ClientMessage, Errno, Error, Exec, Exit, ExitReport, Failure, GuardMessage, Ids, Item,
+    Loss, MasterMessage, Message, Name, Overlays, Path, Request, Rlimit, RockerInfo, Rule, Step,
+    Strings, TraceStep, Verdict,
 };
 
 /// Every variant of an enum. That none is missing is seen to by a match without a wildcard.
@@ -100,6 +101,7 @@ fn messages() -> Vec<(String, Message<'static>)> {
     all.extend(plain());
     all.extend(errors());
     all.extend(traces());
+    all.extend(programs());
     all
 }
 
@@ -133,7 +135,10 @@ fn plain() -> Vec<(String, Message<'static>)> {
         ClientMessage::Launch(_)
         | ClientMessage::AppStarted
         | ClientMessage::List
-        | ClientMessage::Kill(_) => (),
+        | ClientMessage::Kill(_)
+        | ClientMessage::Exec(_)
+        | ClientMessage::Signal { .. }
+        | ClientMessage::Ping => (),
     };
     let _ = |message: MasterMessage<'_>| match message {
         MasterMessage::HandOver { .. }
@@ -148,7 +153,11 @@ fn plain() -> Vec<(String, Message<'static>)> {
         GuardMessage::Done
         | GuardMessage::Entrance { .. }
         | GuardMessage::Failed(_)
-        | GuardMessage::Step(_) => (),
+        | GuardMessage::Step(_)
+        | GuardMessage::Started { .. }
+        | GuardMessage::ExecFailed { .. }
+        | GuardMessage::Exited { .. }
+        | GuardMessage::Pong => (),
     };
     let info = RockerInfo {
         name: name(),
@@ -218,6 +227,66 @@ fn traces() -> Vec<(String, Message<'static>)> {
     let failed = TraceStep { errno: Some(Errno(u16::MAX)), began_ns: u64::MAX, ..trace_step() };
     all.push(("guard_step_failed".to_owned(), guard(failed)));
     all.push(("master_step".to_owned(), Message::Master(MasterMessage::Step(trace_step()))));
+    all
+}
+
+fn programs() -> Vec<(String, Message<'static>)> {
+    let strings = |bytes: &'static [u8]| Strings::new(bytes).unwrap();
+    let bare = Exec {
+        id: 1,
+        args: strings(b"true\0"),
+        env: strings(b""),
+        cwd: strings(b""),
+        descriptors: 0,
+        by_descriptor: false,
+        terminal: false,
+        rlimits: heapless::Vec::new(),
+        wall_ms: 0,
+    };
+    let rlimit = Rlimit { resource: 15, soft: 64 << 20, hard: u64::MAX };
+    let full = Exec {
+        id: u32::MAX,
+        args: strings(b"bin/app\0-v\0\0"),
+        env: strings(b"PATH=/bin\0A=\0"),
+        cwd: strings(b"/tmp\0"),
+        descriptors: 3,
+        by_descriptor: true,
+        terminal: true,
+        rlimits: heapless::Vec::from_slice(&[rlimit; 16]).unwrap(),
+        wall_ms: 3000,
+    };
+    let error = Error::Failed { step: Step::StartProgram, errno: Errno::NOENT };
+    let failure = Failure { error, command: "exec bin/app" };
+    let mut all = vec![
+        ("client_exec_bare".to_owned(), Message::Client(ClientMessage::Exec(bare))),
+        ("client_exec".to_owned(), Message::Client(ClientMessage::Exec(full))),
+        (
+            "client_signal".to_owned(),
+            Message::Client(ClientMessage::Signal { id: Some(1), signal: 15 }),
+        ),
+        (
+            "client_signal_all".to_owned(),
+            Message::Client(ClientMessage::Signal { id: None, signal: 9 }),
+        ),
+        ("client_ping".to_owned(), Message::Client(ClientMessage::Ping)),
+        ("guard_started".to_owned(), Message::Guard(GuardMessage::Started { id: 1, pid: 2 })),
+        (
+            "guard_exec_failed".to_owned(),
+            Message::Guard(GuardMessage::ExecFailed { id: 1, failure }),
+        ),
+        ("guard_pong".to_owned(), Message::Guard(GuardMessage::Pong)),
+    ];
+    let verdicts = all!(Verdict: Normal, TimeLimitExceeded, MemoryLimitExceeded,
+        OutputLimitExceeded, DisallowedSyscall, Signalled, NonzeroExitStatus, RunnerError,
+        OutOfMemory, Cancelled);
+    let _ = all!(Exit: Status(0), Signal(9));
+    for verdict in verdicts {
+        let exit = if verdict == Verdict::Normal { Exit::Status(0) } else { Exit::Signal(9) };
+        let (user_us, system_us, wall_us, peak_kib) = (1_000, 2_000, u64::MAX, 4096);
+        let report = ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib };
+        let exited = Message::Guard(GuardMessage::Exited { id: 1, report });
+        all.push((format!("guard_exited_{}", snake(&verdict)), exited));
+    }
     all
 }
 

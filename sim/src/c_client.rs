@@ -363,6 +363,7 @@ impl Machine for CClient {
             State::ForkHelper { .. } => Action::ForkHelper,
             State::AwaitApp { .. } => Action::AwaitApp,
             State::ReportApp(_) => Action::ReportApp,
+            State::Greet(_) => unreachable!("there are no orders in C"),
             State::Ended(_) => unreachable!("an ended launch asks for nothing"),
         }
     }

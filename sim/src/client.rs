@@ -114,6 +114,7 @@ impl Driver<ClientMachine> for AtWork<'_> {
             Action::ForkHelper => Poll::Ready(told(self.fork_helper())),
             Action::AwaitApp => self.await_app(),
             Action::ReportApp => Poll::Ready(self.report_app()),
+            Action::Greet => Poll::Ready(self.greet()),
         }
     }
 }
@@ -244,6 +245,20 @@ impl AtWork<'_> {
             return Outcome::Failed(Errno::BADF);
         };
         match self.kernel.send(table, Role::Connection, Body::AppStarted, &[app]) {
+            Ok(()) => {
+                self.hands.reported = true;
+                Outcome::Done
+            }
+            Err(Errno::PIPE | CONNRESET) => Outcome::Lost(Loss::Died),
+            Err(errno) => Outcome::Failed(errno),
+        }
+    }
+}
+
+impl AtWork<'_> {
+    /// exec.0. The guard answers in its own time.
+    fn greet(&mut self) -> Outcome {
+        match self.kernel.send(self.hands.table, Role::Connection, Body::Ping, &[]) {
             Ok(()) => {
                 self.hands.reported = true;
                 Outcome::Done

@@ -22,13 +22,14 @@ macro_rules! kinds {
 kinds!(GuardState: AwaitRequest IsolateMounts CreateLoop BindPackage BindPackageAgain
     BindPackageLast MountBare MountOverlaid ListTopDirs BuildOverlay MountOverlay AttachPackage
     RemountProc TakeAppIds UnshareUser DropPrivileges ReportDone AwaitRelease SendEntrance AwaitApp
-    ReapOrphans CountOthers FindStrangers AwaitChange Rest ReportFailure);
+    StartProgram ReportStarted ReportNotStarted SendSignal SendSignalToAll Answer ReapPrograms
+    ReportExit AwaitOrder KillLate ReapOrphans CountOthers FindStrangers AwaitChange Rest ReportFailure);
 kinds!(SessionState: AwaitRequest CheckCaller OpenPackage OpenPackageWithData LockDataDir CloneGuard
     HandOver AwaitDone DenySetgroups WriteUidMap WriteGidMap RecordRocker ReleaseGuard AwaitApp
     AwaitExit FreeResidue RefuseUncloned RefuseCloned StopGuard KillGuard);
-kinds!(ClientState: Connect SendRequest AwaitEntrance ForkHelper AwaitApp ReportApp);
+kinds!(ClientState: Connect SendRequest AwaitEntrance ForkHelper AwaitApp ReportApp Greet);
 kinds!(HelperState: DropGroups JoinNamespaces TakeIds DropPrivileges EnterDirectory StartApp);
-kinds!(Kind: Done Good OtherGood Failed Busy Died Silent Garbage Version Refused);
+kinds!(Kind: Done Good OtherGood Exec Signal Ping Changed Late Failed Busy Died Silent Garbage Version Refused);
 
 /// A machine's states in the order of the diagrams, and what each can be told. `Good` and
 /// `OtherGood` are the outcomes with a name of their own, in the order given here.
@@ -243,6 +244,16 @@ impl Coverage {
             S::AwaitRelease => K::AwaitRelease,
             S::SendEntrance => K::SendEntrance,
             S::AwaitApp => K::AwaitApp,
+            S::StartProgram { .. } => K::StartProgram,
+            S::ReportStarted { .. } => K::ReportStarted,
+            S::ReportNotStarted { .. } => K::ReportNotStarted,
+            S::SendSignal { id: Some(_), .. } => K::SendSignal,
+            S::SendSignal { id: None, .. } => K::SendSignalToAll,
+            S::Answer => K::Answer,
+            S::ReapPrograms => K::ReapPrograms,
+            S::ReportExit => K::ReportExit,
+            S::AwaitOrder => K::AwaitOrder,
+            S::KillLate => K::KillLate,
             S::ReapOrphans => K::ReapOrphans,
             S::CountOthers => K::CountOthers,
             S::FindStrangers => K::FindStrangers,
@@ -256,6 +267,12 @@ impl Coverage {
             O::RequestIs { .. } | O::LoopIs(_) | O::DirsAre { .. } | O::Alone => Kind::Good,
             O::Watched if matches!(state, K::ReapOrphans) => Kind::Good,
             O::Watched | O::NobodyKnown | O::NotAlone => Kind::OtherGood,
+            O::Exited => Kind::Good,
+            O::Exec { .. } => Kind::Exec,
+            O::Signal { .. } => Kind::Signal,
+            O::Ping => Kind::Ping,
+            O::Changed => Kind::Changed,
+            O::Late => Kind::Late,
             O::Failed(errno) => failed(errno),
             O::Lost(how) => lost(how),
             O::Refused(_) => Kind::Refused,
@@ -315,6 +332,7 @@ impl Coverage {
             A::ForkHelper => ClientState::ForkHelper,
             A::AwaitApp => ClientState::AwaitApp,
             A::ReportApp => ClientState::ReportApp,
+            A::Greet => ClientState::Greet,
         };
         let told = match told {
             O::Done => Kind::Done,

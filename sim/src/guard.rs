@@ -126,6 +126,15 @@ impl AtWork<'_> {
             Action::AwaitRelease => return self.await_release(),
             Action::SendEntrance => return self.send_entrance().map(told),
             Action::AwaitApp => return self.await_app(),
+            Action::StartProgram
+            | Action::ReportStarted { .. }
+            | Action::ReportNotStarted { .. }
+            | Action::SendSignal { .. }
+            | Action::Answer
+            | Action::ReapPrograms
+            | Action::ReportExit
+            | Action::AwaitOrder
+            | Action::KillLate => unreachable!("no caller gives orders here"),
             Action::ReapOrphans => self.reap(),
             Action::CountOthers if self.kernel.is_alone(self.hands.pid) => Outcome::Alone,
             Action::CountOthers => Outcome::NotAlone,

@@ -19,6 +19,7 @@ pub(crate) enum Body {
     AppStarted,
     List,
     Kill(Name),
+    Ping,
     // From the master.
     HandOver { launch: usize, name: Name, guard: Pid },
     GoOn,

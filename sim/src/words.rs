@@ -80,6 +80,18 @@ pub(crate) fn guard(
         State::AwaitRelease => "recvmsg # from the master".to_owned(),
         State::SendEntrance => "sendmsg # to the caller: entrance, with a pidfd".to_owned(),
         State::AwaitApp => "recvmsg # from the caller: the App's pidfd".to_owned(),
+        State::StartProgram { .. } => "exec # the program".to_owned(),
+        State::ReportStarted { id } => format!("sendmsg # to the caller: program {id} runs"),
+        State::ReportNotStarted { id, error: it } => {
+            format!("sendmsg # to the caller: program {id}: {}", error(it))
+        }
+        State::SendSignal { id: Some(id), signal } => format!("kill -{signal} # program {id}"),
+        State::SendSignal { id: None, signal } => format!("kill -{signal} -- -1"),
+        State::Answer => "sendmsg # to the caller: here".to_owned(),
+        State::ReapPrograms => "wait # whatever has ended".to_owned(),
+        State::ReportExit => "sendmsg # to the caller: how it ended".to_owned(),
+        State::AwaitOrder => "recvmsg # from the caller: an order".to_owned(),
+        State::KillLate => "kill -KILL # whatever is late".to_owned(),
         State::ReapOrphans => "wait # whoever has ended".to_owned(),
         State::CountOthers => "kill -0 -- -1 # is anybody there?".to_owned(),
         State::FindStrangers => "ls /proc # who?".to_owned(),
@@ -157,6 +169,7 @@ pub(crate) fn client(
         Action::ForkHelper => "clone # the helper",
         Action::AwaitApp => "waitid # for the helper",
         Action::ReportApp => "sendmsg # to the guard: the App's pidfd",
+        Action::Greet => "sendmsg # to the guard: orders will come",
     };
     let came = match outcome {
         Outcome::Done => "ok".to_owned(),

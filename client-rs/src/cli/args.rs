@@ -66,6 +66,25 @@ everything at once.
 Exit status: the App's; 128+n if signal n ended it; 127 if the program was not found, 126 if it
 could not be executed; 125 if ROCKER itself failed.";
 
+/// These are the guard's to keep: it starts the App, as it does for whoever is not root.
+const LIMITS: &str = "Limits (the guard starts the App, and ends what the App leaves running)";
+
+/// A number of bytes, with K, M or G for powers of 1024.
+fn size(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.strip_suffix(['K', 'M', 'G']) {
+        Some(digits) => (digits, text.as_bytes()[text.len() - 1]),
+        None => (text, b'B'),
+    };
+    let shift = match unit {
+        b'K' => 10,
+        b'M' => 20,
+        b'G' => 30,
+        _ => 0,
+    };
+    let number: u64 = digits.parse().map_err(|_| "a number, or one with K, M or G".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "it is too large".to_owned())
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct Run {
     /// A number of your own for the App, shown by "rocker ps"
@@ -101,6 +120,15 @@ pub(crate) struct Run {
     /// needs no master: without one, this launch gets its own]
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
+    /// Kill the App when it has run for so many seconds
+    #[arg(long, value_name = "SECONDS", help_heading = LIMITS)]
+    pub(crate) wall: Option<f64>,
+    /// End the App when it has used so many seconds of a processor
+    #[arg(long, value_name = "SECONDS", help_heading = LIMITS)]
+    pub(crate) time: Option<u64>,
+    /// End the App when it writes a file longer than this, as in 16M
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = LIMITS)]
+    pub(crate) output: Option<u64>,
     /// Print every step of the launch, with its microseconds, as a shell command
     #[arg(long)]
     pub(crate) trace: bool,
@@ -126,6 +154,14 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(["7", "2K", "16M", "1G"].map(size), [7, 2048, 16 << 20, 1 << 30].map(Ok));
+        for wrong in ["", "K", "1T", "-1", "1.5M", "99999999999G"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

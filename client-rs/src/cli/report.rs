@@ -2,7 +2,8 @@
 
 use core::fmt::Write as _;
 
-use rocker_client::{Error, Rocker, TraceEntry, errno_name};
+use protocol::ExitReport;
+use rocker_client::{Error, OpenRocker, Rocker, Run, TraceEntry, errno_name};
 use serde_json::{Map, Value, json};
 
 use super::Fault;
@@ -14,6 +15,21 @@ pub(crate) struct Lived {
     app_pid: u32,
     guard_pid: u32,
     pub(crate) steps: Vec<TraceEntry>,
+    /// What the guard tells of an App that it has started.
+    pub(crate) told: Option<ExitReport>,
+}
+
+impl Lived {
+    /// An App that the guard has started.
+    pub(crate) fn by_guard(rocker: &OpenRocker, run: &Run) -> Self {
+        Self {
+            name: rocker.guard_name().to_string(),
+            app_pid: run.pid().unwrap_or(0),
+            guard_pid: rocker.guard_pid(),
+            steps: rocker.trace().to_vec(),
+            told: None,
+        }
+    }
 }
 
 impl From<&Rocker> for Lived {
@@ -23,6 +39,7 @@ impl From<&Rocker> for Lived {
             app_pid: rocker.app_pid(),
             guard_pid: rocker.guard_pid(),
             steps: rocker.trace().to_vec(),
+            told: None,
         }
     }
 }
@@ -63,6 +80,13 @@ fn in_order(steps: &[TraceEntry]) -> Vec<&TraceEntry> {
 /// `--json`: how it ended, in one line.
 pub(crate) fn result(lived: Option<&Lived>, ending: &Result<Ending, Fault>) -> Value {
     let mut result = Map::new();
+    if let Some(told) = lived.and_then(|lived| lived.told) {
+        result.insert("verdict".into(), json!(told.verdict.to_string()));
+        result.insert("user_us".into(), json!(told.user_us));
+        result.insert("system_us".into(), json!(told.system_us));
+        result.insert("wall_us".into(), json!(told.wall_us));
+        result.insert("peak_kib".into(), json!(told.peak_kib));
+    }
     if let Some(Lived { name, app_pid, guard_pid, .. }) = lived {
         result.insert("name".into(), json!(name));
         result.insert("app_pid".into(), json!(app_pid));
@@ -157,7 +181,8 @@ mod tests {
 
     #[test]
     fn a_result_says_how_it_ended() {
-        let lived = Lived { name: "0".to_owned(), app_pid: 2, guard_pid: 1, steps: vec![] };
+        let lived =
+            Lived { name: "0".to_owned(), app_pid: 2, guard_pid: 1, steps: vec![], told: None };
         let line = result(Some(&lived), &Ok(Ending::Exit(3))).to_string();
         assert_eq!(line, r#"{"app_pid":2,"exit":3,"guard_pid":1,"name":"0"}"#);
         let line = result(None, &Err(Fault::Said("no".to_owned()))).to_string();
@@ -170,7 +195,7 @@ mod tests {
             entry(Actor::Guard, Step::MountPackage, 4_250, Some(Errno::INVAL)),
             entry(Actor::Client, Step::RequestRocker, 1_000, None),
         ];
-        let lived = Lived { name: "0".to_owned(), app_pid: 2, guard_pid: 1, steps };
+        let lived = Lived { name: "0".to_owned(), app_pid: 2, guard_pid: 1, steps, told: None };
         let report = report("/x.sqfs", Some(&lived), &Ok(Ending::Signal(9)));
         assert_eq!(report["package"], "/x.sqfs");
         assert_eq!(report["signal"], 9);

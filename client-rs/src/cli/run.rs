@@ -4,21 +4,22 @@ use core::time::Duration;
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File};
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
-use protocol::{Errno, Step};
-use rocker_client::{EXEC_DIR, Launch, Program, Rocker, SOCKET};
+use protocol::{Errno, Exit, Step, Verdict};
+use rocker_client::{EXEC_DIR, Launch, Limits, OpenRocker, Program, Rocker, SOCKET};
 
 use super::args::Run;
 use super::embedded::Master;
 use super::identity::Identity;
 use super::manifest::{self, Manifest};
 use super::report::{self, Ending, Lived};
-use super::vigil::{Signals, until_gone};
+use super::vigil::{Signals, until_gone, until_told};
 use super::{Fault, STATUS_ROCKER, complain, named_socket, pack};
 
 /// Where Apps look for programs.
@@ -84,6 +85,9 @@ fn print_trace(lived: Option<&Lived>, ending: &Result<Ending, Fault>) {
 fn attempt(args: &Run, lived: &mut Option<Lived>) -> Result<Ending, Fault> {
     let plan = Plan::new(args)?;
     let signals = Signals::take().map_err(|error| Fault::refused("take signals", &error))?;
+    if plan.by_guard {
+        return attempt_by_guard(args, &plan, &signals, lived);
+    }
     let (mut rocker, master) = plan.start()?;
     let steps = lived.insert(Lived::from(&rocker));
     if args.trace {
@@ -101,12 +105,63 @@ fn attempt(args: &Run, lived: &mut Option<Lived>) -> Result<Ending, Fault> {
     })
 }
 
+/// The same for an App that the guard is to start.
+fn attempt_by_guard(
+    args: &Run,
+    plan: &Plan,
+    signals: &Signals,
+    lived: &mut Option<Lived>,
+) -> Result<Ending, Fault> {
+    let (mut rocker, master) = plan.open()?;
+    let run = rocker.spawn(&plan.program, &limits(args)?)?;
+    let lived = lived.insert(Lived::by_guard(&rocker, &run));
+    if args.trace {
+        let _ = io::stderr().write_all(report::trace(&lived.steps).as_bytes());
+    }
+    let told = until_told(&mut rocker, &run, signals)?;
+    lived.told = Some(told);
+    let gone = rocker.kill(Duration::from_secs(10));
+    gone.map_err(|error| Fault::refused("end the rocker", &error))?;
+    if let Some(master) = master {
+        master.finish()?;
+    }
+    if told.verdict == Verdict::TimeLimitExceeded && !args.json {
+        let _ = writeln!(io::stderr(), "rocker: {}", told.verdict);
+    }
+    Ok(match told.exit {
+        Exit::Status(status) => Ending::Exit(status),
+        Exit::Signal(number) => Ending::Signal(number),
+    })
+}
+
+/// What was said of the App's limits.
+fn limits(args: &Run) -> Result<Limits, Fault> {
+    const RLIMIT_CPU: u8 = 0;
+    const RLIMIT_FSIZE: u8 = 1;
+    let mut limits = Limits::new();
+    if let Some(wall) = args.wall {
+        let wall = Duration::try_from_secs_f64(wall)
+            .map_err(|_| Fault::Said(format!("wall {wall}: not a time")))?;
+        limits = limits.wall(wall);
+    }
+    if let Some(seconds) = args.time {
+        // A second more for an App that wants to say why it ends.
+        limits = limits.rlimit(RLIMIT_CPU, seconds, seconds.saturating_add(1));
+    }
+    if let Some(bytes) = args.output {
+        limits = limits.rlimit(RLIMIT_FSIZE, bytes, bytes);
+    }
+    Ok(limits)
+}
+
 /// What was said, with every default in place.
 struct Plan {
     launch: Launch,
     program: Program,
     /// Whether a master may be started if none listens.
     embeddable: bool,
+    /// Whether the guard is to start the App.
+    by_guard: bool,
 }
 
 impl Plan {
@@ -146,19 +201,36 @@ impl Plan {
             Overlays::Dirs(dirs) => dirs.iter().fold(launch, Launch::overlay),
         };
         let program = program(args, manifest.as_ref(), &exec_dir, home.as_deref())?;
-        Ok(Self { launch, program, embeddable })
+        let limited = args.wall.is_some() || args.time.is_some() || args.output.is_some();
+        let by_guard = limited || !nix::unistd::geteuid().is_root();
+        Ok(Self { launch, program, embeddable, by_guard })
     }
 
-    /// root.1 to root.7, over the daemon's socket or over a master's of its own.
+    /// root.1 to root.7.
     fn start(&self) -> Result<(Rocker, Option<Master>), Fault> {
-        match self.launch.spawn(&self.program) {
+        let (launch, program) = (&self.launch, &self.program);
+        self.launched(|| launch.spawn(program), |master| launch.spawn_over(master, program))
+    }
+
+    /// root.1 to exec.0.
+    fn open(&self) -> Result<(OpenRocker, Option<Master>), Fault> {
+        self.launched(|| self.launch.open(), |master| self.launch.open_over(master))
+    }
+
+    /// Over the daemon's socket, or over a master's of its own.
+    fn launched<T>(
+        &self,
+        over_socket: impl FnOnce() -> Result<T, rocker_client::Error>,
+        over: impl FnOnce(OwnedFd) -> Result<T, rocker_client::Error>,
+    ) -> Result<(T, Option<Master>), Fault> {
+        match over_socket() {
             Ok(rocker) => return Ok((rocker, None)),
             Err(error) if self.embeddable && nobody_listens(&error) => {}
             Err(error) => return Err(error.into()),
         }
         make_exec_dir()?;
         let (master, connection) = Master::start()?;
-        match self.launch.spawn_over(connection, &self.program) {
+        match over(connection) {
             Ok(rocker) => Ok((rocker, Some(master))),
             Err(error) => {
                 // Its own words, if it has any, are on standard error already.

@@ -6,7 +6,8 @@ use std::process::ExitStatus;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rocker_client::Rocker;
+use protocol::ExitReport;
+use rocker_client::{Error, OpenRocker, Rocker, Run};
 use rustix::event::{PollFd, PollFlags, poll};
 
 /// Passed on to the App, which in its session of its own gets none from the terminal.
@@ -58,6 +59,24 @@ pub(crate) fn until_gone(rocker: &mut Rocker, signals: &Signals) -> io::Result<E
         }
     }
     Ok(status)
+}
+
+/// exec.3: a program's end in a rocker that takes orders.
+pub(crate) fn until_told(
+    rocker: &mut OpenRocker,
+    run: &Run,
+    signals: &Signals,
+) -> Result<ExitReport, Error> {
+    loop {
+        if let Some(report) = rocker.try_wait(run)? {
+            return Ok(report);
+        }
+        // Whatever `poll` says, both are looked at.
+        let _ = is_over(rocker.connection(), signals);
+        while let Ok(Some(signal)) = signals.next() {
+            rocker.signal(run, u8::try_from(signal).unwrap_or(0))?;
+        }
+    }
 }
 
 /// Waits for this process's end or a signal; whether it was the end.

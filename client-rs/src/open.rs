@@ -1,0 +1,340 @@
+//! A rocker that takes orders: exec.0 to exec.3. Its guard starts programs for the caller, and
+//! tells of their ends.
+
+use core::time::Duration;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use protocol::limits::UNREAD_MS;
+use protocol::message::{ClientMessage, GuardMessage, Message};
+use protocol::socket::{Buffer, Received, receive, send_before, wait_readable};
+use protocol::{Errno, Exec, ExitReport, Item, Loss, Name, Rlimit, Rule, Step, Strings};
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::error::Error;
+use crate::linux::deadline_ns;
+use crate::machine::Started;
+use crate::program::{Order, Program};
+use crate::trace::TraceEntry;
+
+/// How long a guard may take for an answer that it need not wait for itself.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A rocker in which the caller runs programs. When this is dropped the rocker ends, with all
+/// that is left in it.
+#[derive(Debug)]
+pub struct OpenRocker {
+    started: Started,
+    connection: OwnedFd,
+    guard: OwnedFd,
+    buffer: Buffer,
+    next_id: u32,
+    /// Ends that were told while another answer was waited for.
+    ended: Vec<(u32, ExitReport)>,
+    trace: Vec<TraceEntry>,
+}
+
+/// A program that was started in an [`OpenRocker`].
+#[derive(Debug)]
+pub struct Run {
+    id: u32,
+    pid: u32,
+    pidfd: OwnedFd,
+}
+
+impl Run {
+    /// Its pid, as this process's `/proc` has it; none once it has been reaped.
+    pub fn pid(&self) -> Option<u32> {
+        let number = self.pidfd.as_raw_fd();
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
+        info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
+    }
+
+    /// Its pid inside the rocker.
+    pub fn pid_inside(&self) -> u32 {
+        self.pid
+    }
+
+    /// It becomes readable when the program has ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// What a program may use; what is not named is as the master has it.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    rlimits: Vec<Rlimit>,
+    wall: Option<Duration>,
+}
+
+impl Limits {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Time on the clock, 1 ms to 49 days: then all of its process group is killed, and the
+    /// verdict is [`TimeLimitExceeded`](protocol::Verdict::TimeLimitExceeded).
+    #[must_use]
+    pub fn wall(mut self, time: Duration) -> Self {
+        self.wall = Some(time);
+        self
+    }
+
+    /// One of the sixteen of `setrlimit(2)`, by its number and in its unit there.
+    #[must_use]
+    pub fn rlimit(mut self, resource: u8, soft: u64, hard: u64) -> Self {
+        self.rlimits.retain(|limit| limit.resource != resource);
+        self.rlimits.push(Rlimit { resource, soft, hard });
+        self
+    }
+}
+
+/// One answer of the guard's.
+enum Answer {
+    Started { id: u32, pid: u32, pidfd: OwnedFd },
+    Refused { id: u32, error: Error },
+    Ended(u32, ExitReport),
+    Pong,
+}
+
+impl OpenRocker {
+    pub(crate) fn new(
+        started: Started,
+        connection: OwnedFd,
+        guard: OwnedFd,
+        trace: Vec<TraceEntry>,
+    ) -> Self {
+        let (buffer, ended) = (Buffer::default(), Vec::new());
+        Self { started, connection, guard, buffer, next_id: 1, ended, trace }
+    }
+
+    /// The guard: PID 1 inside, this outside.
+    pub fn guard_pid(&self) -> u32 {
+        self.started.guard_pid
+    }
+
+    /// The rocker's name.
+    pub fn guard_name(&self) -> Name {
+        self.started.name
+    }
+
+    /// Stands for the guard. It becomes readable when all of the rocker is gone.
+    pub fn guard_pidfd(&self) -> BorrowedFd<'_> {
+        self.guard.as_fd()
+    }
+
+    /// Becomes readable when the guard has something to say: an end, mostly.
+    pub fn connection(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+
+    /// The steps of the launch, if [`Launch::trace`](crate::Launch::trace) asked for them.
+    pub fn trace(&self) -> &[TraceEntry] {
+        &self.trace
+    }
+
+    /// exec.0: starts a program, as the guard's child, with the ids of the launch.
+    ///
+    /// # Errors
+    ///
+    /// One that names the step and the reason; other programs go on.
+    pub fn spawn(&mut self, program: &Program, limits: &Limits) -> Result<Run, Error> {
+        let order = program.order()?;
+        let Order { args, env, cwd, .. } = &order;
+        let descriptors = order.descriptors();
+        let id = self.next_id;
+        self.next_id = self.next_id.wrapping_add(1);
+        let invalid = |rule| Error::invalid(rule, Item::Program, b"");
+        let wall_ms = limits.wall.map_or(Ok(0), |wall| match u32::try_from(wall.as_millis()) {
+            Ok(ms @ 1..) => Ok(ms),
+            _ => Err(invalid(Rule::OutOfRange)),
+        })?;
+        let exec = Exec {
+            id,
+            args: strings(args)?,
+            env: strings(env)?,
+            cwd: strings(cwd)?,
+            descriptors: u8::try_from(descriptors.len()).map_err(|_| invalid(Rule::TooMany))?,
+            by_descriptor: false,
+            terminal: false,
+            rlimits: heapless::Vec::from_slice(&limits.rlimits)
+                .map_err(|_| invalid(Rule::TooMany))?,
+            wall_ms,
+        };
+        if descriptors.len() > protocol::limits::DESCRIPTORS_MAX {
+            return Err(invalid(Rule::TooMany));
+        }
+        self.order(ClientMessage::Exec(exec), &descriptors)?;
+        self.until(Some(ANSWER), |answer| match answer {
+            Answer::Started { id: started, pid, pidfd } if started == id => {
+                Ok(Ok(Run { id, pid, pidfd }))
+            }
+            Answer::Refused { id: refused, error } if refused == id => Ok(Err(error)),
+            other => Err(other),
+        })?
+    }
+
+    /// exec.3: waits for a program's end.
+    ///
+    /// # Errors
+    ///
+    /// That the guard is lost.
+    pub fn wait(&mut self, run: &Run) -> Result<ExitReport, Error> {
+        let told = self.ended.iter().position(|(id, _)| *id == run.id);
+        if let Some(at) = told {
+            return Ok(self.ended.swap_remove(at).1);
+        }
+        self.until(None, |answer| match answer {
+            Answer::Ended(id, report) if id == run.id => Ok(report),
+            other => Err(other),
+        })
+    }
+
+    /// The same without waiting: none if it runs.
+    ///
+    /// # Errors
+    ///
+    /// That the guard is lost.
+    pub fn try_wait(&mut self, run: &Run) -> Result<Option<ExitReport>, Error> {
+        while wait_readable(&self.connection, 0).map_err(failed)? {
+            if let Some(Answer::Ended(id, report)) = self.hear()? {
+                self.ended.push((id, report));
+            }
+        }
+        let told = self.ended.iter().position(|(id, _)| *id == run.id);
+        Ok(told.map(|at| self.ended.swap_remove(at).1))
+    }
+
+    /// Sends a program a signal, by its number; SIGKILL is for all of its process group. That it
+    /// has ended is no error.
+    ///
+    /// # Errors
+    ///
+    /// That the guard is lost.
+    pub fn signal(&mut self, run: &Run, number: u8) -> Result<(), Error> {
+        self.order(ClientMessage::Signal { id: Some(run.id), signal: number }, &[])
+    }
+
+    /// Sends a signal to every process in the rocker but its guard.
+    ///
+    /// # Errors
+    ///
+    /// That the guard is lost.
+    pub fn signal_all(&mut self, number: u8) -> Result<(), Error> {
+        self.order(ClientMessage::Signal { id: None, signal: number }, &[])
+    }
+
+    /// Whether the guard is there and listens.
+    ///
+    /// # Errors
+    ///
+    /// That it is lost.
+    pub fn ping(&mut self) -> Result<(), Error> {
+        self.order(ClientMessage::Ping, &[])?;
+        self.until(Some(ANSWER), |answer| match answer {
+            Answer::Pong => Ok(()),
+            other => Err(other),
+        })
+    }
+
+    /// root.10: kills the guard, and with it every process in the rocker; returns when all is
+    /// gone, or after `timeout`: false.
+    ///
+    /// # Errors
+    ///
+    /// Those of `pidfd_send_signal(2)` and `poll(2)`.
+    pub fn kill(self, timeout: Duration) -> std::io::Result<bool> {
+        match pidfd_send_signal(&self.guard, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+        wait_readable(&self.guard, deadline_ns(timeout))
+            .map_err(|errno| std::io::Error::from_raw_os_error(errno.0.into()))
+    }
+
+    fn order(
+        &mut self,
+        message: ClientMessage<'_>,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), Error> {
+        let deadline_ns = deadline_ns(Duration::from_millis(u64::from(UNREAD_MS)));
+        let message = Message::Client(message);
+        let buffer = &mut self.buffer;
+        match send_before(&self.connection, &message, descriptors, buffer, deadline_ns) {
+            Ok(()) => Ok(()),
+            // If the guard has said why it ended, that is still there to be read.
+            Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+            Err(Errno::MSGSIZE) => Err(Error::invalid(Rule::TooLong, Item::Program, b"")),
+            Err(Errno::AGAIN) => Err(lost(Loss::Silent)),
+            Err(errno) => Err(failed(errno)),
+        }
+    }
+
+    /// Reads answers until this one is wanted; it is given back if it is not. The ends of other
+    /// programs are kept.
+    fn until<T>(
+        &mut self,
+        timeout: Option<Duration>,
+        mut wanted: impl FnMut(Answer) -> Result<T, Answer>,
+    ) -> Result<T, Error> {
+        let deadline = timeout.map_or(u64::MAX, deadline_ns);
+        loop {
+            match wait_readable(&self.connection, deadline) {
+                Ok(true) => {}
+                Ok(false) => return Err(lost(Loss::Silent)),
+                Err(errno) => return Err(failed(errno)),
+            }
+            let Some(answer) = self.hear()? else { continue };
+            match wanted(answer) {
+                Ok(found) => return Ok(found),
+                Err(Answer::Ended(id, report)) => self.ended.push((id, report)),
+                // A Pong, or what belongs to an order that was given up.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn hear(&mut self) -> Result<Option<Answer>, Error> {
+        let (message, mut descriptors) = match receive(&self.connection, &mut self.buffer) {
+            Ok(Received::Message(Message::Guard(message), descriptors)) => (message, descriptors),
+            Ok(Received::Message(..)) => return Err(lost(Loss::Garbage)),
+            Ok(Received::Lost(how)) => return Err(lost(how)),
+            Ok(Received::Empty) => return Ok(None),
+            Err(errno) => return Err(failed(errno)),
+        };
+        Ok(Some(match message {
+            GuardMessage::Started { id, pid } => {
+                let pidfd = descriptors.pop().ok_or_else(|| lost(Loss::Garbage))?;
+                Answer::Started { id, pid, pidfd }
+            }
+            GuardMessage::ExecFailed { id, failure } => {
+                let at_exec = failure.command.starts_with("exec ");
+                let error = Error::new(failure.error).during(failure.command).at_exec(at_exec);
+                Answer::Refused { id, error }
+            }
+            GuardMessage::Exited { id, report } => Answer::Ended(id, report),
+            GuardMessage::Pong => Answer::Pong,
+            // The last steps of the launch.
+            GuardMessage::Step(step) => {
+                self.trace.push(step.into());
+                return Ok(None);
+            }
+            GuardMessage::Done | GuardMessage::Entrance { .. } | GuardMessage::Failed(_) => {
+                return Err(lost(Loss::Garbage));
+            }
+        }))
+    }
+}
+
+fn strings(bytes: &[u8]) -> Result<Strings<'_>, Error> {
+    Strings::new(bytes).ok_or_else(|| Error::invalid(Rule::ControlByte, Item::Program, bytes))
+}
+
+fn lost(how: Loss) -> Error {
+    Error::new(protocol::Error::Lost { step: Step::RequestExec, how })
+}
+
+fn failed(errno: Errno) -> Error {
+    Error::new(protocol::Error::Failed { step: Step::RequestExec, errno })
+}

@@ -1,0 +1,269 @@
+//! exec.1 and exec.3: the programs that run in the rocker at its caller's command. They are
+//! children of PID 1, so they are in the rocker by birth, with the guard's ids and privileges:
+//! the App's ids, and none.
+
+use protocol::limits::PROGRAMS_MAX;
+use protocol::socket::now_ns;
+use protocol::{Exec, Exit, ExitReport, Verdict};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use crate::sys::{self, Ended, Pointers, Stack};
+
+const SIGKILL: u8 = 9;
+
+/// `execvp(3)` looks here when a program has no `PATH`.
+const PATH_DEFAULT: &[u8] = b"/bin:/usr/bin";
+
+/// A program that runs.
+#[derive(Clone, Copy)]
+struct Running {
+    id: u32,
+    pid: i32,
+    began_ns: u64,
+    /// When it is killed; `u64::MAX`: never.
+    late_ns: u64,
+    /// Killed for being late, or at the caller's command.
+    killed: Option<Verdict>,
+}
+
+/// All that run. A place is given up when the program's end has been reported.
+pub(crate) struct Programs {
+    running: [Option<Running>; PROGRAMS_MAX],
+    /// The guard itself heeds all signals: its children inherit that.
+    heeds_signals: bool,
+}
+
+/// Why a program does not run.
+pub(crate) struct Failed {
+    pub(crate) errno: Errno,
+    /// What could not be done with it.
+    pub(crate) at: At,
+}
+
+/// A part of its start.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum At {
+    Clone,
+    Descriptors,
+    Terminal,
+    Rlimit,
+    Directory,
+    Execute,
+}
+
+impl Programs {
+    pub(crate) const fn new() -> Self {
+        Self { running: [None; PROGRAMS_MAX], heeds_signals: false }
+    }
+
+    fn find(&mut self, id: u32) -> Option<&mut Running> {
+        self.running.iter_mut().flatten().find(|program| program.id == id)
+    }
+
+    /// exec.1. The program's pid inside, and its pidfd. `descriptors` are copied, not taken.
+    pub(crate) fn start(
+        &mut self,
+        exec: &Exec<'_>,
+        descriptors: &[OwnedFd],
+        exec_dir: &[u8],
+    ) -> Result<(u32, OwnedFd), Failed> {
+        let failed = |at| move |errno| Failed { errno, at };
+        if self.find(exec.id).is_some() {
+            return Err(Failed { errno: Errno::EXIST, at: At::Clone });
+        }
+        let place = self.running.iter_mut().find(|place| place.is_none());
+        let place = place.ok_or(Failed { errno: Errno::AGAIN, at: At::Clone })?;
+        let args = Pointers::new(exec.args.iter()).map_err(failed(At::Execute))?;
+        let env = Pointers::new(exec.env.iter()).map_err(failed(At::Execute))?;
+        if !self.heeds_signals {
+            sys::heed_all_signals();
+            self.heeds_signals = true;
+        }
+        let mut failure = Ok(());
+        let began_ns = now_ns();
+        let cloned = sys::vfork(&mut Stack::new(), || {
+            failure = become_program(exec, descriptors, exec_dir, &args, &env);
+            // What a shell says of a program that it cannot execute.
+            127
+        });
+        let (pid, pidfd) = cloned.map_err(failed(At::Clone))?;
+        failure?;
+        let late_ns = match exec.wall_ms {
+            0 => u64::MAX,
+            ms => began_ns.saturating_add(u64::from(ms) * 1_000_000),
+        };
+        *place = Some(Running { id: exec.id, pid, began_ns, late_ns, killed: None });
+        Ok((u32::try_from(pid).unwrap_or(0), pidfd))
+    }
+
+    /// A signal for one program, or, without an id, for every process but PID 1. SIGKILL is for
+    /// all of a program's process group.
+    pub(crate) fn signal(&mut self, id: Option<u32>, signal: u8) -> Result<(), Errno> {
+        let kills = (signal == SIGKILL).then_some(Verdict::Cancelled);
+        let Some(id) = id else {
+            for program in self.running.iter_mut().flatten() {
+                program.killed = program.killed.or(kills);
+            }
+            return match sys::kill(-1, signal) {
+                // Nobody else is there.
+                Err(Errno::SRCH) => Ok(()),
+                answer => answer,
+            };
+        };
+        let program = self.find(id).ok_or(Errno::SRCH)?;
+        program.killed = program.killed.or(kills);
+        sys::kill(if kills.is_some() { -program.pid } else { program.pid }, signal)
+    }
+
+    /// When the next one is late; `u64::MAX`: none ever is.
+    pub(crate) fn late_ns(&self) -> u64 {
+        let waiting = self.running.iter().flatten().filter(|program| program.killed.is_none());
+        waiting.map(|program| program.late_ns).min().unwrap_or(u64::MAX)
+    }
+
+    /// Kills whoever is late.
+    pub(crate) fn kill_late(&mut self) {
+        let now = now_ns();
+        for program in self.running.iter_mut().flatten() {
+            if program.late_ns <= now && program.killed.is_none() {
+                program.killed = Some(Verdict::TimeLimitExceeded);
+                // It is a child that was not reaped: the number is still its own.
+                let _ = sys::kill(-program.pid, SIGKILL);
+            }
+        }
+    }
+
+    /// Reaps one child; whose end is to be reported, if it was one of these. None when all that
+    /// are left live.
+    pub(crate) fn reap(&mut self) -> Result<Option<Option<(u32, ExitReport)>>, Errno> {
+        match sys::reap_one() {
+            Ok(Some(ended)) => Ok(Some(self.report(&ended))),
+            Ok(None) | Err(Errno::CHILD) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn report(&mut self, ended: &Ended) -> Option<(u32, ExitReport)> {
+        let places = self.running.iter_mut();
+        let place = { places }.find(|p| p.is_some_and(|program| program.pid == ended.pid))?;
+        let program = place.take()?;
+        let [low, high, ..] = ended.status.to_le_bytes();
+        let exit = match low & 0x7f {
+            0 => Exit::Status(high),
+            signal => Exit::Signal(signal),
+        };
+        // A program that was done before the signal came has ended by itself.
+        let killed = program.killed.filter(|_| exit == Exit::Signal(SIGKILL));
+        let report = ExitReport {
+            exit,
+            verdict: killed.unwrap_or(exit.verdict()),
+            user_us: ended.user_us,
+            system_us: ended.system_us,
+            wall_us: now_ns().saturating_sub(program.began_ns) / 1000,
+            peak_kib: ended.peak_kib,
+        };
+        Some((program.id, report))
+    }
+}
+
+/// In the new process, which shares this one's memory and nothing else. It only comes back if it
+/// cannot.
+fn become_program(
+    exec: &Exec<'_>,
+    descriptors: &[OwnedFd],
+    exec_dir: &[u8],
+    args: &Pointers<'_>,
+    env: &Pointers<'_>,
+) -> Result<(), Failed> {
+    let failed = |at| move |errno| Failed { errno, at };
+    let file = if exec.by_descriptor { descriptors.first() } else { None };
+    let own = descriptors.get(usize::from(exec.by_descriptor)..).unwrap_or_default();
+    sys::leave_session_keyring().map_err(failed(At::Clone))?;
+    rustix::process::setsid().map_err(failed(At::Clone))?;
+    let file = place_all(own, file).map_err(failed(At::Descriptors))?;
+    if exec.terminal {
+        sys::take_terminal().map_err(failed(At::Terminal))?;
+    }
+    for limit in &exec.rlimits {
+        sys::set_rlimit(limit.resource, limit.soft, limit.hard).map_err(failed(At::Rlimit))?;
+    }
+    if !exec.cwd.as_bytes().starts_with(b"/") {
+        rustix::process::chdir(exec_dir).map_err(failed(At::Directory))?;
+    }
+    if let Some(cwd) = exec.cwd.iter().next() {
+        let cwd = cwd.strip_suffix(b"\0").unwrap_or(cwd);
+        rustix::process::chdir(cwd).map_err(failed(At::Directory))?;
+    }
+    sys::unblock_signals();
+    let errno = match file {
+        Some(file) => sys::execute(b"\0", Some(file.as_fd()), args, env),
+        None => search(exec, args, env),
+    };
+    Err(Failed { errno, at: At::Execute })
+}
+
+/// Brings each descriptor to its number, `/dev/null` to those of 0 to 2 that have none, and
+/// closes all others but the program's file, which comes after them.
+fn place_all(own: &[OwnedFd], file: Option<&OwnedFd>) -> Result<Option<OwnedFd>, Errno> {
+    let count = u32::try_from(own.len().max(3)).map_err(|_| Errno::INVAL)?;
+    let above = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, count.cast_signed());
+    // Out of the way of all targets, so that no move hits the source of a later one.
+    let mut moved: heapless::Vec<OwnedFd, { protocol::limits::DESCRIPTORS_MAX }> =
+        heapless::Vec::new();
+    for fd in own {
+        moved.push(above(fd)?).map_err(|_| Errno::INVAL)?;
+    }
+    let file = file.map(above).transpose()?;
+    for target in 0..count {
+        match moved.get(usize::try_from(target).unwrap_or(usize::MAX)) {
+            Some(fd) => sys::place(fd.as_fd(), target)?,
+            None => {
+                let null =
+                    openat(CWD, c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+                sys::place(null.as_fd(), target)?;
+            }
+        }
+    }
+    // The moved ones go by this, not one by one.
+    core::mem::forget(moved);
+    match file {
+        Some(file) => {
+            sys::place(file.as_fd(), count)?;
+            core::mem::forget(file);
+            sys::close_from(count + 1)?;
+            sys::close_on_exec(count).map(Some)
+        }
+        None => sys::close_from(count).map(|()| None),
+    }
+}
+
+/// As `execvp(3)` does, but with a `PATH` of the program's own, and no shell for what is neither
+/// a program nor a script.
+fn search(exec: &Exec<'_>, args: &Pointers<'_>, env: &Pointers<'_>) -> Errno {
+    let Some(name) = exec.args.iter().next() else { return Errno::NOENT };
+    if name.contains(&b'/') {
+        return sys::execute(name, None, args, env);
+    }
+    if name == b"\0" {
+        return Errno::NOENT;
+    }
+    let path = exec.env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
+    let path = path.map_or(PATH_DEFAULT, |path| path.strip_suffix(b"\0").unwrap_or(path));
+    let (mut last, mut denied) = (Errno::NOENT, false);
+    for dir in path.split(|&byte| byte == b':') {
+        // An empty entry is the working directory.
+        let dir = if dir.is_empty() { b"." } else { dir };
+        let mut candidate = heapless::Vec::<u8, { protocol::limits::PATH_MAX + 1 }>::new();
+        let fits = [dir, b"/", name].iter().all(|part| candidate.extend_from_slice(part).is_ok());
+        last = if fits { sys::execute(&candidate, None, args, env) } else { Errno::NAMETOOLONG };
+        match last {
+            // Found, but not for us: what to say if no later one is better.
+            Errno::ACCESS => denied = true,
+            Errno::NOENT | Errno::NOTDIR | Errno::NODEV | Errno::STALE | Errno::TIMEDOUT => {}
+            other => return other,
+        }
+    }
+    if denied { Errno::ACCESS } else { last }
+}

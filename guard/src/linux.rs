@@ -333,8 +333,8 @@ impl<'b> Linux<'b> {
         }
     }
 
-    /// exec.0. The ends of programs first: whoever gives orders without pause still hears of
-    /// them.
+    /// exec.0. Lateness first, and ends last: programs that leave dying children behind without
+    /// pause keep nobody alive and nobody waiting. After each order the ends are looked for.
     fn await_order(&mut self) -> Outcome {
         loop {
             let Some(client) = self.client() else { return Outcome::Failed(Errno::BADF) };
@@ -349,9 +349,6 @@ impl<'b> Linux<'b> {
                 Ok(_) => {}
             }
             let [ordered, changed] = ready.map(|fd| !fd.revents().is_empty());
-            if changed {
-                return Outcome::Changed;
-            }
             if late_ns <= now_ns() {
                 return Outcome::Late;
             }
@@ -361,6 +358,9 @@ impl<'b> Linux<'b> {
                     Outcome::Done => Outcome::Lost(Loss::Garbage),
                     outcome => outcome,
                 };
+            }
+            if changed {
+                return Outcome::Changed;
             }
         }
     }
@@ -402,13 +402,12 @@ impl<'b> Linux<'b> {
         self.reaper.forget_signals();
         loop {
             match self.programs.reap() {
-                Ok(Some(None)) => {}
-                Ok(Some(ended)) => {
+                Some(None) => {}
+                Some(ended) => {
                     self.exited = ended;
                     return Outcome::Exited;
                 }
-                Ok(None) => return Outcome::NobodyKnown,
-                Err(errno) => return Outcome::Failed(socket::errno(errno)),
+                None => return Outcome::NobodyKnown,
             }
         }
     }

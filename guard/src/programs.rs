@@ -103,18 +103,20 @@ impl Programs {
     pub(crate) fn signal(&mut self, id: Option<u32>, signal: u8) -> Result<(), Errno> {
         let kills = (signal == SIGKILL).then_some(Verdict::Cancelled);
         let Some(id) = id else {
+            match sys::kill(-1, signal) {
+                // Nobody else is there.
+                Ok(()) | Err(Errno::SRCH) => {}
+                refused => return refused,
+            }
             for program in self.running.iter_mut().flatten() {
                 program.killed = program.killed.or(kills);
             }
-            return match sys::kill(-1, signal) {
-                // Nobody else is there.
-                Err(Errno::SRCH) => Ok(()),
-                answer => answer,
-            };
+            return Ok(());
         };
         let program = self.find(id).ok_or(Errno::SRCH)?;
+        sys::kill(if kills.is_some() { -program.pid } else { program.pid }, signal)?;
         program.killed = program.killed.or(kills);
-        sys::kill(if kills.is_some() { -program.pid } else { program.pid }, signal)
+        Ok(())
     }
 
     /// When the next one is late; `u64::MAX`: none ever is.
@@ -137,11 +139,11 @@ impl Programs {
 
     /// Reaps one child; whose end is to be reported, if it was one of these. None when all that
     /// are left live.
-    pub(crate) fn reap(&mut self) -> Result<Option<Option<(u32, ExitReport)>>, Errno> {
+    pub(crate) fn reap(&mut self) -> Option<Option<(u32, ExitReport)>> {
         match sys::reap_one() {
-            Ok(Some(ended)) => Ok(Some(self.report(&ended))),
-            Ok(None) | Err(Errno::CHILD) => Ok(None),
-            Err(error) => Err(error),
+            Ok(Some(ended)) => Some(self.report(&ended)),
+            // ECHILD; whatever else it were, no program ends for it.
+            Ok(None) | Err(_) => None,
         }
     }
 

@@ -28,6 +28,8 @@ pub struct OpenRocker {
     guard: OwnedFd,
     buffer: Buffer,
     next_id: u32,
+    /// Pings that the guard has not answered yet.
+    pings: u32,
     /// Ends that were told while another answer was waited for.
     ended: Vec<(u32, ExitReport)>,
     trace: Vec<TraceEntry>,
@@ -106,7 +108,8 @@ impl OpenRocker {
         trace: Vec<TraceEntry>,
     ) -> Self {
         let (buffer, ended) = (Buffer::default(), Vec::new());
-        Self { started, connection, guard, buffer, next_id: 1, ended, trace }
+        // The launch has ended with one.
+        Self { started, connection, guard, buffer, next_id: 1, pings: 1, ended, trace }
     }
 
     /// The guard: PID 1 inside, this outside.
@@ -232,10 +235,15 @@ impl OpenRocker {
     /// That it is lost.
     pub fn ping(&mut self) -> Result<(), Error> {
         self.order(ClientMessage::Ping, &[])?;
-        self.until(Some(ANSWER), |answer| match answer {
-            Answer::Pong => Ok(()),
-            other => Err(other),
-        })
+        self.pings = self.pings.saturating_add(1);
+        // The answer to an earlier one says nothing of now.
+        while self.pings > 0 {
+            self.until(Some(ANSWER), |answer| match answer {
+                Answer::Pong => Ok(()),
+                other => Err(other),
+            })?;
+        }
+        Ok(())
     }
 
     /// root.10: kills the guard, and with it every process in the rocker; returns when all is
@@ -314,7 +322,10 @@ impl OpenRocker {
                 Answer::Refused { id, error }
             }
             GuardMessage::Exited { id, report } => Answer::Ended(id, report),
-            GuardMessage::Pong => Answer::Pong,
+            GuardMessage::Pong => {
+                self.pings = self.pings.saturating_sub(1);
+                Answer::Pong
+            }
             // The last steps of the launch.
             GuardMessage::Step(step) => {
                 self.trace.push(step.into());
@@ -337,4 +348,36 @@ fn lost(how: Loss) -> Error {
 
 fn failed(errno: Errno) -> Error {
     Error::new(protocol::Error::Failed { step: Step::RequestExec, errno })
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::socket::send;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    /// An open rocker, and its guard's end of the connection.
+    fn open() -> (OpenRocker, OwnedFd) {
+        let (family, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
+        let (ours, theirs) = socketpair(family, SocketType::SEQPACKET, flags, None).unwrap();
+        let started = Started { name: Name::from_random(1), guard_pid: 70, app_pid: 0 };
+        let no_pidfd = std::fs::File::open("/dev/null").unwrap().into();
+        (OpenRocker::new(started, ours, no_pidfd, vec![]), theirs)
+    }
+
+    #[test]
+    fn ping_is_not_answered_by_the_answer_to_an_earlier_one() {
+        let (mut rocker, guard) = open();
+        let pong = Message::Guard(GuardMessage::Pong);
+        // That of the launch; then the guard is gone.
+        send(&guard, &pong, &[], &mut Buffer::default()).unwrap();
+        rustix::net::shutdown(&guard, rustix::net::Shutdown::Write).unwrap();
+        assert_eq!(rocker.ping().unwrap_err().kind(), lost(Loss::Died).kind());
+        let (mut rocker, guard) = open();
+        for _ in 0..2 {
+            send(&guard, &pong, &[], &mut Buffer::default()).unwrap();
+        }
+        rocker.ping().unwrap();
+    }
 }

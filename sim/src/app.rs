@@ -1,8 +1,11 @@
-//! Apps and what they start: not ours, so acted here.
+//! Apps, programs and what they start: not ours, so acted here.
+
+use protocol::Exit;
 
 use crate::fault::Who;
 use crate::kernel::{Kernel, Pid};
-use crate::scene::App;
+use crate::scene::{App, Does};
+use crate::words;
 
 /// A process in a rocker that is not its guard.
 #[derive(Debug)]
@@ -15,33 +18,48 @@ pub(crate) struct AppActor {
     pub(crate) part: Part,
     /// root.8: it was told to stop.
     pub(crate) told: bool,
+    /// What a program does, and whoever it leaves behind.
+    program: Option<Does>,
+    /// When a program is late.
+    pub(crate) late_ms: u64,
 }
 
 /// What a process in a rocker is there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Part {
     App,
+    Program,
     Descendant,
     Guest,
 }
 
 impl AppActor {
     pub(crate) fn new(pid: Pid, launch: usize, todo: App) -> Self {
-        Self { pid, launch, todo, part: Part::App, told: false }
+        let (program, late_ms) = (None, u64::MAX);
+        Self { pid, launch, todo, part: Part::App, told: false, program, late_ms }
     }
 
     /// A process that could not become the App, and exits.
     pub(crate) fn failed(pid: Pid, launch: usize) -> Self {
-        Self { pid, launch, todo: App::Plain, part: Part::App, told: true }
+        Self { told: true, ..Self::new(pid, launch, App::Plain) }
     }
 
     /// A guest of an operator's.
     pub(crate) fn guest(pid: Pid, launch: usize) -> Self {
-        Self { pid, launch, todo: App::Plain, part: Part::Guest, told: false }
+        Self { part: Part::Guest, ..Self::new(pid, launch, App::Plain) }
+    }
+
+    /// A program.
+    pub(crate) fn program(pid: Pid, launch: usize, does: Does, late_ms: u64) -> Self {
+        let plain = Self::new(pid, launch, App::Plain);
+        Self { part: Part::Program, program: Some(does), late_ms, ..plain }
     }
 
     /// One turn: whether anything was done, and whom it has started.
     pub(crate) fn turn(&mut self, kernel: &mut Kernel, number: usize) -> (bool, Option<Self>) {
+        if let Some(does) = self.program {
+            return self.program_turn(kernel, number, does);
+        }
         let who = Who::App(number);
         let child = match self.todo {
             App::Child => Some(App::Plain),
@@ -53,19 +71,56 @@ impl AppActor {
             let pid = kernel.fork(self.pid, Who::App(number + 1));
             kernel.say(None, who, || format!("starts process {pid}"));
             let (launch, told) = (self.launch, false);
-            return (true, Some(Self { pid, launch, todo, part: Part::Descendant, told }));
+            let child = Self::new(pid, launch, todo);
+            return (true, Some(Self { part: Part::Descendant, told, ..child }));
         }
         // A daemon's first child goes at once, its last when there is no other left to do so.
         let goes = match self.part {
             Part::App => self.told,
             Part::Descendant => !self.has_living_parent(kernel),
-            Part::Guest => false,
+            Part::Program | Part::Guest => false,
         };
         if goes {
             kernel.say(None, who, || "exits".to_owned());
             kernel.exit(self.pid);
         }
         (goes, None)
+    }
+
+    fn program_turn(
+        &mut self,
+        kernel: &mut Kernel,
+        number: usize,
+        does: Does,
+    ) -> (bool, Option<Self>) {
+        let who = Who::App(number);
+        // What it does next, and what its child does.
+        let (next, child) = match does {
+            Does::Wait | Does::Orphan(0) => return (false, None),
+            Does::Exit(status) => return self.ends(kernel, number, Exit::Status(status)),
+            Does::Crash(signal) => return self.ends(kernel, number, Exit::Signal(signal)),
+            Does::WaitInTwo => (Does::Wait, Does::Wait),
+            Does::Linger => (Does::Exit(0), Does::Wait),
+            Does::Orphan(left) => (Does::Orphan(left - 1), Does::Exit(0)),
+        };
+        self.program = Some(next);
+        let pid = kernel.fork(self.pid, Who::App(number + 1));
+        kernel.say(None, who, || format!("starts process {pid}"));
+        if does == Does::Linger {
+            kernel.new_session(pid);
+        }
+        if let Does::Orphan(_) = does {
+            // Of a child that has ended.
+            kernel.process_mut(pid).parent = kernel.init_of(pid);
+        }
+        let plain = Self::new(pid, self.launch, App::Plain);
+        (true, Some(Self { part: Part::Descendant, program: Some(child), ..plain }))
+    }
+
+    fn ends(&self, kernel: &mut Kernel, number: usize, how: Exit) -> (bool, Option<Self>) {
+        kernel.say(None, Who::App(number), || format!("ends: {}", words::exit(how)));
+        kernel.exit_with(self.pid, how);
+        (true, None)
     }
 
     /// Whether its parent is in the rocker, too, and not its PID 1.

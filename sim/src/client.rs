@@ -5,6 +5,7 @@ use core::task::Poll;
 
 use protocol::{Driver, Errno, Error, Item, Loss, Rule, Step};
 use rocker_client::action::{Action, HelperAction, HelperOutcome, Outcome};
+use rocker_client::machine::Client;
 
 use crate::app::AppActor;
 use crate::fault::{Call, Who};
@@ -45,6 +46,8 @@ pub(crate) struct Hands {
     pub(crate) slip: Slip,
     /// enter.4 was said, and not in vain.
     pub(crate) reported: bool,
+    /// exec.0 begins with a greeting.
+    greets: bool,
 }
 
 /// What helper and kernel leave to the client.
@@ -73,8 +76,14 @@ impl ClientActor {
             helper: None,
             slip: Slip::default(),
             reported: false,
+            greets: scene.greets,
         };
-        Self { machine: ClientMachine::of(library), hands, helper: None, told_ms: None }
+        let machine = match scene.orders {
+            // There are none in C.
+            Some(_) => ClientMachine::Rust(Client::to_take_orders()),
+            None => ClientMachine::of(library),
+        };
+        Self { machine, hands, helper: None, told_ms: None }
     }
 
     /// The driver's end: an App that did not get past enter.4 ends here, and all descriptors go
@@ -87,7 +96,11 @@ impl ClientActor {
             let _ = kernel.kill_by_pidfd(app);
             let _ = kernel.wait_for(pid, app);
         }
-        kernel.close(table, Role::Connection);
+        let takes_orders =
+            matches!(self.machine.result(), Some(Ok(started)) if started.app_pid == 0);
+        if !takes_orders {
+            kernel.close(table, Role::Connection);
+        }
         self.told_ms = Some(kernel.now_ms);
     }
 
@@ -258,7 +271,11 @@ impl AtWork<'_> {
 impl AtWork<'_> {
     /// exec.0. The guard answers in its own time.
     fn greet(&mut self) -> Outcome {
-        match self.kernel.send(self.hands.table, Role::Connection, Body::Ping, &[]) {
+        let greeted = match self.hands.greets {
+            true => self.kernel.send(self.hands.table, Role::Connection, Body::Ping, &[]),
+            false => Ok(()),
+        };
+        match greeted {
             Ok(()) => {
                 self.hands.reported = true;
                 Outcome::Done
@@ -337,35 +354,35 @@ impl HelperAtWork<'_> {
             self.apps.push(AppActor::failed(app, self.hands.launch));
             return Err(errno);
         }
-        self.check_app(app);
+        check_app(self.kernel, app, self.hands.launch, &self.scene);
         self.apps.push(AppActor::new(app, self.hands.launch, self.scene.app));
         Ok(app)
     }
+}
 
-    /// The App's first instruction: everything it is must be final by now.
-    fn check_app(&mut self, app: Pid) {
-        let id = id_of(self.hands.launch);
-        let guard = self.kernel.init_of(app);
-        let (it, pid1) = (self.kernel.process(app), self.kernel.process(guard));
-        let at = |path: &str| self.kernel.kind_at(app, path);
-        let overlaid = |path: &&str| matches!(at(path), Some(TreeKind::Overlay { .. }));
-        let hides = self.scene.host_mount && at(HOST_MOUNT) != Some(TreeKind::Host);
-        let wrong = [
-            ((it.uid, it.gid) != (id, id), "with another's ids"),
-            (it.groups, "with its caller's groups"),
-            (it.capabilities != Capabilities::None, "with capabilities"),
-            (!self.kernel.ids_are_final(guard), "before its ids were final and prepare.9 done"),
-            (pid1.uid != id || pid1.groups, "beside a guard that is root"),
-            (pid1.capabilities != Capabilities::None, "beside a guard with capabilities"),
-            (at("/proc") != Some(TreeKind::Proc), "with the host's /proc"),
-            (!self.scene.directories().iter().all(overlaid), "without its overlays"),
-            (hides, "without a host mount below an overlay"),
-            (HOST_DIRECTORIES.iter().any(overlaid), "without a directory of the host's"),
-            (at(STAGE).is_some(), "beside a layer that nobody put away"),
-        ];
-        if let Some((_, why)) = wrong.into_iter().find(|(is_wrong, _)| *is_wrong) {
-            self.kernel.violated(Violation::AppRanWrongly { why });
-        }
+/// The first instruction of an App, or of a program: everything it is must be final by now.
+pub(crate) fn check_app(kernel: &mut Kernel, app: Pid, launch: usize, scene: &Launch) {
+    let id = id_of(launch);
+    let guard = kernel.init_of(app);
+    let (it, pid1) = (kernel.process(app), kernel.process(guard));
+    let at = |path: &str| kernel.kind_at(app, path);
+    let overlaid = |path: &&str| matches!(at(path), Some(TreeKind::Overlay { .. }));
+    let hides = scene.host_mount && at(HOST_MOUNT) != Some(TreeKind::Host);
+    let wrong = [
+        ((it.uid, it.gid) != (id, id), "with another's ids"),
+        (it.groups, "with its caller's groups"),
+        (it.capabilities != Capabilities::None, "with capabilities"),
+        (!kernel.ids_are_final(guard), "before its ids were final and prepare.9 done"),
+        (pid1.uid != id || pid1.groups, "beside a guard that is root"),
+        (pid1.capabilities != Capabilities::None, "beside a guard with capabilities"),
+        (at("/proc") != Some(TreeKind::Proc), "with the host's /proc"),
+        (!scene.directories().iter().all(overlaid), "without its overlays"),
+        (hides, "without a host mount below an overlay"),
+        (HOST_DIRECTORIES.iter().any(overlaid), "without a directory of the host's"),
+        (at(STAGE).is_some(), "beside a layer that nobody put away"),
+    ];
+    if let Some((_, why)) = wrong.into_iter().find(|(is_wrong, _)| *is_wrong) {
+        kernel.violated(Violation::AppRanWrongly { why });
     }
 }
 

@@ -66,6 +66,10 @@ calls! {
     UnshareUser: 1 28 12;
     OpenPidfd: 23 24 12;
     Wait: 22;
+    CloneProgram: 11 12 23 24;
+    PlaceDescriptors: 24 12;
+    TakeTerminal: 1 25;
+    SetRlimit: 1 22;
     ReadProc: 24 12;
     Poll: 12 22;
 }

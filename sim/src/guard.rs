@@ -4,12 +4,15 @@ use core::task::Poll;
 
 use guard::action::Action;
 use guard::machine::{Guard, Outcome, State, forbidden_overlay};
-use protocol::limits::{HELLO_MS, REST_MS};
-use protocol::{Driver, Errno, Error, Loss, Name, Path, Step, request};
+use protocol::limits::{HELLO_MS, REST_MS, UNREAD_MS};
+use protocol::{Driver, Errno, Error, Exit, Loss, Name, Path, Step, request};
 
-use crate::fault::Call;
+use crate::app::AppActor;
+use crate::client::check_app;
+use crate::fault::{Call, Who};
 use crate::kernel::{Answer, Fd, Kernel, Pid, Received, Role, TreeKind};
 use crate::message::{Body, Message};
+use crate::orders::{Programs, Running};
 use crate::scene::{
     DIRECTORIES, EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, Place, STAGE, id_of,
 };
@@ -37,6 +40,16 @@ pub(crate) struct Hands {
     /// root.9: until when it rests, and whom it has found no word on before.
     rests_until_ms: Option<u64>,
     rested_among: Option<(usize, u16)>,
+    /// An order has come.
+    pub(crate) commanded: bool,
+    pub(crate) programs: Programs,
+    /// The order that came last.
+    order: Option<Body>,
+    /// What exec.2 and exec.3 are to tell.
+    started: Option<Pid>,
+    exited: Option<Body>,
+    /// Until when an answer waits for room.
+    pub(crate) unread_until_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +78,12 @@ impl GuardActor {
             watched,
             rests_until_ms,
             rested_among,
+            commanded: false,
+            programs: Programs::default(),
+            order: None,
+            started: None,
+            exited: None,
+            unread_until_ms: None,
         };
         Self { machine: Guard::default(), hands }
     }
@@ -90,13 +109,15 @@ pub(crate) struct AtWork<'a> {
     pub(crate) kernel: &'a mut Kernel,
     pub(crate) hands: &'a mut Hands,
     pub(crate) scenes: &'a [Launch],
+    pub(crate) apps: &'a mut Vec<AppActor>,
 }
 
 impl Driver<Guard> for AtWork<'_> {
     fn perform(&mut self, _: Step, action: Action) -> Poll<Outcome> {
         let outcome = self.act(action);
         let is_told = matches!(action, Action::ReportFailure(_));
-        if outcome.is_ready() && !is_told && self.launch().is_ok_and(|(_, scene)| scene.trace) {
+        let traces = !self.hands.commanded && self.launch().is_ok_and(|(_, scene)| scene.trace);
+        if outcome.is_ready() && !is_told && traces {
             self.show();
         }
         outcome
@@ -126,15 +147,23 @@ impl AtWork<'_> {
             Action::AwaitRelease => return self.await_release(),
             Action::SendEntrance => return self.send_entrance().map(told),
             Action::AwaitApp => return self.await_app(),
-            Action::StartProgram
-            | Action::ReportStarted { .. }
-            | Action::ReportNotStarted { .. }
-            | Action::SendSignal { .. }
-            | Action::Answer
-            | Action::ReapPrograms
-            | Action::ReportExit
-            | Action::AwaitOrder
-            | Action::KillLate => unreachable!("no caller gives orders here"),
+            Action::StartProgram => told(self.start_program()),
+            Action::ReportStarted { id } => return self.report_started(id).map(told),
+            Action::ReportNotStarted { id, error } => {
+                return self.reply(Body::ExecFailed { id, error }, &[]).map(told);
+            }
+            Action::SendSignal { id, signal } => {
+                let pid = self.hands.pid;
+                told(self.hands.programs.signal(self.kernel, pid, id, signal))
+            }
+            Action::Answer => return self.reply(Body::Pong, &[]).map(told),
+            Action::ReapPrograms => self.reap_programs(),
+            Action::ReportExit => return self.report_exit().map(told),
+            Action::AwaitOrder => return self.await_order(),
+            Action::KillLate => {
+                self.hands.programs.kill_late(self.kernel);
+                Outcome::Done
+            }
             Action::ReapOrphans => self.reap(),
             Action::CountOthers if self.kernel.is_alone(self.hands.pid) => Outcome::Alone,
             Action::CountOthers => Outcome::NotAlone,
@@ -165,6 +194,10 @@ impl AtWork<'_> {
     /// What has to be said: where the queue is full this waits, until the deadline.
     fn tell(&mut self, body: Body, fds: &[Fd]) -> Poll<Answer> {
         let deadline_ms = self.hands.launch.map_or(0, |launch| launch.deadline_ms);
+        self.say_before(deadline_ms, body, fds)
+    }
+
+    fn say_before(&mut self, deadline_ms: u64, body: Body, fds: &[Fd]) -> Poll<Answer> {
         let has_room = self.kernel.is_writable(self.hands.table, Role::Connection);
         if !has_room && !self.kernel.is_late(deadline_ms) {
             // No call, so that how often one looks does not count.
@@ -415,11 +448,129 @@ impl AtWork<'_> {
                 self.kernel.close(self.hands.table, Role::Connection);
                 Outcome::Done
             }
-            Poll::Ready(Ok(_)) => Outcome::Lost(Loss::Garbage),
+            Poll::Ready(Ok(message)) => {
+                self.kernel.close(self.hands.table, Role::Link);
+                self.ordered(message)
+            }
             Poll::Ready(Err(outcome)) => outcome,
             Poll::Pending => return Poll::Pending,
         };
         Poll::Ready(outcome)
+    }
+
+    /// What the caller says.
+    fn ordered(&mut self, message: Message) -> Outcome {
+        self.kernel.drop_message(message);
+        self.hands.commanded = true;
+        self.hands.order = Some(message.body);
+        match message.body {
+            Body::Exec { id, .. } => Outcome::Exec { id },
+            Body::Signal { id, signal } => Outcome::Signal { id, signal },
+            Body::Ping => Outcome::Ping,
+            _ => Outcome::Lost(Loss::Garbage),
+        }
+    }
+
+    /// exec.0
+    fn await_order(&mut self) -> Poll<Outcome> {
+        let kept = BUILDING.into_iter().chain([Role::Link]).collect::<Vec<_>>();
+        if let Some(role) = self.kernel.has_any(self.hands.table, &kept) {
+            self.kernel.violated(Violation::KeptDescriptor { role: format!("{role:?}") });
+        }
+        let is_late = self.kernel.is_late(self.hands.programs.late_ms());
+        let ordered = self.kernel.is_readable(self.hands.table, Role::Connection);
+        if !is_late && !ordered && !self.kernel.has_zombie_child(self.hands.pid) {
+            return Poll::Pending;
+        }
+        if let Err(errno) = self.kernel.call(Call::Poll) {
+            return Poll::Ready(Outcome::Failed(errno));
+        }
+        if is_late {
+            return Poll::Ready(Outcome::Late);
+        }
+        if !ordered {
+            return Poll::Ready(Outcome::Changed);
+        }
+        match self.receive(Role::Connection, u64::MAX) {
+            Poll::Ready(Ok(message)) => Poll::Ready(self.ordered(message)),
+            Poll::Ready(Err(outcome)) => Poll::Ready(outcome),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// exec.1
+    fn start_program(&mut self) -> Answer {
+        let (handed, scene) = self.launch()?;
+        let Some(Body::Exec { id, does, wall_ms }) = self.hands.order else {
+            return Err(Errno(71));
+        };
+        self.hands.programs.can_start(id)?;
+        let late_ms = match wall_ms {
+            0 => u64::MAX,
+            ms => self.kernel.now_ms + u64::from(ms),
+        };
+        let who = Who::App(self.apps.len());
+        let pid = self.kernel.clone_program(self.hands.pid, who)?;
+        let parts = [
+            Call::PlaceDescriptors,
+            Call::TakeTerminal,
+            Call::SetRlimit,
+            Call::ChangeDirectory,
+            Call::Execve,
+        ];
+        for part in parts {
+            if let Err(errno) = self.kernel.call(part) {
+                self.kernel.exit_with(pid, Exit::Status(127));
+                return Err(errno);
+            }
+        }
+        check_app(self.kernel, pid, handed.number, &scene);
+        self.apps.push(AppActor::program(pid, handed.number, does, late_ms));
+        self.hands.programs.running.push(Running { id, pid, late_ms, killed: None });
+        self.hands.started = Some(pid);
+        Ok(())
+    }
+
+    /// exec.2
+    fn report_started(&mut self, id: u32) -> Poll<Answer> {
+        let Some(pid) = self.hands.started else { return Poll::Ready(Err(Errno::SRCH)) };
+        let said = self.reply(Body::Started { id }, &[Fd::Pidfd(pid)]);
+        if said.is_ready() {
+            self.hands.started = None;
+        }
+        said
+    }
+
+    /// exec.3
+    fn reap_programs(&mut self) -> Outcome {
+        while let Ok(Some(pid)) = self.kernel.wait_any(self.hands.pid) {
+            self.hands.exited = self.hands.programs.report(self.kernel, pid);
+            if self.hands.exited.is_some() {
+                return Outcome::Exited;
+            }
+        }
+        Outcome::NobodyKnown
+    }
+
+    /// exec.3
+    fn report_exit(&mut self) -> Poll<Answer> {
+        let Some(exited) = self.hands.exited else { return Poll::Ready(Err(Errno::SRCH)) };
+        let said = self.reply(exited, &[]);
+        if said.is_ready() {
+            self.hands.exited = None;
+        }
+        said
+    }
+
+    /// A caller that does not read its answers is lost, in the end.
+    fn reply(&mut self, body: Body, fds: &[Fd]) -> Poll<Answer> {
+        let until_ms = self.kernel.now_ms + u64::from(UNREAD_MS);
+        let until_ms = *self.hands.unread_until_ms.get_or_insert(until_ms);
+        let said = self.say_before(until_ms, body, fds);
+        if said.is_ready() {
+            self.hands.unread_until_ms = None;
+        }
+        said
     }
 
     /// Lets go of everything first: whoever hears of the failure may try again at once.

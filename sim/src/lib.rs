@@ -19,7 +19,8 @@
 //! c_client   the C client through FFI; the one file with `unsafe`
 //! master     the driver of a session, and the one thread around it
 //! guard      the driver of a guard
-//! app        Apps and what they start: acted, not ours
+//! app        Apps, programs and what they start: acted, not ours
+//! orders     `AppMaster` with a rocker that takes orders, acted; what its guard knows of programs
 //! words      the lines of a transcript
 //! operations what the kernel answers, one small operation at a time; Linux is asked the same
 //!
@@ -43,6 +44,7 @@ mod library;
 mod master;
 mod message;
 pub mod operations;
+mod orders;
 pub mod report;
 mod scene;
 mod violation;
@@ -54,6 +56,6 @@ pub use coverage::Coverage;
 pub use fault::{At, Call, Fault, Mode, Planned, Who};
 pub use library::Library;
 pub use master::Limits;
-pub use scene::{App, DIRECTORIES, End, Launch, ROOT, USERS};
+pub use scene::{App, DIRECTORIES, Does, End, Launch, ORDERS, ROOT, Task, USERS};
 pub use violation::Violation;
 pub use world::{Choice, Order, World};

@@ -1,8 +1,9 @@
 //! What is said, as far as it decides anything. Encoding is `protocol`'s own and tested there.
 
-use protocol::{Error, Name};
+use protocol::{Error, Exit, Name, Verdict as Means};
 
 use crate::kernel::{Fd, Pid};
+use crate::scene::Does;
 
 /// A message with its descriptors, which are in flight.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,8 @@ pub(crate) enum Body {
     AppStarted,
     List,
     Kill(Name),
+    Exec { id: u32, does: Does, wall_ms: u32 },
+    Signal { id: Option<u32>, signal: u8 },
     Ping,
     // From the master.
     HandOver { launch: usize, name: Name, guard: Pid },
@@ -29,6 +32,10 @@ pub(crate) enum Body {
     // From a guard.
     Done,
     Entrance { name: Name, guard: Pid },
+    Started { id: u32 },
+    ExecFailed { id: u32, error: Error },
+    Exited { id: u32, exit: Exit, verdict: Means },
+    Pong,
     // From either.
     Failed(Error),
     Step,

@@ -30,6 +30,10 @@ pub struct Launch {
     pub good_package: bool,
     /// What the App does while it runs.
     pub app: App,
+    /// What `AppMaster` does with its rocker, if that is to take orders and not to be entered.
+    pub orders: Option<&'static [Task]>,
+    /// Whether the client says first that orders will come, as ours does.
+    pub greets: bool,
     /// What ends it.
     pub end: End,
     /// The deadline.
@@ -47,6 +51,101 @@ pub enum App {
     Daemon,
     /// Has a guest, whom an operator brought in with `nsenter` and who outlives it.
     Guest,
+}
+
+/// One thing that `AppMaster` does with a rocker that takes orders.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Task {
+    /// exec.0: a program, killed after so many milliseconds; 0: never.
+    Exec {
+        /// `AppMaster`'s number for it.
+        id: u32,
+        /// What it does.
+        does: Does,
+        /// Its time.
+        wall_ms: u32,
+    },
+    /// A signal.
+    Signal {
+        /// For whom; none: for all.
+        id: Option<u32>,
+        /// SIGTERM or SIGKILL.
+        signal: u8,
+    },
+    /// Is the guard there?
+    Ping,
+    /// Goes on when every order is answered and every program has ended.
+    AwaitEnds,
+    /// Neither reads nor asks for so long.
+    Sleep {
+        /// Milliseconds.
+        ms: u32,
+    },
+}
+
+/// What a program does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Does {
+    /// Exits with this status.
+    Exit(u8),
+    /// Ends by this signal, of its own doing.
+    Crash(u8),
+    /// Waits for its end.
+    Wait,
+    /// Waits, and so does a child in its process group.
+    WaitInTwo,
+    /// Exits, and leaves a child in a session of its own that goes on.
+    Linger,
+    /// Leaves child after child to PID 1, which end; and waits.
+    Orphan(u8),
+}
+
+/// Programs that run in one rocker here: few, so that it is full soon.
+pub(crate) const PROGRAMS_MAX: usize = 3;
+
+/// Orders of all kinds: programs with all ends; signals, in and out of time; an open end;
+/// a caller that does not read.
+pub const ORDERS: [&[Task]; 4] = [
+    &[
+        exec(1, Does::Exit(0), 0),
+        exec(2, Does::Orphan(3), 100),
+        exec(3, Does::Linger, 0),
+        exec(4, Does::Exit(1), 0),
+        exec(2, Does::Exit(0), 0),
+        Task::AwaitEnds,
+        exec(5, Does::WaitInTwo, 50),
+        Task::AwaitEnds,
+    ],
+    &[
+        exec(1, Does::Wait, 0),
+        exec(2, Does::WaitInTwo, 0),
+        exec(3, Does::Wait, 1_000),
+        signal(Some(1), 15),
+        signal(Some(2), 9),
+        signal(None, 9),
+        Task::AwaitEnds,
+        signal(Some(1), 15),
+        signal(None, 9),
+        Task::Ping,
+        Task::AwaitEnds,
+    ],
+    &[Task::Ping, exec(1, Does::Wait, 0), exec(2, Does::Crash(11), 0), signal(Some(9), 15)],
+    &[
+        exec(1, Does::Wait, 0),
+        Task::Ping,
+        Task::Ping,
+        Task::Ping,
+        Task::Sleep { ms: 6_000 },
+        Task::AwaitEnds,
+    ],
+];
+
+const fn exec(id: u32, does: Does, wall_ms: u32) -> Task {
+    Task::Exec { id, does, wall_ms }
+}
+
+const fn signal(id: Option<u32>, signal: u8) -> Task {
+    Task::Signal { id, signal }
 }
 
 /// What ends an App: both ends of life in the documents, and two more.
@@ -86,9 +185,16 @@ impl Launch {
         exec_dir: true,
         good_package: true,
         app: App::Plain,
+        orders: None,
+        greets: true,
         end: End::StopAll,
         timeout_ms: 5_000,
     };
+
+    /// A rocker that takes these orders.
+    pub const fn open(orders: &'static [Task]) -> Self {
+        Self { orders: Some(orders), ..Self::BARE }
+    }
 
     /// With so many overlays, the first of which hides a host mount and has to hold the exec dir.
     pub const fn overlaid(dirs: usize) -> Self {

@@ -95,6 +95,30 @@ pub enum Violation {
         /// Whom it left.
         left: u32,
     },
+    /// A guard ended though its caller and all programs were well.
+    GaveUp {
+        /// The guard.
+        guard: u32,
+    },
+    /// An order without an answer, or an end of which nobody was told.
+    Unanswered {
+        /// Whose.
+        launch: usize,
+        /// The program's number; 0: a ping.
+        id: u32,
+    },
+    /// An answer that is none, or not true.
+    AnsweredWrongly {
+        /// Whose.
+        launch: usize,
+        /// Of what it was told.
+        why: &'static str,
+    },
+    /// A program lives though its time is over and its guard had a turn.
+    Late {
+        /// The program.
+        pid: u32,
+    },
     /// At rest, and something is left.
     LeftBehind(Vec<String>),
     /// It does not come to rest.
@@ -153,6 +177,19 @@ impl fmt::Display for Violation {
             Self::EndedEarly { left } => {
                 write!(f, "the guard ended and left process {left} to be killed")
             }
+            Self::GaveUp { guard } => {
+                write!(f, "guard {guard} ended though caller and programs were well")
+            }
+            Self::Unanswered { launch, id: 0 } => {
+                write!(f, "the caller of launch {launch} has no answer to a ping")
+            }
+            Self::Unanswered { launch, id } => {
+                write!(f, "the caller of launch {launch} was never told of program {id}")
+            }
+            Self::AnsweredWrongly { launch, why } => {
+                write!(f, "the caller of launch {launch} was told {why}")
+            }
+            Self::Late { pid } => write!(f, "program {pid} lives on though its time is over"),
             Self::LeftBehind(left) => write!(f, "left behind: {}", left.join("; ")),
             Self::Endless { turns } => write!(f, "no rest after {turns} turns"),
             Self::Panicked(words) => write!(f, "a machine panicked: {words}"),

@@ -2,9 +2,10 @@
 
 use core::fmt::Debug;
 
-use protocol::{Errno, Error, Loss, Name};
+use protocol::{Errno, Error, Exit, Loss, Name};
 
 use crate::kernel::Record;
+use crate::message::Body;
 use crate::scene::{EXEC_DIR, HOST_MOUNT, Launch, Place, id_of};
 
 /// `EBUSY` for 16.
@@ -19,6 +20,25 @@ pub(crate) fn error(error: Error) -> String {
             format!("cannot {} ({step}): {}", step.purpose(), errno_name(errno))
         }
         other => other.to_string(),
+    }
+}
+
+/// How a program ended.
+pub(crate) fn exit(how: Exit) -> String {
+    match how {
+        Exit::Status(status) => format!("status {status}"),
+        Exit::Signal(signal) => format!("signal {signal}"),
+    }
+}
+
+/// What a caller orders.
+pub(crate) fn order(body: Body) -> String {
+    match body {
+        Body::Exec { id, wall_ms: 0, .. } => format!("exec {id}"),
+        Body::Exec { id, wall_ms, .. } => format!("exec {id}, for {wall_ms} ms"),
+        Body::Signal { id: Some(id), signal } => format!("signal {signal} for {id}"),
+        Body::Signal { id: None, signal } => format!("signal {signal} for all"),
+        _ => "ping".to_owned(),
     }
 }
 
@@ -89,7 +109,7 @@ pub(crate) fn guard(
         State::SendSignal { id: None, signal } => format!("kill -{signal} -- -1"),
         State::Answer => "sendmsg # to the caller: here".to_owned(),
         State::ReapPrograms => "wait # whatever has ended".to_owned(),
-        State::ReportExit => "sendmsg # to the caller: how it ended".to_owned(),
+        State::ReportExit => "sendmsg # to the caller: how that ended".to_owned(),
         State::AwaitOrder => "recvmsg # from the caller: an order".to_owned(),
         State::KillLate => "kill -KILL # whatever is late".to_owned(),
         State::ReapOrphans => "wait # whoever has ended".to_owned(),
@@ -104,6 +124,9 @@ pub(crate) fn guard(
         Outcome::Done | Outcome::RequestIs { .. } => "ok".to_owned(),
         Outcome::LoopIs(number) => format!("/dev/loop{number}"),
         Outcome::DirsAre { layers, places } => format!("{layers} layers, {places} places"),
+        Outcome::Exec { id } => format!("exec {id}"),
+        Outcome::Signal { id: Some(id), signal } => format!("signal {signal} for {id}"),
+        Outcome::Signal { id: None, signal } => format!("signal {signal} for all"),
         Outcome::Failed(errno) => errno_name(errno),
         Outcome::Lost(how) => lost(how),
         Outcome::Refused(it) => error(it),

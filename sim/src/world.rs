@@ -25,7 +25,8 @@ use crate::guard::{AtWork as GuardAtWork, Ended, GuardActor};
 use crate::kernel::{INIT, Kernel, Received, Role};
 use crate::master::{Around, Limits, MasterActor};
 use crate::message::Body;
-use crate::scene::{App, End, Launch, ROOT, USERS, policy};
+use crate::orders::{Caller, KILLED, Left};
+use crate::scene::{App, End, Launch, ROOT, Task, USERS, policy};
 use crate::violation::Violation;
 use crate::words;
 
@@ -98,6 +99,8 @@ pub struct World {
     master: MasterActor,
     guards: Vec<GuardActor>,
     apps: Vec<AppActor>,
+    /// Those whose rockers take orders, by launch.
+    callers: Vec<Option<Caller>>,
     hung: Vec<(Who, Mode)>,
     operator: Vec<Question>,
     /// Before which turns the operator asks for a list.
@@ -138,6 +141,7 @@ impl World {
             master,
             guards: vec![],
             apps: vec![],
+            callers: scenes.iter().map(|_| None).collect(),
             hung: vec![],
             operator: vec![],
             asks: vec![],
@@ -248,6 +252,7 @@ impl World {
                 }
             } else if self.kernel.next_deadline_ms < u64::MAX {
                 // A deadline that has passed would have moved its actor.
+                self.check_late();
                 self.kernel.now_ms = self.kernel.next_deadline_ms.max(self.kernel.now_ms + 1);
                 let now_ms = self.kernel.now_ms;
                 self.kernel.say(None, "clock", || format!("{now_ms} ms"));
@@ -333,7 +338,8 @@ impl World {
                 self.kernel.stop_listening();
                 self.kernel.exit(pid);
             }
-            _ => self.kernel.exit(pid),
+            Who::App(_) => self.kernel.exit_with(pid, KILLED),
+            Who::Client(_) | Who::Guard(_) => self.kernel.exit(pid),
         }
     }
 
@@ -455,6 +461,7 @@ impl World {
         if let Some(result) = client.machine.result() {
             client.finish(&mut self.kernel);
             self.kernel.say(Some(protocol::Step::ReturnPids), who, || match result {
+                Ok(started) if started.app_pid == 0 => format!("guard {}", started.guard_pid),
                 Ok(started) => format!("guard {}, App {}", started.guard_pid, started.app_pid),
                 Err(error) => words::error(error),
             });
@@ -467,13 +474,21 @@ impl World {
     fn check_told(&mut self, n: usize) {
         let client = &self.clients[n];
         let started = client.machine.result().is_some_and(|result| result.is_ok());
-        let is_true = client.hands.reported && self.apps.iter().any(|app| app.launch == n);
+        let takes_orders = self.scenes[n].orders.is_some();
+        let has_app = takes_orders || self.apps.iter().any(|app| app.launch == n);
+        let is_true = client.hands.reported && has_app;
         if started && !is_true {
             self.kernel.violated(Violation::ToldNonsense { launch: n });
         }
         let at_ms = self.kernel.now_ms;
         if at_ms > client.hands.deadline_ms && !self.unpunctual {
             self.kernel.violated(Violation::ToldLate { launch: n, at_ms });
+        }
+        if started && takes_orders {
+            let calm = self.kernel.plan.is_empty() && self.choices_made == 0;
+            let table = self.clients[n].hands.table();
+            self.callers[n] = Some(Caller::new(n, table, &self.scenes[n], calm));
+            return;
         }
         if started && self.scenes[n].app == App::Guest {
             self.bring_guest(n);
@@ -488,6 +503,9 @@ impl World {
         let client = &self.clients[n];
         let (pid, table) = (client.hands.pid, client.hands.table());
         let Some((guard, app)) = client.started() else { return false };
+        if let Some(caller) = &mut self.callers[n] {
+            return caller.turn(&mut self.kernel, &self.scenes[n], guard);
+        }
         if self.kernel.wait_for(pid, app) == Ok(true) {
             self.kernel.say(None, Who::Client(n), || format!("wait {app} -> ok"));
             return true;
@@ -542,7 +560,8 @@ impl World {
         let Some(step) = machine.step() else { return false };
         let (before, action) = (machine.state(), machine.action());
         let calls = self.kernel.calls;
-        let mut work = GuardAtWork { kernel: &mut self.kernel, hands, scenes: &self.scenes };
+        let (kernel, scenes, apps) = (&mut self.kernel, &self.scenes, &mut self.apps);
+        let mut work = GuardAtWork { kernel, hands, scenes, apps };
         let Poll::Ready(outcome) = work.perform(step, action) else {
             return self.kernel.calls > calls;
         };
@@ -553,8 +572,9 @@ impl World {
         coverage.guard(before, outcome);
         let machine = &mut self.guards[n].machine;
         machine.advance(outcome);
-        if let Ended::With(result) = Ended::of(machine.state()) {
-            self.guard_ends(pid, result);
+        self.check_punctual(n, before, outcome);
+        if let Ended::With(result) = Ended::of(self.guards[n].machine.state()) {
+            self.guard_ends(n, result, before, outcome);
         } else if let guard::machine::Outcome::LoopIs(device) = outcome
             && self.thefts > 0
         {
@@ -572,7 +592,22 @@ impl World {
     }
 
     /// root.9: when, and only when, nobody is left whom it has not been told to leave.
-    fn guard_ends(&mut self, pid: u32, result: Result<(), protocol::Error>) {
+    /// Without a caller it does not wait for anybody.
+    fn guard_ends(
+        &mut self,
+        n: usize,
+        result: Result<(), protocol::Error>,
+        before: guard::machine::State,
+        outcome: guard::machine::Outcome,
+    ) {
+        let hands = &self.guards[n].hands;
+        let (pid, commanded) = (hands.pid, hands.commanded);
+        if commanded {
+            if !is_callers_end(before, outcome) {
+                self.kernel.violated(Violation::GaveUp { guard: pid });
+            }
+            return self.kernel.exit(pid);
+        }
         let gave_up = match result {
             Ok(()) => true,
             Err(error) => error.step() == protocol::Step::ExitSelf,
@@ -582,6 +617,49 @@ impl World {
             self.kernel.violated(Violation::EndedEarly { left });
         }
         self.kernel.exit(pid);
+    }
+
+    /// A program is killed within its time and a turn of its guard.
+    fn check_punctual(
+        &mut self,
+        n: usize,
+        before: guard::machine::State,
+        outcome: guard::machine::Outcome,
+    ) {
+        use guard::machine::{Outcome, State};
+        let is_over = matches!(outcome, Outcome::Late | Outcome::Lost(_) | Outcome::Failed(_));
+        let had_a_turn = match before {
+            State::AwaitOrder => !is_over,
+            State::KillLate => true,
+            _ => false,
+        };
+        if let Some(pid) = self.late_program(n).filter(|_| had_a_turn) {
+            self.kernel.violated(Violation::Late { pid });
+        }
+    }
+
+    /// Before time passes: all who could kill a late program have had their turns, but for those
+    /// who hang, or wait for a caller to read.
+    fn check_late(&mut self) {
+        for n in 0..self.guards.len() {
+            let hands = &self.guards[n].hands;
+            let is_excused = hands.unread_until_ms.is_some() || self.hangs(Who::Guard(n));
+            if let Some(pid) = self.late_program(n).filter(|_| !is_excused) {
+                self.kernel.violated(Violation::Late { pid });
+            }
+        }
+    }
+
+    fn late_program(&self, guard: usize) -> Option<u32> {
+        self.program_of(guard, self.kernel.now_ms)
+    }
+
+    /// A living program of this guard's whose time is over by then.
+    fn program_of(&self, guard: usize, by_ms: u64) -> Option<u32> {
+        let guard = self.guards[guard].hands.pid;
+        let mut late = self.apps.iter().filter(|app| app.late_ms <= by_ms);
+        let is_its = |pid| self.kernel.is_alive(pid) && self.kernel.init_of(pid) == guard;
+        late.find(|app| is_its(app.pid)).map(|app| app.pid)
     }
 
     fn app_turn(&mut self, n: usize) -> bool {
@@ -667,6 +745,7 @@ impl World {
 
     /// Who lives at rest has somebody who knows.
     fn check_living(&mut self) {
+        self.check_orders();
         for app in self.apps.iter().filter(|app| app.part == Part::App) {
             let has_owner = self.clients[app.launch].started().is_some();
             if self.kernel.is_alive(app.pid) && !has_owner && self.hung.is_empty() {
@@ -700,9 +779,39 @@ impl World {
                 let is_hopeless = forbidden || !good_package || caller != ROOT;
                 let app = self.clients[n].started().map(|(_, app)| app);
                 let ends = self.scenes[n].end == End::ByItself;
-                let is_well = app.is_some_and(|app| ends || self.kernel.is_alive(app));
+                let is_well = match &self.callers[n] {
+                    Some(caller) => caller.left != Some(Left::Lost) || is_lazy(&self.scenes[n]),
+                    None => app.is_some_and(|app| ends || self.kernel.is_alive(app)),
+                };
                 if !is_well && !is_hopeless && !rivals {
                     self.kernel.violation.get_or_insert(Violation::FailedForNothing { launch: n });
+                }
+            }
+        }
+    }
+
+    /// Every order is answered, every end told, and nobody's rocker ends.
+    fn check_orders(&mut self) {
+        for (n, caller) in self.callers.iter().enumerate() {
+            let Some((caller, (guard, _))) = caller.as_ref().zip(self.clients[n].started()) else {
+                continue;
+            };
+            let has_it = self.kernel.is_alive(self.clients[n].hands.pid) && caller.left.is_none();
+            let number = self.guards.iter().position(|it| it.hands.pid == guard);
+            let Some(number) = number.filter(|&number| !self.hangs(Who::Guard(number))) else {
+                continue;
+            };
+            // At rest nobody waits for its time to be over.
+            if let Some(pid) = self.program_of(number, u64::MAX - 1) {
+                self.kernel.violation.get_or_insert(Violation::Late { pid });
+            }
+            if !has_it && self.kernel.is_alive(guard) {
+                self.kernel.violation.get_or_insert(Violation::Unclaimed { guard });
+            }
+            if let Some(id) = caller.misses(&self.kernel).filter(|_| has_it) {
+                if !self.hangs(Who::Client(n)) {
+                    let violation = Violation::Unanswered { launch: n, id };
+                    self.kernel.violation.get_or_insert(violation);
                 }
             }
         }
@@ -763,6 +872,7 @@ impl World {
             (End::KillGuard, _) => false,
         };
         if is_stopped || self.phase == Phase::Mend {
+            self.callers[n].iter_mut().for_each(|caller| caller.told = true);
             for app in self.apps.iter_mut().filter(|app| app.launch == n) {
                 app.told = true;
             }
@@ -867,7 +977,15 @@ impl World {
     fn end_latecomers(&mut self) -> bool {
         let is_late = |app: &&AppActor| !app.told && self.kernel.is_alive(app.pid);
         let launch = self.apps.iter().filter(|app| app.part == Part::App).find(is_late);
-        let Some(launch) = launch.map(|app| app.launch) else { return false };
+        let is_open = |caller: &&Caller| !caller.told && caller.left.is_none();
+        let launch = launch.map(|app| app.launch).or_else(|| {
+            let callers = self.callers.iter().map(|caller| caller.as_ref());
+            callers.enumerate().find_map(|(n, caller)| {
+                let lives = self.kernel.is_alive(self.clients[n].hands.pid);
+                caller.filter(|caller| is_open(caller) && lives).map(|_| n)
+            })
+        });
+        let Some(launch) = launch else { return false };
         self.end_launch(launch);
         true
     }
@@ -890,4 +1008,27 @@ impl World {
         self.kernel.exit(guest);
         true
     }
+}
+
+/// Whether the caller was the reason for a guard's end: it has gone, or cannot be heard, or does
+/// not read.
+fn is_callers_end(before: guard::machine::State, outcome: guard::machine::Outcome) -> bool {
+    use guard::machine::{Outcome, State};
+    let talks = matches!(
+        before,
+        State::AwaitOrder
+            | State::Answer
+            | State::ReportStarted { .. }
+            | State::ReportNotStarted { .. }
+            | State::ReportExit
+            | State::ReportFailure(_)
+    );
+    talks
+        && (matches!(outcome, Outcome::Failed(_) | Outcome::Lost(_))
+            || matches!(before, State::ReportFailure(_)))
+}
+
+/// Whether a caller leaves answers unread for longer than a guard waits.
+fn is_lazy(scene: &Launch) -> bool {
+    scene.orders.unwrap_or_default().iter().any(|task| matches!(task, Task::Sleep { .. }))
 }

@@ -22,7 +22,7 @@ fn every_operation_is_asked() {
 }
 
 /// What the drivers of the sim call of the kernel and no operation does, with the reason.
-const NOT_ASKED: [(&str, &str); 6] = [
+const NOT_ASKED: [(&str, &str); 7] = [
     (
         "bookkeeping",
         "new say end_turn is_late violated begin call new_name has_named leftovers is_clean census",
@@ -31,6 +31,10 @@ const NOT_ASKED: [(&str, &str); 6] = [
     ("who and where", "process_mut init_of"),
     ("close, for all of a table", "close_table"),
     ("read, as protocol::socket does it", "receive"),
+    (
+        "the root test exec sees them work",
+        "clone_program new_session exit_with signal kill_group signal_all",
+    ),
     ("the root tests see them work", "widen is_writable shut_writing peer_uid clone_part detach"),
 ];
 

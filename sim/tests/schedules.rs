@@ -3,10 +3,10 @@
 //! shrinks towards "nothing fails, the first who can, moves", and is printed as a transcript
 //! with the choices that lead there. `SIM_SEED=2` takes other chances, `SIM_LONG=100000` more.
 
-use proptest::prelude::{Strategy, any, prop, prop_oneof};
+use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 use sim::walk::run;
-use sim::{App, Choice, Coverage, End, Launch, Library, Limits, ROOT, USERS, World};
+use sim::{App, Choice, Coverage, End, Launch, Library, Limits, ORDERS, ROOT, USERS, World};
 
 /// Cases of each property, unless `SIM_LONG` says how many.
 const CASES: u32 = 1_500;
@@ -33,9 +33,11 @@ fn launch() -> impl Strategy<Value = Launch> {
     let app = prop::sample::select(App::ALL.to_vec());
     let library = prop::sample::select(Library::ALL.to_vec());
     let caller = prop::sample::select(vec![ROOT, ROOT, USERS[0], USERS[1], 502]);
-    let all = (library, dirs, caller, any::<bool>(), 0..3_u8, end, app);
-    all.prop_map(|(library, dirs, caller, trace, data, end, app)| Launch {
+    let orders = prop_oneof![2 => Just(None), 1 => prop::sample::select(ORDERS.map(Some).to_vec())];
+    let all = (library, dirs, caller, any::<bool>(), 0..3_u8, end, app, orders);
+    all.prop_map(|(library, dirs, caller, trace, data, end, app, orders)| Launch {
         library,
+        orders,
         caller,
         // C asks for none.
         trace: trace && library == Library::Rust,

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use protocol::Errno;
 use sim::walk::run;
 use sim::{
-    App, At, Call, Coverage, End, Fault, Launch, Library, Mode, Planned, Violation, Who, World,
+    App, At, Call, Coverage, Does, End, Fault, Launch, Library, Mode, Planned, Task, Violation,
+    Who, World,
 };
 
 /// Compares a story with the one on disk, once for each library.
@@ -165,4 +166,16 @@ fn guard_hangs_after_root_5() {
     let fault = Fault::Hang(Who::Guard(0));
     let world = struck(Launch::BARE, "entrance, with a pidfd", fault, Mode::FromNowOn);
     compare("guard_hangs_after_root_5", world, &Ok(()));
+}
+
+/// A rocker that takes orders: one program exits, one is late, and the connection closes.
+#[test]
+fn orders() {
+    const ORDERS: &[Task] = &[
+        Task::Exec { id: 1, does: Does::Exit(0), wall_ms: 0 },
+        Task::Exec { id: 2, does: Does::Wait, wall_ms: 100 },
+        Task::AwaitEnds,
+    ];
+    let world = World::new(&[Launch::open(ORDERS)]).transcribed();
+    compare_one("orders", world, &Ok(()));
 }

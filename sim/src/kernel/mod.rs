@@ -16,7 +16,7 @@ mod socket;
 
 use core::fmt;
 
-use protocol::{Actor, Errno, Loss, Name, Step};
+use protocol::{Actor, Errno, Exit, Loss, Name, Step};
 
 use crate::fault::{Call, Fault, Plan, Who};
 use crate::message::{Message, Verdict};
@@ -136,6 +136,10 @@ pub(crate) struct Process {
     pub(crate) groups: bool,
     pub(crate) capabilities: Capabilities,
     pub(crate) name: Option<Name>,
+    /// Its process group: the first of its session, and whoever came of that.
+    group: Pid,
+    /// How it ended, once it has.
+    pub(crate) ended: Exit,
 }
 
 /// The namespaces that one guard is cloned into, and the user namespace it makes.
@@ -289,6 +293,8 @@ impl Kernel {
             groups: true,
             capabilities: Capabilities::All,
             name: None,
+            group: INIT,
+            ended: Exit::Status(0),
         };
         let nobody = Process { life: Life::Reaped, ..init.clone() };
         let host = Space { viewers: 1, private: true, ..Space::default() };

@@ -1,12 +1,14 @@
 //! Processes: who is whose child, who is in which PID namespace, who reaps whom; root.12 to
 //! root.14 are what happens when a PID 1 exits.
 
-use protocol::{Errno, Step};
+use protocol::{Errno, Exit, Step};
 
 use super::mount::NOWHERE;
 use super::{Answer, CHILD, HOST, INIT, Kernel, Life, Pid, Process, Space, pid_index, pid_of};
 use crate::fault::{Call, Who};
 use crate::violation::Violation;
+
+const KILLED: Exit = Exit::Signal(9);
 
 impl Kernel {
     pub(crate) fn process(&self, pid: Pid) -> &Process {
@@ -66,6 +68,28 @@ impl Kernel {
         // What is mounted on the host is mounted here, too: only mounts that are below a
         // directory to be overlaid matter, see `add_host_mount`.
         Ok(pid)
+    }
+
+    /// exec.1: a child of a guard's, in a session of its own.
+    pub(crate) fn clone_program(&mut self, guard: Pid, who: Who) -> Answer<Pid> {
+        self.call(Call::CloneProgram)?;
+        let pid = self.fork(guard, who);
+        self.process_mut(pid).name = None;
+        self.new_session(pid);
+        Ok(pid)
+    }
+
+    /// `setsid`
+    pub(crate) fn new_session(&mut self, pid: Pid) {
+        self.process_mut(pid).group = pid;
+    }
+
+    /// An end of which its parent will hear how it was.
+    pub(crate) fn exit_with(&mut self, pid: Pid, how: Exit) {
+        if self.is_alive(pid) {
+            self.process_mut(pid).ended = how;
+            self.exit(pid);
+        }
     }
 
     /// The end of a process: its own doing, a signal's, or its PID 1's.
@@ -220,7 +244,42 @@ impl Kernel {
         if self.process(pid).life == Life::Reaped {
             return Err(Errno::SRCH);
         }
-        self.exit(pid);
+        self.exit_with(pid, KILLED);
+        Ok(())
+    }
+
+    /// `kill(2)` for one child, or for its process group; nobody here handles a signal.
+    pub(crate) fn signal(&mut self, pid: Pid, signal: u8, group: bool) -> Answer {
+        self.call(Call::Kill)?;
+        self.still_means(pid, Errno::SRCH)?;
+        if group {
+            self.kill_group(pid);
+        } else {
+            self.exit_with(pid, Exit::Signal(signal));
+        }
+        Ok(())
+    }
+
+    /// SIGKILL for a child's process group. A zombie keeps the number of its group.
+    pub(crate) fn kill_group(&mut self, group: Pid) {
+        if self.still_means(group, Errno::SRCH).is_err() {
+            return;
+        }
+        for index in 2..self.processes.len() {
+            if self.processes[index].group == group {
+                self.exit_with(pid_of(index), KILLED);
+            }
+        }
+    }
+
+    /// `kill(-1, SIGNAL)` by PID 1.
+    pub(crate) fn signal_all(&mut self, init: Pid, signal: u8) -> Answer {
+        self.call(Call::Kill)?;
+        if self.is_alone(init) {
+            return Err(Errno::SRCH);
+        }
+        let others: Vec<Pid> = self.others(init).collect();
+        others.into_iter().for_each(|pid| self.exit_with(pid, Exit::Signal(signal)));
         Ok(())
     }
 

@@ -1,0 +1,382 @@
+//! `AppMaster` with a rocker that takes orders: not ours, so acted here. It gives its orders one
+//! after the other, and reads the answers whenever there is one.
+
+use protocol::limits::UNREAD_MS;
+use protocol::{Errno, Error, Exit, Step, Verdict};
+
+use crate::fault::Who;
+use crate::kernel::{Answer, Fd, Kernel, Pid, Received, Role};
+use crate::message::Body;
+use crate::scene::{End, Launch, PROGRAMS_MAX, Task};
+use crate::violation::Violation;
+use crate::words;
+
+/// One `AppMaster`, from the end of its launch on.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    launch: usize,
+    table: usize,
+    /// How many of its tasks it has done.
+    done: usize,
+    asked: Vec<Asked>,
+    pings_owed: u32,
+    /// Signals for one program, each of which may be refused.
+    signals: u32,
+    sleeps_until_ms: Option<u64>,
+    /// Until when it waits for room for an order.
+    unsent_until_ms: Option<u64>,
+    /// root.8: it was told to stop.
+    pub(crate) told: bool,
+    /// It has the connection no longer; whether that was its own doing.
+    pub(crate) left: Option<Left>,
+    /// Nothing goes wrong in this world.
+    calm: bool,
+}
+
+/// Why a connection is over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Left {
+    Closed,
+    Lost,
+}
+
+/// A program that was asked for.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    id: u32,
+    /// When it will be late.
+    late_ms: u64,
+    was_killed: bool,
+    stands: Stands,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stands {
+    Asked,
+    Runs(Pid),
+    Over,
+}
+
+impl Caller {
+    pub(crate) fn new(launch: usize, table: usize, scene: &Launch, calm: bool) -> Self {
+        Self {
+            launch,
+            table,
+            done: 0,
+            asked: vec![],
+            pings_owed: u32::from(scene.greets),
+            signals: 0,
+            sleeps_until_ms: None,
+            unsent_until_ms: None,
+            told: false,
+            left: None,
+            calm,
+        }
+    }
+
+    /// One turn; whether anything was done.
+    pub(crate) fn turn(&mut self, kernel: &mut Kernel, scene: &Launch, guard: Pid) -> bool {
+        if self.left.is_some() {
+            return self.let_go(kernel, guard);
+        }
+        let tasks = scene.orders.unwrap_or_default();
+        if self.told || (self.done == tasks.len() && scene.end == End::ByItself) {
+            self.leave(kernel, Left::Closed, "close # the connection");
+            return true;
+        }
+        if let Some(until_ms) = self.sleeps_until_ms {
+            if !kernel.is_late(until_ms) {
+                return false;
+            }
+            self.sleeps_until_ms = None;
+            return true;
+        }
+        if kernel.is_readable(self.table, Role::Connection) {
+            self.hear(kernel);
+            return true;
+        }
+        tasks.get(self.done).is_some_and(|&task| self.does(kernel, task))
+    }
+
+    fn say(&self, kernel: &mut Kernel, step: Step, words: impl FnOnce() -> String) {
+        kernel.say(Some(step), Who::Client(self.launch), words);
+    }
+
+    fn leave(&mut self, kernel: &mut Kernel, how: Left, words: &str) {
+        kernel.close(self.table, Role::Connection);
+        self.left = Some(how);
+        self.say(kernel, Step::StopAll, || words.to_owned());
+    }
+
+    /// The guard's pidfd goes when all of the rocker has gone.
+    fn let_go(&self, kernel: &mut Kernel, guard: Pid) -> bool {
+        let is_over = kernel.has_ended(guard) && kernel.fd(self.table, Role::Entrance).is_ok();
+        if is_over {
+            kernel.close(self.table, Role::Entrance);
+            kernel.say(None, Who::Client(self.launch), || "the rocker is gone".to_owned());
+        }
+        is_over
+    }
+
+    fn does(&mut self, kernel: &mut Kernel, task: Task) -> bool {
+        let body = match task {
+            Task::AwaitEnds if self.waits_for().is_some() => return false,
+            Task::AwaitEnds => {
+                self.done += 1;
+                return true;
+            }
+            Task::Sleep { ms } => {
+                self.done += 1;
+                self.sleeps_until_ms = Some(kernel.now_ms + u64::from(ms));
+                kernel.say(None, Who::Client(self.launch), || format!("reads nothing for {ms} ms"));
+                return true;
+            }
+            Task::Exec { id, does, wall_ms } => Body::Exec { id, does, wall_ms },
+            Task::Signal { id, signal } => Body::Signal { id, signal },
+            Task::Ping => Body::Ping,
+        };
+        if !kernel.is_writable(self.table, Role::Connection) {
+            let until_ms = kernel.now_ms + u64::from(UNREAD_MS);
+            let until_ms = *self.unsent_until_ms.get_or_insert(until_ms);
+            let is_late = kernel.is_late(until_ms);
+            if is_late {
+                self.leave(kernel, Left::Lost, "close # the guard does not read");
+            }
+            return is_late;
+        }
+        self.unsent_until_ms = None;
+        let sent = kernel.send(self.table, Role::Connection, body, &[]);
+        self.say(kernel, Step::RequestExec, || {
+            let came = sent.map_or_else(words::errno_name, |()| "ok".to_owned());
+            format!("sendmsg # to the guard: {} -> {came}", words::order(body))
+        });
+        match sent {
+            Ok(()) => self.is_sent(kernel, task),
+            // If the guard has said why it ended, that is still there to be read.
+            Err(Errno::PIPE) => {}
+            Err(_) => self.leave(kernel, Left::Lost, "close # the order was refused"),
+        }
+        true
+    }
+
+    fn is_sent(&mut self, kernel: &Kernel, task: Task) {
+        self.done += 1;
+        match task {
+            Task::Exec { id, wall_ms, .. } => {
+                let late_ms = match wall_ms {
+                    0 => u64::MAX,
+                    ms => kernel.now_ms + u64::from(ms),
+                };
+                let stands = Stands::Asked;
+                self.asked.push(Asked { id, late_ms, was_killed: false, stands });
+            }
+            Task::Signal { id, signal } => {
+                self.signals += u32::from(id.is_some());
+                for asked in &mut self.asked {
+                    asked.was_killed |= signal == SIGKILL && id.is_none_or(|id| id == asked.id);
+                }
+            }
+            Task::Ping => self.pings_owed += 1,
+            Task::AwaitEnds | Task::Sleep { .. } => {}
+        }
+    }
+
+    /// What is there to be heard; each answer must be one, and true.
+    fn hear(&mut self, kernel: &mut Kernel) {
+        let message = match kernel.receive(self.table, Role::Connection) {
+            Ok(Received::Message(message)) => message,
+            Ok(Received::Empty) => return,
+            Ok(Received::Lost(how)) => {
+                return self.leave(kernel, Left::Lost, &format!("close # lost: {how}"));
+            }
+            Err(errno) => {
+                let words = format!("close # {}", words::errno_name(errno));
+                return self.leave(kernel, Left::Lost, &words);
+            }
+        };
+        let wrong = match message.body {
+            Body::Step => None,
+            Body::Started { id } => self.started(kernel, id, message.fds),
+            Body::ExecFailed { id, error } => self.refused(kernel, id, error),
+            Body::Exited { id, exit, verdict } => self.exited(kernel, id, exit, verdict),
+            Body::Pong => match self.pings_owed.checked_sub(1) {
+                Some(left) => {
+                    self.pings_owed = left;
+                    self.say(kernel, Step::RequestExec, || "recvmsg # it is there".to_owned());
+                    None
+                }
+                None => Some("of a ping that it never sent"),
+            },
+            _ => return self.leave(kernel, Left::Lost, "close # garbage"),
+        };
+        if let Some(why) = wrong {
+            kernel.violated(Violation::AnsweredWrongly { launch: self.launch, why });
+        }
+    }
+
+    /// The one with this number of which there is no end yet; of two, the one that runs is older.
+    fn find(&mut self, id: u32, is_it: impl Fn(Stands) -> bool) -> Option<&mut Asked> {
+        self.asked.iter_mut().find(|asked| asked.id == id && is_it(asked.stands))
+    }
+
+    fn started(
+        &mut self,
+        kernel: &mut Kernel,
+        id: u32,
+        fds: [Option<Fd>; 3],
+    ) -> Option<&'static str> {
+        let [Some(Fd::Pidfd(pid)), ..] = fds else { return Some("of a start without a pidfd") };
+        let Some(asked) = self.find(id, |stands| stands == Stands::Asked) else {
+            return Some("of a start that it never asked for");
+        };
+        asked.stands = Stands::Runs(pid);
+        self.say(kernel, Step::ReportStarted, || format!("recvmsg # program {id} is {pid}"));
+        None
+    }
+
+    fn refused(&mut self, kernel: &mut Kernel, id: u32, error: Error) -> Option<&'static str> {
+        self.say(kernel, Step::ReportStarted, || {
+            format!("recvmsg # program {id}: {}", words::error(error))
+        });
+        let errno = match error {
+            Error::Failed { errno, .. } => errno,
+            _ => return Some("of a refusal without an errno"),
+        };
+        // That there is none to signal says ESRCH, which no start says.
+        if errno == Errno::SRCH {
+            self.signals -= u32::from(self.signals > 0);
+            return None;
+        }
+        let living = self.asked.iter().filter(|it| it.stands != Stands::Over).count();
+        let is_calm = self.calm;
+        let Some(asked) = self.find(id, |stands| stands == Stands::Asked) else {
+            let is_signals = self.signals > 0 && !is_calm;
+            return (!is_signals).then_some("of a refusal that it never asked for");
+        };
+        asked.stands = Stands::Over;
+        let has_room = errno == Errno::AGAIN && living <= PROGRAMS_MAX;
+        (is_calm && has_room).then_some("that there is no room, and there is")
+    }
+
+    fn exited(
+        &mut self,
+        kernel: &mut Kernel,
+        id: u32,
+        exit: Exit,
+        verdict: Verdict,
+    ) -> Option<&'static str> {
+        self.say(kernel, Step::ReportExit, || {
+            format!("recvmsg # program {id}: {}, {verdict}", words::exit(exit))
+        });
+        let now_ms = kernel.now_ms;
+        let Some(asked) = self.find(id, |stands| matches!(stands, Stands::Runs(_))) else {
+            return Some("of an end without a start, or twice");
+        };
+        let Stands::Runs(pid) = asked.stands else { return None };
+        asked.stands = Stands::Over;
+        if !kernel.has_ended(pid) || kernel.process(pid).ended != exit {
+            return Some("of an end that was another");
+        }
+        match verdict {
+            Verdict::TimeLimitExceeded if now_ms < asked.late_ms => Some("of a lateness too early"),
+            Verdict::Cancelled if !asked.was_killed => Some("of a signal that it never sent"),
+            Verdict::TimeLimitExceeded | Verdict::Cancelled if exit == KILLED => None,
+            _ if verdict == exit.verdict() => None,
+            _ => Some("of another verdict than the end's"),
+        }
+    }
+
+    /// An order without an answer, or a program without its end.
+    fn waits_for(&self) -> Option<u32> {
+        let waits = self.asked.iter().find(|asked| asked.stands != Stands::Over);
+        waits.map(|asked| asked.id).or((self.pings_owed > 0).then_some(0))
+    }
+
+    /// The same at rest, where what lives is no longer waited for.
+    pub(crate) fn misses(&self, kernel: &Kernel) -> Option<u32> {
+        let has_missed = |asked: &&Asked| match asked.stands {
+            Stands::Asked => true,
+            Stands::Runs(pid) => kernel.has_ended(pid),
+            Stands::Over => false,
+        };
+        let missed = self.asked.iter().find(has_missed);
+        missed.map(|asked| asked.id).or((self.pings_owed > 0).then_some(0))
+    }
+}
+
+pub(crate) const SIGKILL: u8 = 9;
+pub(crate) const KILLED: Exit = Exit::Signal(SIGKILL);
+
+/// A program that runs, as its guard has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Running {
+    pub(crate) id: u32,
+    pub(crate) pid: Pid,
+    pub(crate) late_ms: u64,
+    pub(crate) killed: Option<Verdict>,
+}
+
+/// What a guard holds of the programs: `guard/src/programs.rs`.
+#[derive(Debug, Default)]
+pub(crate) struct Programs {
+    pub(crate) running: Vec<Running>,
+}
+
+impl Programs {
+    /// When the next one is late.
+    pub(crate) fn late_ms(&self) -> u64 {
+        let waiting = self.running.iter().filter(|program| program.killed.is_none());
+        waiting.map(|program| program.late_ms).min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether there is a place for one more, with this number.
+    pub(crate) fn can_start(&self, id: u32) -> Answer {
+        if self.running.iter().any(|program| program.id == id) {
+            return Err(Errno::EXIST);
+        }
+        if self.running.len() < PROGRAMS_MAX { Ok(()) } else { Err(Errno::AGAIN) }
+    }
+
+    pub(crate) fn signal(
+        &mut self,
+        kernel: &mut Kernel,
+        guard: Pid,
+        id: Option<u32>,
+        signal: u8,
+    ) -> Answer {
+        let kills = (signal == SIGKILL).then_some(Verdict::Cancelled);
+        let Some(id) = id else {
+            match kernel.signal_all(guard, signal) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                refused => return refused,
+            }
+            for program in &mut self.running {
+                program.killed = program.killed.or(kills);
+            }
+            return Ok(());
+        };
+        let program = self.running.iter_mut().find(|it| it.id == id).ok_or(Errno::SRCH)?;
+        kernel.signal(program.pid, signal, kills.is_some())?;
+        program.killed = program.killed.or(kills);
+        Ok(())
+    }
+
+    pub(crate) fn kill_late(&mut self, kernel: &mut Kernel) {
+        for program in &mut self.running {
+            if program.killed.is_none() && kernel.now_ms >= program.late_ms {
+                program.killed = Some(Verdict::TimeLimitExceeded);
+                kernel.kill_group(program.pid);
+            }
+        }
+    }
+
+    /// The end of one that was reaped, if it was one of these.
+    pub(crate) fn report(&mut self, kernel: &Kernel, pid: Pid) -> Option<Body> {
+        let place = self.running.iter().position(|program| program.pid == pid)?;
+        let program = self.running.remove(place);
+        let exit = kernel.process(pid).ended;
+        let killed = program.killed.filter(|_| exit == KILLED);
+        let verdict = killed.unwrap_or(exit.verdict());
+        Some(Body::Exited { id: program.id, exit, verdict })
+    }
+}

@@ -1,0 +1,58 @@
+//! Rockers that take orders: every order is answered once, every end is told once, a late program
+//! is killed in time, and whatever goes wrong leaves nothing.
+
+use sim::walk::{Walk, faults_of, run};
+use sim::{Coverage, End, Launch, ORDERS, Order, World};
+
+#[test]
+fn orders_of_all_kinds_are_answered() {
+    for orders in ORDERS {
+        for order in Order::ALL {
+            for end in End::ALL {
+                for queue in [2, 4, 64] {
+                    let launch = [Launch { end, ..Launch::open(orders) }];
+                    let world = World::new(&launch).order(order).queue(queue);
+                    let mut world = world.transcribed();
+                    let ended = run(&mut world, &mut Coverage::default());
+                    assert_eq!(ended, Ok(()), "{}", world.transcript());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_single_fault_of_a_rocker_that_takes_orders_leaves_nothing() {
+    let mut walk = Walk::default();
+    for orders in ORDERS {
+        for order in Order::ALL {
+            for (end, greets) in
+                [(End::ByItself, true), (End::StopAll, false), (End::KillGuard, true)]
+            {
+                walk.single_faults(&[Launch { end, greets, ..Launch::open(orders) }], order);
+            }
+        }
+    }
+    println!("{} worlds", walk.worlds);
+    if let Err(story) = walk.verdict() {
+        panic!("{story}");
+    }
+}
+
+/// With a queue so short that answers have to wait for their reader.
+#[test]
+fn every_single_fault_with_a_short_queue_leaves_nothing() {
+    let mut walk = Walk::default();
+    for orders in ORDERS {
+        let launch = [Launch::open(orders)];
+        for order in Order::ALL {
+            for fault in faults_of(&launch, order, &[]) {
+                let world = || World::new(&launch).order(order).queue(2).faults(&[fault]);
+                walk.run(&launch, &[fault], &world);
+            }
+        }
+    }
+    if let Err(story) = walk.verdict() {
+        panic!("{story}");
+    }
+}

@@ -12,7 +12,7 @@ use protocol::{Errno, Machine, Name, Step};
 use rocker_client::action::{Action, HelperAction, HelperOutcome, Outcome as ClientOutcome};
 use rocker_client::helper::Helper;
 use rocker_client::machine::Client;
-use rocker_client::{Error, Rocker, TraceEntry};
+use rocker_client::{Error, OpenRocker, Rocker, TraceEntry};
 use serde_json::Value;
 
 use crate::words::errno_name;
@@ -29,6 +29,34 @@ pub struct Report {
     name: u64,
     guard_pid: u32,
     app_pid: u32,
+}
+
+/// What a launch gives its caller.
+pub trait Launched {
+    /// The steps, if they were asked for.
+    fn trace(&self) -> &[TraceEntry];
+    /// The guard's name and pid, and the App's pid: 0 where there is none.
+    fn who(&self) -> (Name, u32, u32);
+}
+
+impl Launched for Rocker {
+    fn trace(&self) -> &[TraceEntry] {
+        self.trace()
+    }
+
+    fn who(&self) -> (Name, u32, u32) {
+        (self.guard_name(), self.guard_pid(), self.app_pid())
+    }
+}
+
+impl Launched for OpenRocker {
+    fn trace(&self) -> &[TraceEntry] {
+        self.trace()
+    }
+
+    fn who(&self) -> (Name, u32, u32) {
+        (self.guard_name(), self.guard_pid(), 0)
+    }
 }
 
 /// One step that somebody took.
@@ -87,19 +115,16 @@ impl Report {
     }
 
     /// The steps of a launch that asked for its trace.
-    pub fn of_launch(launch: &Result<Rocker, Error>) -> Self {
-        let steps = launch.as_ref().map_or_else(Error::trace, Rocker::trace);
+    pub fn of_launch<L: Launched>(launch: &Result<L, Error>) -> Self {
+        let steps = launch.as_ref().map_or_else(Error::trace, L::trace);
         let first_ns = steps.iter().map(|entry| entry.began_ns).min().unwrap_or(0);
         let steps = steps.iter().map(|entry| Entry::from_trace(entry, first_ns)).collect();
         match launch {
-            Ok(rocker) => Self {
-                steps,
-                succeeded: true,
-                failed_at: None,
-                name: u64::from_str_radix(rocker.guard_name().as_str(), 16).unwrap_or(0),
-                guard_pid: rocker.guard_pid(),
-                app_pid: rocker.app_pid(),
-            },
+            Ok(rocker) => {
+                let (name, guard_pid, app_pid) = rocker.who();
+                let name = u64::from_str_radix(name.as_str(), 16).unwrap_or(0);
+                Self { steps, succeeded: true, failed_at: None, name, guard_pid, app_pid }
+            }
             Err(error) => Self { steps, failed_at: Some(error.step()), ..Self::default() },
         }
     }
@@ -134,6 +159,11 @@ impl Report {
         self.of(actor).filter(|entry| entry.step == Some(step)).count()
     }
 
+    /// Whether the rocker was not to be entered. One that failed early does not say.
+    fn takes_orders(&self) -> bool {
+        self.count("client", Step::RequestExec) > 0
+    }
+
     /// Whether every actor walked as its machine does. What a launch that fails does not tell
     /// any more is not missed.
     ///
@@ -141,7 +171,8 @@ impl Report {
     ///
     /// The first deviation, in words.
     pub fn conforms(&self) -> Result<(), String> {
-        self.walk("client", &mut Client::new(), |machine, entry, _| {
+        let mut client = if self.takes_orders() { Client::to_take_orders() } else { Client::new() };
+        self.walk("client", &mut client, |machine, entry, _| {
             self.client_outcome(machine.action(), entry)
         })?;
         self.walk("helper", &mut Helper::new(), |machine, entry, _| {
@@ -212,9 +243,11 @@ impl Report {
         Ok(match (entry.errno, action) {
             (Some(errno), _) => ClientOutcome::Failed(errno),
             // A wait without an errno that ended a launch was a loss or a refusal.
-            (None, Action::AwaitEntrance | Action::AwaitApp | Action::ReportApp)
-                if !self.succeeded
-                    && self.of("client").last().is_some_and(|it| it.step == entry.step) =>
+            (
+                None,
+                Action::AwaitEntrance | Action::AwaitApp | Action::ReportApp | Action::Greet,
+            ) if !self.succeeded
+                && self.of("client").last().is_some_and(|it| it.step == entry.step) =>
             {
                 ClientOutcome::Lost(protocol::Loss::Died)
             }
@@ -246,12 +279,20 @@ impl Report {
     /// A launch that succeeded went at least so far. What the guard says after the entrance may
     /// come too late for its caller.
     fn is_complete(&self) -> Result<(), String> {
-        for (actor, must) in [
-            ("client", Step::ReportApp),
-            ("helper", Step::RunApp),
-            ("master", Step::SetIdMaps),
-            ("guard", Step::ReleaseGuard),
-        ] {
+        // An order ends the guard's part in the trace, as the App does that of whoever enters.
+        let (entered, ordered): (&[_], &[_]) = (
+            &[("client", Step::ReportApp), ("helper", Step::RunApp)],
+            &[("client", Step::RequestExec)],
+        );
+        let (must, must_not) = match self.takes_orders() {
+            true => (ordered, [entered, &[("guard", Step::ReportApp)]].concat()),
+            false => (entered, vec![]),
+        };
+        if let Some((actor, step)) = must_not.iter().find(|it| self.count(it.0, it.1) > 0) {
+            return Err(format!("{actor}: the rocker takes orders, but it took {step}"));
+        }
+        let all = [("master", Step::SetIdMaps), ("guard", Step::ReleaseGuard)];
+        for &(actor, must) in must.iter().chain(&all) {
             if self.count(actor, must) == 0 {
                 return Err(format!("{actor}: the launch succeeded, but {must} is missing"));
             }

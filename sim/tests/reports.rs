@@ -47,6 +47,34 @@ fn a_launch_by_the_diagrams_conforms() {
     assert_eq!(report(|_| ()).conforms(), Ok(()));
 }
 
+/// The same launch, of a rocker that takes orders.
+fn open(steps: &mut Vec<Value>) {
+    steps.retain(|step| step["actor"] != "helper");
+    steps.truncate(steps.len() - 3);
+    let at_us = steps.last().map(|step| step["at_us"].as_f64().unwrap() + 6.0);
+    steps.push(json!({
+        "actor": "client", "step": "exec.0", "at_us": at_us, "took_us": 5.5, "command": "true",
+    }));
+}
+
+#[test]
+fn a_rocker_that_takes_orders_conforms() {
+    assert_eq!(report(open).conforms(), Ok(()));
+    let entered = deviation(|steps| {
+        open(steps);
+        let mut step = steps[0].clone();
+        (step["actor"], step["step"]) = (json!("guard"), json!("enter.4"));
+        step["at_us"] = json!(999.0);
+        steps.push(step);
+    });
+    assert_eq!(entered, "guard: the rocker takes orders, but it took enter.4");
+    let lost = deviation(|steps| {
+        open(steps);
+        steps.remove(25);
+    });
+    assert_eq!(lost, "master: after root.3 (true) comes prepare.7, but it took prepare.8 (true)");
+}
+
 #[test]
 fn the_first_deviation_is_told_in_words() {
     assert_eq!(

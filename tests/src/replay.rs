@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rocker_client::{Error, Rocker};
-use sim::report::Report;
+use rocker_client::Error;
+use sim::report::{Launched, Report};
 
 /// Tests whose launches are as they are without a trace, with the reason.
 pub const UNTRACED: [(&str, &str); 4] = [
@@ -30,7 +30,7 @@ pub fn traces() -> bool {
 ///
 /// If it does not, or if there is none though it was asked for.
 #[track_caller]
-pub fn replayed(launch: Result<Rocker, Error>) -> Result<Rocker, Error> {
+pub fn replayed<L: Launched>(launch: Result<L, Error>) -> Result<L, Error> {
     if let Ok(rocker) = &launch {
         assert_eq!(!rocker.trace().is_empty(), traces(), "a launch has a trace if asked for one");
     }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use protocol::{Errno, Exit, ExitReport, Step, Verdict};
 use rocker_client::{Error, Limits, OpenRocker, Run, Stdio};
 use tests::app::Answer;
-use tests::{APP_GID, APP_UID, Daemon, Program, SOON, probe_package, process, runner};
+use tests::{APP_GID, APP_UID, Daemon, Program, SOON, probe_package, process, replayed, runner};
 
 const RLIMIT_CPU: u8 = 0;
 const RLIMIT_FSIZE: u8 = 1;
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 }
 
 fn open(daemon: &Daemon) -> OpenRocker {
-    daemon.launch(probe_package()).open().unwrap()
+    replayed(daemon.launch(probe_package()).open()).unwrap()
 }
 
 /// Runs the probe with these commands, to its end.
@@ -259,9 +259,9 @@ fn a_user_whom_the_policy_lets_needs_no_privilege() {
     nix::unistd::setgroups(&[]).unwrap();
     nix::unistd::setresgid(APP_GID.into(), APP_GID.into(), APP_GID.into()).unwrap();
     nix::unistd::setresuid(APP_UID.into(), APP_UID.into(), 0.into()).unwrap();
-    let error = launch.spawn(&Program::new("bin/probe")).unwrap_err();
+    let error = replayed(launch.spawn(&Program::new("bin/probe"))).unwrap_err();
     assert_eq!(error.step(), Step::JoinNamespaces, "{error}");
-    let mut rocker = launch.open().unwrap();
+    let mut rocker = replayed(launch.open()).unwrap();
     let (report, text) = probe(&mut rocker, &["say hello"], &Limits::new());
     assert_eq!((report.verdict, &*text), (Verdict::Normal, "say: hello\n"));
     ends(rocker);

@@ -48,6 +48,8 @@ pub(crate) struct Hands {
     /// What exec.2 and exec.3 are to tell.
     started: Option<Pid>,
     exited: Option<Body>,
+    /// Ended children of whom SIGCHLD was read.
+    known_ends: Vec<Pid>,
     /// Until when an answer waits for room.
     pub(crate) unread_until_ms: Option<u64>,
 }
@@ -83,6 +85,7 @@ impl GuardActor {
             order: None,
             started: None,
             exited: None,
+            known_ends: vec![],
             unread_until_ms: None,
         };
         Self { machine: Guard::default(), hands }
@@ -479,7 +482,9 @@ impl AtWork<'_> {
         }
         let is_late = self.kernel.is_late(self.hands.programs.late_ms());
         let ordered = self.kernel.is_readable(self.hands.table, Role::Connection);
-        if !is_late && !ordered && !self.kernel.has_zombie_child(self.hands.pid) {
+        let is_news = |pid| !self.hands.known_ends.contains(&pid);
+        let changed = self.kernel.zombie_children(self.hands.pid).any(is_news);
+        if !is_late && !ordered && !changed {
             return Poll::Pending;
         }
         if let Err(errno) = self.kernel.call(Call::Poll) {
@@ -543,6 +548,7 @@ impl AtWork<'_> {
 
     /// exec.3
     fn reap_programs(&mut self) -> Outcome {
+        self.hands.known_ends = self.kernel.zombie_children(self.hands.pid).collect();
         while let Ok(Some(pid)) = self.kernel.wait_any(self.hands.pid) {
             self.hands.exited = self.hands.programs.report(self.kernel, pid);
             if self.hands.exited.is_some() {

@@ -30,10 +30,11 @@ const COPIED: [&str; 9] = [
 ];
 
 /// The tests that may notice, quickest first.
-const TESTS: [&str; 8] = [
+const TESTS: [&str; 9] = [
     "operations",
     "crowd",
     "truth",
+    "orders",
     "single_faults",
     "coverage",
     "schedules",

@@ -215,7 +215,13 @@ impl Kernel {
 
     /// Whether SIGCHLD is waiting.
     pub(crate) fn has_zombie_child(&self, parent: Pid) -> bool {
-        self.processes.iter().skip(2).any(|it| it.parent == parent && it.life == Life::Zombie)
+        self.zombie_children(parent).next().is_some()
+    }
+
+    /// Whom SIGCHLD has told of, and nobody has reaped.
+    pub(crate) fn zombie_children(&self, parent: Pid) -> impl Iterator<Item = Pid> {
+        let is_one = move |it: &Process| it.parent == parent && it.life == Life::Zombie;
+        (2..self.processes.len()).filter(move |&at| is_one(&self.processes[at])).map(pid_of)
     }
 
     /// `waitid(P_PIDFD, WNOHANG)`

@@ -20,8 +20,8 @@ pub(crate) struct Caller {
     done: usize,
     asked: Vec<Asked>,
     pings_owed: u32,
-    /// Signals for one program, each of which may be refused.
-    signals: u32,
+    /// For whom it has sent signals, each of which may be refused.
+    signals: Vec<u32>,
     sleeps_until_ms: Option<u64>,
     /// Until when it waits for room for an order.
     unsent_until_ms: Option<u64>,
@@ -65,7 +65,7 @@ impl Caller {
             done: 0,
             asked: vec![],
             pings_owed: u32::from(scene.greets),
-            signals: 0,
+            signals: vec![],
             sleeps_until_ms: None,
             unsent_until_ms: None,
             told: false,
@@ -171,7 +171,7 @@ impl Caller {
                 self.asked.push(Asked { id, late_ms, was_killed: false, stands });
             }
             Task::Signal { id, signal } => {
-                self.signals += u32::from(id.is_some());
+                self.signals.extend(id);
                 for asked in &mut self.asked {
                     asked.was_killed |= signal == SIGKILL && id.is_none_or(|id| id == asked.id);
                 }
@@ -238,20 +238,19 @@ impl Caller {
         self.say(kernel, Step::ReportStarted, || {
             format!("recvmsg # program {id}: {}", words::error(error))
         });
-        let errno = match error {
-            Error::Failed { errno, .. } => errno,
-            _ => return Some("of a refusal without an errno"),
+        let Error::Failed { errno, .. } = error else {
+            return Some("of a refusal without an errno");
         };
-        // That there is none to signal says ESRCH, which no start says.
-        if errno == Errno::SRCH {
-            self.signals -= u32::from(self.signals > 0);
-            return None;
-        }
         let living = self.asked.iter().filter(|it| it.stands != Stands::Over).count();
         let is_calm = self.calm;
+        // An earlier order is answered earlier: what was not asked for is a signal's.
         let Some(asked) = self.find(id, |stands| stands == Stands::Asked) else {
-            let is_signals = self.signals > 0 && !is_calm;
-            return (!is_signals).then_some("of a refusal that it never asked for");
+            let Some(signal) = self.signals.iter().position(|&it| it == id) else {
+                return Some("of a refusal that it never asked for");
+            };
+            self.signals.remove(signal);
+            let is_there = is_calm && errno != Errno::SRCH;
+            return is_there.then_some("that a signal was refused, and nobody refuses it");
         };
         asked.stands = Stands::Over;
         let has_room = errno == Errno::AGAIN && living <= PROGRAMS_MAX;

@@ -790,31 +790,34 @@ impl World {
         }
     }
 
-    /// Every order is answered, every end told, and nobody's rocker ends.
+    /// At rest every order is answered, every end told, nobody will be late, and no rocker has
+    /// lost its caller.
     fn check_orders(&mut self) {
-        for (n, caller) in self.callers.iter().enumerate() {
-            let Some((caller, (guard, _))) = caller.as_ref().zip(self.clients[n].started()) else {
-                continue;
-            };
-            let has_it = self.kernel.is_alive(self.clients[n].hands.pid) && caller.left.is_none();
-            let number = self.guards.iter().position(|it| it.hands.pid == guard);
-            let Some(number) = number.filter(|&number| !self.hangs(Who::Guard(number))) else {
-                continue;
-            };
-            // At rest nobody waits for its time to be over.
-            if let Some(pid) = self.program_of(number, u64::MAX - 1) {
-                self.kernel.violation.get_or_insert(Violation::Late { pid });
-            }
-            if !has_it && self.kernel.is_alive(guard) {
-                self.kernel.violation.get_or_insert(Violation::Unclaimed { guard });
-            }
-            if let Some(id) = caller.misses(&self.kernel).filter(|_| has_it) {
-                if !self.hangs(Who::Client(n)) {
-                    let violation = Violation::Unanswered { launch: n, id };
-                    self.kernel.violation.get_or_insert(violation);
-                }
+        for n in 0..self.callers.len() {
+            if let Some(broken) = self.broken_promise(n) {
+                self.kernel.violation.get_or_insert(broken);
             }
         }
+    }
+
+    fn broken_promise(&self, n: usize) -> Option<Violation> {
+        let caller = self.callers[n].as_ref()?;
+        let (pid, (guard, _)) = (self.clients[n].hands.pid, self.clients[n].started()?);
+        let number = self.guards.iter().position(|it| it.hands.pid == guard)?;
+        if self.hangs(Who::Guard(number)) {
+            return None;
+        }
+        // Nobody waits for its time to be over.
+        if let Some(pid) = self.program_of(number, u64::MAX - 1) {
+            return Some(Violation::Late { pid });
+        }
+        if !self.kernel.is_alive(pid) || caller.left.is_some() {
+            return self.kernel.is_alive(guard).then_some(Violation::Unclaimed { guard });
+        }
+        if self.hangs(Who::Client(n)) {
+            return None;
+        }
+        caller.misses(&self.kernel).map(|id| Violation::Unanswered { launch: n, id })
     }
 
     /// Every living caller, but for those who hang.

@@ -51,7 +51,7 @@ fn a_launch_by_the_diagrams_conforms() {
 fn open(steps: &mut Vec<Value>) {
     steps.retain(|step| step["actor"] != "helper");
     steps.truncate(steps.len() - 3);
-    let at_us = steps.last().map(|step| step["at_us"].as_f64().unwrap() + 6.0);
+    let at_us = steps.last().and_then(|step| step["at_us"].as_f64()).map(|at_us| at_us + 6.0);
     steps.push(json!({
         "actor": "client", "step": "exec.0", "at_us": at_us, "took_us": 5.5, "command": "true",
     }));

@@ -279,7 +279,10 @@ impl Caller {
         match verdict {
             Verdict::TimeLimitExceeded if now_ms < asked.late_ms => Some("of a lateness too early"),
             Verdict::Cancelled if !asked.was_killed => Some("of a signal that it never sent"),
-            Verdict::TimeLimitExceeded | Verdict::Cancelled if exit == KILLED => None,
+            Verdict::TimeLimitExceeded | Verdict::Cancelled if exit == KILLED => {
+                let lives = kernel.has_living_group(pid);
+                lives.then_some("of a kill that left some of a process group")
+            }
             _ if verdict == exit.verdict() => None,
             _ => Some("of another verdict than the end's"),
         }

@@ -28,7 +28,7 @@ const NOT_ASKED: [(&str, &str); 7] = [
         "new say end_turn is_late violated begin call new_name has_named leftovers is_clean census \
          zombie_children",
     ),
-    ("promises", "shared_end has_any released is_released ids_are_final is_alive"),
+    ("promises", "shared_end has_any released is_released ids_are_final is_alive has_living_group"),
     ("who and where", "process_mut init_of"),
     ("close, for all of a table", "close_table"),
     ("read, as protocol::socket does it", "receive"),

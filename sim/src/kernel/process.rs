@@ -278,6 +278,11 @@ impl Kernel {
         }
     }
 
+    /// Whether anybody of a process group lives.
+    pub(crate) fn has_living_group(&self, group: Pid) -> bool {
+        self.processes.iter().any(|it| it.group == group && it.life == Life::Alive)
+    }
+
     /// `kill(-1, SIGNAL)` by PID 1.
     pub(crate) fn signal_all(&mut self, init: Pid, signal: u8) -> Answer {
         self.call(Call::Kill)?;

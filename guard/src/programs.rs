@@ -2,14 +2,14 @@
 //! children of PID 1, so they are in the rocker by birth, with the guard's ids and privileges:
 //! the App's ids, and none.
 
-use protocol::limits::PROGRAMS_MAX;
+use protocol::limits::{PROGRAMS_MAX, UNREAD_MS};
 use protocol::socket::now_ns;
 use protocol::{Exec, Exit, ExitReport, Verdict};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use crate::sys::{self, Ended, Pointers, Stack};
+use crate::sys::{self, Ended, Pointers, Spawned, Stack};
 
 const SIGKILL: u8 = 9;
 
@@ -73,7 +73,7 @@ impl Programs {
         if self.find(exec.id).is_some() {
             return Err(Failed { errno: Errno::EXIST, at: At::Clone });
         }
-        let place = self.running.iter_mut().find(|place| place.is_none());
+        let place = self.running.iter().position(Option::is_none);
         let place = place.ok_or(Failed { errno: Errno::AGAIN, at: At::Clone })?;
         let args = Pointers::new(exec.args.iter()).map_err(failed(At::Execute))?;
         let env = Pointers::new(exec.env.iter()).map_err(failed(At::Execute))?;
@@ -83,18 +83,25 @@ impl Programs {
         }
         let mut failure = Ok(());
         let began_ns = now_ns();
-        let cloned = sys::vfork(&mut Stack::new(), || {
-            failure = become_program(exec, descriptors, exec_dir, &args, &env);
-            // What a shell says of a program that it cannot execute.
-            127
-        });
-        let (pid, pidfd) = cloned.map_err(failed(At::Clone))?;
-        failure?;
-        let late_ns = match exec.wall_ms {
+        let wall_ns = match exec.wall_ms {
             0 => u64::MAX,
-            ms => began_ns.saturating_add(u64::from(ms) * 1_000_000),
+            ms => u64::from(ms) * 1_000_000,
         };
-        *place = Some(Running { id: exec.id, pid, began_ns, late_ns, killed: None });
+        let spawned = sys::spawn(
+            &mut Stack::new(),
+            || {
+                failure = become_program(exec, descriptors, exec_dir, &args, &env);
+                // What a shell says of a program that it cannot execute.
+                127
+            },
+            wall_ns.min(u64::from(UNREAD_MS) * 1_000_000),
+            || kill_late(&mut self.running),
+        );
+        let Spawned { pid, pidfd, killed } = spawned.map_err(failed(At::Clone))?;
+        failure?;
+        let late_ns = began_ns.saturating_add(wall_ns);
+        let killed = killed.then_some(Verdict::TimeLimitExceeded);
+        self.running[place] = Some(Running { id: exec.id, pid, began_ns, late_ns, killed });
         Ok((u32::try_from(pid).unwrap_or(0), pidfd))
     }
 
@@ -127,14 +134,7 @@ impl Programs {
 
     /// Kills whoever is late.
     pub(crate) fn kill_late(&mut self) {
-        let now = now_ns();
-        for program in self.running.iter_mut().flatten() {
-            if program.late_ns <= now && program.killed.is_none() {
-                program.killed = Some(Verdict::TimeLimitExceeded);
-                // It is a child that was not reaped: the number is still its own.
-                let _ = sys::kill(-program.pid, SIGKILL);
-            }
-        }
+        kill_late(&mut self.running);
     }
 
     /// Reaps one child; whose end is to be reported, if it was one of these. None when all that
@@ -168,6 +168,22 @@ impl Programs {
         };
         Some((program.id, report))
     }
+}
+
+/// Kills whoever is late; in how many nanoseconds the next one will be.
+fn kill_late(running: &mut [Option<Running>]) -> u64 {
+    let now = now_ns();
+    let mut next_ns = u64::MAX;
+    for program in running.iter_mut().flatten().filter(|program| program.killed.is_none()) {
+        if program.late_ns <= now {
+            program.killed = Some(Verdict::TimeLimitExceeded);
+            // It is a child that was not reaped: the number is still its own.
+            let _ = sys::kill(-program.pid, SIGKILL);
+        } else {
+            next_ns = next_ns.min(program.late_ns.saturating_sub(now));
+        }
+    }
+    next_ns
 }
 
 /// In the new process, which shares this one's memory and nothing else. It only comes back if it

@@ -2,7 +2,9 @@
 #![allow(unsafe_code, reason = "raw system calls")]
 
 use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU32, Ordering};
 
+use protocol::socket::now_ns;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use syscalls::{Sysno, syscall};
@@ -150,34 +152,99 @@ impl Stack {
     }
 }
 
-/// Calls `child` in a new process that shares this one's memory, as `vfork(2)` does; this one
-/// goes on when that one has executed a program or ended, with the status that `child` returns.
-/// Descriptors are the new process's own copies. Its pid here, and its pidfd.
-pub(crate) fn vfork<F: FnMut() -> u8>(
+/// A new process.
+pub(crate) struct Spawned {
+    /// Its pid here.
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    /// It took too long.
+    pub(crate) killed: bool,
+}
+
+/// Calls `child` in a new process that shares this one's memory, and waits until that one has
+/// executed a program or ended, with the status that `child` returns. Descriptors are the new
+/// process's own copies.
+///
+/// As `vfork(2)`, but for the wait: other processes of this uid could stop the new one for ever
+/// before it executes, and with it this one. Here it is killed after `patience_ns`; meanwhile
+/// `others` is called again whenever the nanoseconds have passed that it returns. If the kernel
+/// does not let go of it even then, stuck in a file system, this process ends, and the rocker:
+/// it could not tell when its memory is its own again.
+pub(crate) fn spawn<F: FnMut() -> u8>(
     stack: &mut Stack,
     mut child: F,
-) -> Result<(i32, OwnedFd), Errno> {
+    patience_ns: u64,
+    mut others: impl FnMut() -> u64,
+) -> Result<Spawned, Errno> {
     extern "C" fn run<F: FnMut() -> u8>(child: *mut F) -> usize {
-        // SAFETY: `vfork` passes its own `child`, and does not touch it until this process
+        // SAFETY: `spawn` passes its own `child`, and does not touch it until this process
         // needs it no more.
         usize::from(unsafe { (*child)() })
     }
-    use linux_raw_sys::general::{CLONE_PIDFD, CLONE_VFORK, CLONE_VM, SIGCHLD};
-    let flags = (CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD) as usize;
+    use linux_raw_sys::general::{CLONE_CHILD_CLEARTID, CLONE_PIDFD, CLONE_VM, SIGCHLD};
+    let flags = (CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | SIGCHLD) as usize;
     let mut pidfd: i32 = -1;
-    let top = stack.0.as_mut_ptr_range().end;
-    let (call, argument) = (run::<F> as extern "C" fn(*mut F) -> usize, &raw mut child);
+    // The kernel makes it 0, and wakes who waits for that, when the new process lets go of our
+    // memory: `man 2 set_tid_address`.
+    let shares = AtomicU32::new(1);
+    let request = Clone {
+        flags,
+        stack: stack.0.as_mut_ptr_range().end.cast(),
+        pidfd: &raw mut pidfd,
+        shares: shares.as_ptr(),
+        call: run::<F> as extern "C" fn(*mut F) -> usize as usize,
+        argument: (&raw mut child).cast(),
+    };
     // SAFETY: the new process runs `run` with the argument it expects, on a stack that nobody
-    // else uses, and never returns from here. This one is not run by the kernel meanwhile
-    // (CLONE_VFORK), so all that `child` borrows is its own for that time; signals, which could
-    // wake neither, are blocked in both.
-    let pid =
-        unsafe { clone_onto(flags, top.cast(), &raw mut pidfd, call as usize, argument.cast()) };
+    // else uses, and never returns from here. Until it shares our memory no more this one only
+    // looks at `shares`, the clock, and what `others` has borrowed, which `child` has not.
+    // Signals, which could call a handler in either, are blocked.
+    let pid = unsafe { clone_onto(&request) };
     let pid = usize::try_from(pid)
         .map_err(|_| Errno::from_raw_os_error(i32::try_from(-pid).unwrap_or(0)))?;
     // SAFETY: the kernel has just made it for this call, and nobody else knows it.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok((i32::try_from(pid).map_err(|_| Errno::RANGE)?, pidfd))
+    let pid = i32::try_from(pid).map_err(|_| Errno::RANGE)?;
+    let mut deadline_ns = now_ns().saturating_add(patience_ns);
+    let mut killed = false;
+    while shares.load(Ordering::Acquire) != 0 {
+        let now = now_ns();
+        if now >= deadline_ns {
+            if killed {
+                // SAFETY: it ends this process and touches no memory.
+                let _ = unsafe { syscall!(Sysno::exit_group, 1_usize) };
+            }
+            killed = true;
+            deadline_ns = now.saturating_add(patience_ns);
+            let _ = kill(pid, 9);
+        }
+        let left_ns = others().min(deadline_ns.saturating_sub(now));
+        let timeout = [left_ns / 1_000_000_000, left_ns % 1_000_000_000];
+        wait_while_one(&shares, timeout.map(|part| usize::try_from(part).unwrap_or(0)));
+    }
+    Ok(Spawned { pid, pidfd, killed })
+}
+
+/// Waits while it is 1, for so many seconds and nanoseconds at most (`man 2 futex`).
+fn wait_while_one(word: &AtomicU32, timeout: [usize; 2]) {
+    const FUTEX_WAIT: usize = 0;
+    // SAFETY: the kernel reads the word and two longs, which are there.
+    let _ = unsafe {
+        syscall!(Sysno::futex, word.as_ptr(), FUTEX_WAIT, 1_usize, timeout.as_ptr(), 0, 0)
+    };
+}
+
+/// What `clone(2)` is to do.
+struct Clone {
+    flags: usize,
+    /// The aligned end of the new process's stack.
+    stack: *mut u8,
+    pidfd: *mut i32,
+    /// See CLONE_CHILD_CLEARTID.
+    shares: *mut u32,
+    /// A function of one pointer.
+    call: usize,
+    argument: *mut u8,
 }
 
 /// `clone(2)`: the new process calls `call` with `argument` on `stack`, and exits with what it
@@ -186,15 +253,10 @@ pub(crate) fn vfork<F: FnMut() -> u8>(
 /// # Safety
 ///
 /// `call` is a function of one pointer that `argument` suits; `stack` is the aligned end of
-/// memory that is the new process's own; the flags do not let both run in the same memory at
-/// once; `pidfd` can be written to.
-unsafe fn clone_onto(
-    flags: usize,
-    stack: *mut u8,
-    pidfd: *mut i32,
-    call: usize,
-    argument: *mut u8,
-) -> isize {
+/// memory that is the new process's own; what both run in the same memory does not collide;
+/// `pidfd` and `shares` can be written to, the latter as long as the new process shares them.
+unsafe fn clone_onto(request: &Clone) -> isize {
+    let Clone { flags, stack, pidfd, shares, call, argument } = *request;
     let result: isize;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: as the caller promises. The new process leaves this block by the exit only.
@@ -205,7 +267,7 @@ unsafe fn clone_onto(
             "mov edi, eax", "mov eax, 60", "syscall", "ud2",
             "2:",
             inlateout("rax") 56_usize => result, in("rdi") flags, in("rsi") stack, in("rdx") pidfd,
-            in("r10") 0_usize, in("r8") 0_usize, in("r12") call, in("r13") argument,
+            in("r10") shares, in("r8") 0_usize, in("r12") call, in("r13") argument,
             lateout("rcx") _, lateout("r11") _,
         );
     }
@@ -218,7 +280,7 @@ unsafe fn clone_onto(
             "mov x8, 93", "svc 0", "brk 1",
             "2:",
             inlateout("x0") flags => result, in("x1") stack, in("x2") pidfd, in("x3") 0_usize,
-            in("x4") 0_usize, in("x8") 220_usize, in("x20") call, in("x21") argument,
+            in("x4") shares, in("x8") 220_usize, in("x20") call, in("x21") argument,
         );
     }
     #[cfg(target_arch = "riscv64")]
@@ -230,7 +292,7 @@ unsafe fn clone_onto(
             "li a7, 93", "ecall", "ebreak",
             "2:",
             inlateout("a0") flags => result, in("a1") stack, in("a2") pidfd, in("a3") 0_usize,
-            in("a4") 0_usize, in("a7") 220_usize, in("s2") call, in("s3") argument,
+            in("a4") shares, in("a7") 220_usize, in("s2") call, in("s3") argument,
         );
     }
     #[cfg(target_arch = "arm")]
@@ -241,7 +303,7 @@ unsafe fn clone_onto(
             "mov r0, r5", "blx r6", "mov r7, #1", "svc 0", "udf #0",
             "2:",
             inlateout("r0") flags => result, in("r1") stack, in("r2") pidfd, in("r3") 0_usize,
-            in("r4") 0_usize, in("r5") argument, inlateout("r6") call => _, out("r8") _,
+            in("r4") shares, in("r5") argument, inlateout("r6") call => _, out("r8") _,
         );
     }
     result

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         a_program_that_cannot_start_is_told_and_the_rocker_goes_on,
         verdicts_are_those_of_the_documents,
         signals_reach_one_or_all,
+        a_hostile_program_cannot_stall_the_guard,
         a_closed_connection_ends_the_rocker,
         a_killed_guard_is_told,
         a_user_whom_the_policy_lets_needs_no_privilege,
@@ -215,6 +216,29 @@ fn signals_reach_one_or_all() {
     rocker.signal_all(SIGKILL).unwrap();
     assert_eq!(rocker.wait(&runs[2]).unwrap().verdict, Verdict::Cancelled);
     rocker.ping().unwrap();
+    ends(rocker);
+}
+
+/// It stops whatever has its uid, as often as it can: also what has not executed yet.
+fn a_hostile_program_cannot_stall_the_guard() {
+    let daemon = Daemon::start();
+    let mut rocker = open(&daemon);
+    let none = Limits::new();
+    let sh = |script: &str| Program::new("/bin/sh").args(["-c", script]).stdin(Stdio::Null);
+    let hostile = "while :; do kill -STOP -1; kill -STOP 1; done 2>/dev/null";
+    let hostile = rocker.spawn(&sh(hostile), &none).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    let wall = Limits::new().wall(Duration::from_millis(50));
+    for _ in 0..50 {
+        let began = Instant::now();
+        let run = rocker.spawn(&sh("exit 0"), &wall).unwrap();
+        let report = rocker.wait(&run).unwrap();
+        let fits = [Verdict::Normal, Verdict::TimeLimitExceeded].contains(&report.verdict);
+        assert!(fits && began.elapsed() < SOON, "{report:?}");
+        rocker.ping().unwrap();
+    }
+    rocker.signal(&hostile, SIGKILL).unwrap();
+    assert_eq!(rocker.wait(&hostile).unwrap().verdict, Verdict::Cancelled);
     ends(rocker);
 }
 

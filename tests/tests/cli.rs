@@ -41,6 +41,8 @@ fn main() -> ExitCode {
         an_embedded_master_refuses_in_one_line_too,
         an_interrupt_reaches_the_app_and_leaves_nothing,
         a_second_interrupt_ends_what_the_app_left_running,
+        limits_are_kept_and_the_verdict_is_told,
+        a_user_whom_the_policy_lets_runs_an_app,
         the_manifest_says_what_to_start,
         a_bad_manifest_is_refused_in_one_line,
         ids_and_environment_are_as_documented,
@@ -903,6 +905,52 @@ fn a_caller_without_permission_is_refused() {
         command.arg("--exec-dir").arg(daemon.exec_dir()).arg(probe_package());
         assert_refused(&command.args(["--", "bin/probe"]).output().unwrap(), 125, &[words]);
     }
+}
+
+fn limits_are_kept_and_the_verdict_is_told() {
+    let daemon = Daemon::start();
+    let limited = |limit: [&str; 2], script: &str| {
+        let mut command = run(&daemon);
+        command.args(limit).arg("--json").arg(probe_package());
+        let output = command.args(["--", "/bin/sh", "-c", script]).output().unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+        (output.status.code().unwrap(), said["verdict"].as_str().unwrap().to_owned())
+    };
+    let late = (128 + 9, "time limit exceeded".to_owned());
+    assert_eq!(limited(["--wall", "0.1"], "sleep 50"), late);
+    assert_eq!(limited(["--wall", "50"], "exit 3"), (3, "nonzero exit status".to_owned()));
+    let busy = (128 + 24, "time limit exceeded".to_owned());
+    assert_eq!(limited(["--time", "1"], "while :; do :; done"), busy);
+    let file = daemon.path("flood");
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    let flood = format!("exec head -c 100000 /dev/zero > {}", file.display());
+    let much = (128 + 25, "output limit exceeded".to_owned());
+    assert_eq!(limited(["--output", "4K"], &flood), much);
+    assert_eq!(fs::metadata(&file).unwrap().len(), 4096);
+    // What it leaves running ends with it.
+    let began = Instant::now();
+    assert_eq!(limited(["--wall", "50"], "sleep 50 & exit 0"), (0, "normal".to_owned()));
+    assert!(began.elapsed() < SOON);
+}
+
+fn a_user_whom_the_policy_lets_runs_an_app() {
+    let mut daemon = Daemon::start();
+    let (package, rocker) = (daemon.path("app.sqfs"), daemon.path("rocker"));
+    fs::copy(probe_package(), &package).unwrap();
+    fs::copy(bin("rocker"), &rocker).unwrap();
+    let (exec_dir, top) = (daemon.exec_dir(), daemon.dir().to_owned());
+    daemon.stop();
+    daemon.configure(&format!(
+        "[[allow]]\nuid = {APP_UID}\npackages = [{top:?}]\nexec_dirs = [{exec_dir:?}]\n"
+    ));
+    daemon.restart();
+    let mut command = Command::new(&rocker);
+    command.uid(APP_UID).gid(APP_UID).arg("run").arg("--socket").arg(daemon.socket());
+    command.arg("--exec-dir").arg(&exec_dir).arg(&package).stdin(Stdio::null());
+    let said = answer(command.args(["--", "bin/probe", "ids", "say hello"]));
+    assert_eq!(said.one("getresuid"), format!("{APP_UID} {APP_UID} {APP_UID}"));
+    assert_eq!(said.one("say"), "hello");
 }
 
 fn a_master_with_a_bad_configuration_or_guard_does_not_start() {

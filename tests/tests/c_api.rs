@@ -25,6 +25,7 @@ use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tests::app::with_output;
 use tests::c_client::{self, Pending, Request, Status, c_string, code, error_name, guard_name};
 use tests::programs::workspace;
+use tests::replay::replayed;
 use tests::{APP_GID, APP_UID, Daemon, Leaks, Package, SOON, bin};
 use tests::{facts, probe_package, process, runner, scratch, within};
 
@@ -236,7 +237,7 @@ fn spawned(both: &Both, words: &Words) -> [Told; 3] {
         (output, OwnedFd::from(writer))
     };
     let (output, writer) = pipe();
-    let rust = both.rust.spawn(&words.rust(&writer)).map_err(|error| error.to_string());
+    let rust = replayed(both.rust.spawn(&words.rust(&writer))).map_err(|error| error.to_string());
     drop(writer);
     let rust = rust.map(|mut rocker| (read_all(output), status_of_rust(&mut rocker)));
     let by_c =
@@ -260,7 +261,7 @@ fn entered(both: &Both, commands: &[&str]) -> [Told; 3] {
     };
     let (rust, text) = with_output(|| {
         // SAFETY: the runner gives each test a process with one thread.
-        let rocker = unsafe { both.rust.enter(callback) };
+        let rocker = replayed(unsafe { both.rust.enter(callback) });
         rocker.map(|mut rocker| status_of_rust(&mut rocker)).map_err(|error| error.to_string())
     });
     let rust = rust.map(|status| (text, status));
@@ -531,7 +532,7 @@ fn same_words<R: core::fmt::Debug, C: core::fmt::Debug>(
 #[track_caller]
 fn both_fail(both: &Both, words: &Words, wanted: i32, begin: &str) -> String {
     let null = OwnedFd::from(fs::File::options().write(true).open("/dev/null").unwrap());
-    let rust = both.rust.spawn(&words.rust(&null));
+    let rust = replayed(both.rust.spawn(&words.rust(&null)));
     let as_rust = rust.as_ref().map_or_else(|error| error.code() as i32, |_| 0);
     let (line, c) = same_words(rust, both.c.spawn(&words.c(&null)));
     assert!(line.starts_with(begin), "{line}");
@@ -694,12 +695,14 @@ fn what_fails_before_root_1_has_codes_of_its_own() {
     let null = || OwnedFd::from(fs::File::options().write(true).open("/dev/null").unwrap());
     let (rust, c) = (probe().rust(&null()), probe().c(&null()));
     let (rust, c) = without_descriptors(|| (both.rust.spawn(&rust), both.c.spawn(&c)));
+    let rust = replayed(rust);
     let (line, error) = same_words(rust, c);
     assert_eq!(error.code(), code::GEN_LOCAL_ADDR_FAILED, "{line}");
     assert!(line.ends_with("/master.sock: Too many open files"), "{line}");
     let silent = Words { null: [true; 3], ..probe() };
     let (rust, c) = (silent.rust(&null()), silent.c(&null()));
     let (rust, c) = without_descriptors(|| (both.rust.spawn(&rust), both.c.spawn(&c)));
+    let rust = replayed(rust);
     let (line, error) = same_words(rust, c);
     assert_eq!(error.code(), code::SYS, "{line}");
     assert!(line.ends_with(": open /dev/null: Too many open files"), "{line}");
@@ -758,7 +761,7 @@ fn no_answer_is_recv_resp_failed() {
         daemon.restart();
     };
     let (mut rust, mut c) = (None, None);
-    dying(&mut || rust = Some(both.rust.spawn(&Program::new("bin/probe"))));
+    dying(&mut || rust = Some(replayed(both.rust.spawn(&Program::new("bin/probe")))));
     dying(&mut || c = Some(both.c.spawn(&sleeper())));
     let (line, error) = same_words(rust.unwrap(), c.unwrap());
     let wanted =
@@ -847,7 +850,7 @@ fn what_cannot_be_entered_is_enter_rocker_failed() {
     let daemon = Daemon::start();
     let both = Both::new(&daemon);
     let begin = "cannot enter the rocker (enter.2): nsenter --target # --user --mount --pid: ";
-    let rust = both.rust.spawn_over(ambush(&daemon), &Program::new("bin/probe"));
+    let rust = replayed(both.rust.spawn_over(ambush(&daemon), &Program::new("bin/probe")));
     let c = both.c.spawn_over(ambush(&daemon), &sleeper());
     let (line, error) = same_words(rust, c);
     assert_eq!(line, format!("{begin}No such process: the guard has ended"));
@@ -1219,7 +1222,7 @@ fn apps_of_both_are_the_same_when_stdin_is_closed() {
         drop(writer);
         let end: Box<dyn FnOnce()> = match way {
             0 => {
-                let mut rocker = without_stdin(|| both.rust.spawn(&rust)).unwrap();
+                let mut rocker = without_stdin(|| replayed(both.rust.spawn(&rust))).unwrap();
                 Box::new(move || assert!(rocker.wait_gone(Some(SOON)).unwrap()))
             }
             _ => {

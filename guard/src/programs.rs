@@ -63,6 +63,7 @@ impl Programs {
     }
 
     /// exec.1. The program's pid inside, and its pidfd. `descriptors` are copied, not taken.
+    #[inline(never)] // What it has on its stack is for those who ask for it.
     pub(crate) fn start(
         &mut self,
         exec: &Exec<'_>,

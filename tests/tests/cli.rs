@@ -451,6 +451,15 @@ fn an_embedded_master_refuses_in_one_line_too() {
     assert_eq!(own.len(), 1, "{said}");
     assert!(own[0].contains("not a squashfs image"), "{said}");
     assert_eq!(said.lines().count(), 1, "exactly one line: {said}");
+    // Its rocker was there, and took orders. Neither it nor the master is when this has ended:
+    // as an orphan it would be ours.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+    let mut command = embedded(&reports);
+    command.args(["--wall", "5"]).arg(probe_package());
+    let output = command.args(["--", "nothing"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(127));
+    let own = process::descendants(std::process::id());
+    assert!(own.is_empty(), "{own:?}");
 }
 
 /// Starts the probe and waits for its first words, which it must say first.

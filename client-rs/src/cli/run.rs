@@ -112,19 +112,23 @@ fn attempt_by_guard(
     signals: &Signals,
     lived: &mut Option<Lived>,
 ) -> Result<Ending, Fault> {
+    let limits = limits(args)?;
     let (mut rocker, master) = plan.open()?;
-    let run = rocker.spawn(&plan.program, &limits(args)?)?;
-    let lived = lived.insert(Lived::by_guard(&rocker, &run));
-    if args.trace {
-        let _ = io::stderr().write_all(report::trace(&lived.steps).as_bytes());
-    }
-    let told = until_told(&mut rocker, &run, signals)?;
-    lived.told = Some(told);
+    let told = rocker.spawn(&plan.program, &limits).and_then(|run| {
+        let lived = lived.insert(Lived::by_guard(&rocker, &run));
+        if args.trace {
+            let _ = io::stderr().write_all(report::trace(&lived.steps).as_bytes());
+        }
+        let told = until_told(&mut rocker, &run, signals)?;
+        lived.told = Some(told);
+        Ok(told)
+    });
+    // Whatever came of it, nothing is left when this ends.
     let gone = rocker.kill(Duration::from_secs(10));
+    let finished = master.map_or(Ok(()), Master::finish);
+    let told = told?;
     gone.map_err(|error| Fault::refused("end the rocker", &error))?;
-    if let Some(master) = master {
-        master.finish()?;
-    }
+    finished?;
     if told.verdict == Verdict::TimeLimitExceeded && !args.json {
         let _ = writeln!(io::stderr(), "rocker: {}", told.verdict);
     }

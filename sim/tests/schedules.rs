@@ -9,7 +9,7 @@ use sim::walk::run;
 use sim::{App, Choice, Coverage, End, Launch, Library, Limits, ORDERS, ROOT, USERS, World};
 
 /// Cases of each property, unless `SIM_LONG` says how many.
-const CASES: u32 = 1_000;
+const CASES: u32 = 1_500;
 
 fn choice() -> impl Strategy<Value = Choice> {
     prop_oneof![

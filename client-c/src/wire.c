@@ -4,6 +4,10 @@
 enum { FROM_CLIENT, FROM_MASTER, FROM_GUARD };
 enum { CLIENT_LAUNCH, CLIENT_APP_STARTED };
 enum { MASTER_FAILED = 2 };
+
+/* A C client asks for none: so many zeros. */
+enum { OPTIONS = 12 };
+
 enum { GUARD_ENTRANCE = 1, GUARD_FAILED = 2 };
 
 bool rk_is_step(uint8_t step)
@@ -84,6 +88,9 @@ void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out)
     put_byte(out, 0); /* Ids::Identity */
     put_number(out, request->timeout_ms);
     put_byte(out, 0); /* no trace */
+    for (unsigned i = 0; i < OPTIONS; i++) {
+        put_byte(out, 0);
+    }
 }
 
 void rk_encode_app_started(struct rk_pieces *out)

@@ -25,7 +25,7 @@
 #define RK_COMMAND_MAX 512
 
 /* Version, sender, variant, and every number of a request at its longest. */
-#define RK_NUMBERS_MAX 128
+#define RK_NUMBERS_MAX 144
 
 /* A message to be sent, in pieces: the numbers in between are here, the paths where the caller
  * has them. So it is never copied, and not to be moved. */

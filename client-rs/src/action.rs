@@ -208,6 +208,7 @@ mod tests {
             ids: Ids::Identity,
             timeout_ms: 5000,
             trace: false,
+            options: protocol::Options::default(),
         };
         let scene = Scene {
             socket: Some("/run/m.sock"),

@@ -280,6 +280,7 @@ impl Launch {
             ids: Ids::Identity,
             timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX),
             trace: self.trace,
+            options: protocol::Options::default(),
         };
         match request.check() {
             Ok(()) => Ok(request),

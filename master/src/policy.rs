@@ -291,6 +291,7 @@ mod tests {
             ids: Ids::Identity,
             timeout_ms: 1,
             trace: false,
+            options: protocol::Options::default(),
         }
     }
 

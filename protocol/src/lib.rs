@@ -40,5 +40,5 @@ pub use message::{
     ClientMessage, Failure, GuardMessage, MasterMessage, Message, Name, RockerInfo, TraceStep,
 };
 pub use program::{Exec, Exit, ExitReport, Rlimit, Strings, Verdict};
-pub use request::{Ids, Overlays, Path, Request};
+pub use request::{Ids, Limits, Options, Overlays, Path, Request, Seccomp};
 pub use step::{Actor, Step};

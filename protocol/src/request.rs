@@ -119,6 +119,57 @@ pub enum Ids {
     Identity,
 }
 
+/// Which system calls the App may make.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Seccomp<'a> {
+    /// Those of the default list; the others fail.
+    #[default]
+    Default,
+    /// Any.
+    Unconfined,
+    /// Any; the kernel's log tells of those that are not on the default list.
+    Log,
+    /// As this filter says: an array of `struct sock_filter` (`man 2 seccomp`).
+    Filter(&'a [u8]),
+}
+
+/// What all processes of a rocker may use together (`man 7 cgroups`); none: as much as there is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Limits<'a> {
+    /// Bytes of memory, without swap.
+    pub memory: Option<u64>,
+    /// Bytes of swap.
+    pub swap: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+    /// Processor time, in thousandths of one processor.
+    pub cpu_millis: Option<u32>,
+    /// Share of the processors where they are wanted by others too, 1 to 10000; others have 100.
+    pub cpu_weight: Option<u16>,
+    /// The processors themselves, as a list: `0-1,3`.
+    pub cpus: Option<&'a str>,
+}
+
+/// What a rocker is to be beyond the documents. The default asks for nothing.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Options<'a> {
+    /// The caller will give commands (exec.0), and enter nothing.
+    pub commanded: bool,
+    /// A commanded rocker does not end with its caller's connection, but with its last process.
+    pub stays: bool,
+    /// What the App writes to its overlays need not survive a crash of the machine.
+    pub volatile: bool,
+    /// The App may make user namespaces of its own.
+    pub user_namespaces: bool,
+    /// The App sees the host's `/dev`, not one of its own with nothing of the host in it.
+    pub host_dev: bool,
+    /// Which system calls it may make.
+    #[serde(borrow)]
+    pub seccomp: Seccomp<'a>,
+    /// What it may use.
+    pub limits: Limits<'a>,
+}
+
 /// root.1: what to start and where. 001 names the first seven fields and what they mean.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Request<'a> {
@@ -143,6 +194,8 @@ pub struct Request<'a> {
     pub timeout_ms: u32,
     /// Whether every actor reports its steps.
     pub trace: bool,
+    /// All else.
+    pub options: Options<'a>,
 }
 
 /// Directories that are the running system itself (002, overlay.0; KERNEL A18): an overlay
@@ -176,6 +229,10 @@ impl Request<'_> {
         }
         if !self.overlays.is_empty() && self.data_dir.is_none() {
             return broken(Rule::NoDataDir, Item::DataDir);
+        }
+        // None of them is there yet.
+        if self.options != Options::default() {
+            return broken(Rule::NotAllowed, Item::Request);
         }
         if let Overlays::Dirs(dirs) = &self.overlays {
             for (index, dir) in (0..).zip(dirs) {
@@ -217,6 +274,7 @@ mod tests {
             ids: Ids::Identity,
             timeout_ms: 5000,
             trace: false,
+            options: Options::default(),
         }
     }
 

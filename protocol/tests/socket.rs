@@ -72,6 +72,7 @@ fn request(data_dir: bool) -> Request<'static> {
         ids: Ids::Identity,
         timeout_ms: 1,
         trace: false,
+        options: protocol::Options::default(),
     }
 }
 

@@ -50,6 +50,7 @@ fn request() -> Request<'static> {
         ids: Ids::Identity,
         timeout_ms: 5000,
         trace: false,
+        options: protocol::Options::default(),
     }
 }
 
@@ -68,6 +69,7 @@ fn extreme_request() -> Request<'static> {
         overlays: Overlays::Dirs([path("/x"); OVERLAY_DIRS_MAX].into_iter().collect()),
         timeout_ms: u32::MAX,
         trace: true,
+        options: protocol::Options::default(),
         ..request()
     }
 }
@@ -476,6 +478,7 @@ impl Parts {
             ids: Ids::Identity,
             timeout_ms,
             trace: self.trace,
+            options: protocol::Options::default(),
         }
     }
 

@@ -264,6 +264,7 @@ impl Launch {
             ids: Ids::Identity,
             timeout_ms: u32::try_from(self.timeout_ms).unwrap_or(u32::MAX),
             trace: self.trace,
+            options: protocol::Options::default(),
         }
     }
 }

@@ -148,6 +148,7 @@ impl Places {
             ids: Ids::Identity,
             timeout_ms: 5000,
             trace: false,
+            options: protocol::Options::default(),
         }
     }
 

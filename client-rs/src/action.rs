@@ -185,6 +185,9 @@ fn write_request(f: &mut fmt::Formatter<'_>, request: &Request<'_>) -> fmt::Resu
         Overlays::Dirs(dirs) => dirs.iter().try_for_each(|dir| write!(f, "--overlay {dir} "))?,
         Overlays::AllTopDirs => f.write_str("--overlay auto ")?,
     }
+    if request.options.volatile {
+        f.write_str("--volatile ")?;
+    }
     write!(f, "{}", request.package)
 }
 

@@ -44,6 +44,7 @@ pub struct Launch {
     data_dir: Option<PathBuf>,
     overlay_dirs: Vec<PathBuf>,
     overlay_all: bool,
+    volatile: bool,
     timeout: Duration,
     socket: PathBuf,
     trace: bool,
@@ -62,6 +63,7 @@ impl Launch {
             data_dir: None,
             overlay_dirs: Vec::new(),
             overlay_all: false,
+            volatile: false,
             timeout: Duration::from_millis(u64::from(TIMEOUT_MS_DEFAULT)),
             socket: SOCKET.into(),
             trace: false,
@@ -116,6 +118,17 @@ impl Launch {
     #[must_use]
     pub fn overlay_all(mut self) -> Self {
         self.overlay_all = true;
+        self
+    }
+
+    /// Whether what the App writes to its overlays may be lost if the machine crashes: then
+    /// nobody waits for a disk, neither the App in `fsync(2)` nor whoever waits for the rocker to
+    /// be gone. After a crash, or a shutdown, a launch with the same data dir is an error: what
+    /// is in it may be anything. A launch that is not volatile makes it durable again, in time.
+    /// Takes Linux 5.10.
+    #[must_use]
+    pub fn volatile(mut self, volatile: bool) -> Self {
+        self.volatile = volatile;
         self
     }
 
@@ -280,7 +293,7 @@ impl Launch {
             ids: Ids::Identity,
             timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX),
             trace: self.trace,
-            options: protocol::Options::default(),
+            options: protocol::Options { volatile: self.volatile, ..Default::default() },
         };
         match request.check() {
             Ok(()) => Ok(request),

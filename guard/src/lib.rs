@@ -7,6 +7,7 @@
 //! loop_device  prepare.1, prepare.2
 //! mounts       prepare.3, prepare.5, and the pieces of prepare.4
 //! overlays     overlay.0, prepare.4, overlay.1: what is mounted where, and in which order
+//! durability   prepare.4: layers that need not survive a crash of the machine
 //! mount_table  /proc/self/mountinfo
 //! privileges   prepare.6
 //! programs     exec.1, exec.3: what runs at the caller's command
@@ -24,6 +25,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod action;
+mod durability;
 pub mod linux;
 mod loop_device;
 pub mod machine;

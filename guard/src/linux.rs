@@ -18,6 +18,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use crate::action::Action;
+use crate::durability;
 use crate::loop_device;
 use crate::machine::{Guard, Outcome, forbidden_overlay};
 use crate::mounts::{self, Refusal};
@@ -208,6 +209,7 @@ impl<'b> Linux<'b> {
         let locked = self.data.as_ref().ok_or(rustix::io::Errno::BADF)?;
         let data_dir = self.launch().request.data_dir.ok_or(rustix::io::Errno::BADF)?;
         let layers = mounts::open_layers(data_dir.as_bytes(), locked.as_fd())?;
+        durability::settle(layers.as_fd(), self.launch().request.options.volatile)?;
         self.building.layers = Some(layers);
         Ok(())
     }
@@ -216,8 +218,9 @@ impl<'b> Linux<'b> {
         if self.building.layers.is_none() {
             self.open_layers()?;
         }
+        let volatile = self.launch().request.options.volatile;
         let Building { plan, layers, .. } = &mut self.building;
-        plan.build(layer, layers.as_ref().ok_or(rustix::io::Errno::BADF)?.as_fd())
+        plan.build(layer, layers.as_ref().ok_or(rustix::io::Errno::BADF)?.as_fd(), volatile)
     }
 
     fn mount_overlay(&mut self, place: u16) -> Result<(), rustix::io::Errno> {
@@ -574,7 +577,8 @@ impl<'b> Linux<'b> {
             },
             Action::BuildOverlay { layer } => {
                 if let Some(data_dir) = request.data_dir {
-                    self.building.plan.describe_layer(layer, data_dir, command);
+                    let volatile = request.options.volatile;
+                    self.building.plan.describe_layer(layer, data_dir, volatile, command);
                 }
                 Ok(())
             }

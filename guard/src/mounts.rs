@@ -53,11 +53,14 @@ pub(crate) fn package(device: &str) -> Result<OwnedFd, Refusal> {
 /// prepare.4: one overlay. The layers are named by descriptor, through `/proc`, so that no
 /// character of a path means anything and no path is longer than fsconfig(2)'s 255 bytes.
 ///
-/// What an App could have planted in an upper layer is not followed (SECURITY D2).
+/// What an App could have planted in an upper layer is not followed (SECURITY D2). Volatile:
+/// nobody waits until what was written is on disk, neither the App (`fsync(2)`) nor, at its end,
+/// the rocker.
 pub(crate) fn overlay(
     lower: BorrowedFd<'_>,
     upper: BorrowedFd<'_>,
     work: BorrowedFd<'_>,
+    volatile: bool,
 ) -> Result<OwnedFd, Refusal> {
     let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |key, value: &str| fsconfig_set_string(&context, key, value);
@@ -68,6 +71,7 @@ pub(crate) fn overlay(
         .and_then(|()| set(c"redirect_dir", "nofollow"))
         .and_then(|()| set(c"metacopy", "off"))
         .and_then(|()| set(c"index", "off"))
+        .and_then(|()| if volatile { fsconfig_set_flag(&context, c"volatile") } else { Ok(()) })
         .and_then(|()| fsconfig_create(&context));
     let overlay = created(&context, made, MountAttrFlags::empty())?;
     // Without a work directory of its own the kernel makes the overlay read-only, and says so

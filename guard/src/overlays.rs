@@ -156,12 +156,18 @@ impl Plan {
     }
 
     /// prepare.4: makes layer `index`, with its directories in `data`, the `.rocker` directory.
-    pub(crate) fn build(&mut self, index: u16, data: BorrowedFd<'_>) -> Result<(), Refusal> {
+    pub(crate) fn build(
+        &mut self,
+        index: u16,
+        data: BorrowedFd<'_>,
+        volatile: bool,
+    ) -> Result<(), Refusal> {
         let layer = &mut self.layers[usize::from(index)];
         let [upper, work] = directory_names(&layer.mountpoint);
         let upper = layer_directory(data, &upper, layer.lower.as_fd())?;
         let work = layer_directory(data, &work, layer.lower.as_fd())?;
-        layer.tree = Some(mounts::overlay(layer.lower.as_fd(), upper.as_fd(), work.as_fd())?);
+        let overlay = mounts::overlay(layer.lower.as_fd(), upper.as_fd(), work.as_fd(), volatile)?;
+        layer.tree = Some(overlay);
         Ok(())
     }
 
@@ -273,7 +279,14 @@ impl Plan {
     }
 
     /// prepare.4 as a shell command.
-    pub(crate) fn describe_layer(&self, index: u16, data_dir: Path<'_>, command: &mut Command) {
+    pub(crate) fn describe_layer(
+        &self,
+        index: u16,
+        data_dir: Path<'_>,
+        volatile: bool,
+        command: &mut Command,
+    ) {
+        let volatile = if volatile { ",volatile" } else { "" };
         let Some(layer) = self.layers.get(usize::from(index)) else { return };
         let lower = String::from_utf8_lossy(&layer.mountpoint);
         let [upper, work] = directory_names(&layer.mountpoint);
@@ -281,7 +294,7 @@ impl Plan {
         let _ = write!(
             command,
             "mount -t overlay overlay -o lowerdir={lower},upperdir={data_dir}/.rocker/{upper},\
-             workdir={data_dir}/.rocker/{work}"
+             workdir={data_dir}/.rocker/{work}{volatile}"
         );
     }
 

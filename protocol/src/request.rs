@@ -230,8 +230,9 @@ impl Request<'_> {
         if !self.overlays.is_empty() && self.data_dir.is_none() {
             return broken(Rule::NoDataDir, Item::DataDir);
         }
-        // None of them is there yet.
-        if self.options != Options::default() {
+        // The others are not there yet.
+        let there = Options { volatile: self.options.volatile, ..Options::default() };
+        if self.options != there {
             return broken(Rule::NotAllowed, Item::Request);
         }
         if let Overlays::Dirs(dirs) = &self.overlays {

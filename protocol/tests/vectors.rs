@@ -13,8 +13,8 @@ use protocol::limits::{MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX};
 use protocol::wire::{VERSION, decode, encode};
 use protocol::{
     Actor, ClientMessage, Errno, Error, Exec, Exit, ExitReport, Failure, GuardMessage, Ids, Item,
-    Loss, MasterMessage, Message, Name, Overlays, Path, Request, Rlimit, RockerInfo, Rule, Step,
-    Strings, TraceStep, Verdict,
+    Loss, MasterMessage, Message, Name, Options, Overlays, Path, Request, Rlimit, RockerInfo, Rule,
+    Step, Strings, TraceStep, Verdict,
 };
 
 /// Every variant of an enum. That none is missing is seen to by a match without a wildcard.
@@ -125,6 +125,13 @@ fn requests() -> Vec<(String, Message<'static>)> {
         ("client_launch_all_top_dirs", launch(all_top_dirs)),
         ("client_launch_extreme", launch(extreme_request())),
         ("client_launch_traced", launch(Request { trace: true, ..request() })),
+        (
+            "client_launch_volatile",
+            launch(Request {
+                options: Options { volatile: true, ..Options::default() },
+                ..request()
+            }),
+        ),
         ("master_hand_over", hand_over(request())),
         ("master_hand_over_bare", hand_over(bare_request())),
     ]

@@ -46,6 +46,8 @@ fn main() -> ExitCode {
         a_read_only_data_dir_is_an_error,
         a_full_data_dir_is_an_error,
         a_data_dir_on_ramfs_works_or_is_an_error,
+        volatile_layers_are_made_durable_again,
+        volatile_layers_are_not_trusted_after_a_restart_of_the_machine,
         links_that_the_app_planted_lead_a_later_launch_nowhere,
         a_link_planted_over_a_host_mount_is_not_followed,
         sockets_and_fifos_below_an_overlay_are_dead,
@@ -588,6 +590,62 @@ fn a_data_dir_on_ramfs_works_or_is_an_error() {
         Err(error) => assert!(error.to_string().contains(text(&data)), "{error}"),
     }
     assert!(names(&host).is_empty());
+}
+
+/// What the kernel leaves of a volatile overlay, and what the guard does.
+fn marks(daemon: &Daemon) -> [bool; 2] {
+    ["data/.rocker/work/work/incompat/volatile", "data/.rocker/volatile"]
+        .map(|name| daemon.path(name).exists())
+}
+
+fn volatile_layers_are_made_durable_again() {
+    let daemon = Daemon::start();
+    let host = open_dir(&daemon, "host");
+    let dir = text(&host);
+    let launch = |volatile| daemon.overlaid(probe_package(), &[dir]).volatile(volatile);
+    let (write, read) = (format!("write {dir}/file kept"), format!("read {dir}/file"));
+    let is_volatile = |answer: &tests::Answer| {
+        let table = answer.all("read /proc/self/mountinfo").join(" ");
+        assert!(table.contains("upperdir="), "{table}");
+        table.contains("volatile")
+    };
+    let look = "read /proc/self/mountinfo";
+    for round in 0..2 {
+        let answer = app::run(&launch(true), &[&write, look]);
+        assert_eq!(answer.one(&write), "ok", "round {round}");
+        assert!(is_volatile(&answer));
+        assert_eq!(marks(&daemon), [true, true]);
+    }
+    for round in 0..2 {
+        let answer = app::run(&launch(false), &[&read, look]);
+        assert_eq!(answer.one(&read), "kept", "round {round}");
+        assert!(!is_volatile(&answer));
+        assert_eq!(marks(&daemon), [false, false]);
+    }
+}
+
+fn volatile_layers_are_not_trusted_after_a_restart_of_the_machine() {
+    let daemon = Daemon::start();
+    let launch = |volatile| daemon.overlaid(probe_package(), &["/etc"]).volatile(volatile);
+    app::run(&launch(true), &[]);
+    let record = daemon.path("data/.rocker/volatile");
+    let boot = fs::read_to_string(&record).unwrap();
+    assert_eq!(boot, fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap());
+    fs::write(&record, "00000000-0000-4000-8000-000000000000\n").unwrap();
+    for volatile in [true, false] {
+        let leaks = Leaks::snapshot();
+        let error = app::refused(&launch(volatile));
+        let kind = Error::Failed { step: Step::BuildOverlay, errno: Errno(117) };
+        assert_eq!(error.kind(), kind);
+        assert!(error.to_string().contains(".rocker/volatile"), "{error}");
+        assert_eq!(marks(&daemon), [true, true]);
+        leaks.assert_none();
+    }
+    // A guard that was killed before it had written all of it has mounted nothing.
+    fs::remove_dir_all(daemon.path("data/.rocker/work/work/incompat")).unwrap();
+    fs::write(&record, "").unwrap();
+    app::run(&launch(true), &[]);
+    assert_eq!(fs::read_to_string(&record).unwrap(), boot);
 }
 
 fn links_that_the_app_planted_lead_a_later_launch_nowhere() {

@@ -107,6 +107,9 @@ pub(crate) struct Run {
     /// /proc, /sys, /dev and /run [default: what the manifest says]
     #[arg(long, value_name = "D")]
     pub(crate) overlay: Vec<PathBuf>,
+    /// Do not wait for a disk: what the App writes may be lost if the machine crashes
+    #[arg(long)]
+    pub(crate) volatile: bool,
     /// A variable for the App; it has none of yours but TERM and LANG
     #[arg(long, value_name = "K=V")]
     pub(crate) env: Vec<OsString>,

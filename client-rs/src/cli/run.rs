@@ -193,6 +193,7 @@ impl Plan {
             .uid(uid)
             .gid(gid)
             .exec_dir(&exec_dir)
+            .volatile(args.volatile)
             .timeout(timeout)
             .socket(socket)
             .trace(args.trace || args.report.is_some());

@@ -37,6 +37,13 @@ fn the_benchmark_measures_everything() {
     let c_to_rust: Vec<&Value> = ratios.iter().filter(is_c_to_rust).collect();
     assert_eq!(c_to_rust.len(), 3, "{ratios:?}");
     assert!(c_to_rust.iter().all(|ratio| ratio["goal"] == 1.03 && ratio["app"].is_number()));
+    let programs = said["exec"].as_array().expect("a list");
+    for what in ["rocker", "fork, exec, wait", "posix_spawn, wait"] {
+        let row = programs.iter().find(|row| row["what"] == what).expect("each way");
+        assert_eq!(row["programs"], 30, "{row}");
+        assert!(row["app_us"]["p50"].as_f64() < row["end_us"]["p50"].as_f64(), "{row}");
+        assert_eq!(row["ours_to_it"].is_number(), what != "rocker", "{row}");
+    }
     for size in said["sizes"].as_array().expect("a list") {
         assert!(size["bytes"].as_u64() <= size["limit"].as_u64(), "{size}");
     }

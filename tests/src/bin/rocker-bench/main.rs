@@ -15,6 +15,8 @@
 //! * `bwrap` starts the same program from the host. It mounts no package; overlays it has
 //!   from version 0.11 on.
 //!
+//! Then programs are started in a rocker that is there ([`exec`]).
+//!
 //! A launch is counted from the request to the App's first instruction (`App`), and until App
 //! and guard are gone and the loop device is free (`gone`). The App is `bench/clock.c`.
 #![allow(unsafe_code, reason = "`Launch::enter` is for programs with one thread, as this one")]
@@ -37,6 +39,8 @@ use tempfile::TempDir;
 use tests::c_client::{self, Request, c_string};
 use tests::{process, scratch, within};
 
+mod exec;
+
 type Result<T> = core::result::Result<T, Box<dyn Error>>;
 
 /// Host directories that are overlaid, by how many.
@@ -54,8 +58,8 @@ const GOAL_C: f64 = 1.03;
 /// How long anything may take before this is given up.
 const SOON: Duration = Duration::from_secs(10);
 
-const FLOOR: &str = include_str!("../../bench/floor.c");
-const CLOCK: &str = include_str!("../../bench/clock.c");
+const FLOOR: &str = include_str!("../../../bench/floor.c");
+const CLOCK: &str = include_str!("../../../bench/clock.c");
 
 fn main() -> ExitCode {
     match Options::parse().and_then(|options| Bench::new(options)?.run()) {
@@ -183,15 +187,18 @@ impl Row {
 
     /// p50, p95 and p99 of both.
     fn percentiles(&self) -> [[f64; 3]; 2] {
-        [&self.app, &self.gone].map(|values| {
-            let mut sorted = values.clone();
-            sorted.sort_by(f64::total_cmp);
-            [50, 95, 99].map(|percent| match (sorted.len() * percent).div_ceil(100) {
-                0 => f64::NAN,
-                rank => sorted[rank - 1],
-            })
-        })
+        [&self.app, &self.gone].map(|values| percentiles(values))
     }
+}
+
+/// p50, p95 and p99.
+fn percentiles(values: &[f64]) -> [f64; 3] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    [50, 95, 99].map(|percent| match (sorted.len() * percent).div_ceil(100) {
+        0 => f64::NAN,
+        rank => sorted[rank - 1],
+    })
 }
 
 /// Everything there is to measure with.
@@ -239,11 +246,14 @@ impl Bench {
         for dirs in OVERLAYS {
             rows.extend(self.measure(dirs)?);
         }
+        let programs = self.measure_exec()?;
         let sizes = self.sizes()?;
         if self.options.json {
-            println!("{:#}", self.to_json(&rows, &sizes));
+            let mut all = self.to_json(&rows, &sizes);
+            all["exec"] = exec::to_json(&programs);
+            println!("{all:#}");
         } else {
-            print!("{}", self.to_text(&rows, &sizes));
+            print!("{}{}", self.to_text(&rows, &sizes), exec::to_text(&programs));
         }
         Ok(())
     }

@@ -1,0 +1,228 @@
+//! `rocker pack`: makes a package (a squashfs image) of a directory, and reads one file back.
+//!
+//! The same directory gives the same bytes, whoever packs it, wherever and whenever:
+//!
+//! - Entries are sorted by the bytes of their names.
+//! - All times are SOURCE_DATE_EPOCH, or 0 without it. The root's own is always 0.
+//! - Everything belongs to root. Modes are kept but for setuid and setgid: packages are mounted
+//!   nosuid and Apps have `no_new_privs`, so these bits could only mislead who reads them.
+//! - Hard links become files of their own. Those of 128 KiB and more share their blocks, as all
+//!   files of the same length and the same xxh64 do: no cryptographic hash, so do not pack what
+//!   parties that must not harm each other have put into one tree.
+//!
+//! What an image made here could not hold is refused, never dropped: sockets, fifos, device
+//! nodes, extended attributes (see [`refuse_xattrs`]) and symlinks beyond [`SYMLINK_MAX`].
+
+//!
+//! ```text
+//! writer     the tree becomes an image
+//! source     one file of it, from the disk to the writer
+//! temporary  the package until it is whole
+//! reader     one file of a package, whoever made it
+//! ```
+
+mod reader;
+mod source;
+mod temporary;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use core::error::Error;
+use core::fmt;
+use std::ffi::OsStr;
+use std::io::{self, BufWriter};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use walkdir::WalkDir;
+
+use super::manifest::{self, Manifest};
+use super::words;
+
+pub(crate) use reader::read_file;
+use temporary::Temporary;
+use writer::{add_entry, empty_image, write_fault};
+
+/// How the blocks of a package are compressed. The kernel needs the same one built in.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Compression {
+    /// Small and fast to read: the default.
+    #[default]
+    Zstd,
+    /// The smallest, slowest to make and to read.
+    Xz,
+    /// What every kernel can read.
+    Gzip,
+    /// The biggest, fastest to make and to read.
+    Lz4,
+}
+
+/// What was packed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Packed {
+    /// Regular files.
+    pub(crate) files: u64,
+    /// Their bytes together.
+    pub(crate) bytes_in: u64,
+    /// Size of the package.
+    pub(crate) bytes_out: u64,
+}
+
+/// Why a directory could not be packed, in one line: `cannot pack DIR: PATH: reason`.
+#[derive(Debug)]
+pub(crate) struct PackError {
+    dir: PathBuf,
+    fault: Fault,
+}
+
+impl fmt::Display for PackError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "cannot pack {}: {}", OneLine(&self.dir), self.fault)
+    }
+}
+
+impl Error for PackError {}
+
+/// What is wrong with one path. A path inside the directory is relative to it.
+#[derive(Debug)]
+pub(super) struct Fault {
+    path: PathBuf,
+    reason: String,
+}
+
+impl Fault {
+    pub(super) fn new(path: &Path, reason: impl fmt::Display) -> Self {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        Self { path: path.to_owned(), reason: reason.to_string() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", OneLine(&self.path), self.reason)
+    }
+}
+
+impl Error for Fault {}
+
+/// A path as text that stays in its line, whatever bytes its names have.
+pub(super) struct OneLine<'a>(&'a Path);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for letter in self.0.to_string_lossy().chars() {
+            if letter.is_control() {
+                write!(out, "{}", letter.escape_default())?;
+            } else {
+                write!(out, "{letter}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Packs the tree at `dir` into the new file `package`, which is there whole or not at all: an
+/// older one is replaced when the new one is on disk.
+///
+/// The tree must not change meanwhile; a file that does is an error. A `rocker.toml` at its root
+/// must be a good one.
+pub(crate) fn pack(
+    dir: &Path,
+    package: &Path,
+    compression: Compression,
+) -> Result<Packed, PackError> {
+    let epoch = std::env::var_os("SOURCE_DATE_EPOCH");
+    parse_epoch(epoch.as_deref())
+        .and_then(|time| pack_at(dir, package, compression, time))
+        .map_err(|fault| PackError { dir: dir.to_owned(), fault })
+}
+
+/// The time that all entries get, in seconds since 1970: squashfs has 32 bits for it.
+fn parse_epoch(epoch: Option<&OsStr>) -> Result<u32, Fault> {
+    let Some(epoch) = epoch else {
+        return Ok(0);
+    };
+    epoch.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
+        Fault::new(Path::new("SOURCE_DATE_EPOCH"), "not a number of seconds from 0 to 4294967295")
+    })
+}
+
+fn pack_at(
+    dir: &Path,
+    package: &Path,
+    compression: Compression,
+    time: u32,
+) -> Result<Packed, Fault> {
+    let here = Path::new(".");
+    let root = dir.canonicalize().map_err(|error| Fault::new(here, error))?;
+    if !root.is_dir() {
+        return Err(Fault::new(here, "not a directory"));
+    }
+    check_package_path(&root, package)?;
+    check_manifest(&root)?;
+
+    let mut packed = Packed::default();
+    let mut image = empty_image(compression, time).map_err(|error| Fault::new(package, error))?;
+    // walkdir gives a directory before its entries, in the order in which backhand wants them.
+    for entry in WalkDir::new(&root).sort_by_file_name() {
+        let entry = entry.map_err(|error| {
+            let path = error.path().unwrap_or(&root);
+            let cause = error.io_error().map_or_else(|| error.to_string(), words);
+            Fault::new(path.strip_prefix(&root).unwrap_or(path), cause)
+        })?;
+        let name = entry.path().strip_prefix(&root).unwrap_or(entry.path());
+        add_entry(&mut image, &entry, name, time, &mut packed)?;
+    }
+
+    let temporary = Temporary::beside(package)?;
+    let (_, size) = image
+        .write(BufWriter::new(&temporary.file))
+        .map_err(|error| write_fault(error, package))?;
+    temporary.publish(package, size)?;
+    packed.bytes_out = size;
+    Ok(packed)
+}
+
+/// A package inside the tree would be packed into itself, and the next one with it.
+fn check_package_path(root: &Path, package: &Path) -> Result<(), Fault> {
+    let fault = |reason: &dyn fmt::Display| Fault::new(package, reason);
+    if package.file_name().is_none() {
+        return Err(fault(&"not the name of a file"));
+    }
+    let parent = parent_of(package).canonicalize().map_err(|error| fault(&error))?;
+    let identity = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino()));
+    let root = identity(root).map_err(|error| fault(&error))?;
+    // By identity, not by name: the tree may be mounted at a second place.
+    if parent.ancestors().any(|dir| identity(dir).is_ok_and(|dir| dir == root)) {
+        return Err(fault(&"lies inside the directory that is to be packed"));
+    }
+    match package.symlink_metadata() {
+        Ok(found) if !found.is_file() => Err(fault(&"exists and is not a regular file")),
+        // Missing is the usual case; anything else is found again, and told, on creation.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+pub(super) fn parent_of(package: &Path) -> &Path {
+    package.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A bad manifest is found when the package is made, not when somebody wants to run it.
+fn check_manifest(root: &Path) -> Result<(), Fault> {
+    let name = Path::new(manifest::NAME);
+    let fault = |reason: &dyn fmt::Display| Fault::new(name, reason);
+    let path = root.join(name);
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(fault(&error)),
+        Ok(found) if !found.is_file() => return Err(fault(&"not a regular file")),
+        Ok(found) if found.len() > manifest::SIZE_MAX => {
+            return Err(fault(&format_args!("longer than {} bytes", manifest::SIZE_MAX)));
+        }
+        Ok(_) => {}
+    }
+    let text = std::fs::read_to_string(&path).map_err(|error| fault(&error))?;
+    Manifest::parse(&text).map_err(|error| fault(&error))?;
+    Ok(())
+}

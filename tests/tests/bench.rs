@@ -44,6 +44,8 @@ fn the_benchmark_measures_everything() {
         assert!(row["app_us"]["p50"].as_f64() < row["end_us"]["p50"].as_f64(), "{row}");
         assert_eq!(row["ours_to_it"].is_number(), what != "rocker", "{row}");
     }
+    let whole = &said["whole"][0];
+    assert_eq!((&whole["what"], &whole["launches"]), (&"rocker run".into(), &10.into()), "{whole}");
     for size in said["sizes"].as_array().expect("a list") {
         assert!(size["bytes"].as_u64() <= size["limit"].as_u64(), "{size}");
     }

@@ -117,7 +117,17 @@ impl Bench {
     }
 }
 
-fn private() -> rustix::mount::MountPropagationFlags {
+/// Where both versions of cgroups are mounted, crun takes neither.
+pub(crate) fn cover_unified_cgroups() -> Result<()> {
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    if unified.join("cgroup.procs").exists() {
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", unified, "tmpfs", flags, None)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn private() -> rustix::mount::MountPropagationFlags {
     rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC
 }
 
@@ -199,12 +209,7 @@ impl Container {
         if run(Command::new(runtime).arg("--version")).is_err() {
             return Ok(None);
         }
-        // Where both versions are mounted, crun takes neither.
-        let unified = Path::new("/sys/fs/cgroup/unified");
-        if unified.join("cgroup.procs").exists() {
-            let flags = rustix::mount::MountFlags::empty();
-            rustix::mount::mount("tmpfs", unified, "tmpfs", flags, None)?;
-        }
+        cover_unified_cgroups()?;
         let bundle = bench.path(runtime);
         fs::create_dir_all(bundle.join("rootfs"))?;
         fs::copy(&bench.clock, bundle.join("rootfs/clock"))?;

@@ -15,7 +15,8 @@
 //! * `bwrap` starts the same program from the host. It mounts no package; overlays it has
 //!   from version 0.11 on.
 //!
-//! Then programs are started in a rocker that is there ([`exec`]).
+//! Then programs are started in a rocker that is there ([`exec`]), and whole processes are
+//! compared ([`whole`]).
 //!
 //! A launch is counted from the request to the App's first instruction (`App`), and until App
 //! and guard are gone and the loop device is free (`gone`). The App is `bench/clock.c`.
@@ -40,6 +41,7 @@ use tests::c_client::{self, Request, c_string};
 use tests::{process, scratch, within};
 
 mod exec;
+mod whole;
 
 type Result<T> = core::result::Result<T, Box<dyn Error>>;
 
@@ -247,13 +249,16 @@ impl Bench {
             rows.extend(self.measure(dirs)?);
         }
         let programs = self.measure_exec()?;
+        let whole = self.measure_whole()?;
         let sizes = self.sizes()?;
         if self.options.json {
             let mut all = self.to_json(&rows, &sizes);
             all["exec"] = exec::to_json(&programs);
+            all["whole"] = whole::to_json(&whole);
             println!("{all:#}");
         } else {
-            print!("{}{}", self.to_text(&rows, &sizes), exec::to_text(&programs));
+            print!("{}", self.to_text(&rows, &sizes));
+            print!("{}{}", exec::to_text(&programs), whole::to_text(&whole));
         }
         Ok(())
     }
@@ -437,15 +442,7 @@ impl Bench {
 
     /// What it can do of the same: namespaces, the App's ids, /proc, and overlays if it can.
     fn bwrap(&self, dirs: &[&str]) -> Result<Sample> {
-        let mut bwrap = Command::new("bwrap");
-        bwrap.args(["--unshare-user", "--unshare-pid", "--uid", "1000", "--gid", "1000"]);
-        bwrap.args(["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]);
-        for dir in dirs {
-            let [up, work] = ["up", "work"].map(|kind| self.path(kind).join(dir.replace('/', "_")));
-            fs::create_dir_all(&up)?;
-            fs::create_dir_all(&work)?;
-            bwrap.args(["--overlay-src", dir, "--overlay"]).args([&up, &work]).arg(dir);
-        }
+        let mut bwrap = self.bwrap_command(dirs)?;
         let (mut said, out) = std::io::pipe()?;
         bwrap.arg(&self.clock).stdin(Stdio::null()).stdout(OwnedFd::from(out));
         let begin_ns = now_ns();
@@ -456,6 +453,19 @@ impl Bench {
         let mut word = [0; 8];
         said.read_exact(&mut word).map_err(|error| format!("{status}: {error}"))?;
         Ok(Gone { app_ns: u64::from_ne_bytes(word), gone_ns }.since(begin_ns))
+    }
+
+    fn bwrap_command(&self, dirs: &[&str]) -> Result<Command> {
+        let mut bwrap = Command::new("bwrap");
+        bwrap.args(["--unshare-user", "--unshare-pid", "--uid", "1000", "--gid", "1000"]);
+        bwrap.args(["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]);
+        for dir in dirs {
+            let [up, work] = ["up", "work"].map(|kind| self.path(kind).join(dir.replace('/', "_")));
+            fs::create_dir_all(&up)?;
+            fs::create_dir_all(&work)?;
+            bwrap.args(["--overlay-src", dir, "--overlay"]).args([&up, &work]).arg(dir);
+        }
+        Ok(bwrap)
     }
 
     fn sizes(&self) -> Result<Vec<Size>> {

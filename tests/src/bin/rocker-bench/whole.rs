@@ -1,0 +1,231 @@
+//! What a user types, as whole processes: a program of a compressed package, with five
+//! overlays, to its end and until nothing is left. The others mount no packages: `mount(8)` and
+//! `umount(8)` do it for them, and what they take without these two is shown as well.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
+use rocker_client::protocol::socket::now_ns;
+use serde_json::{Value, json};
+
+use crate::exec::{cover_unified_cgroups, private};
+use crate::{Bench, OVERLAYS, Result, percentiles, run};
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Launcher {
+    Rocker,
+    Bwrap,
+    Crun,
+    Runc,
+}
+
+impl Launcher {
+    const ALL: [Self; 4] = [Self::Rocker, Self::Bwrap, Self::Crun, Self::Runc];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Rocker => "rocker run",
+            Self::Bwrap => "bwrap",
+            Self::Crun => "crun run",
+            Self::Runc => "runc run",
+        }
+    }
+
+    /// So many times ours is the goal.
+    const fn goal(self) -> f64 {
+        match self {
+            Self::Rocker => 1.0,
+            Self::Bwrap => 5.0,
+            Self::Crun => 8.0,
+            Self::Runc => 20.0,
+        }
+    }
+}
+
+/// All samples of one launcher, in microseconds.
+pub(crate) struct Row {
+    launcher: Launcher,
+    all: Vec<f64>,
+    /// Without mount and umount.
+    alone: Vec<f64>,
+}
+
+impl Bench {
+    /// Each in turn, so that whatever else the host does hits all alike.
+    pub(crate) fn measure_whole(&self) -> Result<Vec<Row>> {
+        std::thread::scope(|scope| {
+            let measured = scope.spawn(|| self.measure_launchers().map_err(|e| e.to_string()));
+            Ok(measured.join().map_err(|_| "a panic")??)
+        })
+    }
+
+    fn measure_launchers(&self) -> Result<Vec<Row>> {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        rustix::mount::mount_change("/", private())?;
+        cover_unified_cgroups()?;
+        let is_there = |launcher: &Launcher| match launcher {
+            Launcher::Rocker => true,
+            Launcher::Bwrap => self.bwrap.is_some_and(|version| version >= (0, 11)),
+            Launcher::Crun => run(Command::new("crun").arg("--version")).is_ok(),
+            Launcher::Runc => run(Command::new("runc").arg("--version")).is_ok(),
+        };
+        let mut rows = vec![];
+        for launcher in Launcher::ALL.into_iter().filter(is_there) {
+            if matches!(launcher, Launcher::Crun | Launcher::Runc) {
+                self.make_bundle(launcher.name().split(' ').next().unwrap_or_default())?;
+            }
+            rows.push(Row { launcher, all: vec![], alone: vec![] });
+        }
+        for round in 0..self.options.rounds * self.options.batch / 3 + 1 {
+            for row in &mut rows {
+                let [all, alone] = self
+                    .launch_whole(row.launcher)
+                    .map_err(|error| format!("{}: {error}", row.launcher.name()))?;
+                // The first is to warm up.
+                if round > 0 {
+                    row.all.push(all);
+                    row.alone.push(alone);
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Microseconds in all, and without mount and umount.
+    fn launch_whole(&self, launcher: Launcher) -> Result<[f64; 2]> {
+        let mut command = match launcher {
+            Launcher::Rocker => {
+                let mut rocker = Command::new(self.options.bin.join("rocker"));
+                rocker.arg("run").arg("--socket").arg(&self.master.socket);
+                rocker
+                    .args(["--uid", "1000", "--gid", "1000", "--exec-dir"])
+                    .arg(self.path("exec"));
+                rocker.arg("--data-dir").arg(self.path("data"));
+                rocker.args(OVERLAYS[2].iter().flat_map(|dir| ["--overlay", dir]));
+                rocker.arg(&self.package).args(["--", "./clock"]);
+                rocker
+            }
+            Launcher::Bwrap => {
+                let mut bwrap = self.bwrap_command(OVERLAYS[2])?;
+                bwrap.arg(self.path("mnt").join("clock"));
+                bwrap
+            }
+            Launcher::Crun => self.bundle_command("crun"),
+            Launcher::Runc => self.bundle_command("runc"),
+        };
+        let mount = self.path("mnt");
+        fs::create_dir_all(&mount)?;
+        let us = |begin_ns: u64| (now_ns() - begin_ns) as f64 / 1e3;
+        let begin_ns = now_ns();
+        if launcher == Launcher::Rocker {
+            run_bytes(&mut command)?;
+            let all = us(begin_ns);
+            return Ok([all, all]);
+        }
+        run(Command::new("mount").args(["-o", "loop,ro"]).arg(&self.package).arg(&mount))?;
+        let alone_ns = now_ns();
+        let ran = run_bytes(&mut command);
+        let alone = us(alone_ns);
+        run(Command::new("umount").arg(&mount))?;
+        ran?;
+        Ok([us(begin_ns), alone])
+    }
+
+    fn bundle_command(&self, runtime: &str) -> Command {
+        let mut command = Command::new(runtime);
+        let id = format!("rocker-bench-whole-{}", std::process::id());
+        command.args(["run", "--bundle"]).arg(self.bundle(runtime)).arg(id);
+        command
+    }
+
+    fn bundle(&self, runtime: &str) -> PathBuf {
+        self.path(&format!("whole-{runtime}"))
+    }
+
+    /// What `spec` says, with the package and an overlay over each of the directories.
+    fn make_bundle(&self, runtime: &str) -> Result<()> {
+        let bundle = self.bundle(runtime);
+        fs::create_dir_all(bundle.join("rootfs"))?;
+        run(Command::new(runtime).arg("spec").current_dir(&bundle))?;
+        let file = bundle.join("config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&file)?)?;
+        config["process"]["args"] = json!(["/app/clock"]);
+        config["process"]["terminal"] = json!(false);
+        config["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+        config["root"]["readonly"] = json!(false);
+        let mounts = config["mounts"].as_array_mut().ok_or("spec without mounts")?;
+        mounts.push(json!({"destination": "/app", "type": "none", "source": self.path("mnt"),
+            "options": ["bind", "ro"]}));
+        for dir in OVERLAYS[2] {
+            let [up, work] = ["up", "work"].map(|kind| {
+                bundle.join(kind).join(Path::new(dir).strip_prefix("/").unwrap_or(Path::new("")))
+            });
+            fs::create_dir_all(&up)?;
+            fs::create_dir_all(&work)?;
+            let options = [
+                format!("lowerdir={dir}"),
+                format!("upperdir={}", up.display()),
+                format!("workdir={}", work.display()),
+            ];
+            mounts.push(json!({"destination": dir, "type": "overlay", "source": "overlay",
+                "options": options}));
+        }
+        fs::write(&file, config.to_string())?;
+        Ok(())
+    }
+}
+
+/// The program says sixteen bytes, which are no text.
+fn run_bytes(command: &mut Command) -> Result<()> {
+    let output = command.stdin(std::process::Stdio::null()).output()?;
+    match (output.status.success(), output.stdout.len()) {
+        (true, 16) => Ok(()),
+        _ => {
+            let words = String::from_utf8_lossy(&output.stderr);
+            Err(format!("{}: {}", output.status, words.trim_end()).into())
+        }
+    }
+}
+
+pub(crate) fn to_text(rows: &[Row]) -> String {
+    let head = ["with the package's mount", "without"].map(|head| format!("{head:^26}"));
+    let mut text = format!("\n{:31}{}\n", "as whole processes, 5 overlays", head.join(" "));
+    for row in rows {
+        let [all, alone] = [&row.all, &row.alone]
+            .map(|values| percentiles(values).map(|us| format!("{us:8.0}")).join(" "));
+        text += &format!("{:30} {all} {alone}\n", row.launcher.name());
+    }
+    text += "\n";
+    for (row, [all, alone]) in ratios(rows) {
+        let goal = row.launcher.goal();
+        let verdict = if all >= goal { "met" } else { "missed" };
+        let name = format!("{} takes, times ours", row.launcher.name());
+        text += &format!("{name:30} {all:8.1} {alone:8.1}  goal {goal}: {verdict}\n");
+    }
+    text
+}
+
+pub(crate) fn to_json(rows: &[Row]) -> Value {
+    let mut said = vec![];
+    for row in rows {
+        let [all, alone] = [&row.all, &row.alone].map(|values| {
+            let [p50, p95, p99] = percentiles(values);
+            json!({"p50": p50, "p95": p95, "p99": p99})
+        });
+        let ratio = ratios(rows).into_iter().find(|(other, _)| other.launcher == row.launcher);
+        said.push(json!({"what": row.launcher.name(), "launches": row.all.len(), "all_us": all,
+            "alone_us": alone, "times_ours": ratio.map(|(_, times)| times[0]),
+            "goal": row.launcher.goal()}));
+    }
+    said.into()
+}
+
+/// Each other's medians by ours.
+fn ratios(rows: &[Row]) -> Vec<(&Row, [f64; 2])> {
+    let Some((ours, others)) = rows.split_first() else { return vec![] };
+    let median = |values: &[f64]| percentiles(values)[0];
+    let ours = median(&ours.all);
+    others.iter().map(|row| (row, [&row.all, &row.alone].map(|it| median(it) / ours))).collect()
+}

@@ -67,6 +67,7 @@ enum rk_item {
     RK_ITEM_TIMEOUT,
     RK_ITEM_NAME,
     RK_ITEM_PROGRAM,
+    RK_ITEM_FILE,
     RK_ITEM_COUNT
 };
 

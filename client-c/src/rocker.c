@@ -186,6 +186,7 @@ static void add_subject(const struct rk_launch *launch, const struct rk_error *e
         break;
     case RK_ITEM_REQUEST:
     case RK_ITEM_NAME:
+    case RK_ITEM_FILE:
     case RK_ITEM_COUNT:
         break;
     }

@@ -126,7 +126,7 @@ static const char diagrams[] = "root\0prepare\0overlay\0enter\0exec\0";
 
 /* enum rk_item */
 static const char items[] =
-    "request\0package\0exec dir\0data dir\0overlay dir\0uid\0gid\0deadline\0rocker\0program\0";
+    "request\0package\0exec dir\0data dir\0overlay dir\0uid\0gid\0deadline\0rocker\0program\0file\0";
 
 /* enum rk_rule: protocol/src/error.rs. */
 static const char rules[] =

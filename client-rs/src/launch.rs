@@ -322,7 +322,7 @@ impl Launch {
             Item::Uid => self.uid.to_string(),
             Item::Gid => self.gid.to_string(),
             Item::Timeout => format!("{} ms", self.timeout.as_millis()),
-            Item::Request | Item::Name | Item::Program => String::new(),
+            Item::Request | Item::Name | Item::Program | Item::File => String::new(),
         }
     }
 }

@@ -24,6 +24,7 @@
 //! program  what runs inside: Program
 //! rocker   what one gets: Rocker, guard_name
 //! open     a rocker that takes orders: OpenRocker, Limits
+//! files    files in it: OpenFile
 //! query    what else the master knows: list, kill_by_name
 //! error    why it failed, in one line
 //! trace    the steps, as all actors took them
@@ -41,6 +42,7 @@
 pub mod action;
 mod enter;
 mod error;
+mod files;
 pub mod helper;
 mod launch;
 mod linux;
@@ -52,6 +54,7 @@ mod rocker;
 mod trace;
 
 pub use error::{Code, Error, errno_name};
+pub use files::OpenFile;
 pub use launch::{EXEC_DIR, Launch, SOCKET};
 pub use open::{Limits, OpenRocker, Run};
 pub use program::{Program, Stdio};

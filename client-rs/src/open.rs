@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use protocol::limits::UNREAD_MS;
 use protocol::message::{ClientMessage, GuardMessage, Message};
-use protocol::socket::{Buffer, Received, receive, send_before, wait_readable};
+use protocol::socket::{Buffer, Descriptors, Received, receive, send_before, wait_readable};
 use protocol::{Errno, Exec, ExitReport, Item, Loss, Name, Rlimit, Rule, Step, Strings};
 use rustix::process::{Signal, pidfd_send_signal};
 
@@ -17,7 +17,7 @@ use crate::program::{Order, Program};
 use crate::trace::TraceEntry;
 
 /// How long a guard may take for an answer that it need not wait for itself.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// A rocker in which the caller runs programs. When this is dropped the rocker ends, with all
 /// that is left in it.
@@ -92,11 +92,16 @@ impl Limits {
     }
 }
 
+/// One for each file.
+type Errnos = heapless::Vec<Errno, { protocol::limits::DESCRIPTORS_MAX }>;
+
 /// One answer of the guard's.
-enum Answer {
+pub(crate) enum Answer {
     Started { id: u32, pid: u32, pidfd: OwnedFd },
     Refused { id: u32, error: Error },
     Ended(u32, ExitReport),
+    Obeyed(u32),
+    Opened { id: u32, errnos: Errnos, files: Descriptors },
     Pong,
 }
 
@@ -146,8 +151,7 @@ impl OpenRocker {
         let order = program.order()?;
         let Order { args, env, cwd, .. } = &order;
         let descriptors = order.descriptors();
-        let id = self.next_id;
-        self.next_id = self.next_id.wrapping_add(1);
+        let id = self.next_id();
         let invalid = |rule| Error::invalid(rule, Item::Program, b"");
         let wall_ms = limits.wall.map_or(Ok(0), |wall| match u32::try_from(wall.as_millis()) {
             Ok(ms @ 1..) => Ok(ms),
@@ -261,7 +265,23 @@ impl OpenRocker {
             .map_err(|errno| std::io::Error::from_raw_os_error(errno.0.into()))
     }
 
-    fn order(
+    pub(crate) fn next_id(&mut self) -> u32 {
+        let id = self.next_id;
+        self.next_id = id.wrapping_add(1);
+        id
+    }
+
+    /// Gives an order, and waits until it has been carried out.
+    pub(crate) fn obeyed(&mut self, id: u32, order: ClientMessage<'_>) -> Result<(), Error> {
+        self.order(order, &[])?;
+        self.until(Some(ANSWER), |answer| match answer {
+            Answer::Obeyed(obeyed) if obeyed == id => Ok(Ok(())),
+            Answer::Refused { id: refused, error } if refused == id => Ok(Err(error)),
+            other => Err(other),
+        })?
+    }
+
+    pub(crate) fn order(
         &mut self,
         message: ClientMessage<'_>,
         descriptors: &[BorrowedFd<'_>],
@@ -281,7 +301,7 @@ impl OpenRocker {
 
     /// Reads answers until this one is wanted; it is given back if it is not. The ends of other
     /// programs are kept.
-    fn until<T>(
+    pub(crate) fn until<T>(
         &mut self,
         timeout: Option<Duration>,
         mut wanted: impl FnMut(Answer) -> Result<T, Answer>,
@@ -322,6 +342,10 @@ impl OpenRocker {
                 Answer::Refused { id, error }
             }
             GuardMessage::Exited { id, report } => Answer::Ended(id, report),
+            GuardMessage::Obeyed { id } => Answer::Obeyed(id),
+            GuardMessage::Opened { id, errnos } => {
+                Answer::Opened { id, errnos, files: descriptors }
+            }
             GuardMessage::Pong => {
                 self.pings = self.pings.saturating_sub(1);
                 Answer::Pong
@@ -342,8 +366,13 @@ fn strings(bytes: &[u8]) -> Result<Strings<'_>, Error> {
     Strings::new(bytes).ok_or_else(|| Error::invalid(Rule::ControlByte, Item::Program, bytes))
 }
 
-fn lost(how: Loss) -> Error {
+pub(crate) fn lost(how: Loss) -> Error {
     Error::new(protocol::Error::Lost { step: Step::RequestExec, how })
+}
+
+/// What the guard could not do.
+pub(crate) fn refused(errno: Errno, command: &str) -> Error {
+    Error::new(protocol::Error::Failed { step: Step::StartProgram, errno }).during(command)
 }
 
 fn failed(errno: Errno) -> Error {

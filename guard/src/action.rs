@@ -2,6 +2,17 @@
 
 use protocol::Error;
 
+/// An order that is no program's.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Order {
+    /// `open(2)`, for a list of files. That one cannot be opened is said in the answer.
+    Open,
+    /// `rm`, or `rm -r`
+    Delete,
+    /// `ln -s`
+    Symlink,
+}
+
 /// One thing that can fail meaningfully, one arrow of a diagram.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
@@ -74,6 +85,13 @@ pub enum Action {
     },
     /// The guard is there.
     Answer,
+    /// exec.1 for what is done at once: see [`Order`].
+    CarryOut(Order),
+    /// exec.2: it was carried out.
+    ReportObeyed {
+        /// The caller's number for it.
+        id: u32,
+    },
     /// exec.3: `wait4(-1, WNOHANG)` until a program has ended or nobody is to be reaped.
     ReapPrograms,
     /// exec.3: how it ended.

@@ -11,6 +11,7 @@
 //! mount_table  /proc/self/mountinfo
 //! privileges   prepare.6
 //! programs     exec.1, exec.3: what runs at the caller's command
+//! files        exec.1: what is opened, deleted and linked at the caller's command
 //! reaper       root.9
 //! sys          the system calls that rustix has no function for
 //! start        the program without a C library; part of the binary only
@@ -26,6 +27,7 @@ extern crate std;
 
 pub mod action;
 mod durability;
+mod files;
 pub mod linux;
 mod loop_device;
 pub mod machine;

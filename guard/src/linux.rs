@@ -8,6 +8,7 @@ use core::fmt::Write as _;
 use core::task::Poll;
 use core::time::Duration;
 
+use protocol::limits::DESCRIPTORS_MAX;
 use protocol::socket::{self, Buffer, Descriptors, Received, now_ns};
 use protocol::{
     ClientMessage, Command, Driver, Errno, Error, ExitReport, Failure, GuardMessage, Loss,
@@ -17,8 +18,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
-use crate::action::Action;
+use crate::action::{Action, Order};
 use crate::durability;
+use crate::files;
 use crate::loop_device;
 use crate::machine::{Guard, Outcome, forbidden_overlay};
 use crate::mounts::{self, Refusal};
@@ -51,6 +53,12 @@ struct Building {
     plan: Plan,
 }
 
+/// What came of an order to open files.
+struct Opened {
+    errnos: heapless::Vec<Errno, DESCRIPTORS_MAX>,
+    files: Descriptors,
+}
+
 /// The guard's side of the kernel.
 pub struct Linux<'b> {
     master: Option<OwnedFd>,
@@ -75,6 +83,7 @@ pub struct Linux<'b> {
     /// What exec.2 and exec.3 are to tell.
     started: Option<(u32, OwnedFd)>,
     exited: Option<(u32, ExitReport)>,
+    opened: Option<Opened>,
     /// The step just taken, for errors and traces.
     command: Command,
     /// What the kernel said beyond a number.
@@ -125,6 +134,7 @@ impl<'b> Linux<'b> {
             commanded: false,
             started: None,
             exited: None,
+            opened: None,
             command: Command::new(),
             words: String::new(),
         })
@@ -329,6 +339,9 @@ impl<'b> Linux<'b> {
             ClientMessage::Exec(exec) => Outcome::Exec { id: exec.id },
             ClientMessage::Signal { id, signal: signal @ 1..=64 } => Outcome::Signal { id, signal },
             ClientMessage::Ping => Outcome::Ping,
+            ClientMessage::Open { id, .. } => Outcome::Order { id, order: Order::Open },
+            ClientMessage::Delete { id, .. } => Outcome::Order { id, order: Order::Delete },
+            ClientMessage::Symlink { id, .. } => Outcome::Order { id, order: Order::Symlink },
             ClientMessage::Signal { .. }
             | ClientMessage::Launch(_)
             | ClientMessage::List
@@ -374,9 +387,8 @@ impl<'b> Linux<'b> {
         let Some(Message::Client(ClientMessage::Exec(exec))) = self.order.last() else {
             return Outcome::Failed(Errno::PROTO);
         };
-        let exec_dir = self.launch.as_ref().map(|launch| launch.request.exec_dir);
-        let exec_dir = exec_dir.map_or(b"/".as_slice(), protocol::Path::as_bytes);
-        match self.programs.start(&exec, &descriptors, exec_dir) {
+        let work_dir = work_dir(self.launch.as_ref());
+        match self.programs.start(&exec, &descriptors, work_dir) {
             Ok(started) => {
                 self.started = Some(started);
                 Outcome::Done
@@ -386,6 +398,44 @@ impl<'b> Linux<'b> {
                 Outcome::Failed(socket::errno(errno))
             }
         }
+    }
+
+    /// exec.1 for files.
+    fn carry_out(&mut self, order: Order) -> Result<(), rustix::io::Errno> {
+        let work_dir = work_dir(self.launch.as_ref());
+        match (order, self.order.last()) {
+            (Order::Open, Some(Message::Client(ClientMessage::Open { files, .. }))) => {
+                let mut opened = Opened { errnos: heapless::Vec::new(), files: Descriptors::new() };
+                for file in &files {
+                    let errno = match files::open(file, work_dir) {
+                        Ok(file) => opened.files.push(file).map_or(Errno::MFILE, |()| Errno(0)),
+                        Err(errno) => socket::errno(errno),
+                    };
+                    let _ = opened.errnos.push(errno);
+                }
+                self.opened = Some(opened);
+                Ok(())
+            }
+            (Order::Delete, Some(Message::Client(ClientMessage::Delete { path, tree, .. }))) => {
+                let programs = &mut self.programs;
+                files::delete(path, tree, work_dir, || programs.kill_late())
+            }
+            (
+                Order::Symlink,
+                Some(Message::Client(ClientMessage::Symlink { target, path, .. })),
+            ) => files::symlink(target, path, work_dir),
+            _ => Err(rustix::io::Errno::PROTO),
+        }
+    }
+
+    /// exec.2
+    fn report_obeyed(&mut self, id: u32) -> Result<(), Errno> {
+        let Some(Opened { errnos, files }) = self.opened.take() else {
+            return self.reply(&Message::Guard(GuardMessage::Obeyed { id }), &[]);
+        };
+        let files: heapless::Vec<BorrowedFd<'_>, DESCRIPTORS_MAX> =
+            files.iter().map(AsFd::as_fd).collect();
+        self.reply(&Message::Guard(GuardMessage::Opened { id, errnos }), &files)
     }
 
     fn report_started(&mut self, id: u32) -> Result<(), Errno> {
@@ -496,6 +546,8 @@ impl<'b> Linux<'b> {
             Action::ReportNotStarted { id, error } => told(self.report_not_started(id, error)),
             Action::SendSignal { id, signal } => done(self.programs.signal(id, signal)),
             Action::Answer => told(self.reply(&Message::Guard(GuardMessage::Pong), &[])),
+            Action::CarryOut(order) => done(self.carry_out(order)),
+            Action::ReportObeyed { id } => told(self.report_obeyed(id)),
             Action::ReapPrograms => self.reap_programs(),
             Action::ReportExit => told(self.report_exit()),
             Action::AwaitOrder => self.await_order(),
@@ -606,9 +658,11 @@ impl<'b> Linux<'b> {
             Action::ReportStarted { .. } => {
                 command.write_str("sendmsg # to the caller, with a pidfd")
             }
-            Action::ReportNotStarted { .. } | Action::Answer | Action::ReportExit => {
-                command.write_str("sendmsg # to the caller")
-            }
+            Action::CarryOut(_) => self.write_order(command),
+            Action::ReportObeyed { .. }
+            | Action::ReportNotStarted { .. }
+            | Action::Answer
+            | Action::ReportExit => command.write_str("sendmsg # to the caller"),
             Action::AwaitOrder => command.write_str("recvmsg # from the caller"),
             Action::ReapPrograms => command.write_str("wait"),
             Action::KillLate => command.write_str("kill -9"),
@@ -637,6 +691,22 @@ impl<'b> Linux<'b> {
             Some(At::Rlimit) => command.write_str("prlimit"),
             Some(At::Directory) => write!(command, "cd {}", first(exec.cwd)),
             Some(At::Execute) | None => write!(command, "exec {}", first(exec.args)),
+        }
+    }
+
+    /// What an order is about.
+    fn write_order(&self, command: &mut Command) -> core::fmt::Result {
+        match self.order.last() {
+            Some(Message::Client(ClientMessage::Delete { path, tree: false, .. })) => {
+                write!(command, "rm -d {path}")
+            }
+            Some(Message::Client(ClientMessage::Delete { path, .. })) => {
+                write!(command, "rm -r {path}")
+            }
+            Some(Message::Client(ClientMessage::Symlink { target, path, .. })) => {
+                write!(command, "ln -s {target} {path}")
+            }
+            _ => Ok(()),
         }
     }
 
@@ -691,6 +761,11 @@ fn is_pidfd(fd: &OwnedFd) -> bool {
         waitid(WaitId::PidFd(fd.as_fd()), ask),
         Err(rustix::io::Errno::BADF | rustix::io::Errno::INVAL)
     )
+}
+
+/// Where a program starts, and relative paths begin.
+fn work_dir<'b>(launch: Option<&Launch<'b>>) -> &'b [u8] {
+    launch.map_or(b"/", |launch| launch.request.exec_dir.as_bytes())
 }
 
 fn done(answer: Result<(), rustix::io::Errno>) -> Outcome {

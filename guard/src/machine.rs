@@ -3,7 +3,7 @@
 
 use protocol::{Errno, Error, Item, Loss, Machine, Rule, Step, limits::LOOP_TRIES_MAX};
 
-use crate::action::Action;
+use crate::action::{Action, Order};
 
 /// Where the guard stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -85,7 +85,8 @@ pub enum State {
         /// As above.
         id: u32,
     },
-    /// exec.2, if it does not run, or there is none to signal.
+    /// exec.2, if it does not run, there is none to signal, or another order cannot be carried
+    /// out.
     ReportNotStarted {
         /// As above.
         id: u32,
@@ -101,6 +102,18 @@ pub enum State {
     },
     /// The guard is there.
     Answer,
+    /// exec.1, for what is done at once.
+    CarryOut {
+        /// The caller's number for it.
+        id: u32,
+        /// What.
+        order: Order,
+    },
+    /// exec.2, of that.
+    ReportObeyed {
+        /// As above.
+        id: u32,
+    },
     /// exec.3: look for a program that has ended, and reap whoever was orphaned.
     ReapPrograms,
     /// exec.3
@@ -159,6 +172,13 @@ pub enum Outcome {
     },
     /// The caller wants to know whether the guard is there.
     Ping,
+    /// exec.0: something else is to be done.
+    Order {
+        /// The caller's number for it.
+        id: u32,
+        /// What.
+        order: Order,
+    },
     /// A child has ended.
     Changed,
     /// A program has run for as long as it may.
@@ -220,6 +240,7 @@ impl Guard {
             | State::ReportStarted { .. }
             | State::ReportNotStarted { .. }
             | State::Answer
+            | State::ReportObeyed { .. }
             | State::ReapPrograms
             | State::ReportExit
             | State::AwaitOrder
@@ -231,7 +252,9 @@ impl Guard {
             | State::Rest
             | State::ReportFailure(_)
             | State::Ended(_) => State::Ended(Err(error)),
-            State::StartProgram { id } => State::ReportNotStarted { id, error },
+            State::StartProgram { id } | State::CarryOut { id, .. } => {
+                State::ReportNotStarted { id, error }
+            }
             // What all get, nobody in particular has missed.
             State::SendSignal { id: None, .. } => State::ReapPrograms,
             State::SendSignal { id: Some(id), .. } => State::ReportNotStarted { id, error },
@@ -266,8 +289,12 @@ impl Machine for Guard {
             | State::AwaitChange
             | State::Rest => Step::ExitSelf,
             State::AwaitOrder | State::Answer => Step::RequestExec,
-            State::StartProgram { .. } | State::SendSignal { .. } => Step::StartProgram,
-            State::ReportStarted { .. } | State::ReportNotStarted { .. } => Step::ReportStarted,
+            State::StartProgram { .. } | State::SendSignal { .. } | State::CarryOut { .. } => {
+                Step::StartProgram
+            }
+            State::ReportStarted { .. }
+            | State::ReportNotStarted { .. }
+            | State::ReportObeyed { .. } => Step::ReportStarted,
             State::ReapPrograms | State::ReportExit | State::KillLate => Step::ReportExit,
             State::ReportFailure(error) => error.step(),
             State::Ended(_) => return None,
@@ -298,6 +325,8 @@ impl Machine for Guard {
             State::ReportNotStarted { id, error } => Action::ReportNotStarted { id, error },
             State::SendSignal { id, signal } => Action::SendSignal { id, signal },
             State::Answer => Action::Answer,
+            State::CarryOut { order, .. } => Action::CarryOut(order),
+            State::ReportObeyed { id } => Action::ReportObeyed { id },
             State::ReapPrograms => Action::ReapPrograms,
             State::ReportExit => Action::ReportExit,
             State::AwaitOrder => Action::AwaitOrder,
@@ -353,12 +382,15 @@ impl Machine for Guard {
             (S::StartProgram { id }, O::Done) => S::ReportStarted { id },
             (S::AwaitApp | S::AwaitOrder, O::Signal { id, signal }) => S::SendSignal { id, signal },
             (S::AwaitApp | S::AwaitOrder, O::Ping) => S::Answer,
+            (S::AwaitApp | S::AwaitOrder, O::Order { id, order }) => S::CarryOut { id, order },
+            (S::CarryOut { id, .. }, O::Done) => S::ReportObeyed { id },
             // Whatever was done, somebody may have ended meanwhile.
             (
                 S::ReportStarted { .. }
                 | S::ReportNotStarted { .. }
                 | S::SendSignal { .. }
                 | S::Answer
+                | S::ReportObeyed { .. }
                 | S::ReportExit
                 | S::KillLate,
                 O::Done,

@@ -78,6 +78,15 @@ pub(crate) fn make_read_only(tree: BorrowedFd<'_>) -> Result<(), Errno> {
         .map_err(ours)
 }
 
+/// `fchmodat2(2)` of an open file, also one that is open by `O_PATH`. `ENOSYS` before Linux 6.6.
+pub(crate) fn chmod(file: BorrowedFd<'_>, mode: rustix::fs::Mode) -> Result<(), Errno> {
+    let (path, flags) = (c"".as_ptr(), linux_raw_sys::general::AT_EMPTY_PATH as usize);
+    let mode = mode.as_raw_mode() as usize;
+    // SAFETY: the kernel reads the empty, NUL-ended path; the descriptor is open for the whole
+    // call.
+    unsafe { syscall!(Sysno::fchmodat2, number(file), path, mode, flags) }.map(drop).map_err(ours)
+}
+
 /// `ioctl(2)` that reads at most one `T`.
 pub(crate) fn ioctl<T>(fd: impl AsFd, request: u32, argument: Option<&T>) -> Result<u32, Errno> {
     let argument = argument.map_or(core::ptr::null(), core::ptr::from_ref);

@@ -92,7 +92,10 @@ impl Work<'_> {
             ClientMessage::AppStarted
             | ClientMessage::Exec(_)
             | ClientMessage::Signal { .. }
-            | ClientMessage::Ping => Err(Outcome::Lost(Loss::Garbage)),
+            | ClientMessage::Ping
+            | ClientMessage::Open { .. }
+            | ClientMessage::Delete { .. }
+            | ClientMessage::Symlink { .. } => Err(Outcome::Lost(Loss::Garbage)),
             ClientMessage::Launch(request) => {
                 launch.trace = request.trace;
                 launch.deadline_ns = now_ns() + u64::from(request.timeout_ms) * 1_000_000;

@@ -51,6 +51,8 @@ pub enum Item {
     Name,
     /// What is to run inside: program, arguments, environment, working directory.
     Program,
+    /// A file inside.
+    File,
 }
 
 /// A rule that a request can break.
@@ -181,6 +183,7 @@ impl fmt::Display for Item {
             Self::Timeout => f.write_str("deadline"),
             Self::Name => f.write_str("rocker"),
             Self::Program => f.write_str("program"),
+            Self::File => f.write_str("file"),
         }
     }
 }

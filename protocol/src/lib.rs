@@ -4,6 +4,7 @@
 //! step     the arrows of the README's diagrams, numbered as drawn
 //! machine  what every state machine and every driver of one looks like
 //! program  what runs in a rocker at the caller's command, and how it ended
+//! files    what a caller does with files in a rocker
 //! request  what a caller asks for, and its rules
 //! message  every message, by sender
 //! command  a step as the shell command that does the same, for people
@@ -21,6 +22,7 @@
 
 pub mod command;
 pub mod error;
+pub mod files;
 pub mod limits;
 pub mod machine;
 pub mod message;
@@ -35,6 +37,7 @@ pub mod wire;
 
 pub use command::Command;
 pub use error::{Errno, Error, Item, Loss, Rule};
+pub use files::{FilePath, How, OpenFile, OpenFiles};
 pub use machine::{Driver, Machine, run};
 pub use message::{
     ClientMessage, Failure, GuardMessage, MasterMessage, Message, Name, RockerInfo, TraceStep,

@@ -33,6 +33,10 @@ pub const PROGRAMS_MAX: usize = 64;
 /// milliseconds.
 pub const UNREAD_MS: u32 = 5_000;
 
+/// How long a guard works at deleting a tree before it looks after others again, in
+/// milliseconds. The caller orders the rest.
+pub const DELETE_MS: u32 = 1_000;
+
 /// A launch that names no deadline has this long, in milliseconds.
 pub const TIMEOUT_MS_DEFAULT: u32 = 5_000;
 

@@ -8,6 +8,8 @@
 //! client -> guard    Exec + 0..16 fds    exec.0      instead, and as often as it likes: then
 //!                                                    Started or ExecFailed, and Exited
 //! client -> guard    Signal, Ping
+//! client -> guard    Open, Delete, Symlink               then Opened + 0..16 fds, Obeyed, or
+//!                                                    ExecFailed
 //!
 //! master -> guard    HandOver + 2..3 fds root.3      on a socket pair of their own
 //! guard  -> master   Done                prepare.7
@@ -20,10 +22,12 @@
 
 use core::fmt;
 
+use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Errno, Error, Rule};
-use crate::limits::NAME_LEN;
+use crate::files::{FilePath, OpenFiles};
+use crate::limits::{DESCRIPTORS_MAX, NAME_LEN};
 use crate::program::{Exec, ExitReport};
 use crate::request::{Path, Request};
 use crate::step::{Actor, Step};
@@ -147,6 +151,34 @@ pub enum ClientMessage<'a> {
     },
     /// To the guard: is it there?
     Ping,
+    /// To the guard: open files.
+    Open {
+        /// The caller's number for this order.
+        id: u32,
+        /// Which, and how.
+        #[serde(borrow)]
+        files: OpenFiles<'a>,
+    },
+    /// To the guard: delete what is there.
+    Delete {
+        /// As above.
+        id: u32,
+        /// What.
+        #[serde(borrow)]
+        path: FilePath<'a>,
+        /// A directory with all that is in it; else it must be empty.
+        tree: bool,
+    },
+    /// To the guard: make a symbolic link.
+    Symlink {
+        /// As above.
+        id: u32,
+        /// Where it leads; nobody looks whether anything is there.
+        #[serde(borrow)]
+        target: FilePath<'a>,
+        /// Where it is.
+        path: FilePath<'a>,
+    },
 }
 
 /// What the master says.
@@ -205,7 +237,8 @@ pub enum GuardMessage<'a> {
         /// Its pid inside.
         pid: u32,
     },
-    /// exec.2: it does not, or there is none to signal.
+    /// exec.2: it does not, or there is none to signal; or another order could not be carried
+    /// out.
     ExecFailed {
         /// The caller's number for it.
         id: u32,
@@ -222,6 +255,18 @@ pub enum GuardMessage<'a> {
     },
     /// The guard is there.
     Pong,
+    /// An order has been carried out.
+    Obeyed {
+        /// The caller's number for it.
+        id: u32,
+    },
+    /// The answer to Open. One descriptor for each file that was opened, in their order.
+    Opened {
+        /// The caller's number for the order.
+        id: u32,
+        /// For each file the kernel's answer; 0: it was opened.
+        errnos: Vec<Errno, DESCRIPTORS_MAX>,
+    },
 }
 
 /// Any message: the sender is the first number of the encoding.
@@ -245,6 +290,9 @@ impl Message<'_> {
             Self::Client(ClientMessage::AppStarted)
             | Self::Guard(GuardMessage::Entrance { .. } | GuardMessage::Started { .. }) => 1,
             Self::Client(ClientMessage::Exec(exec)) => usize::from(exec.descriptors),
+            Self::Guard(GuardMessage::Opened { errnos, .. }) => {
+                errnos.iter().filter(|errno| errno.0 == 0).count()
+            }
             Self::Master(MasterMessage::HandOver { request, .. }) => {
                 2 + usize::from(request.data_dir.is_some())
             }

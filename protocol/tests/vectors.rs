@@ -12,9 +12,9 @@ use proptest::prelude::*;
 use protocol::limits::{MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX};
 use protocol::wire::{VERSION, decode, encode};
 use protocol::{
-    Actor, ClientMessage, Errno, Error, Exec, Exit, ExitReport, Failure, GuardMessage, Ids, Item,
-    Loss, MasterMessage, Message, Name, Options, Overlays, Path, Request, Rlimit, RockerInfo, Rule,
-    Step, Strings, TraceStep, Verdict,
+    Actor, ClientMessage, Errno, Error, Exec, Exit, ExitReport, Failure, FilePath, GuardMessage,
+    How, Ids, Item, Loss, MasterMessage, Message, Name, OpenFile, Options, Overlays, Path, Request,
+    Rlimit, RockerInfo, Rule, Step, Strings, TraceStep, Verdict,
 };
 
 /// Every variant of an enum. That none is missing is seen to by a match without a wildcard.
@@ -104,6 +104,7 @@ fn messages() -> Vec<(String, Message<'static>)> {
     all.extend(errors());
     all.extend(traces());
     all.extend(programs());
+    all.extend(files());
     all
 }
 
@@ -147,7 +148,10 @@ fn plain() -> Vec<(String, Message<'static>)> {
         | ClientMessage::Kill(_)
         | ClientMessage::Exec(_)
         | ClientMessage::Signal { .. }
-        | ClientMessage::Ping => (),
+        | ClientMessage::Ping
+        | ClientMessage::Open { .. }
+        | ClientMessage::Delete { .. }
+        | ClientMessage::Symlink { .. } => (),
     };
     let _ = |message: MasterMessage<'_>| match message {
         MasterMessage::HandOver { .. }
@@ -166,7 +170,9 @@ fn plain() -> Vec<(String, Message<'static>)> {
         | GuardMessage::Started { .. }
         | GuardMessage::ExecFailed { .. }
         | GuardMessage::Exited { .. }
-        | GuardMessage::Pong => (),
+        | GuardMessage::Pong
+        | GuardMessage::Obeyed { .. }
+        | GuardMessage::Opened { .. } => (),
     };
     let info = RockerInfo {
         name: name(),
@@ -199,7 +205,7 @@ fn errors() -> Vec<(String, Message<'static>)> {
         NoDataDir, Root, NoSuchId, OutOfRange, NotAllowed, ForeignNamespace, WrongType,
         NotSquashfs, UnknownFormat, Truncated, InUse, NotOurs, TooManyRockers, NoSuchRocker);
     let items = all!(Item: Request, Package, ExecDir, DataDir, OverlayDir(15), Uid, Gid, Timeout,
-        Name, Program);
+        Name, Program, File);
     let losses = all!(Loss: Died, Silent, Garbage, Version);
     let failed =
         |error, command| Message::Master(MasterMessage::Failed(Failure { error, command }));
@@ -297,6 +303,51 @@ fn programs() -> Vec<(String, Message<'static>)> {
         all.push((format!("guard_exited_{}", snake(&verdict)), exited));
     }
     all
+}
+
+fn files() -> Vec<(String, Message<'static>)> {
+    let path = |bytes: &'static [u8]| FilePath::new(bytes).unwrap();
+    let every_way = [
+        How::READ,
+        How::WRITE,
+        How::CREATE,
+        How::EXCLUSIVE,
+        How::TRUNCATE,
+        How::APPEND,
+        How::DIRECTORY,
+        How::NO_FOLLOW,
+        How::NON_BLOCKING,
+        How::ANY_KIND,
+    ];
+    let all = every_way.into_iter().fold(How::default(), How::and);
+    let few = OpenFile { path: path(b"out\n\xff"), how: How::READ, mode: 0 };
+    let many = OpenFile { path: path(b"/tmp/x"), how: all, mode: 0o777 };
+    let errnos = [Errno(0), Errno::NOENT, Errno(0), Errno(u16::MAX)];
+    [
+        ("client_open", ClientMessage::Open { id: 1, files: [few, many].into_iter().collect() }),
+        ("client_open_none", ClientMessage::Open { id: 2, files: heapless::Vec::new() }),
+        ("client_open_extreme", {
+            let files = [many; protocol::limits::DESCRIPTORS_MAX].into_iter().collect();
+            ClientMessage::Open { id: u32::MAX, files }
+        }),
+        ("client_delete", ClientMessage::Delete { id: 3, path: path(b"a/b"), tree: false }),
+        ("client_delete_tree", ClientMessage::Delete { id: 4, path: path(b"/a"), tree: true }),
+        (
+            "client_symlink",
+            ClientMessage::Symlink { id: 5, target: path(b"../x"), path: path(b"y") },
+        ),
+    ]
+    .map(|(name, message)| (name, Message::Client(message)))
+    .into_iter()
+    .chain(
+        [
+            ("guard_obeyed", GuardMessage::Obeyed { id: 3 }),
+            ("guard_opened", GuardMessage::Opened { id: 1, errnos: errnos.into_iter().collect() }),
+        ]
+        .map(|(name, message)| (name, Message::Guard(message))),
+    )
+    .map(|(name, message)| (name.to_owned(), message))
+    .collect()
 }
 
 fn bytes(message: &Message<'_>) -> Vec<u8> {

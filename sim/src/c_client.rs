@@ -104,7 +104,7 @@ struct RawPieces {
     used: c_uint,
     length: usize,
     pieces: [RawPiece; PIECES_MAX],
-    numbers: [u8; 128],
+    numbers: [u8; 144],
 }
 
 /// `struct rk_message`
@@ -183,7 +183,7 @@ const RULES: [Rule; 21] = [
 ];
 
 /// Every item, by its number; the place of an overlay dir is beside it.
-const ITEMS: [Item; 10] = [
+const ITEMS: [Item; 11] = [
     Item::Request,
     Item::Package,
     Item::ExecDir,
@@ -194,6 +194,7 @@ const ITEMS: [Item; 10] = [
     Item::Timeout,
     Item::Name,
     Item::Program,
+    Item::File,
 ];
 
 /// Every loss, by its number.
@@ -211,6 +212,7 @@ const fn item_number(item: Item) -> (u8, u8) {
         Item::Timeout => (7, 0),
         Item::Name => (8, 0),
         Item::Program => (9, 0),
+        Item::File => (10, 0),
     }
 }
 
@@ -670,7 +672,7 @@ mod tests {
             &rules,
             &[21],
             &items,
-            &[10],
+            &[11],
             &losses,
             &[4],
             &steps,

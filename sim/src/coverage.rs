@@ -22,14 +22,15 @@ macro_rules! kinds {
 kinds!(GuardState: AwaitRequest IsolateMounts CreateLoop BindPackage BindPackageAgain
     BindPackageLast MountBare MountOverlaid ListTopDirs BuildOverlay MountOverlay AttachPackage
     RemountProc TakeAppIds UnshareUser DropPrivileges ReportDone AwaitRelease SendEntrance AwaitApp
-    StartProgram ReportStarted ReportNotStarted SendSignal SendSignalToAll Answer ReapPrograms
+    StartProgram ReportStarted ReportNotStarted SendSignal SendSignalToAll Answer CarryOut
+    ReportObeyed ReapPrograms
     ReportExit AwaitOrder KillLate ReapOrphans CountOthers FindStrangers AwaitChange Rest ReportFailure);
 kinds!(SessionState: AwaitRequest CheckCaller OpenPackage OpenPackageWithData LockDataDir CloneGuard
     HandOver AwaitDone DenySetgroups WriteUidMap WriteGidMap RecordRocker ReleaseGuard AwaitApp
     AwaitExit FreeResidue RefuseUncloned RefuseCloned StopGuard KillGuard);
 kinds!(ClientState: Connect SendRequest AwaitEntrance ForkHelper AwaitApp ReportApp Greet);
 kinds!(HelperState: DropGroups JoinNamespaces TakeIds DropPrivileges EnterDirectory StartApp);
-kinds!(Kind: Done Good OtherGood Exec Signal Ping Changed Late Failed Busy Died Silent Garbage Version Refused);
+kinds!(Kind: Done Good OtherGood Exec Signal Ping Order Changed Late Failed Busy Died Silent Garbage Version Refused);
 
 /// A machine's states in the order of the diagrams, and what each can be told. `Good` and
 /// `OtherGood` are the outcomes with a name of their own, in the order given here.
@@ -64,16 +65,18 @@ const GUARD: Contract = Contract {
         ("ReportDone", "Done Failed"),
         ("AwaitRelease", "Done Failed Died Silent Garbage Version Refused"),
         ("SendEntrance", "Done Failed"),
-        ("AwaitApp", "Done Exec Signal Ping Failed Died Silent Garbage Version"),
+        ("AwaitApp", "Done Exec Signal Ping Order Failed Died Silent Garbage Version"),
         ("StartProgram", "Done Failed"),
         ("ReportStarted", "Done Failed"),
         ("ReportNotStarted", "Done Failed"),
         ("SendSignal", "Done Failed"),
         ("SendSignalToAll", "Done Failed"),
         ("Answer", "Done Failed"),
+        ("CarryOut", "Done Failed"),
+        ("ReportObeyed", "Done Failed"),
         ("ReapPrograms", "Good=Exited OtherGood=NobodyKnown"),
         ("ReportExit", "Done Failed"),
-        ("AwaitOrder", "Exec Signal Ping Changed Late Failed Died Garbage Version"),
+        ("AwaitOrder", "Exec Signal Ping Order Changed Late Failed Died Garbage Version"),
         ("KillLate", "Done"),
         ("ReapOrphans", "Good=Watched OtherGood=NobodyKnown"),
         ("CountOthers", "Good=Alone OtherGood=NotAlone"),
@@ -263,6 +266,8 @@ impl Coverage {
             S::SendSignal { id: Some(_), .. } => K::SendSignal,
             S::SendSignal { id: None, .. } => K::SendSignalToAll,
             S::Answer => K::Answer,
+            S::CarryOut { .. } => K::CarryOut,
+            S::ReportObeyed { .. } => K::ReportObeyed,
             S::ReapPrograms => K::ReapPrograms,
             S::ReportExit => K::ReportExit,
             S::AwaitOrder => K::AwaitOrder,
@@ -284,6 +289,7 @@ impl Coverage {
             O::Exec { .. } => Kind::Exec,
             O::Signal { .. } => Kind::Signal,
             O::Ping => Kind::Ping,
+            O::Order { .. } => Kind::Order,
             O::Changed => Kind::Changed,
             O::Late => Kind::Late,
             O::Failed(errno) => failed(errno),

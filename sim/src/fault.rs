@@ -70,6 +70,7 @@ calls! {
     PlaceDescriptors: 24 12;
     TakeTerminal: 1 25;
     SetRlimit: 1 22;
+    Files: 2 13 30 62 12;
     ReadProc: 24 12;
     Poll: 12 22;
 }

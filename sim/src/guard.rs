@@ -2,7 +2,7 @@
 
 use core::task::Poll;
 
-use guard::action::Action;
+use guard::action::{Action, Order};
 use guard::machine::{Guard, Outcome, State, forbidden_overlay};
 use protocol::limits::{HELLO_MS, REST_MS, UNREAD_MS};
 use protocol::{Driver, Errno, Error, Exit, Loss, Name, Path, Step, request};
@@ -160,6 +160,10 @@ impl AtWork<'_> {
                 told(self.hands.programs.signal(self.kernel, pid, id, signal))
             }
             Action::Answer => return self.reply(Body::Pong, &[]).map(told),
+            Action::CarryOut(Order::Open | Order::Delete | Order::Symlink) => {
+                told(self.kernel.call(Call::Files))
+            }
+            Action::ReportObeyed { id } => return self.reply(Body::Obeyed { id }, &[]).map(told),
             Action::ReapPrograms => self.reap_programs(),
             Action::ReportExit => return self.report_exit().map(told),
             Action::AwaitOrder => return self.await_order(),
@@ -470,6 +474,7 @@ impl AtWork<'_> {
             Body::Exec { id, .. } => Outcome::Exec { id },
             Body::Signal { id, signal } => Outcome::Signal { id, signal },
             Body::Ping => Outcome::Ping,
+            Body::Do { id, order } => Outcome::Order { id, order },
             _ => Outcome::Lost(Loss::Garbage),
         }
     }

@@ -1,5 +1,6 @@
 //! What is said, as far as it decides anything. Encoding is `protocol`'s own and tested there.
 
+use guard::action::Order;
 use protocol::{Error, Exit, Name, Verdict as Means};
 
 use crate::kernel::{Fd, Pid};
@@ -23,6 +24,7 @@ pub(crate) enum Body {
     Exec { id: u32, does: Does, wall_ms: u32 },
     Signal { id: Option<u32>, signal: u8 },
     Ping,
+    Do { id: u32, order: Order },
     // From the master.
     HandOver { launch: usize, name: Name, guard: Pid },
     GoOn,
@@ -36,6 +38,7 @@ pub(crate) enum Body {
     ExecFailed { id: u32, error: Error },
     Exited { id: u32, exit: Exit, verdict: Means },
     Pong,
+    Obeyed { id: u32 },
     // From either.
     Failed(Error),
     Step,

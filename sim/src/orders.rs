@@ -20,6 +20,8 @@ pub(crate) struct Caller {
     done: usize,
     asked: Vec<Asked>,
     pings_owed: u32,
+    /// Orders that are no program's, and not answered yet.
+    ordered: Vec<u32>,
     /// For whom it has sent signals, each of which may be refused.
     signals: Vec<u32>,
     sleeps_until_ms: Option<u64>,
@@ -65,6 +67,7 @@ impl Caller {
             done: 0,
             asked: vec![],
             pings_owed: u32::from(scene.greets),
+            ordered: vec![],
             signals: vec![],
             sleeps_until_ms: None,
             unsent_until_ms: None,
@@ -134,6 +137,7 @@ impl Caller {
             Task::Exec { id, does, wall_ms } => Body::Exec { id, does, wall_ms },
             Task::Signal { id, signal } => Body::Signal { id, signal },
             Task::Ping => Body::Ping,
+            Task::Do { id, order } => Body::Do { id, order },
         };
         if !kernel.is_writable(self.table, Role::Connection) {
             let until_ms = kernel.now_ms + u64::from(UNREAD_MS);
@@ -177,6 +181,7 @@ impl Caller {
                 }
             }
             Task::Ping => self.pings_owed += 1,
+            Task::Do { id, .. } => self.ordered.push(id),
             Task::AwaitEnds | Task::Sleep { .. } => {}
         }
     }
@@ -207,11 +212,22 @@ impl Caller {
                 }
                 None => Some("of a ping that it never sent"),
             },
+            Body::Obeyed { id } => {
+                self.say(kernel, Step::ReportStarted, || format!("recvmsg # {id} is done"));
+                let is_one = self.was_ordered(id);
+                (!is_one).then_some("that an order is done that it never gave, or twice")
+            }
             _ => return self.leave(kernel, Left::Lost, "close # garbage"),
         };
         if let Some(why) = wrong {
             kernel.violated(Violation::AnsweredWrongly { launch: self.launch, why });
         }
+    }
+
+    /// The order with this number is answered; whether there was one.
+    fn was_ordered(&mut self, id: u32) -> bool {
+        let place = self.ordered.iter().position(|&it| it == id);
+        place.map(|place| self.ordered.remove(place)).is_some()
     }
 
     /// The one with this number of which there is no end yet; of two, the one that runs is older.
@@ -241,6 +257,9 @@ impl Caller {
         let Error::Failed { errno, .. } = error else {
             return Some("of a refusal without an errno");
         };
+        if self.was_ordered(id) {
+            return self.calm.then_some("that an order was refused, and nobody refuses it");
+        }
         let living = self.asked.iter().filter(|it| it.stands != Stands::Over).count();
         let is_calm = self.calm;
         // An earlier order is answered earlier: what was not asked for is a signal's.
@@ -291,7 +310,7 @@ impl Caller {
     /// An order without an answer, or a program without its end.
     fn waits_for(&self) -> Option<u32> {
         let waits = self.asked.iter().find(|asked| asked.stands != Stands::Over);
-        waits.map(|asked| asked.id).or((self.pings_owed > 0).then_some(0))
+        waits.map(|asked| asked.id).or(self.owed())
     }
 
     /// The same at rest, where what lives is no longer waited for.
@@ -302,7 +321,12 @@ impl Caller {
             Stands::Over => false,
         };
         let missed = self.asked.iter().find(has_missed);
-        missed.map(|asked| asked.id).or((self.pings_owed > 0).then_some(0))
+        missed.map(|asked| asked.id).or(self.owed())
+    }
+
+    /// An order that is no program's, or a ping, without its answer.
+    fn owed(&self) -> Option<u32> {
+        self.ordered.first().copied().or((self.pings_owed > 0).then_some(0))
     }
 }
 

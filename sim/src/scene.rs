@@ -1,5 +1,6 @@
 //! What a world is about: who asks for what, and what the host looks like.
 
+use guard::action::Order;
 use master::policy::Allow;
 use protocol::{Ids, Overlays, Path, Request};
 
@@ -74,6 +75,13 @@ pub enum Task {
     },
     /// Is the guard there?
     Ping,
+    /// Something that is no program's.
+    Do {
+        /// `AppMaster`'s number for it.
+        id: u32,
+        /// What.
+        order: guard::action::Order,
+    },
     /// Goes on when every order is answered and every program has ended.
     AwaitEnds,
     /// Neither reads nor asks for so long.
@@ -111,6 +119,7 @@ pub const ORDERS: [&[Task]; 4] = [
         exec(2, Does::Orphan(3), 100),
         exec(3, Does::Linger, 0),
         exec(4, Does::Exit(1), 0),
+        order(8, Order::Open),
         exec(2, Does::Exit(0), 0),
         Task::AwaitEnds,
         exec(5, Does::WaitInTwo, 50),
@@ -127,6 +136,7 @@ pub const ORDERS: [&[Task]; 4] = [
         signal(Some(1), 15),
         signal(None, 9),
         Task::Ping,
+        order(7, Order::Delete),
         Task::AwaitEnds,
     ],
     &[Task::Ping, exec(1, Does::Wait, 0), exec(2, Does::Crash(11), 0), signal(Some(9), 15)],
@@ -142,6 +152,10 @@ pub const ORDERS: [&[Task]; 4] = [
 
 const fn exec(id: u32, does: Does, wall_ms: u32) -> Task {
     Task::Exec { id, does, wall_ms }
+}
+
+const fn order(id: u32, order: Order) -> Task {
+    Task::Do { id, order }
 }
 
 const fn signal(id: Option<u32>, signal: u8) -> Task {

@@ -38,6 +38,7 @@ pub(crate) fn order(body: Body) -> String {
         Body::Exec { id, wall_ms, .. } => format!("exec {id}, for {wall_ms} ms"),
         Body::Signal { id: Some(id), signal } => format!("signal {signal} for {id}"),
         Body::Signal { id: None, signal } => format!("signal {signal} for all"),
+        Body::Do { id, order } => format!("{} {id}", plain(order)),
         _ => "ping".to_owned(),
     }
 }
@@ -107,6 +108,8 @@ pub(crate) fn guard(
         }
         State::SendSignal { id: Some(id), signal } => format!("kill -{signal} # program {id}"),
         State::SendSignal { id: None, signal } => format!("kill -{signal} -- -1"),
+        State::CarryOut { order, .. } => format!("{} # as ordered", plain(order)),
+        State::ReportObeyed { id } => format!("sendmsg # to the caller: {id} is done"),
         State::Answer => "sendmsg # to the caller: here".to_owned(),
         State::ReapPrograms => "wait # whatever has ended".to_owned(),
         State::ReportExit => "sendmsg # to the caller: how that ended".to_owned(),
@@ -127,6 +130,7 @@ pub(crate) fn guard(
         Outcome::Exec { id } => format!("exec {id}"),
         Outcome::Signal { id: Some(id), signal } => format!("signal {signal} for {id}"),
         Outcome::Signal { id: None, signal } => format!("signal {signal} for all"),
+        Outcome::Order { id, order } => format!("{} {id}", plain(order)),
         Outcome::Failed(errno) => errno_name(errno),
         Outcome::Lost(how) => lost(how),
         Outcome::Refused(it) => error(it),

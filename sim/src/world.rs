@@ -1021,6 +1021,7 @@ fn is_callers_end(before: guard::machine::State, outcome: guard::machine::Outcom
         before,
         State::AwaitOrder
             | State::Answer
+            | State::ReportObeyed { .. }
             | State::ReportStarted { .. }
             | State::ReportNotStarted { .. }
             | State::ReportExit

@@ -36,7 +36,8 @@ fn orders(walk: &mut Walk) {
         walk.single_faults(&[Launch::open(orders)], Order::CallerFirst);
     }
     let signal: &[Task] = const { &[Task::Signal { id: None, signal: 15 }] };
-    for orders in [signal, ORDERS[0], ORDERS[2]] {
+    let delete: &[Task] = const { &[Task::Do { id: 1, order: guard::action::Order::Delete }] };
+    for orders in [signal, delete, ORDERS[0], ORDERS[2]] {
         walk.world(&[Launch { greets: false, ..Launch::open(orders) }], Order::CallerFirst, &[]);
     }
 }

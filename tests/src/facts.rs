@@ -230,6 +230,18 @@ fn change(verb: &str, rest: &[&str]) -> Option<String> {
             let kind = rustix::fs::FileType::CharacterDevice;
             word(rustix::fs::mknodat(rustix::fs::CWD, *path, kind, mode, device))
         }
+        // So many directories, each in the last.
+        ("deep", [path, count]) => word(
+            fs::create_dir(path).and_then(|()| std::env::set_current_dir(path)).and_then(|()| {
+                (0..number::<u32>(count)).try_for_each(|_| {
+                    fs::create_dir("d")?;
+                    std::env::set_current_dir("d")
+                })
+            }),
+        ),
+        ("mkfifo", [path]) => {
+            word(nix::unistd::mkfifo(*path, nix::sys::stat::Mode::from_bits_truncate(0o644)))
+        }
         // Its output is ours.
         ("run", [program, args @ ..]) => match Command::new(program).args(args).status() {
             Ok(status) => status.to_string(),

@@ -24,6 +24,7 @@ fn run_unsafe(command: &str) -> bool {
         ["steal-memory", pid] => steal_memory(number(pid)),
         ["push-input"] => push_input(),
         ["find-key", name] => find_key(name),
+        ["lease", path] => take_lease(path),
         ["close-all"] => {
             // SAFETY: this program owns no descriptor as an object, and says nothing from here.
             unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
@@ -71,6 +72,19 @@ fn find_key(name: &str) -> String {
     let key =
         unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SEARCH, SESSION_KEYRING, kind, name, 0) };
     word(if key < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) })
+}
+
+/// Takes a lease on a file, for as long as this lives, and will not let go of it when asked.
+fn take_lease(path: &str) -> String {
+    let file = std::fs::File::options().read(true).write(true).open(path).expect("a file");
+    let file = std::os::fd::IntoRawFd::into_raw_fd(file);
+    // SAFETY: SIGIO tells that somebody wants the file, and is ignored; neither touches memory.
+    #[allow(clippy::multiple_unsafe_ops_per_block, reason = "one lease")]
+    let taken = unsafe {
+        libc::signal(libc::SIGIO, libc::SIG_IGN);
+        libc::fcntl(file, libc::F_SETLEASE, libc::F_WRLCK)
+    };
+    word(if taken < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) })
 }
 
 /// Types a character into the terminal that standard input is.

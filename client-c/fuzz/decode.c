@@ -18,7 +18,7 @@ static void demand(bool is)
 
 static void check_failure(const struct rk_message *message, const uint8_t *data, size_t size)
 {
-    const uint8_t *command = (const uint8_t *)message->command.bytes;
+    const uint8_t *command = (const uint8_t *)message->rest.bytes;
     char line[8192];
     RockerError error = {
         .step = message->error.step,
@@ -30,10 +30,10 @@ static void check_failure(const struct rk_message *message, const uint8_t *data,
         .loss = message->error.loss,
     };
 
-    demand(command >= data && command + message->command.length <= data + size);
+    demand(command >= data && command + message->rest.length <= data + size);
     demand(rk_is_step(message->error.step) && message->error.rule < RK_RULE_COUNT);
     demand(message->error.item < RK_ITEM_COUNT && message->error.loss < RK_LOSS_COUNT);
-    rk_add(error.command, message->command.bytes, message->command.length);
+    rk_add(error.command, message->rest.bytes, message->rest.length);
     size_t length = ROCKER_strerror(&error, line, sizeof(line));
     demand(length < sizeof(line) && strlen(line) == length);
     for (size_t i = 0; i < length; i++) {

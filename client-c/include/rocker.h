@@ -110,12 +110,19 @@ typedef struct {
     /* Not 0: overlay every directory in / but /proc, /sys, /dev and /run, instead of
      * app_overlay_dirs. */
     int overlay_all;
+    /* ROCKER_UNCONFINED and ROCKER_USER_NAMESPACES, which the master's policy must allow. */
+    unsigned long flags;
 } RockerOptions;
+
+/* The App may make any system call: it gets no filter. */
+#define ROCKER_UNCONFINED 1ul
+/* The App may make user namespaces of its own. */
+#define ROCKER_USER_NAMESPACES 2ul
 
 /* Nothing set. */
 static inline RockerOptions ROCKER_options_new(void)
 {
-    RockerOptions options = { sizeof(RockerOptions), NULL, -1, -1, 0 };
+    RockerOptions options = { sizeof(RockerOptions), NULL, -1, -1, 0, 0 };
     return options;
 }
 

@@ -42,6 +42,7 @@
 #define RK_GETRESGID SYS_getresgid
 #endif
 enum { RK_P_PIDFD = 3, RK_JOIN_SESSION_KEYRING = 1, RK_SIGNAL_MAX = 64, RK_SIGNAL_SET = 8 };
+enum { RK_SET_MODE_FILTER = 1 };
 
 /*
  * Code of the children. They have the stack canary of a thread that may end meanwhile, and no
@@ -71,7 +72,7 @@ static long as_long(const volatile void *pointer)
 struct start {
     const struct rk_entry *entry;
     uint16_t failed;
-    uint8_t at_exec;
+    uint8_t at; /* enum rk_at */
 };
 
 /* Linux 5.9; without 5.8 there is no entering by pidfd either. */
@@ -220,14 +221,28 @@ RK_CHILD static uint16_t execute(const struct rk_entry *entry)
     }
 }
 
+/* seccomp(2): the last thing before the App's own code, so that it has to allow nothing else. */
+RK_CHILD static long install_filter(const struct rk_entry *entry)
+{
+    /* struct sock_fprog */
+    const struct {
+        uint16_t instructions;
+        const void *at;
+    } program = { entry->filter_size / 8, entry->filter };
+
+    return program.instructions == 0
+               ? 0
+               : rk_call(SYS_seccomp, RK_SET_MODE_FILTER, 0, as_long(&program), 0, 0);
+}
+
 /* The App's process until it executes. It comes back only if it cannot, and then exits. */
 RK_CHILD static int app_main(void *argument)
 {
     struct start *start = argument;
-    long placed = place_descriptors(start->entry);
+    long done = place_descriptors(start->entry);
 
-    if (placed < 0) {
-        start->failed = (uint16_t)-placed;
+    if (done < 0) {
+        start->failed = (uint16_t)-done;
         return STATUS_ROCKER;
     }
     if (!start->entry->program->keep_session) {
@@ -235,8 +250,9 @@ RK_CHILD static int app_main(void *argument)
         rk_call(SYS_setsid, 0, 0, 0, 0, 0);
     }
     reset_signals();
-    start->failed = execute(start->entry);
-    start->at_exec = 1;
+    done = install_filter(start->entry);
+    start->at = done < 0 ? RK_AT_FILTER : RK_AT_EXEC;
+    start->failed = done < 0 ? (uint16_t)-done : execute(start->entry);
     return STATUS_ROCKER;
 }
 
@@ -258,6 +274,9 @@ static _Noreturn void call(const struct rk_entry *entry)
     rk_call(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
     rk_call(SYS_setsid, 0, 0, 0, 0, 0);
     reset_signals();
+    if (install_filter(entry) < 0) {
+        _exit(STATUS_ROCKER);
+    }
     _exit(entry->function(entry->argument));
 }
 
@@ -320,6 +339,9 @@ RK_CHILD static long take_ids(uint32_t uid, uint32_t gid)
     return 0;
 }
 
+/* SECBIT_*: no id brings capabilities, no program does, and nobody changes that. */
+enum { RK_SECURE = 0xef };
+
 /* Empties all five sets, and sets no_new_privs, so that no program it executes brings a
  * capability back: protocol/src/privileges.rs. */
 RK_CHILD static long drop_privileges(void)
@@ -330,7 +352,11 @@ RK_CHILD static long drop_privileges(void)
         int32_t pid;
     } header = { 0x20080522, 0 };
     const uint32_t none[6] = { 0 };
-    long result = rk_call(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    long result = rk_call(SYS_prctl, PR_SET_SECUREBITS, RK_SECURE, 0, 0, 0);
+
+    if (result == 0) {
+        result = rk_call(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    }
 
     for (int capability = 0; result == 0 && capability < 64; capability++) {
         result = rk_call(SYS_prctl, PR_CAPBSET_DROP, capability, 0, 0, 0);
@@ -379,7 +405,7 @@ RK_CHILD static long start_app(const struct luggage *luggage)
         *pidfd = -1;
         return pid;
     }
-    luggage->slip->at_exec = start.at_exec;
+    luggage->slip->at = start.at;
     return start.failed != 0 ? -(long)start.failed : pid;
 }
 

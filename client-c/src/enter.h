@@ -37,9 +37,15 @@ struct rk_entry {
     void *argument;
     /* What RockerProgram.stdio means by ROCKER_STDIO_NULL; -1 without. */
     int null;
+    /* The App's filter, as the guard has it. */
+    const void *filter;
+    uint16_t filter_size;
     /* The entrance. */
     int guard;
 };
+
+/* How far the App's own start came. */
+enum rk_at { RK_AT_DESCRIPTORS, RK_AT_FILTER, RK_AT_EXEC };
 
 /* What helper and kernel write, and the caller reads when the helper is gone. */
 struct rk_slip {
@@ -48,7 +54,7 @@ struct rk_slip {
     struct rk_helper helper;
     /* enum rk_helper_state: the last thing that was done. */
     uint8_t last;
-    uint8_t at_exec;
+    uint8_t at; /* enum rk_at */
 };
 
 /* A helper, and the memory it uses. */

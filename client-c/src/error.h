@@ -53,6 +53,7 @@ enum rk_rule {
     RK_RULE_NOT_OURS,
     RK_RULE_TOO_MANY_ROCKERS,
     RK_RULE_NO_SUCH_ROCKER,
+    RK_RULE_NOT_A_FILTER,
     RK_RULE_COUNT
 };
 
@@ -68,6 +69,8 @@ enum rk_item {
     RK_ITEM_NAME,
     RK_ITEM_PROGRAM,
     RK_ITEM_FILE,
+    RK_ITEM_SECCOMP,
+    RK_ITEM_USER_NAMESPACES,
     RK_ITEM_COUNT
 };
 

@@ -21,11 +21,13 @@ struct rk_launch {
     int app;
     /* The connection was given. */
     uint8_t given;
-    uint8_t at_exec;
+    uint8_t at; /* enum rk_at */
     /* ROCKER_ERR_*, where `client.error` cannot say it; else 0. */
     int8_t code;
     /* RockerError.command */
     char command[520];
+    /* The App's, of `entry.filter_size` bytes. */
+    char filter[RK_FILTER_MAX];
 };
 _Static_assert(sizeof(struct rk_launch) <= sizeof(RockerLaunch), "RockerLaunch holds it");
 _Static_assert(_Alignof(struct rk_launch) <= _Alignof(RockerLaunch), "RockerLaunch holds it");

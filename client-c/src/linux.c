@@ -235,12 +235,15 @@ static void understand(struct rk_launch *launch, struct datagram *datagram,
         lost(outcome, RK_LOSS_GARBAGE);
     } else if (message.kind == RK_FAILURE) {
         launch->command[0] = '\0';
-        rk_add(launch->command, message.command.bytes, message.command.length);
+        rk_add(launch->command, message.rest.bytes, message.rest.length);
         refused(outcome, message.error);
-    } else if (launch->entry.guard >= 0) {
+    } else if (launch->entry.guard >= 0 || message.rest.length > RK_FILTER_MAX) {
         lost(outcome, RK_LOSS_GARBAGE);
     } else {
         launch->entry.guard = datagram->descriptors[0];
+        launch->entry.filter = launch->filter;
+        launch->entry.filter_size = (uint16_t)message.rest.length;
+        memcpy(launch->filter, message.rest.bytes, message.rest.length);
         datagram->count = 0;
         *outcome = (struct rk_outcome){ .result = RK_ENTRANCE, .pid = message.guard_pid };
         memcpy(outcome->name, message.name, sizeof(outcome->name));
@@ -318,6 +321,10 @@ static void say_last(struct rk_launch *launch, enum rk_helper_state last)
         rk_say(launch, cwd == NULL ? "" : cwd);
         break;
     case RK_START_APP:
+        if (launch->at == RK_AT_FILTER) {
+            rk_say(launch, "seccomp # the rocker's filter");
+            break;
+        }
         rk_say(launch, "exec ");
         rk_say(launch, entry->program != NULL ? entry->program->path : "callback");
         break;
@@ -337,7 +344,7 @@ static bool await_app(struct rk_launch *launch, struct rk_outcome *outcome)
         return false;
     }
     rk_finish(&launch->running, ended, &slip, outcome, &launch->app);
-    launch->at_exec = slip.at_exec;
+    launch->at = slip.at;
     if (outcome->result == RK_REFUSED) {
         say_last(launch, (enum rk_helper_state)slip.last);
     }

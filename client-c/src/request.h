@@ -34,6 +34,8 @@ struct rk_request {
     uint8_t overlays;
     /* Where each one stood in the caller's array, for errors. */
     uint8_t overlay_index[RK_OVERLAY_DIRS_MAX];
+    uint8_t unconfined;
+    uint8_t user_namespaces;
     struct rk_path overlay_dirs[RK_OVERLAY_DIRS_MAX];
     uint32_t timeout_ms;
 };

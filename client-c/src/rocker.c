@@ -71,6 +71,8 @@ static void fill_request(struct rk_request *request, const RockerRequest *from,
         .exec_dir = rk_path(from->app_exec_dir != NULL ? from->app_exec_dir : exec_dir),
         .data_dir = rk_path(from->app_data_dir),
         .overlay_all = options->overlay_all != 0,
+        .unconfined = (options->flags & ROCKER_UNCONFINED) != 0,
+        .user_namespaces = (options->flags & ROCKER_USER_NAMESPACES) != 0,
         .timeout_ms = options->timeout_ms == -1 ? RK_TIMEOUT_MS_DEFAULT
                                                 : (uint32_t)options->timeout_ms,
     };
@@ -187,6 +189,8 @@ static void add_subject(const struct rk_launch *launch, const struct rk_error *e
     case RK_ITEM_REQUEST:
     case RK_ITEM_NAME:
     case RK_ITEM_FILE:
+    case RK_ITEM_SECCOMP:
+    case RK_ITEM_USER_NAMESPACES:
     case RK_ITEM_COUNT:
         break;
     }
@@ -200,7 +204,7 @@ static void add_subject(const struct rk_launch *launch, const struct rk_error *e
 static void begin(struct rk_launch *launch, const RockerRequest *req,
                   const RockerOptions *options, const struct rk_entry *entry)
 {
-    const RockerOptions none = ROCKER_options_new();
+    RockerOptions all = ROCKER_options_new();
 
     memset(launch, 0, sizeof(*launch));
     rk_client_init(&launch->client);
@@ -208,13 +212,15 @@ static void begin(struct rk_launch *launch, const RockerRequest *req,
     launch->connection = launch->app = -1;
     launch->entry = *entry;
     launch->entry.null = launch->entry.guard = -1;
-    if (options == NULL) {
-        options = &none;
+    if (options != NULL) {
+        /* It may be an older AppMaster's, which ends before `flags`. */
+        if (options->size != sizeof(all) && options->size != offsetof(RockerOptions, flags)) {
+            misuse(launch, "RockerOptions.size is not that of ROCKER_options_new()");
+            return;
+        }
+        memcpy(&all, options, options->size);
     }
-    if (options->size != sizeof(RockerOptions)) {
-        misuse(launch, "RockerOptions.size is not that of ROCKER_options_new()");
-        return;
-    }
+    options = &all;
     launch->connection = options->connection;
     launch->given = options->connection >= 0;
     launch->socket_path = options->socket_path != NULL ? options->socket_path : socket_path;
@@ -292,7 +298,7 @@ static void tell(const struct rk_launch *launch, RockerError *told)
     }
     told->step = error->step;
     told->os_errno = error->os_errno;
-    told->at_exec = launch->at_exec;
+    told->at_exec = launch->at == RK_AT_EXEC;
     told->fault = error->fault;
     told->rule = error->rule;
     told->item = error->item;

@@ -5,8 +5,9 @@ enum { FROM_CLIENT, FROM_MASTER, FROM_GUARD };
 enum { CLIENT_LAUNCH, CLIENT_APP_STARTED };
 enum { MASTER_FAILED = 2 };
 
-/* A C client asks for none: so many zeros. */
-enum { OPTIONS = 12 };
+/* So many bytes, most of them zero: a C client asks for no others. */
+enum { OPTION_USER_NAMESPACES = 3, OPTION_SECCOMP = 5, OPTIONS = 12 };
+enum { SECCOMP_DEFAULT, SECCOMP_UNCONFINED };
 
 enum { GUARD_ENTRANCE = 1, GUARD_FAILED = 2 };
 
@@ -89,7 +90,9 @@ void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out)
     put_number(out, request->timeout_ms);
     put_byte(out, 0); /* no trace */
     for (unsigned i = 0; i < OPTIONS; i++) {
-        put_byte(out, 0);
+        put_byte(out, i == OPTION_USER_NAMESPACES ? request->user_namespaces
+                      : i == OPTION_SECCOMP && request->unconfined ? SECCOMP_UNCONFINED
+                                                                  : SECCOMP_DEFAULT);
     }
 }
 
@@ -184,20 +187,29 @@ static size_t utf8_length(const uint8_t *at, size_t left)
     return length;
 }
 
-static bool get_text(struct reader *in, struct rk_path *text)
+static bool get_bytes(struct reader *in, struct rk_path *bytes)
 {
     uint64_t length;
 
     if (!get_number(in, 64, &length) || length > (uint64_t)(in->end - in->at)) {
         return false;
     }
-    *text = (struct rk_path){ (const char *)in->at, (size_t)length };
-    for (const uint8_t *end = in->at + length; in->at < end;) {
-        size_t one = utf8_length(in->at, (size_t)(end - in->at));
+    *bytes = (struct rk_path){ (const char *)in->at, (size_t)length };
+    in->at += length;
+    return true;
+}
+
+static bool get_text(struct reader *in, struct rk_path *text)
+{
+    if (!get_bytes(in, text)) {
+        return false;
+    }
+    for (const uint8_t *at = in->at - text->length; at < in->at;) {
+        size_t one = utf8_length(at, (size_t)(in->at - at));
         if (one == 0) {
             return false;
         }
-        in->at += one;
+        at += one;
     }
     return true;
 }
@@ -229,7 +241,7 @@ static bool get_error(struct reader *in, struct rk_error *error)
 static bool get_failure(struct reader *in, struct rk_message *message)
 {
     message->kind = RK_FAILURE;
-    return get_error(in, &message->error) && get_text(in, &message->command);
+    return get_error(in, &message->error) && get_text(in, &message->rest);
 }
 
 static bool get_entrance(struct reader *in, struct rk_message *message)
@@ -250,7 +262,7 @@ static bool get_entrance(struct reader *in, struct rk_message *message)
         return false;
     }
     message->guard_pid = (uint32_t)pid;
-    return true;
+    return get_bytes(in, &message->rest);
 }
 
 static bool get_message(struct reader *in, struct rk_message *message)

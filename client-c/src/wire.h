@@ -17,9 +17,12 @@
 /* The longest message. */
 #define RK_MESSAGE_MAX 32768
 
-/* The longest message that a client reads: a failure, with its command. Steps come only to who
- * asks for a trace. */
+/* The longest message that a client reads: an entrance, with the App's filter. Steps come only to
+ * who asks for a trace. */
 #define RK_ANSWER_MAX 1024
+
+/* Longest filter in an entrance that is not of the caller's own making: see protocol's limits. */
+#define RK_FILTER_MAX 896
 
 /* Longest text of a command in a failure. */
 #define RK_COMMAND_MAX 512
@@ -44,9 +47,9 @@ void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out);
 void rk_encode_app_started(struct rk_pieces *out);
 
 enum rk_kind {
-    RK_NOTHING,  /* no message: lost, see `loss`                */
-    RK_ENTERING, /* Entrance: name, guard_pid; one descriptor   */
-    RK_FAILURE   /* Failed: error, command                      */
+    RK_NOTHING,  /* no message: lost, see `loss` */
+    RK_ENTERING, /* Entrance: name, guard_pid, rest: the filter; one descriptor */
+    RK_FAILURE   /* Failed: error, rest: the command, UTF-8 without NUL at its end */
 };
 
 struct rk_message {
@@ -57,8 +60,8 @@ struct rk_message {
     uint32_t guard_pid;
     struct rk_error error;
     char name[RK_NAME_LEN + 1];
-    /* UTF-8 without NUL at its end, in the datagram. */
-    struct rk_path command;
+    /* In the datagram. */
+    struct rk_path rest;
 };
 
 /* Reads one datagram; whatever it holds, it gives a message or a loss. */

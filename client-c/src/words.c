@@ -126,7 +126,8 @@ static const char diagrams[] = "root\0prepare\0overlay\0enter\0exec\0";
 
 /* enum rk_item */
 static const char items[] =
-    "request\0package\0exec dir\0data dir\0overlay dir\0uid\0gid\0deadline\0rocker\0program\0file\0";
+    "request\0package\0exec dir\0data dir\0overlay dir\0uid\0gid\0deadline\0rocker\0program\0file\0"
+    "system call filter\0user namespaces\0";
 
 /* enum rk_rule: protocol/src/error.rs. */
 static const char rules[] =
@@ -150,7 +151,8 @@ static const char rules[] =
     "a living rocker uses it\0"
     "its .rocker directory was not made by ROCKER\0"
     "too many rockers; see max_rockers in the master's configuration\0"
-    "no living rocker has this name\0";
+    "no living rocker has this name\0"
+    "it is not a row of 1 to 4096 instructions of 8 bytes\0";
 
 /* enum rk_loss */
 static const char losses[] =

@@ -28,11 +28,13 @@ AT(RockerRequest, app_data_dir, WORD == 8 ? 32 : 20);
 AT(RockerRequest, app_overlay_dirs, WORD == 8 ? 40 : 24);
 
 /* More fields may follow in these, and then their sizes tell. */
-SIZE(RockerOptions, 32, 20);
+SIZE(RockerOptions, 40, 24);
 AT(RockerOptions, socket_path, WORD);
 AT(RockerOptions, connection, 2 * WORD);
 AT(RockerOptions, timeout_ms, 2 * WORD + 4);
 AT(RockerOptions, overlay_all, 2 * WORD + 8);
+/* Where it ended before: sizes tell. */
+AT(RockerOptions, flags, WORD == 8 ? 32 : 20);
 
 SIZE(RockerProgram, 72, 44);
 AT(RockerProgram, path, WORD);
@@ -131,6 +133,7 @@ static void test_options_new_sets_nothing(void)
     CHECK_IS(options.connection, -1);
     CHECK_IS(options.timeout_ms, -1);
     CHECK_IS(options.overlay_all, 0);
+    CHECK_IS(options.flags, 0);
 }
 
 static void test_program_new_sets_the_path(void)

@@ -23,7 +23,7 @@ tool()
 nm=$(tool nm)
 strip=$(tool strip)
 readelf=$(tool readelf)
-size_max=24576
+size_max=28672
 stack_max=16384
 
 no_state()

@@ -298,8 +298,8 @@ struct script {
 };
 
 #define BYTES(literal) literal, sizeof(literal) - 1
-/* Guard, Entrance, the name, a pid of 4711. */
-#define ENTRANCE "\x01\x02\x01" "0123456789abcde" "\xe7\x24"
+/* Guard, Entrance, the name, a pid of 4711, no filter. */
+#define ENTRANCE "\x01\x02\x01" "0123456789abcde" "\xe7\x24\x00"
 
 /* The connection, with all that already said. `*peer` is the other end, or -1. */
 static RockerOptions play(const struct script *script, int *peer)
@@ -338,7 +338,7 @@ static RockerOptions play(const struct script *script, int *peer)
     return options;
 }
 
-static const struct script entrance = { .says = ENTRANCE, .length = 20, .fds = 1, .fd = GUARD };
+static const struct script entrance = { .says = ENTRANCE, .length = 21, .fds = 1, .fd = GUARD };
 
 static void leave(int peer)
 {
@@ -1239,13 +1239,14 @@ static void test_launch_failure_that_is_reported_late(void)
     check_late(&script, &wanted);
     /* A second entrance, or anything else, has no place there. */
     script.then = ENTRANCE;
-    script.then_length = 20;
+    script.then_length = 21;
     wanted = (struct wanted){ ROCKER_ERR_enter_rocker_failed, RK_REPORT_APP_STEP, 0,
                               RK_LOSS_GARBAGE };
     check_late(&script, &wanted);
 }
 
-static void check_program_fails(const RockerProgram *program, int os_errno, int at_exec)
+static void check_program_fails_in(const struct script *script, const RockerProgram *program,
+                                   int os_errno, int at_exec)
 {
     static const enum form forms[] = { SPAWN, BEGIN };
     const struct wanted wanted = { ROCKER_ERR_app_exec_failed, RK_RUN_APP, os_errno, -1 };
@@ -1258,12 +1259,78 @@ static void check_program_fails(const RockerProgram *program, int os_errno, int 
 
         CASE("%s, %s", form_names[forms[i]], program->path);
         look(&before);
-        RockerOptions options = play(&entrance, &peer);
+        RockerOptions options = play(script, &peer);
         struct job job = new_job(&options);
         job.program = *program;
         launch(forms[i], &job, &rocker, &error);
         check_failure(&rocker, &error, &wanted);
         CHECK_IS(error.at_exec, at_exec);
+        leave(peer);
+        check_unchanged(&before);
+    }
+}
+
+static void check_program_fails(const RockerProgram *program, int os_errno, int at_exec)
+{
+    check_program_fails_in(&entrance, program, os_errno, at_exec);
+}
+
+/* An entrance with a filter of one instruction. */
+#define FILTER_OF(instruction) \
+    { BYTES("\x01\x02\x01" "0123456789abcde" "\xe7\x24\x08" instruction), .fds = 1, .fd = GUARD }
+
+static void test_launch_filter_that_is_none(void)
+{
+    static const struct script none = FILTER_OF("\xff\xff\xff\xff\xff\xff\xff\xff");
+    static char long_one[22 + 904] = "\x01\x02\x01" "0123456789abcde" "\xe7\x24";
+    static const struct wanted garbage = { ROCKER_ERR_recv_resp_failed, RK_AWAIT_ENTRANCE_STEP, 0,
+                                           RK_LOSS_GARBAGE };
+    const struct script too_long = { long_one, sizeof(long_one), .fds = 1, .fd = GUARD };
+    const struct wanted wanted = { ROCKER_ERR_app_exec_failed, RK_RUN_APP, EINVAL, -1 };
+    const RockerProgram program = shell();
+    RockerError error;
+    Rocker rocker;
+    int peer;
+
+    NEED_GUARD();
+    check_program_fails_in(&none, &program, EINVAL, 0);
+    RockerOptions options = play(&none, &peer);
+    struct job job = new_job(&options);
+    launch(SPAWN, &job, &rocker, &error);
+    check_failure(&rocker, &error, &wanted);
+    CHECK_TEXT(error.command, "seccomp # the rocker's filter");
+    leave(peer);
+    /* 904 bytes, where there is room for 896. */
+    long_one[20] = (char)0x88;
+    long_one[21] = 7;
+    check_script("a filter that is too long", &too_long, &garbage);
+}
+
+static void test_launch_options_of_an_older_caller(void)
+{
+    int peer;
+
+    NEED_GUARD();
+    for (enum form form = SPAWN; form < FORMS; form++) {
+        struct surroundings before;
+        RockerError error;
+        Rocker rocker;
+        CASE("%s", form_names[form]);
+        look(&before);
+        RockerOptions options = play(&entrance, &peer);
+        options.size = offsetof(RockerOptions, flags);
+        /* Whatever lies behind what it knows. */
+        options.flags = ~0ul;
+        struct job job = new_job(&options);
+        launch(form, &job, &rocker, &error);
+        CHECK_IS(error.err_no, ROCKER_ERR_success);
+        char sent[1024];
+        ssize_t length = take(peer, sent, sizeof(sent), &(int){ -1 });
+        /* It asked for the default filter, and for no user namespaces: wire.c's OPTIONS. */
+        CHECK(length > 12 && sent[length - 12 + 3] == 0 && sent[length - 12 + 5] == 0);
+        CHECK_IS(kill(rocker.app_pid, SIGKILL) == 0 || errno == ESRCH, 1);
+        CHECK_IS(waitpid(rocker.app_pid, NULL, 0), rocker.app_pid);
+        ROCKER_close(&rocker);
         leave(peer);
         check_unchanged(&before);
     }
@@ -1991,6 +2058,8 @@ static const struct test tests[] = {
     TEST(test_launch_no_processes),
     TEST(test_launch_guard_that_ends_late),
     TEST(test_launch_failure_that_is_reported_late),
+    TEST(test_launch_filter_that_is_none),
+    TEST(test_launch_options_of_an_older_caller),
     TEST(test_launch_program_that_is_not_there),
     TEST(test_launch_exec_dir_that_is_not_there),
     TEST(test_launch_end_at_every_state),

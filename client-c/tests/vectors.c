@@ -85,7 +85,7 @@ static bool begins(const char *name, const char *with)
 static bool is_reply(const char *name)
 {
     return begins(name, "master_failed") || begins(name, "guard_failed")
-           || strcmp(name, "guard_entrance") == 0;
+           || begins(name, "guard_entrance");
 }
 
 /* In memory of just this size, so that a sanitizer sees each byte beyond it. */
@@ -96,9 +96,9 @@ static void decode(const uint8_t *bytes, size_t length, struct rk_message *messa
     memcpy(exact, bytes, length);
     memset(message, 0xa5, sizeof(*message));
     rk_decode(exact, length, message);
-    if (message->kind == RK_FAILURE) {
-        CHECK((const uint8_t *)message->command.bytes >= exact
-              && (const uint8_t *)message->command.bytes + message->command.length
+    if (message->kind != RK_NOTHING) {
+        CHECK((const uint8_t *)message->rest.bytes >= exact
+              && (const uint8_t *)message->rest.bytes + message->rest.length
                      <= exact + length);
     }
     free(exact);
@@ -180,6 +180,9 @@ static void test_encode_launch_vectors(void)
     struct rk_request request = hello();
 
     check_launch("client_launch", &request);
+    request.unconfined = request.user_namespaces = 1;
+    check_launch("client_launch_unconfined", &request);
+    request.unconfined = request.user_namespaces = 0;
     request.overlays = 0;
     request.overlay_all = 1;
     check_launch("client_launch_all_top_dirs", &request);
@@ -253,6 +256,11 @@ static void test_decode_entrance_vector(void)
     CHECK_IS(message.descriptors, 1);
     CHECK_IS(message.guard_pid, 4711);
     CHECK_TEXT(message.name, "0123456789abcde");
+    CHECK_IS(message.rest.length, 0);
+    vector = find("guard_entrance_with_a_filter");
+    rk_decode(vector->bytes, vector->length, &message);
+    CHECK_IS(message.kind, RK_ENTERING);
+    CHECK(message.rest.length == 8 && memcmp(message.rest.bytes, "\x06\0\0\0\0\0\xff\x7f", 8) == 0);
 }
 
 static void test_decode_failure_vectors(void)
@@ -284,15 +292,15 @@ static void test_decode_failure_vectors(void)
             CHECK_IS(message.error.fault, RK_LOST_FAULT);
             CHECK_IS(message.error.step, 0x17);
             CHECK_IS(message.error.loss, losses++);
-            CHECK(message.command.length == 7
-                  && memcmp(message.command.bytes, "recvmsg", 7) == 0);
+            CHECK(message.rest.length == 7
+                  && memcmp(message.rest.bytes, "recvmsg", 7) == 0);
         } else {
             steps++;
             CHECK_IS(message.error.fault, RK_FAILED_FAULT);
             CHECK_IS(message.error.step, vectors[i].bytes[4]);
             CHECK_IS(message.error.os_errno, 16);
-            CHECK(message.command.length == 9
-                  && memcmp(message.command.bytes, "mount /\xc3\xa9", 9) == 0);
+            CHECK(message.rest.length == 9
+                  && memcmp(message.rest.bytes, "mount /\xc3\xa9", 9) == 0);
         }
     }
     CHECK_IS(rules, RK_RULE_COUNT);
@@ -388,11 +396,13 @@ static void test_decode_numbers_that_are_too_long(void)
         { "\x01\x01\x02\x01\x13\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", 16, false },
         { "\x01\x01\x02\x01\x13\x01\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00", 17, false },
         /* A pid of 32 bits. */
-        { "\x01\x02\x01" "0123456789abcde" "\xff\xff\xff\xff\x0f", 23, true },
-        { "\x01\x02\x01" "0123456789abcde" "\xff\xff\xff\xff\x1f", 23, false },
+        { "\x01\x02\x01" "0123456789abcde" "\xff\xff\xff\xff\x0f\x00", 24, true },
+        { "\x01\x02\x01" "0123456789abcde" "\xff\xff\xff\xff\x1f\x00", 24, false },
         /* A name is hexadecimal. */
-        { "\x01\x02\x01" "0123456789abcdg" "\x01", 19, false },
-        { "\x01\x02\x01" "0123456789abc\0e" "\x01", 19, false },
+        { "\x01\x02\x01" "0123456789abcdg" "\x01\x00", 20, false },
+        { "\x01\x02\x01" "0123456789abc\0e" "\x01\x00", 20, false },
+        /* A filter that is longer than the message. */
+        { "\x01\x02\x01" "0123456789abcde" "\x01\x01", 20, false },
         /* No such step. */
         { "\x01\x01\x02\x01\x1a\x01\x00", 7, false },
         { "\x01\x01\x02\x01\x35\x01\x00", 7, false },

@@ -104,6 +104,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) directory: CString,
     /// Whether to look at the clock.
     pub(crate) trace: bool,
+    /// The App's filter, as the guard has it; empty: none.
+    pub(crate) filter: Vec<u8>,
     pub(crate) app: App<'a>,
 }
 
@@ -117,10 +119,22 @@ pub(crate) struct Answer {
     pub(crate) guard: Option<OwnedFd>,
     /// The last thing the helper did.
     pub(crate) last: HelperAction,
-    /// Whether all went well but for executing the program.
-    pub(crate) at_exec: bool,
+    /// How far the App's own start came.
+    pub(crate) at: At,
     /// When each action was done, if that was asked for.
     pub(crate) spans: [Span; HelperAction::ALL.len()],
+}
+
+/// A part of the App's own start.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum At {
+    /// Its descriptors; or it did not come to that.
+    Descriptors,
+    /// Its filter.
+    Filter,
+    /// The program's execution.
+    Execute,
 }
 
 /// From when and how long, in nanoseconds; 0 and 0 if never.
@@ -199,7 +213,7 @@ impl<'a> Running<'a> {
         let (outcome, app, slip) = self.settle(deadline_ns);
         let guard = self.unpack().map(|luggage| luggage.guard);
         let last = HelperAction::ALL.get(slip.last).copied().unwrap_or(HelperAction::DropGroups);
-        Answer { outcome, app, guard, last, at_exec: slip.at_exec != 0, spans: slip.spans }
+        Answer { outcome, app, guard, last, at: slip.at(), spans: slip.spans }
     }
 
     fn settle(&mut self, deadline_ns: u64) -> (Outcome, Option<OwnedFd>, Slip) {
@@ -279,7 +293,8 @@ struct Slip {
     /// Not 0: the helper failed, at this step.
     errno: u16,
     step: u8,
-    at_exec: u8,
+    /// [`At`]
+    at: u8,
     /// Index into [`HelperAction::ALL`].
     last: usize,
     spans: [Span; HelperAction::ALL.len()],
@@ -288,11 +303,16 @@ struct Slip {
 impl Default for Slip {
     fn default() -> Self {
         let spans = [Span::default(); HelperAction::ALL.len()];
-        Self { app_pidfd: -1, app_pid: 0, errno: 0, step: 0, last: 0, at_exec: 0, spans }
+        Self { app_pidfd: -1, app_pid: 0, errno: 0, step: 0, last: 0, at: 0, spans }
     }
 }
 
 impl Slip {
+    fn at(&self) -> At {
+        let all = [At::Descriptors, At::Filter, At::Execute];
+        all.into_iter().find(|at| *at as u8 == self.at).unwrap_or(At::Descriptors)
+    }
+
     /// The App's pidfd, if the kernel got as far as to make it.
     fn app(&self) -> Option<OwnedFd> {
         if self.app_pidfd < 0 {
@@ -386,7 +406,7 @@ impl HelperDriver<'_, '_> {
         let mut failure = None;
         let pid = match &mut entry.app {
             App::Program(layout) => {
-                let mut start = AppStart { layout, failure: &mut failure };
+                let mut start = AppStart { layout, filter: &entry.filter, failure: &mut failure };
                 let flags = flags | libc::CLONE_VM | libc::CLONE_VFORK;
                 // SAFETY: as for the helper: a stack of its own and an argument of the type
                 // expected. `CLONE_VFORK` keeps this process here, and with it both, until the
@@ -399,7 +419,7 @@ impl HelperDriver<'_, '_> {
                 // callback and exits.
                 let pid = unsafe { raw_clone(flags, pidfd) };
                 if pid == 0 {
-                    call(callback);
+                    call(callback, &entry.filter);
                 }
                 pid
             }
@@ -413,11 +433,11 @@ impl HelperDriver<'_, '_> {
         };
         match failure {
             None => Ok(HelperOutcome::App { pid }),
-            Some(Failure { errno, at_exec }) => {
+            Some(Failure { errno, at }) => {
                 // SAFETY: only the place is taken, as above.
-                let place = unsafe { &raw mut (**slip).at_exec };
+                let place = unsafe { &raw mut (**slip).at };
                 // SAFETY: the slip is mapped and nobody reads it before this process is gone.
-                unsafe { place.write(u8::from(at_exec)) };
+                unsafe { place.write(at as u8) };
                 Err(errno)
             }
         }
@@ -459,13 +479,14 @@ fn take_ids(uid: u32, gid: u32) -> rustix::io::Result<()> {
 
 struct AppStart<'a> {
     layout: &'a mut Layout,
+    filter: &'a [u8],
     failure: &'a mut Option<Failure>,
 }
 
 /// Why a program does not run.
 struct Failure {
     errno: Errno,
-    at_exec: bool,
+    at: At,
 }
 
 /// The App's process until it executes. It comes back only if it cannot, and then exits.
@@ -478,15 +499,18 @@ extern "C" fn app_main(start: *mut c_void) -> c_int {
                 new_session();
             }
             reset_signals();
-            Failure { errno: execute(start.layout), at_exec: true }
+            match install_filter(start.filter) {
+                Ok(()) => Failure { errno: execute(start.layout), at: At::Execute },
+                Err(errno) => Failure { errno, at: At::Filter },
+            }
         }
-        Err(errno) => Failure { errno, at_exec: false },
+        Err(errno) => Failure { errno, at: At::Descriptors },
     });
     STATUS_ROCKER
 }
 
 /// The App's process when it is a callback.
-fn call(callback: &mut Callback<'_>) -> ! {
+fn call(callback: &mut Callback<'_>, filter: &[u8]) -> ! {
     // As execve(2) would: descriptors marked close-on-exec are not the App's.
     for fd in 0..3 {
         // SAFETY: it reads the flags of a number, open or not.
@@ -503,6 +527,9 @@ fn call(callback: &mut Callback<'_>) -> ! {
     let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
     new_session();
     reset_signals();
+    if install_filter(filter).is_err() {
+        exit(STATUS_ROCKER);
+    }
     exit(catch_unwind(AssertUnwindSafe(|| (callback.0)())).unwrap_or(STATUS_PANIC))
 }
 
@@ -586,6 +613,22 @@ fn reset_signals() {
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default, none, 8_usize) };
     }
     let _ = SigSet::empty().thread_set_mask();
+}
+
+/// The last thing before the App's own code, so that it has to allow nothing else.
+fn install_filter(filter: &[u8]) -> Result<(), Errno> {
+    const SET_MODE_FILTER: c_long = 1;
+    const NO_FLAGS: c_long = 0;
+    if filter.is_empty() {
+        return Ok(());
+    }
+    let len = u16::try_from(filter.len() / 8).map_err(|_| Errno::INVAL)?;
+    let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut().cast() };
+    let program = &raw const program;
+    // SAFETY: the kernel reads the struct, and so many instructions of 8 bytes each, which are
+    // there, at any address; it writes to neither, and keeps a copy.
+    let set = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, NO_FLAGS, program) };
+    if set == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 /// As `execvp(3)` does, but with a `PATH` of the App's own, and no shell for what is neither a

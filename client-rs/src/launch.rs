@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use protocol::limits::TIMEOUT_MS_DEFAULT;
-use protocol::{Ids, Item, Overlays, Request, Rule};
+use protocol::{Ids, Item, Options, Overlays, Request, Rule};
 
 use crate::action::Scene;
 use crate::enter::{App, Entry};
@@ -48,6 +48,25 @@ pub struct Launch {
     timeout: Duration,
     socket: PathBuf,
     trace: bool,
+    seccomp: Seccomp,
+    user_namespaces: bool,
+}
+
+/// Which system calls an App may make. All but the default is for whom the master's policy lets.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Seccomp {
+    /// Those that a process without privileges has a use for; the others fail with `EPERM`, those
+    /// newer than the list with `ENOSYS`.
+    #[default]
+    Default,
+    /// Any.
+    Unconfined,
+    /// Any; the kernel's log tells of those that are not on the default list.
+    Log,
+    /// As this filter says: 1 to 4096 of `struct sock_filter` (`man 2 seccomp`), 8 bytes each,
+    /// and no more than fit into a request of 32 KiB. It has to allow `execve`.
+    Filter(Vec<u8>),
 }
 
 impl Launch {
@@ -67,6 +86,8 @@ impl Launch {
             timeout: Duration::from_millis(u64::from(TIMEOUT_MS_DEFAULT)),
             socket: SOCKET.into(),
             trace: false,
+            seccomp: Seccomp::Default,
+            user_namespaces: false,
         }
     }
 
@@ -153,6 +174,20 @@ impl Launch {
         self
     }
 
+    /// Which system calls the App may make; else [`Seccomp::Default`].
+    #[must_use]
+    pub fn seccomp(mut self, seccomp: Seccomp) -> Self {
+        self.seccomp = seccomp;
+        self
+    }
+
+    /// Whether the App may make user namespaces of its own, for sandboxes within this one.
+    #[must_use]
+    pub fn user_namespaces(mut self, may: bool) -> Self {
+        self.user_namespaces = may;
+        self
+    }
+
     /// Starts a rocker and executes `program` in it, as the caller's child.
     ///
     /// Technically: sends the request, receives the guard's pidfd, and from it enters the
@@ -201,7 +236,14 @@ impl Launch {
             program: &path,
             guard_pid: 0,
         };
-        let entry = Entry { uid: self.uid, gid: self.gid, directory, trace: self.trace, app };
+        let entry = Entry {
+            uid: self.uid,
+            gid: self.gid,
+            directory,
+            trace: self.trace,
+            filter: Vec::new(),
+            app,
+        };
         let way = connection.map_or(Way::Socket(&self.socket), Way::Connection);
         let mut client = Client::new();
         let mut driver = ClientDriver::new(way, scene, Some(entry));
@@ -293,7 +335,17 @@ impl Launch {
             ids: Ids::Identity,
             timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX),
             trace: self.trace,
-            options: protocol::Options { volatile: self.volatile, ..Default::default() },
+            options: Options {
+                volatile: self.volatile,
+                user_namespaces: self.user_namespaces,
+                seccomp: match &self.seccomp {
+                    Seccomp::Default => protocol::Seccomp::Default,
+                    Seccomp::Unconfined => protocol::Seccomp::Unconfined,
+                    Seccomp::Log => protocol::Seccomp::Log,
+                    Seccomp::Filter(bytes) => protocol::Seccomp::Filter(bytes),
+                },
+                ..Options::default()
+            },
         };
         match request.check() {
             Ok(()) => Ok(request),
@@ -322,7 +374,12 @@ impl Launch {
             Item::Uid => self.uid.to_string(),
             Item::Gid => self.gid.to_string(),
             Item::Timeout => format!("{} ms", self.timeout.as_millis()),
-            Item::Request | Item::Name | Item::Program | Item::File => String::new(),
+            Item::Request
+            | Item::Name
+            | Item::Program
+            | Item::File
+            | Item::Seccomp
+            | Item::UserNamespaces => String::new(),
         }
     }
 }

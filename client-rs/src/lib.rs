@@ -55,7 +55,7 @@ mod trace;
 
 pub use error::{Code, Error, errno_name};
 pub use files::OpenFile;
-pub use launch::{EXEC_DIR, Launch, SOCKET};
+pub use launch::{EXEC_DIR, Launch, SOCKET, Seccomp};
 pub use open::{Limits, OpenRocker, Run};
 pub use program::{Program, Stdio};
 pub use protocol;

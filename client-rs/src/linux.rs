@@ -15,7 +15,7 @@ use rustix::net::{
 };
 
 use crate::action::{Action, HelperAction, Outcome, Scene, Shell};
-use crate::enter::{Answer, Entry, Running, end, reap, start};
+use crate::enter::{Answer, At, Entry, Running, end, reap, start};
 use crate::machine::Client;
 use crate::trace::TraceEntry;
 
@@ -211,9 +211,12 @@ impl<'s, 'a> ClientDriver<'s, 'a> {
                     failure.command.clone_into(&mut self.story.command);
                     Outcome::Refused(failure.error)
                 }
-                Message::Guard(GuardMessage::Entrance { name, guard_pid })
+                Message::Guard(GuardMessage::Entrance { name, guard_pid, filter })
                     if self.guard.is_none() =>
                 {
+                    if let Some(entry) = &mut self.entry {
+                        entry.filter = filter.to_vec();
+                    }
                     self.scene.guard_pid = guard_pid;
                     self.guard = descriptors.pop();
                     Outcome::Entrance { name, guard_pid }
@@ -240,14 +243,17 @@ impl<'s, 'a> ClientDriver<'s, 'a> {
         let Some(running) = self.helper.take() else {
             unreachable!("the helper was made at enter.1");
         };
-        let Answer { outcome, app, guard, last, at_exec, spans } = running.finish(self.deadline_ns);
-        (self.app, self.guard, self.story.at_exec) = (app, guard, at_exec);
+        let Answer { outcome, app, guard, last, at, spans } = running.finish(self.deadline_ns);
+        (self.app, self.guard, self.story.at_exec) = (app, guard, at == At::Execute);
         let failed = match outcome {
             Outcome::Refused(Error::Failed { errno, .. }) => Some(errno),
             _ => None,
         };
         if failed.is_some() {
-            self.story.command = Shell(last, self.scene).to_string();
+            self.story.command = match at {
+                At::Filter => "seccomp # the rocker's filter".to_owned(),
+                At::Descriptors | At::Execute => Shell(last, self.scene).to_string(),
+            };
         }
         for (action, span) in HelperAction::ALL.into_iter().zip(spans) {
             if span.began_ns != 0 {
@@ -433,7 +439,7 @@ mod tests {
             let no_pidfd = File::open("/dev/null").unwrap();
             let (name, guard_pid) = (Name::from_random(1), 70);
             say(&peer, &Message::Guard(GuardMessage::Step(step)), &[]);
-            let entrance = Message::Guard(GuardMessage::Entrance { name, guard_pid });
+            let entrance = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter: &[] });
             say(&peer, &entrance, &[no_pidfd.as_fd()]);
             let _ = wait_readable(&peer, deadline_ns(Duration::from_secs(5)));
         });

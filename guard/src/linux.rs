@@ -9,6 +9,7 @@ use core::task::Poll;
 use core::time::Duration;
 
 use protocol::limits::DESCRIPTORS_MAX;
+use protocol::seccomp;
 use protocol::socket::{self, Buffer, Descriptors, Received, now_ns};
 use protocol::{
     ClientMessage, Command, Driver, Errno, Error, ExitReport, Failure, GuardMessage, Loss,
@@ -286,8 +287,9 @@ impl<'b> Linux<'b> {
     fn send_entrance(&mut self) -> Result<(), Errno> {
         let init = Pid::INIT;
         let entrance = pidfd_open(init, PidfdFlags::empty()).map_err(socket::errno)?;
-        let Launch { name, guard_pid, .. } = *self.launch();
-        let message = Message::Guard(GuardMessage::Entrance { name, guard_pid });
+        let Launch { name, guard_pid, ref request, .. } = *self.launch();
+        let filter = seccomp::filter(&request.options);
+        let message = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter });
         self.tell(&message, &[entrance.as_fd()])?;
         // What the building needed is let go of while the caller enters: closing a mount that
         // was attached nowhere takes the kernel 100 us.
@@ -387,8 +389,9 @@ impl<'b> Linux<'b> {
         let Some(Message::Client(ClientMessage::Exec(exec))) = self.order.last() else {
             return Outcome::Failed(Errno::PROTO);
         };
-        let work_dir = work_dir(self.launch.as_ref());
-        match self.programs.start(&exec, &descriptors, work_dir) {
+        let Some(launch) = &self.launch else { return Outcome::Failed(Errno::PROTO) };
+        let filter = seccomp::filter(&launch.request.options);
+        match self.programs.start(&exec, &descriptors, work_dir(Some(launch)), filter) {
             Ok(started) => {
                 self.started = Some(started);
                 Outcome::Done
@@ -690,6 +693,7 @@ impl<'b> Linux<'b> {
             Some(At::Terminal) => command.write_str("setsid --ctty"),
             Some(At::Rlimit) => command.write_str("prlimit"),
             Some(At::Directory) => write!(command, "cd {}", first(exec.cwd)),
+            Some(At::Filter) => command.write_str("seccomp # the rocker's filter"),
             Some(At::Execute) | None => write!(command, "exec {}", first(exec.args)),
         }
     }

@@ -50,6 +50,7 @@ pub(crate) enum At {
     Terminal,
     Rlimit,
     Directory,
+    Filter,
     Execute,
 }
 
@@ -69,6 +70,7 @@ impl Programs {
         exec: &Exec<'_>,
         descriptors: &[OwnedFd],
         exec_dir: &[u8],
+        filter: &[u8],
     ) -> Result<(u32, OwnedFd), Failed> {
         let failed = |at| move |errno| Failed { errno, at };
         if self.find(exec.id).is_some() {
@@ -91,7 +93,7 @@ impl Programs {
         let spawned = sys::spawn(
             &mut Stack::new(),
             || {
-                failure = become_program(exec, descriptors, exec_dir, &args, &env);
+                failure = become_program(exec, descriptors, exec_dir, filter, &args, &env);
                 // What a shell says of a program that it cannot execute.
                 127
             },
@@ -193,6 +195,7 @@ fn become_program(
     exec: &Exec<'_>,
     descriptors: &[OwnedFd],
     exec_dir: &[u8],
+    filter: &[u8],
     args: &Pointers<'_>,
     env: &Pointers<'_>,
 ) -> Result<(), Failed> {
@@ -216,6 +219,8 @@ fn become_program(
         rustix::process::chdir(cwd).map_err(failed(At::Directory))?;
     }
     sys::unblock_signals();
+    // Last, so that it has to allow nothing but the execution.
+    sys::install_filter(filter).map_err(failed(At::Filter))?;
     let errno = match file {
         Some(file) => sys::execute(b"\0", Some(file.as_fd()), args, env),
         None => search(exec, args, env),

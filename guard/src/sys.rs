@@ -389,6 +389,27 @@ pub(crate) fn leave_session_keyring() -> Result<(), Errno> {
     }
 }
 
+/// `seccomp(2)` with a filter, as bytes; empty: none. The kernel wants `no_new_privs` for it.
+pub(crate) fn install_filter(bytes: &[u8]) -> Result<(), Errno> {
+    const SET_MODE_FILTER: usize = 1;
+    /// `struct sock_fprog`
+    #[repr(C)]
+    struct Program {
+        instructions: u16,
+        at: *const u8,
+    }
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let instructions = u16::try_from(bytes.len() / 8).map_err(|_| Errno::INVAL)?;
+    let program = Program { instructions, at: bytes.as_ptr() };
+    // SAFETY: the kernel reads the struct, and so many instructions of 8 bytes each, which are
+    // there; it keeps a copy of its own.
+    unsafe { syscall!(Sysno::seccomp, SET_MODE_FILTER, 0, &raw const program) }
+        .map(drop)
+        .map_err(ours)
+}
+
 /// `prlimit(2)` of this process; `u64::MAX` is "none" for the kernel too.
 pub(crate) fn set_rlimit(resource: u8, soft: u64, hard: u64) -> Result<(), Errno> {
     let limit = [soft, hard];

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path as FilePath, PathBuf};
 
 use nix::sys::socket::{getsockopt, sockopt};
-use protocol::{Error, Item, Path, Request, Rule};
+use protocol::{Error, Item, Path, Request, Rule, Seccomp};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
 
@@ -59,6 +59,10 @@ pub struct Allow {
     /// Its rockers alive at once.
     #[serde(default = "a_few")]
     pub max_rockers: usize,
+    /// Whether its Apps may make other system calls than the default filter lets them, and user
+    /// namespaces.
+    #[serde(default)]
+    pub unconfined: bool,
 }
 
 const fn a_few() -> usize {
@@ -212,6 +216,12 @@ impl Config {
         if holding(&allow.exec_dirs, request.exec_dir).is_none() {
             return refused(Rule::NotAllowed, Item::ExecDir);
         }
+        if request.options.seccomp != Seccomp::Default && !allow.unconfined {
+            return refused(Rule::NotAllowed, Item::Seccomp);
+        }
+        if request.options.user_namespaces && !allow.unconfined {
+            return refused(Rule::NotAllowed, Item::UserNamespaces);
+        }
         Ok(())
     }
 
@@ -333,6 +343,26 @@ mod tests {
         assert!(config.data_reach(&ROBOT, path("/apps")).is_err());
         let root = Caller { uid: 0, ..ROBOT };
         assert!(matches!(config.package_reach(&root, path("/etc")), Ok(Reach::Anywhere)));
+    }
+
+    #[test]
+    fn the_default_filter_is_for_all_who_are_not_trusted() {
+        let others = [Seccomp::Unconfined, Seccomp::Log, Seccomp::Filter(&[0; 8])];
+        let mut trusting = config();
+        trusting.allow[0].unconfined = true;
+        let root = Caller { uid: 0, ..ROBOT };
+        for seccomp in others {
+            let mut request = request();
+            request.options.seccomp = seccomp;
+            let found = |config: &Config, caller| config.check(caller, &request, Load::default());
+            assert_eq!(found(&config(), &ROBOT), refused(Rule::NotAllowed, Item::Seccomp));
+            assert_eq!(found(&config(), &root), Ok(()));
+            assert_eq!(found(&trusting, &ROBOT), Ok(()));
+        }
+        let nests = |request: &mut Request<'_>| request.options.user_namespaces = true;
+        let wanted = refused(Rule::NotAllowed, Item::UserNamespaces);
+        assert_eq!(verdict(ROBOT, nests, Load::default()), wanted);
+        assert_eq!(verdict(root, nests, Load::default()), Ok(()));
     }
 
     #[test]

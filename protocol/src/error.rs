@@ -53,6 +53,10 @@ pub enum Item {
     Program,
     /// A file inside.
     File,
+    /// Which system calls the App may make.
+    Seccomp,
+    /// Whether it may make user namespaces.
+    UserNamespaces,
 }
 
 /// A rule that a request can break.
@@ -100,6 +104,8 @@ pub enum Rule {
     TooManyRockers,
     /// No living rocker has this name.
     NoSuchRocker,
+    /// A filter that is no row of 1 to 4096 instructions.
+    NotAFilter,
 }
 
 /// How a peer was lost.
@@ -184,6 +190,8 @@ impl fmt::Display for Item {
             Self::Name => f.write_str("rocker"),
             Self::Program => f.write_str("program"),
             Self::File => f.write_str("file"),
+            Self::Seccomp => f.write_str("system call filter"),
+            Self::UserNamespaces => f.write_str("user namespaces"),
         }
     }
 }
@@ -214,6 +222,7 @@ impl fmt::Display for Rule {
                 "too many rockers; see max_rockers in the master's configuration"
             }
             Self::NoSuchRocker => "no living rocker has this name",
+            Self::NotAFilter => "it is not a row of 1 to 4096 instructions of 8 bytes",
         })
     }
 }

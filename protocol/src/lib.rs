@@ -12,6 +12,7 @@
 //! limits   all maxima in one place
 //! wire     version, framing, postcard
 //! socket   SOCK_SEQPACKET with descriptors (feature `linux`)
+//! seccomp  which system calls an App may make (feature `linux`)
 //! privileges  how guard and helper give up theirs (feature `linux`)
 //! ```
 //!
@@ -30,6 +31,8 @@ pub mod message;
 pub mod privileges;
 pub mod program;
 pub mod request;
+#[cfg(feature = "linux")]
+pub mod seccomp;
 #[cfg(feature = "linux")]
 pub mod socket;
 pub mod step;

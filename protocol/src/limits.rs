@@ -3,6 +3,10 @@
 /// Longest message on any socket, version byte included, in bytes.
 pub const MESSAGE_MAX: usize = 32 * 1024;
 
+/// Longest filter that is not a caller's own, in bytes: the C library has room for it in what
+/// its callers have compiled in.
+pub const OWN_FILTER_MAX: usize = 896;
+
 /// Longest path, in bytes, without the NUL: `PATH_MAX` of Linux less one.
 pub const PATH_MAX: usize = 4095;
 

@@ -223,6 +223,8 @@ pub enum GuardMessage<'a> {
         name: Name,
         /// The guard's pid as the client sees it.
         guard_pid: u32,
+        /// What the App gets as its filter, an array of `struct sock_filter`; empty: none.
+        filter: &'a [u8],
     },
     /// To the client: the launch has failed.
     #[serde(borrow)]

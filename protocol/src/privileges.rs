@@ -2,14 +2,27 @@
 
 use rustix::io::{Errno, Result};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+    CapabilitiesSecureBits as Bits, CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
+    set_no_new_privs,
 };
+
+/// No id brings capabilities, no program does, and nobody changes that: `SECBIT_*`.
+const SECURE: Bits = Bits::NO_ROOT
+    .union(Bits::NO_ROOT_LOCKED)
+    .union(Bits::NO_SETUID_FIXUP)
+    .union(Bits::NO_SETUID_FIXUP_LOCKED)
+    .union(Bits::KEEP_CAPS_LOCKED)
+    .union(Bits::NO_CAP_AMBIENT_RAISE)
+    .union(Bits::NO_CAP_AMBIENT_RAISE_LOCKED);
 
 /// Empties all five sets of the calling thread and sets `no_new_privs`, so that no program it
 /// executes brings one back (`man 7 capabilities`). A user namespace gives all of them to whoever
 /// makes or joins it, so this comes after that.
 pub fn drop_all() -> Result<()> {
+    // Not that an id without privileges in its namespace could make use of the old rules: they
+    // are locked all the same.
+    set_capabilities_secure_bits(SECURE)?;
     clear_ambient_capability_set()?;
     for bit in 0..u64::BITS {
         match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {

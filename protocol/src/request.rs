@@ -133,6 +133,15 @@ pub enum Seccomp<'a> {
     Filter(&'a [u8]),
 }
 
+/// `BPF_MAXINSNS`: the kernel takes no more instructions.
+pub const FILTER_MAX: usize = 4096;
+
+/// Whether these bytes may be a filter, of instructions of 8 bytes; what they mean the kernel
+/// checks.
+pub const fn is_filter(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.len().is_multiple_of(8) && bytes.len() <= 8 * FILTER_MAX
+}
+
 /// What all processes of a rocker may use together (`man 7 cgroups`); none: as much as there is.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Limits<'a> {
@@ -230,8 +239,14 @@ impl Request<'_> {
         if !self.overlays.is_empty() && self.data_dir.is_none() {
             return broken(Rule::NoDataDir, Item::DataDir);
         }
+        if let Seccomp::Filter(bytes) = self.options.seccomp
+            && !is_filter(bytes)
+        {
+            return broken(Rule::NotAFilter, Item::Seccomp);
+        }
         // The others are not there yet.
-        let there = Options { volatile: self.options.volatile, ..Options::default() };
+        let Options { volatile, user_namespaces, seccomp, .. } = self.options;
+        let there = Options { volatile, user_namespaces, seccomp, ..Options::default() };
         if self.options != there {
             return broken(Rule::NotAllowed, Item::Request);
         }
@@ -355,6 +370,20 @@ mod tests {
         assert_eq!(verdict(|r| r.data_dir = None), Err(wanted));
         let bare = verdict(|r| (r.data_dir, r.overlays) = (None, Overlays::Dirs(Vec::new())));
         assert_eq!(bare, Ok(()));
+    }
+
+    #[test]
+    fn a_filter_is_a_row_of_instructions() {
+        let wanted = Error::Invalid { rule: Rule::NotAFilter, item: Item::Seccomp };
+        static BYTES: [u8; 8 * (FILTER_MAX + 1)] = [0; 8 * (FILTER_MAX + 1)];
+        for length in [0, 1, 7, 9, 8 * (FILTER_MAX + 1)] {
+            let found = verdict(|r| r.options.seccomp = Seccomp::Filter(&BYTES[..length]));
+            assert_eq!(found, Err(wanted), "{length}");
+        }
+        for length in [8, 16, 8 * FILTER_MAX] {
+            let found = verdict(|r| r.options.seccomp = Seccomp::Filter(&BYTES[..length]));
+            assert_eq!(found, Ok(()), "{length}");
+        }
     }
 
     #[test]

@@ -83,7 +83,7 @@ fn hand_over(data_dir: bool) -> Message<'static> {
 
 #[test]
 fn a_message_arrives_with_exactly_its_descriptors() {
-    let entrance = GuardMessage::Entrance { name: Name::from_random(1), guard_pid: 1 };
+    let entrance = GuardMessage::Entrance { name: Name::from_random(1), guard_pid: 1, filter: &[] };
     let messages =
         [(LIST, 0), (Message::Guard(entrance), 1), (hand_over(false), 2), (hand_over(true), 3)];
     for (message, count) in messages {

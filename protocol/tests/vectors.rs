@@ -14,7 +14,7 @@ use protocol::wire::{VERSION, decode, encode};
 use protocol::{
     Actor, ClientMessage, Errno, Error, Exec, Exit, ExitReport, Failure, FilePath, GuardMessage,
     How, Ids, Item, Loss, MasterMessage, Message, Name, OpenFile, Options, Overlays, Path, Request,
-    Rlimit, RockerInfo, Rule, Step, Strings, TraceStep, Verdict,
+    Rlimit, RockerInfo, Rule, Seccomp, Step, Strings, TraceStep, Verdict,
 };
 
 /// Every variant of an enum. That none is missing is seen to by a match without a wildcard.
@@ -52,6 +52,14 @@ fn request() -> Request<'static> {
         trace: false,
         options: protocol::Options::default(),
     }
+}
+
+/// "Allow".
+const FILTER: [u8; 8] = [6, 0, 0, 0, 0, 0, 0xff, 0x7f];
+
+fn filtered_request(seccomp: Seccomp<'static>) -> Request<'static> {
+    let user_namespaces = seccomp == Seccomp::Unconfined;
+    Request { options: Options { user_namespaces, seccomp, ..Options::default() }, ..request() }
 }
 
 fn bare_request() -> Request<'static> {
@@ -115,6 +123,9 @@ fn requests() -> Vec<(String, Message<'static>)> {
     let _ = |overlays: Overlays<'_>| match overlays {
         Overlays::Dirs(_) | Overlays::AllTopDirs => (),
     };
+    let _ = |seccomp: Seccomp<'_>| match seccomp {
+        Seccomp::Default | Seccomp::Unconfined | Seccomp::Log | Seccomp::Filter(_) => (),
+    };
     let all_top_dirs = Request { overlays: Overlays::AllTopDirs, ..request() };
     let hand_over = |request: Request<'static>| {
         Message::Master(MasterMessage::HandOver { name: name(), guard_pid: 70_000, request })
@@ -133,6 +144,9 @@ fn requests() -> Vec<(String, Message<'static>)> {
                 ..request()
             }),
         ),
+        ("client_launch_unconfined", launch(filtered_request(Seccomp::Unconfined))),
+        ("client_launch_log", launch(filtered_request(Seccomp::Log))),
+        ("client_launch_filter", launch(filtered_request(Seccomp::Filter(&FILTER)))),
         ("master_hand_over", hand_over(request())),
         ("master_hand_over_bare", hand_over(bare_request())),
     ]
@@ -193,7 +207,15 @@ fn plain() -> Vec<(String, Message<'static>)> {
         ("guard_done", Message::Guard(GuardMessage::Done)),
         (
             "guard_entrance",
-            Message::Guard(GuardMessage::Entrance { name: name(), guard_pid: 4711 }),
+            Message::Guard(GuardMessage::Entrance { name: name(), guard_pid: 4711, filter: &[] }),
+        ),
+        (
+            "guard_entrance_with_a_filter",
+            Message::Guard(GuardMessage::Entrance {
+                name: name(),
+                guard_pid: 4711,
+                filter: &FILTER,
+            }),
         ),
     ]
     .map(|(name, message)| (name.to_owned(), message))
@@ -203,9 +225,9 @@ fn plain() -> Vec<(String, Message<'static>)> {
 fn errors() -> Vec<(String, Message<'static>)> {
     let rules = all!(Rule: Empty, Relative, ParentDir, ControlByte, TooLong, TooMany, Forbidden,
         NoDataDir, Root, NoSuchId, OutOfRange, NotAllowed, ForeignNamespace, WrongType,
-        NotSquashfs, UnknownFormat, Truncated, InUse, NotOurs, TooManyRockers, NoSuchRocker);
+        NotSquashfs, UnknownFormat, Truncated, InUse, NotOurs, TooManyRockers, NoSuchRocker, NotAFilter);
     let items = all!(Item: Request, Package, ExecDir, DataDir, OverlayDir(15), Uid, Gid, Timeout,
-        Name, Program, File);
+        Name, Program, File, Seccomp, UserNamespaces);
     let losses = all!(Loss: Died, Silent, Garbage, Version);
     let failed =
         |error, command| Message::Master(MasterMessage::Failed(Failure { error, command }));

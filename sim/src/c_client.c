@@ -34,7 +34,9 @@ size_t rk_sim_layout(size_t n)
         sizeof(struct rk_request), AT(rk_request, app_id), AT(rk_request, uid),
         AT(rk_request, gid), AT(rk_request, package), AT(rk_request, exec_dir),
         AT(rk_request, data_dir), AT(rk_request, overlay_all), AT(rk_request, overlays),
-        AT(rk_request, overlay_index), AT(rk_request, overlay_dirs), AT(rk_request, timeout_ms),
+        AT(rk_request, overlay_index), AT(rk_request, unconfined),
+        AT(rk_request, user_namespaces), AT(rk_request, overlay_dirs),
+        AT(rk_request, timeout_ms),
 
         sizeof(struct iovec), AT(iovec, iov_base), AT(iovec, iov_len),
 
@@ -43,7 +45,7 @@ size_t rk_sim_layout(size_t n)
 
         sizeof(struct rk_message), AT(rk_message, kind), AT(rk_message, loss),
         AT(rk_message, descriptors), AT(rk_message, reserved), AT(rk_message, guard_pid),
-        AT(rk_message, error), AT(rk_message, name), AT(rk_message, command),
+        AT(rk_message, error), AT(rk_message, name), AT(rk_message, rest),
     };
 
     return n < sizeof(list) / sizeof(*list) ? list[n] : SIZE_MAX;
@@ -58,11 +60,11 @@ size_t rk_sim_number(size_t n)
         RK_RULE_NO_SUCH_ID, RK_RULE_OUT_OF_RANGE, RK_RULE_NOT_ALLOWED, RK_RULE_FOREIGN_NAMESPACE,
         RK_RULE_WRONG_TYPE, RK_RULE_NOT_SQUASHFS, RK_RULE_UNKNOWN_FORMAT, RK_RULE_TRUNCATED,
         RK_RULE_IN_USE, RK_RULE_NOT_OURS, RK_RULE_TOO_MANY_ROCKERS, RK_RULE_NO_SUCH_ROCKER,
-        RK_RULE_COUNT,
+        RK_RULE_NOT_A_FILTER, RK_RULE_COUNT,
 
         RK_ITEM_REQUEST, RK_ITEM_PACKAGE, RK_ITEM_EXEC_DIR, RK_ITEM_DATA_DIR,
         RK_ITEM_OVERLAY_DIR, RK_ITEM_UID, RK_ITEM_GID, RK_ITEM_TIMEOUT, RK_ITEM_NAME,
-        RK_ITEM_PROGRAM, RK_ITEM_FILE, RK_ITEM_COUNT,
+        RK_ITEM_PROGRAM, RK_ITEM_FILE, RK_ITEM_SECCOMP, RK_ITEM_USER_NAMESPACES, RK_ITEM_COUNT,
 
         RK_LOSS_DIED, RK_LOSS_SILENT, RK_LOSS_GARBAGE, RK_LOSS_VERSION, RK_LOSS_COUNT,
 
@@ -84,7 +86,7 @@ size_t rk_sim_number(size_t n)
 
         /* protocol/src/limits.rs, wire.rs */
         RK_NAME_LEN, RK_PATH_MAX, RK_OVERLAY_DIRS_MAX, RK_TIMEOUT_MS_DEFAULT, RK_TIMEOUT_MS_MAX,
-        RK_MESSAGE_MAX, RK_COMMAND_MAX, RK_WIRE_VERSION,
+        RK_MESSAGE_MAX, RK_COMMAND_MAX, RK_FILTER_MAX, RK_WIRE_VERSION,
     };
 
     return n < sizeof(list) / sizeof(*list) ? list[n] : SIZE_MAX;

@@ -83,6 +83,8 @@ struct RawRequest {
     overlay_all: u8,
     overlays: u8,
     overlay_index: [u8; OVERLAY_DIRS_MAX],
+    unconfined: u8,
+    user_namespaces: u8,
     overlay_dirs: [RawPath; OVERLAY_DIRS_MAX],
     timeout_ms: u32,
 }
@@ -118,7 +120,7 @@ struct RawMessage {
     guard_pid: u32,
     error: RawError,
     name: [u8; NAME_LEN + 1],
-    command: RawPath,
+    rest: RawPath,
 }
 
 // As the headers assert it of theirs.
@@ -158,7 +160,7 @@ const LOST_FAULT: u8 = 3;
 const NO_STEP: u8 = 0xff;
 
 /// Every rule, by its number.
-const RULES: [Rule; 21] = [
+const RULES: [Rule; 22] = [
     Rule::Empty,
     Rule::Relative,
     Rule::ParentDir,
@@ -180,10 +182,11 @@ const RULES: [Rule; 21] = [
     Rule::NotOurs,
     Rule::TooManyRockers,
     Rule::NoSuchRocker,
+    Rule::NotAFilter,
 ];
 
 /// Every item, by its number; the place of an overlay dir is beside it.
-const ITEMS: [Item; 11] = [
+const ITEMS: [Item; 13] = [
     Item::Request,
     Item::Package,
     Item::ExecDir,
@@ -195,6 +198,8 @@ const ITEMS: [Item; 11] = [
     Item::Name,
     Item::Program,
     Item::File,
+    Item::Seccomp,
+    Item::UserNamespaces,
 ];
 
 /// Every loss, by its number.
@@ -213,6 +218,8 @@ const fn item_number(item: Item) -> (u8, u8) {
         Item::Name => (8, 0),
         Item::Program => (9, 0),
         Item::File => (10, 0),
+        Item::Seccomp => (11, 0),
+        Item::UserNamespaces => (12, 0),
     }
 }
 
@@ -473,6 +480,10 @@ pub struct Asked<'a> {
     pub overlay_dirs: Vec<(u8, &'a [u8])>,
     /// As in [`protocol::Request`].
     pub timeout_ms: u32,
+    /// Whether it may make any system call.
+    pub unconfined: bool,
+    /// Whether it may make user namespaces.
+    pub user_namespaces: bool,
 }
 
 impl RawPath {
@@ -511,6 +522,8 @@ impl Asked<'_> {
             overlay_all: u8::from(self.overlay_all),
             overlays,
             overlay_index,
+            unconfined: u8::from(self.unconfined),
+            user_namespaces: u8::from(self.user_namespaces),
             overlay_dirs,
             timeout_ms: self.timeout_ms,
         }
@@ -566,6 +579,8 @@ pub enum Heard<'a> {
         name: Name,
         /// The guard's pid.
         guard_pid: u32,
+        /// The App's filter.
+        filter: &'a [u8],
     },
     /// From master or guard.
     Failed(Failure<'a>),
@@ -585,14 +600,20 @@ pub fn decode(datagram: &[u8]) -> (Heard<'_>, usize) {
     unsafe { rk_decode(datagram.as_ptr(), datagram.len(), message.as_mut_ptr()) };
     // SAFETY: null pointers and zeros are a value of each field, and C writes only others.
     let message = unsafe { message.assume_init_ref() };
+    let rest = || {
+        // It is a part of the datagram, so there is no need to follow the pointer.
+        let begin = message.rest.bytes.addr() - datagram.as_ptr().addr();
+        &datagram[begin..begin + message.rest.length]
+    };
     let heard = match message.kind {
         NOTHING => Heard::Lost(LOSSES[usize::from(message.loss)]),
-        ENTERING => Heard::Entrance { name: name_of(message.name), guard_pid: message.guard_pid },
+        ENTERING => Heard::Entrance {
+            name: name_of(message.name),
+            guard_pid: message.guard_pid,
+            filter: rest(),
+        },
         FAILURE => {
-            // It is a part of the datagram, so there is no need to follow the pointer.
-            let begin = message.command.bytes.addr() - datagram.as_ptr().addr();
-            let command = &datagram[begin..begin + message.command.length];
-            let command = str::from_utf8(command).expect("it is UTF-8");
+            let command = str::from_utf8(rest()).expect("it is UTF-8");
             Heard::Failed(Failure { error: message.error.read().expect("a failure"), command })
         }
         other => unreachable!("there is no kind {other}"),
@@ -633,10 +654,10 @@ mod tests {
             CHelper: state reserved app_pid error;
             RawPath: bytes length;
             RawRequest: app_id uid gid package exec_dir data_dir overlay_all overlays
-                overlay_index overlay_dirs timeout_ms;
+                overlay_index unconfined user_namespaces overlay_dirs timeout_ms;
             RawPiece: iov_base iov_len;
             RawPieces: count used length pieces numbers;
-            RawMessage: kind loss descriptors reserved guard_pid error name command;
+            RawMessage: kind loss descriptors reserved guard_pid error name rest;
         ];
         assert_eq!(all(|n| rk_sim_layout(n)), ours);
     }
@@ -670,9 +691,9 @@ mod tests {
         let states = [0, 1, 2, 3, 4, 5, 6, 7];
         let lists: [&[u8]; 12] = [
             &rules,
-            &[21],
+            &[22],
             &items,
-            &[11],
+            &[13],
             &losses,
             &[4],
             &steps,
@@ -686,7 +707,8 @@ mod tests {
         let timeouts = [limits::TIMEOUT_MS_DEFAULT, limits::TIMEOUT_MS_MAX];
         let [default, max] = timeouts.map(|ms| usize::try_from(ms).unwrap());
         ours.extend([NAME_LEN, limits::PATH_MAX, OVERLAY_DIRS_MAX, default, max]);
-        ours.extend([limits::MESSAGE_MAX, limits::COMMAND_MAX, usize::from(wire::VERSION)]);
+        ours.extend([limits::MESSAGE_MAX, limits::COMMAND_MAX, limits::OWN_FILTER_MAX]);
+        ours.push(usize::from(wire::VERSION));
         assert_eq!(all(|n| rk_sim_number(n)), ours);
     }
 

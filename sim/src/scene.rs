@@ -294,6 +294,7 @@ pub(crate) fn policy() -> Vec<Allow> {
         run_as_uids: Some(ids.clone()),
         run_as_gids: Some(ids.clone()),
         max_rockers: 2,
+        unconfined: false,
     };
     vec![allow(USERS[0], "/var/app"), allow(USERS[1], "/opt")]
 }

@@ -18,7 +18,9 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use protocol::limits::{MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX, TIMEOUT_MS_MAX};
 use protocol::message::{ClientMessage, GuardMessage, MasterMessage, Message};
-use protocol::{Errno, Error, Item, Loss, Machine, Name, Overlays, Request, Rule, Step, wire};
+use protocol::{
+    Errno, Error, Item, Loss, Machine, Name, Options, Overlays, Request, Rule, Seccomp, Step, wire,
+};
 use rocker_client::action::{HelperOutcome, Outcome};
 use rocker_client::helper::Helper;
 use rocker_client::machine::Client;
@@ -146,6 +148,8 @@ struct Wish {
     /// The caller's array in C, with its gaps.
     overlay_dirs: Vec<Option<Vec<u8>>>,
     timeout_ms: u32,
+    /// Unconfined, and with user namespaces.
+    free: [bool; 2],
 }
 
 /// As C gets to see a path: no more of it than is needed to see that it is too long.
@@ -171,6 +175,8 @@ impl Wish {
             overlay_all: self.overlay_all,
             overlay_dirs: self.dirs().map(|(n, dir)| (n, cut(dir))).collect(),
             timeout_ms: self.timeout_ms,
+            unconfined: self.free[0],
+            user_namespaces: self.free[1],
         }
     }
 
@@ -188,6 +194,10 @@ impl Wish {
         for (_, dir) in self.dirs() {
             launch = launch.overlay(OsStr::from_bytes(dir));
         }
+        if self.free[0] {
+            launch = launch.seccomp(rocker_client::Seccomp::Unconfined);
+        }
+        launch = launch.user_namespaces(self.free[1]);
         if self.overlay_all { launch.overlay_all() } else { launch }
     }
 
@@ -270,7 +280,8 @@ fn any_wish() -> impl Strategy<Value = Wish> {
     let paths = (option::weighted(0.97, any_path()), option::of(any_path()));
     let data_dir = option::weighted(0.8, any_path());
     let all = prop::bool::weighted(0.2);
-    (any::<u32>(), any_id(), any_id(), paths, data_dir, all, dirs, timeout_ms).prop_map(
+    let free = any::<[bool; 2]>();
+    (any::<u32>(), any_id(), any_id(), paths, data_dir, all, dirs, timeout_ms, free).prop_map(
         |(
             app_id,
             uid,
@@ -280,9 +291,10 @@ fn any_wish() -> impl Strategy<Value = Wish> {
             overlay_all,
             overlay_dirs,
             timeout_ms,
+            free,
         )| {
             let ids = [app_id, uid, gid];
-            Wish { ids, package, exec_dir, data_dir, overlay_all, overlay_dirs, timeout_ms }
+            Wish { ids, package, exec_dir, data_dir, overlay_all, overlay_dirs, timeout_ms, free }
         },
     )
 }
@@ -297,6 +309,7 @@ fn good_but(change: impl FnOnce(&mut Wish)) -> Result<Vec<u8>, Error> {
         overlay_all: false,
         overlay_dirs: vec![None, Some(b"/usr".to_vec()), None, Some(b"/etc".to_vec())],
         timeout_ms: 5000,
+        free: [false; 2],
     };
     change(&mut wish);
     let (rust, c) = (wish.sent_by_rust(), wish.sent_by_c());
@@ -398,8 +411,8 @@ fn heard_by_rust(datagram: &[u8]) -> (Heard<'_>, usize) {
     };
     let descriptors = message.descriptors();
     match message {
-        Message::Guard(GuardMessage::Entrance { name, guard_pid }) => {
-            (Heard::Entrance { name, guard_pid }, descriptors)
+        Message::Guard(GuardMessage::Entrance { name, guard_pid, filter }) => {
+            (Heard::Entrance { name, guard_pid, filter }, descriptors)
         }
         Message::Master(MasterMessage::Failed(failure))
         | Message::Guard(GuardMessage::Failed(failure)) => (Heard::Failed(failure), descriptors),
@@ -417,9 +430,9 @@ fn c_says_the_bytes_on_record() {
     let mut launches = 0;
     for (name, mut wanted) in vectors() {
         let said = match wire::decode(&wanted).unwrap() {
-            // Nor any options.
+            // Nor any options but these two.
             Message::Client(ClientMessage::Launch(request))
-                if request.options == protocol::Options::default() =>
+                if request.options == only_what_c_asks_for(&request.options) =>
             {
                 launches += 1;
                 asked(&request).encode()
@@ -434,7 +447,15 @@ fn c_says_the_bytes_on_record() {
         }
         assert_eq!(said, wanted, "{name}");
     }
-    assert_eq!(launches, 5);
+    assert_eq!(launches, 6);
+}
+
+fn only_what_c_asks_for<'a>(options: &Options<'a>) -> Options<'a> {
+    let seccomp = match options.seccomp {
+        Seccomp::Unconfined => Seccomp::Unconfined,
+        _ => Seccomp::Default,
+    };
+    Options { user_namespaces: options.user_namespaces, seccomp, ..Options::default() }
 }
 
 fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
@@ -452,6 +473,8 @@ fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
         overlay_all: matches!(request.overlays, Overlays::AllTopDirs),
         overlay_dirs,
         timeout_ms: request.timeout_ms,
+        unconfined: request.options.seccomp == Seccomp::Unconfined,
+        user_namespaces: request.options.user_namespaces,
     }
 }
 
@@ -461,11 +484,11 @@ fn c_reads_every_vector_as_rust_does() {
     let mut heard = [0; 2];
     for (name, bytes) in vectors() {
         means_the_same(&bytes).unwrap();
-        let is_for_clients = name.contains("_failed_") || name == "guard_entrance";
+        let is_for_clients = name.contains("_failed_") || name.starts_with("guard_entrance");
         assert_eq!(!matches!(decode(&bytes).0, Heard::Lost(_)), is_for_clients, "{name}");
         heard[usize::from(is_for_clients)] += 1;
     }
-    assert_eq!(heard[1], 1 + 21 + 11 + 4 + Step::ALL.len());
+    assert_eq!(heard[1], 2 + 22 + 13 + 4 + Step::ALL.len());
 }
 
 #[test]

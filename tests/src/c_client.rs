@@ -64,6 +64,7 @@ mod ffi {
         pub(super) connection: c_int,
         pub(super) timeout_ms: c_int,
         pub(super) overlay_all: c_int,
+        pub(super) flags: core::ffi::c_ulong,
     }
 
     #[repr(C)]
@@ -182,6 +183,8 @@ pub struct Request {
     pub overlay_all: bool,
     pub socket: Option<CString>,
     pub timeout_ms: Option<i32>,
+    pub unconfined: bool,
+    pub user_namespaces: bool,
 }
 
 /// `RockerProgram`: [`rocker_client::Program`] in C.
@@ -325,6 +328,8 @@ impl Request {
             connection,
             timeout_ms: self.timeout_ms.unwrap_or(-1),
             overlay_all: self.overlay_all.into(),
+            flags: core::ffi::c_ulong::from(self.unconfined)
+                | core::ffi::c_ulong::from(self.user_namespaces) << 1,
         }
     }
 

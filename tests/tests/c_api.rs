@@ -15,7 +15,7 @@ use std::time::Instant;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use protocol::socket::{Buffer, Received, now_ns, receive_before, send};
 use protocol::{GuardMessage, Message};
-use rocker_client::{Error, Launch, Program, Stdio};
+use rocker_client::{Error, Launch, Program, Seccomp, Stdio};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change};
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         what_cannot_be_executed_is_app_exec_failed,
         a_pid_of_nobody_is_get_guardname_failed,
         every_form_of_a_program_arrives_the_same,
+        what_an_app_may_do_is_the_same,
         apps_of_both_are_the_same,
         apps_of_both_are_the_same_with_many_threads,
         apps_of_both_are_the_same_under_limits,
@@ -90,6 +91,16 @@ impl Both {
             ..Request::default()
         };
         Self { rust: daemon.launch(package), c }
+    }
+
+    fn unconfined(mut self) -> Self {
+        self.c.unconfined = true;
+        Self { rust: self.rust.seccomp(Seccomp::Unconfined), ..self }
+    }
+
+    fn user_namespaces(mut self) -> Self {
+        self.c.user_namespaces = true;
+        Self { rust: self.rust.user_namespaces(true), ..self }
     }
 
     fn uid(mut self, uid: u32) -> Self {
@@ -831,9 +842,7 @@ fn ambush(daemon: &Daemon) -> OwnedFd {
             let said = receive_before(&master, &mut buffer, deadline);
             let Ok(Received::Message(message, guard)) = said else { panic!("no entrance") };
             match message {
-                Message::Guard(GuardMessage::Entrance { name, guard_pid }) => {
-                    break (Message::Guard(GuardMessage::Entrance { name, guard_pid }), guard);
-                }
+                message @ Message::Guard(GuardMessage::Entrance { .. }) => break (message, guard),
                 // What only who asks for a trace is told.
                 step => send(&ours, &step, &[], &mut Buffer::default()).unwrap(),
             }
@@ -1028,6 +1037,8 @@ fn apps_are_the_same(both: &Both) {
     let app = assert_same("callback", entered(both, FACTS));
     assert_is_an_app("callback", &app);
     assert!(app.unwrap().0.ends_with("\nfinds the caller's key: false\n"));
+    let (text, _) = assert_same("free", entered(&both.clone().unconfined(), &[])).unwrap();
+    assert!(text.ends_with("finds the caller's key: false\n"), "{text}");
 }
 
 fn spawned_apps_are_the_same(both: &Both) {
@@ -1036,13 +1047,35 @@ fn spawned_apps_are_the_same(both: &Both) {
     assert_is_an_app("program", &app);
     let text = app.unwrap().0;
     assert!(text.contains("\nenviron: \n"), "nothing is inherited");
-    assert!(text.contains("\nfind-key of-the-caller: ENOKEY\n"), "{text}");
+    assert!(text.contains("\nfind-key of-the-caller: EPERM\n"), "{text}");
+    // Nor is it there for who may ask.
+    let find = Words::probe(["find-key of-the-caller"]);
+    let (text, _) = assert_same("free", spawned(&both.clone().unconfined(), &find)).unwrap();
+    assert_eq!(text, "find-key of-the-caller: ENOKEY\n");
     // A program that sets no handler.
     let counts = "/switches|^Vm|^Rss|^Huge|FDSize|SigQ/d";
     let sed = Words::new("sed", ["-E", counts, "/proc/self/status"]);
     let (text, _) = assert_same("sed", spawned(both, &sed)).unwrap();
     for set in ["SigBlk", "SigIgn", "SigCgt", "SigPnd"] {
         assert!(text.contains(&format!("{set}:\t0000000000000000\n")), "{text}");
+    }
+}
+
+fn what_an_app_may_do_is_the_same() {
+    let daemon = Daemon::start();
+    let both = Both::new(&daemon);
+    let commands = ["status Seccomp", "unshare user", "push-input"];
+    for (both, seccomp, unshare) in [
+        (both.clone(), "2", "EPERM"),
+        (both.clone().unconfined(), "0", "ok"),
+        (both.clone().user_namespaces(), "2", "ok"),
+    ] {
+        let told = assert_same("program", spawned(&both, &Words::probe(commands)));
+        let (text, _) = told.unwrap();
+        assert!(text.contains(&format!("Seccomp: {seccomp}\nunshare user: {unshare}\n")), "{text}");
+        let told = assert_same("callback", entered(&both, &["status Seccomp", "unshare user"]));
+        let (text, _) = told.unwrap();
+        assert!(text.contains(&format!("Seccomp: {seccomp}\nunshare user: {unshare}\n")), "{text}");
     }
 }
 

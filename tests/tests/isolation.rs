@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
+use rocker_client::{Launch, Seccomp};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType, connect, send, socket};
 use tests::app::{self, Answer, App};
 use tests::scratch::directory;
@@ -63,10 +64,13 @@ fn the_guard_cannot_be_looked_into_from_inside() {
         "open-w /proc/1/oom_score_adj",
         "open-w /proc/1/uid_map",
     ];
-    // Plainly, and with every capability in a user namespace of its own.
+    let launch = daemon.launch(probe_package());
+    let free = launch.clone().seccomp(Seccomp::Unconfined).user_namespaces(true);
+    // Plainly, without a filter, and with every capability in a user namespace of its own.
     let inside = ["unshare user"].into_iter().chain(tries).collect::<Vec<_>>();
-    for commands in [tries.to_vec(), inside] {
-        let answer = daemon.probe(&commands);
+    for (launch, commands) in [(&launch, tries.to_vec()), (&free, tries.to_vec()), (&free, inside)]
+    {
+        let answer = app::run(launch, &commands);
         for command in tries {
             let said = answer.one(command);
             assert!(["EPERM", "EACCES"].contains(&said), "{command}: {said}");
@@ -189,9 +193,13 @@ fn nothing_is_mounted_or_unmounted_from_inside() {
         "unshare pid".to_owned(),
     ];
     let tries: Vec<&str> = tries.iter().map(String::as_str).collect();
-    let answer = daemon.probe_overlaid(&["/etc"], &tries);
-    for command in tries {
-        assert_eq!(answer.one(command), "EPERM", "{command}");
+    let launch = daemon.overlaid(probe_package(), &["/etc"]);
+    // The filter is one wall, and the lack of capabilities another.
+    for launch in [launch.clone(), launch.seccomp(Seccomp::Unconfined)] {
+        let answer = app::run(&launch, &tries);
+        for command in &tries {
+            assert_eq!(answer.one(command), "EPERM", "{command}");
+        }
     }
 }
 
@@ -217,7 +225,8 @@ fn a_user_namespace_of_its_own_unlocks_nothing() {
         .into_iter()
         .chain(tries.iter().map(|(command, _)| command.as_str()))
         .collect();
-    let answer = daemon.probe_overlaid(&[dir], &commands);
+    let launch = daemon.overlaid(probe_package(), &[dir]).user_namespaces(true);
+    let answer = app::run(&launch, &commands);
     let made = answer.one("unshare user mnt");
     if made != "ok" {
         runner::skip(&format!("this kernel does not let users make namespaces: {made}"));
@@ -229,17 +238,23 @@ fn a_user_namespace_of_its_own_unlocks_nothing() {
 
 fn namespaces_of_others_cannot_be_joined() {
     let daemon = Daemon::start();
-    let answer = daemon.probe(&[
-        "setns /proc/1/ns/mnt",
-        "setns /proc/1/ns/user",
-        "setns /proc/self/ns/mnt",
-        "setns /proc/self/ns/pid",
-        "setns /proc/self/ns/net",
-    ]);
-    assert_eq!(answer.one("setns /proc/1/ns/mnt"), "EACCES");
-    assert_eq!(answer.one("setns /proc/1/ns/user"), "EACCES");
-    for own in ["mnt", "pid", "net"] {
-        assert_eq!(answer.one(&format!("setns /proc/self/ns/{own}")), "EPERM");
+    let launch = daemon.launch(probe_package());
+    for launch in [launch.clone(), launch.seccomp(Seccomp::Unconfined)] {
+        let answer = app::run(
+            &launch,
+            &[
+                "setns /proc/1/ns/mnt",
+                "setns /proc/1/ns/user",
+                "setns /proc/self/ns/mnt",
+                "setns /proc/self/ns/pid",
+                "setns /proc/self/ns/net",
+            ],
+        );
+        assert_eq!(answer.one("setns /proc/1/ns/mnt"), "EACCES");
+        assert_eq!(answer.one("setns /proc/1/ns/user"), "EACCES");
+        for own in ["mnt", "pid", "net"] {
+            assert_eq!(answer.one(&format!("setns /proc/self/ns/{own}")), "EPERM");
+        }
     }
 }
 
@@ -294,10 +309,12 @@ fn nothing_can_be_typed_into_the_callers_terminal() {
     nix::unistd::setsid().unwrap();
     // SAFETY: it takes a number, and makes the terminal this session's own.
     assert_eq!(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }, 0);
-    let push = |program: Program| {
+    let launch = daemon.launch(probe_package());
+    let free = launch.clone().seccomp(Seccomp::Unconfined);
+    let push = |launch: &Launch, program: Program| {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let program = program.arg("push-input").stdin(terminal.try_clone().unwrap()).stdout(writer);
-        let mut rocker = replayed(daemon.launch(probe_package()).spawn(&program)).unwrap();
+        let mut rocker = replayed(launch.spawn(&program)).unwrap();
         drop(program);
         let mut text = String::new();
         std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
@@ -305,9 +322,11 @@ fn nothing_can_be_typed_into_the_callers_terminal() {
         assert!(rocker.wait_gone(Some(SOON)).unwrap());
         text
     };
-    assert_eq!(push(Program::new("bin/probe")), "push-input: EPERM\n");
-    // With the caller's session it can, where the kernel still does that: the test can fail.
-    let kept = push(Program::new("bin/probe").keep_session());
+    // A session of its own is one wall, and the filter another.
+    assert_eq!(push(&free, Program::new("bin/probe")), "push-input: EPERM\n");
+    assert_eq!(push(&launch, Program::new("bin/probe").keep_session()), "push-input: EPERM\n");
+    // Without both it can, where the kernel still does that: the test can fail.
+    let kept = push(&free, Program::new("bin/probe").keep_session());
     assert!(["push-input: ok\n", "push-input: EIO\n"].contains(&kept.as_str()), "{kept}");
 }
 

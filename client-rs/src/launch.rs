@@ -48,6 +48,7 @@ pub struct Launch {
     timeout: Duration,
     socket: PathBuf,
     trace: bool,
+    stays: bool,
     seccomp: Seccomp,
     user_namespaces: bool,
 }
@@ -88,6 +89,7 @@ impl Launch {
             trace: false,
             seccomp: Seccomp::Default,
             user_namespaces: false,
+            stays: false,
         }
     }
 
@@ -188,6 +190,14 @@ impl Launch {
         self
     }
 
+    /// Whether a rocker that is [opened](Self::open) outlives its [`OpenRocker`]: it ends with
+    /// the last of its processes then, as one that is entered does.
+    #[must_use]
+    pub fn stays(mut self, stays: bool) -> Self {
+        self.stays = stays;
+        self
+    }
+
     /// Starts a rocker and executes `program` in it, as the caller's child.
     ///
     /// Technically: sends the request, receives the guard's pidfd, and from it enters the
@@ -221,7 +231,7 @@ impl Launch {
         app: App<'_>,
         program: Option<&Program>,
     ) -> Result<Rocker, Error> {
-        let request = self.request()?;
+        let request = self.request(false)?;
         let directory = self.directory(program)?;
         let [socket, cwd, path] = [
             self.socket.as_os_str().as_bytes(),
@@ -263,7 +273,7 @@ impl Launch {
     }
 
     /// Starts a rocker that takes orders: programs are started in it by its guard, as often as is
-    /// wanted, and it ends with the [`OpenRocker`]. So nothing of the caller's enters it, and the
+    /// wanted, and it ends with the [`OpenRocker`] unless it [stays](Self::stays). So nothing of the caller's enters it, and the
     /// caller needs no privilege but the master's permission.
     ///
     /// # Errors
@@ -283,7 +293,7 @@ impl Launch {
     }
 
     fn run_open(&self, connection: Option<OwnedFd>) -> Result<OpenRocker, Error> {
-        let request = self.request()?;
+        let request = self.request(true)?;
         let socket = printable(self.socket.as_os_str().as_bytes());
         let scene = Scene {
             socket: connection.is_none().then_some(&*socket),
@@ -309,7 +319,7 @@ impl Launch {
         }
     }
 
-    fn request(&self) -> Result<Request<'_>, Error> {
+    fn request(&self, commanded: bool) -> Result<Request<'_>, Error> {
         let mut dirs = heapless::Vec::new();
         for (index, dir) in (0..).zip(&self.overlay_dirs) {
             let item = Item::OverlayDir(index);
@@ -336,6 +346,8 @@ impl Launch {
             timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX),
             trace: self.trace,
             options: Options {
+                commanded,
+                stays: self.stays,
                 volatile: self.volatile,
                 user_namespaces: self.user_namespaces,
                 seccomp: match &self.seccomp {
@@ -398,20 +410,20 @@ mod tests {
     }
 
     fn refusal(launch: &Launch) -> String {
-        launch.request().unwrap_err().to_string()
+        launch.request(false).unwrap_err().to_string()
     }
 
     #[test]
     fn a_request_says_what_was_asked_for() {
         let launch = launch().app_id(7).data_dir("/d").overlay("/usr").overlay("/var").trace(true);
-        let request = launch.request().unwrap();
+        let request = launch.request(false).unwrap();
         assert_eq!((request.app_id, request.uid, request.gid), (7, 1000, 1000));
         assert_eq!(request.exec_dir.as_bytes(), EXEC_DIR.as_bytes());
         assert_eq!(request.timeout_ms, 5000);
         let Overlays::Dirs(dirs) = request.overlays else { panic!("dirs were named") };
         assert_eq!(dirs.len(), 2);
         assert!(matches!(
-            launch.clone().overlay_all().request().unwrap().overlays,
+            launch.clone().overlay_all().request(false).unwrap().overlays,
             Overlays::AllTopDirs
         ));
     }

@@ -168,6 +168,7 @@ impl OpenRocker {
             rlimits: heapless::Vec::from_slice(&limits.rlimits)
                 .map_err(|_| invalid(Rule::TooMany))?,
             wall_ms,
+            grace_ms: 0,
         };
         if descriptors.len() > protocol::limits::DESCRIPTORS_MAX {
             return Err(invalid(Rule::TooMany));

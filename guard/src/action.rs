@@ -2,6 +2,8 @@
 
 use protocol::Error;
 
+use crate::machine::Peer;
+
 /// An order that is no program's.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Order {
@@ -62,53 +64,74 @@ pub enum Action {
     SendEntrance,
     /// enter.4: wait for the App's pidfd.
     AwaitApp,
+    /// exec.0 and root.9: wait, as long as it takes.
+    Listen,
     /// exec.1: clone and execve, as the order says.
-    StartProgram,
-    /// exec.2: the program's pidfd to the caller.
+    StartProgram {
+        /// Whose it will be.
+        peer: Peer,
+    },
+    /// exec.2: the program's pidfd to the peer.
     ReportStarted {
-        /// The caller's number for it.
+        /// For whom.
+        peer: Peer,
+        /// The peer's number for it.
         id: u32,
     },
     /// exec.2: why there is none.
     ReportNotStarted {
-        /// The caller's number for it.
+        /// For whom.
+        peer: Peer,
+        /// The peer's number for it.
         id: u32,
         /// Why.
         error: Error,
     },
     /// `kill(2)`
     SendSignal {
-        /// The caller's number for a program; none: all.
+        /// Who sends it.
+        peer: Peer,
+        /// The peer's number for a program; none: all.
         id: Option<u32>,
         /// `man 7 signal`
         signal: u8,
     },
     /// The guard is there.
-    Answer,
+    Answer {
+        /// For whom.
+        peer: Peer,
+    },
     /// exec.1 for what is done at once: see [`Order`].
     CarryOut(Order),
     /// exec.2: it was carried out.
     ReportObeyed {
-        /// The caller's number for it.
+        /// For whom.
+        peer: Peer,
+        /// The peer's number for it.
         id: u32,
     },
-    /// exec.3: `wait4(-1, WNOHANG)` until a program has ended or nobody is to be reaped.
-    ReapPrograms,
-    /// exec.3: how it ended.
-    ReportExit,
-    /// exec.0: wait, as long as it takes.
-    AwaitOrder,
+    /// Close a peer's connection.
+    HangUp {
+        /// Whose.
+        peer: Peer,
+        /// Whether its programs are killed; else they are nobody's.
+        kills: bool,
+    },
     /// exec.3: SIGKILL for those that have run for as long as they may.
     KillLate,
-    /// root.9: `waitpid(-1, WNOHANG)` until there is nobody to reap.
-    ReapOrphans,
+    /// exec.3 and root.9: `wait4(-1, WNOHANG)`, as often as there is somebody to reap, but not
+    /// for ever.
+    Reap,
+    /// exec.3: how it ended.
+    ReportExit {
+        /// For whom.
+        peer: Peer,
+    },
     /// root.9: `kill(-1, 0)`
     CountOthers,
     /// root.9: look through `/proc` once.
     FindStrangers,
-    /// root.9: wait, as long as it takes, for the end of a child or a watched process.
-    AwaitChange,
-    /// root.9: `sleep 1`, where the kernel has no memory or no descriptor to say more.
+    /// `sleep 1`, where the kernel has no memory or no descriptor to say more.
     Rest,
     /// Tell the caller.
     ReportFailure(Error),

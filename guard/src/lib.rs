@@ -9,10 +9,11 @@
 //! overlays     overlay.0, prepare.4, overlay.1: what is mounted where, and in which order
 //! durability   prepare.4: layers that need not survive a crash of the machine
 //! mount_table  /proc/self/mountinfo
+//! peers        exec.0: whose orders are taken
 //! privileges   prepare.6
-//! programs     exec.1, exec.3: what runs at the caller's command
-//! files        exec.1: what is opened, deleted and linked at the caller's command
-//! reaper       root.9
+//! programs     exec.1, exec.3: what runs at their command
+//! files        exec.1: what is opened, deleted and linked at their command
+//! reaper       exec.3, root.9: who has ended
 //! sys          the system calls that rustix has no function for
 //! start        the program without a C library; part of the binary only
 //! ```
@@ -34,6 +35,7 @@ pub mod machine;
 mod mount_table;
 mod mounts;
 mod overlays;
+mod peers;
 mod privileges;
 mod programs;
 mod reaper;

@@ -12,8 +12,8 @@ use protocol::limits::DESCRIPTORS_MAX;
 use protocol::seccomp;
 use protocol::socket::{self, Buffer, Descriptors, Received, now_ns};
 use protocol::{
-    ClientMessage, Command, Driver, Errno, Error, ExitReport, Failure, GuardMessage, Loss,
-    MasterMessage, Message, Name, Overlays, Request, Step, TraceStep,
+    ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Loss, MasterMessage,
+    Message, Name, Overlays, Request, Step, TraceStep,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,9 +23,10 @@ use crate::action::{Action, Order};
 use crate::durability;
 use crate::files;
 use crate::loop_device;
-use crate::machine::{Guard, Outcome, forbidden_overlay};
+use crate::machine::{Guard, Life, Outcome, Peer, forbidden_overlay};
 use crate::mounts::{self, Refusal};
 use crate::overlays::{NoPlan, Plan};
+use crate::peers::{PEERS_MAX, Peers};
 use crate::privileges;
 use crate::programs::{At, Failed, Programs};
 use crate::reaper::{self, Reaper};
@@ -36,11 +37,34 @@ struct Launch<'b> {
     name: Name,
     guard_pid: u32,
     request: Request<'b>,
-    /// The caller's own connection. From here on it is the guard's.
-    client: Option<OwnedFd>,
     /// `CLOCK_MONOTONIC`, nanoseconds.
     deadline_ns: u64,
 }
+
+/// What a peer has said.
+enum Heard {
+    /// enter.4
+    AppStarted,
+    /// exec.0
+    Order(Outcome),
+}
+
+/// Why nothing was heard of a peer.
+enum NotHeard {
+    Lost(Loss),
+    Failed(Errno),
+}
+
+/// What there is to do for a guard that listens.
+struct Ready {
+    /// Somebody has ended, or may have.
+    changed: bool,
+    /// Who has something to say, or has read something.
+    peers: heapless::Vec<Peer, PEERS_MAX>,
+}
+
+/// All that a guard waits for: children, somebody it watches, and peers.
+const SOURCES_MAX: usize = 2 + PEERS_MAX;
 
 /// What only the building of the rocker needs; gone at root.5.
 #[derive(Default)]
@@ -72,18 +96,19 @@ pub struct Linux<'b> {
     /// gets these layers (KERNEL A11).
     data: Option<OwnedFd>,
     reaper: Reaper,
-    /// What runs at the caller's command.
+    /// The caller's own connection, which from root.3 on is the guard's, and those of others.
+    peers: Peers,
+    /// What runs at their command.
     programs: Programs,
     /// The order that came last, and its descriptors.
     order: Buffer,
     order_descriptors: Descriptors,
     /// Where a program's start failed.
     failed_at: Option<At>,
-    /// An order has come.
-    commanded: bool,
-    /// What exec.2 and exec.3 are to tell.
+    /// The launch is over.
+    lives: bool,
+    /// What exec.2 is to tell.
     started: Option<(u32, OwnedFd)>,
-    exited: Option<(u32, ExitReport)>,
     opened: Option<Opened>,
     /// The step just taken, for errors and traces.
     command: Command,
@@ -128,13 +153,13 @@ impl<'b> Linux<'b> {
             building: Building::default(),
             data: None,
             reaper: Reaper::new()?,
+            peers: Peers::new(),
             programs: Programs::new(),
             order: Buffer::default(),
             order_descriptors: Descriptors::new(),
             failed_at: None,
-            commanded: false,
+            lives: false,
             started: None,
-            exited: None,
             opened: None,
             command: Command::new(),
             words: String::new(),
@@ -163,12 +188,17 @@ impl<'b> Linux<'b> {
             return Outcome::Lost(Loss::Garbage);
         };
         let overlays = !request.overlays.is_empty();
-        let client = descriptors.next();
+        let life = match (request.options.commanded, request.options.stays) {
+            (false, _) => Life::Processes,
+            (true, false) => Life::Owner,
+            (true, true) => Life::OwnerThenProcesses,
+        };
+        descriptors.next().into_iter().for_each(|client| self.peers.own(client));
         self.building.package = descriptors.next();
         self.data = descriptors.next();
         let deadline_ns = now_ns() + u64::from(request.timeout_ms) * 1_000_000;
-        self.launch = Some(Launch { name, guard_pid, request, client, deadline_ns });
-        Outcome::RequestIs { overlays }
+        self.launch = Some(Launch { name, guard_pid, request, deadline_ns });
+        Outcome::RequestIs { overlays, life }
     }
 
     fn isolate(&self) -> Result<(), rustix::io::Errno> {
@@ -302,80 +332,103 @@ impl<'b> Linux<'b> {
     /// is over.
     fn await_app(&mut self) -> Outcome {
         let deadline = self.launch().deadline_ns;
-        let Some(client) = self.client() else { return Outcome::Failed(Errno::BADF) };
+        let Some(client) = self.peers.socket(Peer::OWNER) else {
+            return Outcome::Failed(Errno::BADF);
+        };
         match socket::wait_readable(client, deadline) {
             Ok(true) => {}
             Ok(false) => return Outcome::Lost(Loss::Silent),
             Err(errno) => return Outcome::Failed(errno),
         }
-        let outcome = self.hear_order();
-        if matches!(outcome, Outcome::Done) {
-            match self.order_descriptors.pop().filter(is_pidfd) {
-                Some(app) => self.reaper.watch(app),
-                None => return Outcome::Lost(Loss::Garbage),
+        let outcome = match self.hear(Peer::OWNER) {
+            Ok(Some(Heard::AppStarted)) => {
+                match self.order_descriptors.pop().filter(is_pidfd) {
+                    Some(app) => self.reaper.watch(app),
+                    None => return Outcome::Lost(Loss::Garbage),
+                }
+                Outcome::Done
             }
-            self.launch.iter_mut().for_each(|launch| launch.client = None);
-            self.order = Buffer::default();
-        }
-        if self.commanded || matches!(outcome, Outcome::Done) {
+            Ok(Some(Heard::Order(outcome))) => outcome,
+            Ok(None) => return Outcome::Lost(Loss::Silent),
+            Err(NotHeard::Lost(how)) => return Outcome::Lost(how),
+            Err(NotHeard::Failed(errno)) => return Outcome::Failed(errno),
+        };
+        let is_as_announced =
+            self.launch().request.options.commanded == !matches!(outcome, Outcome::Done);
+        if is_as_announced {
+            self.lives = true;
             self.master = None;
+        }
+        if is_as_announced && matches!(outcome, Outcome::Done) {
+            self.peers.close(Peer::OWNER);
         }
         outcome
     }
 
-    /// What the caller says; done: the App is there.
-    fn hear_order(&mut self) -> Outcome {
-        let client = self.launch.as_ref().and_then(|launch| launch.client.as_ref());
-        let Some(client) = client else { return Outcome::Failed(Errno::BADF) };
-        let (message, descriptors) = match socket::receive(client, &mut self.order) {
+    /// What a peer says, if it is an order; none if it says nothing.
+    fn hear(&mut self, peer: Peer) -> Result<Option<Heard>, NotHeard> {
+        let socket = self.peers.socket(peer).ok_or(NotHeard::Failed(Errno::BADF))?;
+        let (message, descriptors) = match socket::receive(socket, &mut self.order) {
             Ok(Received::Message(Message::Client(message), descriptors)) => (message, descriptors),
-            Ok(Received::Message(..)) => return Outcome::Lost(Loss::Garbage),
-            Ok(Received::Lost(how)) => return Outcome::Lost(how),
-            Ok(Received::Empty) => return Outcome::Lost(Loss::Silent),
-            Err(errno) => return Outcome::Failed(errno),
+            Ok(Received::Message(..)) => return Err(NotHeard::Lost(Loss::Garbage)),
+            Ok(Received::Lost(how)) => return Err(NotHeard::Lost(how)),
+            Ok(Received::Empty) => return Ok(None),
+            Err(errno) => return Err(NotHeard::Failed(errno)),
         };
         self.order_descriptors = descriptors;
-        self.commanded = !matches!(message, ClientMessage::AppStarted);
-        match message {
-            ClientMessage::AppStarted => Outcome::Done,
-            ClientMessage::Exec(exec) => Outcome::Exec { id: exec.id },
-            ClientMessage::Signal { id, signal: signal @ 1..=64 } => Outcome::Signal { id, signal },
-            ClientMessage::Ping => Outcome::Ping,
-            ClientMessage::Open { id, .. } => Outcome::Order { id, order: Order::Open },
-            ClientMessage::Delete { id, .. } => Outcome::Order { id, order: Order::Delete },
-            ClientMessage::Symlink { id, .. } => Outcome::Order { id, order: Order::Symlink },
+        Ok(Some(Heard::Order(match message {
+            ClientMessage::AppStarted => return Ok(Some(Heard::AppStarted)),
+            ClientMessage::Exec(exec) => Outcome::Exec { peer, id: exec.id },
+            ClientMessage::Signal { id, signal: signal @ 1..=64 } => {
+                Outcome::Signal { peer, id, signal }
+            }
+            ClientMessage::Ping => Outcome::Ping { peer },
+            ClientMessage::Open { id, .. } => Outcome::Order { peer, id, order: Order::Open },
+            ClientMessage::Delete { id, .. } => Outcome::Order { peer, id, order: Order::Delete },
+            ClientMessage::Symlink { id, .. } => Outcome::Order { peer, id, order: Order::Symlink },
             ClientMessage::Signal { .. }
             | ClientMessage::Launch(_)
             | ClientMessage::List
-            | ClientMessage::Kill(_) => Outcome::Lost(Loss::Garbage),
-        }
+            | ClientMessage::Kill(_) => return Err(NotHeard::Lost(Loss::Garbage)),
+        })))
     }
 
-    /// exec.0. Lateness first, and ends last: programs that leave dying children behind without
-    /// pause keep nobody alive and nobody waiting. After each order the ends are looked for.
-    fn await_order(&mut self) -> Outcome {
+    /// exec.0 and root.9. Lateness first, then one order of whoever's turn it is, and ends last:
+    /// after each order they are looked for anyway. So nobody keeps anybody waiting.
+    fn listen(&mut self) -> Outcome {
         loop {
-            let Some(client) = self.client() else { return Outcome::Failed(Errno::BADF) };
-            let late_ns = self.programs.late_ns();
-            let left = Duration::from_nanos(late_ns.saturating_sub(now_ns()));
-            let left = Timespec::try_from(left).ok().filter(|_| late_ns != u64::MAX);
-            let mut ready =
-                [client, self.reaper.children()].map(|fd| PollFd::new(fd, PollFlags::IN));
-            match poll(&mut ready, left.as_ref()) {
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(error) => return Outcome::Failed(socket::errno(error)),
-                Ok(_) => {}
-            }
-            let [ordered, changed] = ready.map(|fd| !fd.revents().is_empty());
-            if late_ns <= now_ns() {
+            let now = now_ns();
+            if self.programs.late_ns() <= now {
                 return Outcome::Late;
             }
-            if ordered {
-                return match self.hear_order() {
+            if let Some(peer) = self.peers.overdue(now) {
+                return Outcome::PeerLost { peer };
+            }
+            let ready = match self.wait(now) {
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Outcome::Failed(socket::errno(error)),
+                Ok(ready) => ready,
+            };
+            let mut changed = ready.changed;
+            for peer in ready.peers {
+                let was_reading = self.peers.is_reading(peer);
+                if !self.peers.has_room(peer, now) {
+                    continue;
+                }
+                if was_reading {
+                    changed = true;
+                    continue;
+                }
+                self.peers.was_heard(peer);
+                match self.hear(peer) {
+                    Ok(Some(Heard::Order(outcome))) => return outcome,
                     // enter.4 comes once, and first.
-                    Outcome::Done => Outcome::Lost(Loss::Garbage),
-                    outcome => outcome,
-                };
+                    Ok(Some(Heard::AppStarted)) | Err(NotHeard::Lost(_)) => {
+                        return Outcome::PeerLost { peer };
+                    }
+                    Err(NotHeard::Failed(errno)) => return Outcome::Failed(errno),
+                    Ok(None) => {}
+                }
             }
             if changed {
                 return Outcome::Changed;
@@ -383,15 +436,45 @@ impl<'b> Linux<'b> {
         }
     }
 
+    /// Waits until somebody has something to say or has ended, or until something is late.
+    fn wait(&self, now: u64) -> Result<Ready, rustix::io::Errno> {
+        let mut polled: heapless::Vec<PollFd<'_>, SOURCES_MAX> =
+            self.reaper.sources().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        let enders = polled.len();
+        let mut peers: heapless::Vec<Peer, PEERS_MAX> = heapless::Vec::new();
+        for (peer, source) in self.peers.sources() {
+            // There is room for everybody.
+            let _ = (polled.push(source), peers.push(peer));
+        }
+        let until = match self.reaper.has_more() {
+            true => now,
+            false => self.programs.late_ns().min(self.peers.read_by_ns()),
+        };
+        let left = Duration::from_nanos(until.saturating_sub(now));
+        let left = Timespec::try_from(left).ok().filter(|_| until != u64::MAX);
+        poll(&mut polled, left.as_ref())?;
+        let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        let (ended, said) = polled.split_at(enders);
+        Ok(Ready {
+            changed: self.reaper.has_more() || ended.iter().any(is_ready),
+            peers: peers
+                .iter()
+                .zip(said)
+                .filter(|(_, fd)| is_ready(fd))
+                .map(|(it, _)| *it)
+                .collect(),
+        })
+    }
+
     /// exec.1
-    fn start_program(&mut self) -> Outcome {
+    fn start_program(&mut self, peer: Peer) -> Outcome {
         let descriptors = core::mem::take(&mut self.order_descriptors);
         let Some(Message::Client(ClientMessage::Exec(exec))) = self.order.last() else {
             return Outcome::Failed(Errno::PROTO);
         };
         let Some(launch) = &self.launch else { return Outcome::Failed(Errno::PROTO) };
         let filter = seccomp::filter(&launch.request.options);
-        match self.programs.start(&exec, &descriptors, work_dir(Some(launch)), filter) {
+        match self.programs.start(peer, &exec, &descriptors, work_dir(Some(launch)), filter) {
             Ok(started) => {
                 self.started = Some(started);
                 Outcome::Done
@@ -432,57 +515,62 @@ impl<'b> Linux<'b> {
     }
 
     /// exec.2
-    fn report_obeyed(&mut self, id: u32) -> Result<(), Errno> {
+    fn report_obeyed(&mut self, peer: Peer, id: u32) -> Result<(), Errno> {
         let Some(Opened { errnos, files }) = self.opened.take() else {
-            return self.reply(&Message::Guard(GuardMessage::Obeyed { id }), &[]);
+            return self.reply(peer, &Message::Guard(GuardMessage::Obeyed { id }), &[]);
         };
         let files: heapless::Vec<BorrowedFd<'_>, DESCRIPTORS_MAX> =
             files.iter().map(AsFd::as_fd).collect();
-        self.reply(&Message::Guard(GuardMessage::Opened { id, errnos }), &files)
+        self.reply(peer, &Message::Guard(GuardMessage::Opened { id, errnos }), &files)
     }
 
-    fn report_started(&mut self, id: u32) -> Result<(), Errno> {
+    fn report_started(&mut self, peer: Peer, id: u32) -> Result<(), Errno> {
         let (pid, pidfd) = self.started.take().ok_or(Errno::SRCH)?;
         let message = Message::Guard(GuardMessage::Started { id, pid });
-        self.reply(&message, &[pidfd.as_fd()])
+        self.reply(peer, &message, &[pidfd.as_fd()])
     }
 
-    fn report_not_started(&mut self, id: u32, error: Error) -> Result<(), Errno> {
+    fn report_not_started(&mut self, peer: Peer, id: u32, error: Error) -> Result<(), Errno> {
         let command = core::mem::take(&mut self.command);
         let failure = Failure { error, command: command.as_str() };
-        self.reply(&Message::Guard(GuardMessage::ExecFailed { id, failure }), &[])
+        self.reply(peer, &Message::Guard(GuardMessage::ExecFailed { id, failure }), &[])
     }
 
-    /// exec.3
-    fn reap_programs(&mut self) -> Outcome {
-        self.reaper.forget_signals();
-        loop {
-            match self.programs.reap() {
-                Some(None) => {}
-                Some(ended) => {
-                    self.exited = ended;
-                    return Outcome::Exited;
-                }
-                None => return Outcome::NobodyKnown,
-            }
+    /// exec.3 and root.9
+    fn reap(&mut self) -> Outcome {
+        let Self { reaper, programs, peers, .. } = self;
+        let is_watched = match reaper.reap(|ended| programs.note(ended)) {
+            Ok(is_watched) => is_watched,
+            Err(errno) => return Outcome::Failed(socket::errno(errno)),
+        };
+        let now = now_ns();
+        match programs.untold().find(|&peer| peers.has_room(peer, now)) {
+            Some(peer) => Outcome::Exited { peer },
+            // Who has not heard of an end yet keeps the rocker alive for as long as that may take.
+            None if is_watched || programs.untold().next().is_some() => Outcome::Watched,
+            None => Outcome::NobodyKnown,
         }
     }
 
-    fn report_exit(&mut self) -> Result<(), Errno> {
-        let (id, report) = self.exited.take().ok_or(Errno::SRCH)?;
-        self.reply(&Message::Guard(GuardMessage::Exited { id, report }), &[])
+    fn report_exit(&mut self, peer: Peer) -> Result<(), Errno> {
+        let (id, report) = self.programs.tell(peer).ok_or(Errno::SRCH)?;
+        self.reply(peer, &Message::Guard(GuardMessage::Exited { id, report }), &[])
     }
 
-    /// Answers an order. A caller that does not read its answers is lost, in the end.
-    fn reply(&mut self, message: &Message<'_>, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
-        let client = self.launch.as_ref().and_then(|launch| launch.client.as_ref());
-        let client = client.ok_or(Errno::PIPE)?;
-        let deadline_ns = now_ns() + u64::from(protocol::limits::UNREAD_MS) * 1_000_000;
-        socket::send_before(client, message, fds, &mut self.outbox, deadline_ns)
+    /// Answers an order. There was room when it was heard; a peer that fills it is lost.
+    fn reply(
+        &mut self,
+        peer: Peer,
+        message: &Message<'_>,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), Errno> {
+        let socket = self.peers.socket(peer).ok_or(Errno::PIPE)?;
+        socket::send(socket, message, fds, &mut self.outbox)
     }
 
-    fn client(&self) -> Option<&OwnedFd> {
-        self.launch.as_ref().and_then(|launch| launch.client.as_ref())
+    fn hang_up(&mut self, peer: Peer, kills: bool) {
+        self.peers.close(peer);
+        self.programs.forget(peer, kills);
     }
 
     /// Lets go of everything first: whoever hears of the failure may try again at once.
@@ -502,13 +590,14 @@ impl<'b> Linux<'b> {
     /// not read yet.
     fn tell(&mut self, message: &Message<'_>, descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         let launch = self.launch.as_ref().ok_or(Errno::PIPE)?;
-        let (client, deadline) = (launch.client.as_ref().ok_or(Errno::PIPE)?, launch.deadline_ns);
+        let client = self.peers.socket(Peer::OWNER).ok_or(Errno::PIPE)?;
+        let deadline = launch.deadline_ns;
         socket::send_before(client, message, descriptors, &mut self.outbox, deadline)
     }
 
     /// Shows the caller a step. One that does not read loses its trace, not its App.
     fn show(&mut self, message: &Message<'_>) {
-        let client = self.launch.as_ref().and_then(|launch| launch.client.as_ref());
+        let client = self.peers.socket(Peer::OWNER);
         // A caller that is gone by now is found out at root.5.
         let _ = client.map(|client| socket::send(client, message, &[], &mut self.outbox));
     }
@@ -544,22 +633,28 @@ impl<'b> Linux<'b> {
             Action::AwaitRelease => self.await_release(),
             Action::SendEntrance => told(self.send_entrance()),
             Action::AwaitApp => self.await_app(),
-            Action::StartProgram => self.start_program(),
-            Action::ReportStarted { id } => told(self.report_started(id)),
-            Action::ReportNotStarted { id, error } => told(self.report_not_started(id, error)),
-            Action::SendSignal { id, signal } => done(self.programs.signal(id, signal)),
-            Action::Answer => told(self.reply(&Message::Guard(GuardMessage::Pong), &[])),
+            Action::Listen => self.listen(),
+            Action::StartProgram { peer } => self.start_program(peer),
+            Action::ReportStarted { peer, id } => told(self.report_started(peer, id)),
+            Action::ReportNotStarted { peer, id, error } => {
+                told(self.report_not_started(peer, id, error))
+            }
+            Action::SendSignal { peer, id, signal } => done(self.programs.signal(peer, id, signal)),
+            Action::Answer { peer } => {
+                told(self.reply(peer, &Message::Guard(GuardMessage::Pong), &[]))
+            }
             Action::CarryOut(order) => done(self.carry_out(order)),
-            Action::ReportObeyed { id } => told(self.report_obeyed(id)),
-            Action::ReapPrograms => self.reap_programs(),
-            Action::ReportExit => told(self.report_exit()),
-            Action::AwaitOrder => self.await_order(),
+            Action::ReportObeyed { peer, id } => told(self.report_obeyed(peer, id)),
+            Action::HangUp { peer, kills } => {
+                self.hang_up(peer, kills);
+                Outcome::Done
+            }
             Action::KillLate => {
                 self.programs.kill_late();
                 Outcome::Done
             }
-            Action::ReapOrphans if self.reaper.reap() => Outcome::Watched,
-            Action::ReapOrphans => Outcome::NobodyKnown,
+            Action::Reap => self.reap(),
+            Action::ReportExit { peer } => told(self.report_exit(peer)),
             Action::CountOthers if sys::is_alone() => Outcome::Alone,
             Action::CountOthers => Outcome::NotAlone,
             Action::FindStrangers => match self.reaper.find_stranger() {
@@ -567,7 +662,6 @@ impl<'b> Linux<'b> {
                 Ok(false) => Outcome::Alone,
                 Err(errno) => Outcome::Failed(socket::errno(errno)),
             },
-            Action::AwaitChange => done(self.reaper.wait_for_change()),
             Action::Rest => {
                 reaper::rest();
                 Outcome::Done
@@ -656,7 +750,8 @@ impl<'b> Linux<'b> {
             Action::AwaitRelease => command.write_str("recvmsg # from the master"),
             Action::SendEntrance => command.write_str("sendmsg # to the caller, with a pidfd"),
             Action::AwaitApp => command.write_str("recvmsg # from the caller, with a pidfd"),
-            Action::StartProgram => self.write_program(command),
+            Action::Listen => command.write_str("recvmsg # from the caller"),
+            Action::StartProgram { .. } => self.write_program(command),
             Action::SendSignal { signal, .. } => write!(command, "kill -{signal}"),
             Action::ReportStarted { .. } => {
                 command.write_str("sendmsg # to the caller, with a pidfd")
@@ -664,15 +759,13 @@ impl<'b> Linux<'b> {
             Action::CarryOut(_) => self.write_order(command),
             Action::ReportObeyed { .. }
             | Action::ReportNotStarted { .. }
-            | Action::Answer
-            | Action::ReportExit => command.write_str("sendmsg # to the caller"),
-            Action::AwaitOrder => command.write_str("recvmsg # from the caller"),
-            Action::ReapPrograms => command.write_str("wait"),
+            | Action::Answer { .. }
+            | Action::ReportExit { .. } => command.write_str("sendmsg # to the caller"),
+            Action::HangUp { .. } => command.write_str("close # the caller's connection"),
             Action::KillLate => command.write_str("kill -9"),
-            Action::ReapOrphans => command.write_str("wait"),
+            Action::Reap => command.write_str("wait"),
             Action::CountOthers => command.write_str("kill -0 -- -1"),
             Action::FindStrangers => command.write_str("ls /proc"),
-            Action::AwaitChange => command.write_str("wait -n"),
             Action::Rest => command.write_str("sleep 1"),
             Action::ReportFailure(_) => Ok(()),
         }
@@ -730,14 +823,14 @@ impl<'b> Linux<'b> {
 
     /// A launch is traced until it is over; what follows has answers of its own.
     fn traces(&self) -> bool {
-        !self.commanded && self.launch.as_ref().is_some_and(|launch| launch.request.trace)
+        !self.lives && self.launch.as_ref().is_some_and(|launch| launch.request.trace)
     }
 }
 
 impl Driver<Guard> for Linux<'_> {
     fn perform(&mut self, step: Step, action: Action) -> Poll<Outcome> {
-        if let Action::ReportNotStarted { id, error } = action {
-            return Poll::Ready(told(self.report_not_started(id, error)));
+        if let Action::ReportNotStarted { peer, id, error } = action {
+            return Poll::Ready(told(self.report_not_started(peer, id, error)));
         }
         if let Action::ReportFailure(error) = action {
             return Poll::Ready(told(self.report_failure(error)));

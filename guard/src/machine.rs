@@ -1,9 +1,30 @@
 //! What PID 1 of one rocker does next, never doing it: root.3, prepare.0 to prepare.9, root.5,
-//! enter.4 or exec.0 to exec.3, root.9. In diagram order.
+//! enter.4, exec.0 to exec.3, root.9. In diagram order.
 
 use protocol::{Errno, Error, Item, Loss, Machine, Rule, Step, limits::LOOP_TRIES_MAX};
 
 use crate::action::{Action, Order};
+
+/// What a rocker lives by.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Life {
+    /// Its processes, the first of which is the App that is entered.
+    #[default]
+    Processes,
+    /// Its owner's connection: the rocker ends with that.
+    Owner,
+    /// Its owner's connection, and after that its processes.
+    OwnerThenProcesses,
+}
+
+/// Somebody who gives orders, by the number of the connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Peer(pub u8);
+
+impl Peer {
+    /// Whoever has launched the rocker.
+    pub const OWNER: Self = Self(0);
+}
 
 /// Where the guard stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -73,15 +94,22 @@ pub enum State {
     AwaitRelease,
     /// root.5 = enter.0
     SendEntrance,
-    /// enter.4, or the caller's first order: then the connection stays, and carries more.
+    /// enter.4, or the first order of an owner who has said that there would be orders.
     AwaitApp,
+    /// exec.0 and root.9, the life of a rocker: wait for an order, for the end of a child or a
+    /// watched process, or for a program's time to be over.
+    Listen,
     /// exec.1
     StartProgram {
-        /// The caller's number for it.
+        /// Whose it will be.
+        peer: Peer,
+        /// The peer's number for it.
         id: u32,
     },
     /// exec.2
     ReportStarted {
+        /// As above.
+        peer: Peer,
         /// As above.
         id: u32,
     },
@@ -89,22 +117,31 @@ pub enum State {
     /// out.
     ReportNotStarted {
         /// As above.
+        peer: Peer,
+        /// As above.
         id: u32,
         /// Why.
         error: Error,
     },
     /// A signal for one program, or all.
     SendSignal {
-        /// As above; none: all.
+        /// Who sends it.
+        peer: Peer,
+        /// The peer's number for the program; none: all.
         id: Option<u32>,
         /// `man 7 signal`
         signal: u8,
     },
     /// The guard is there.
-    Answer,
+    Answer {
+        /// For whom.
+        peer: Peer,
+    },
     /// exec.1, for what is done at once.
     CarryOut {
-        /// The caller's number for it.
+        /// Who wants it.
+        peer: Peer,
+        /// The peer's number for it.
         id: u32,
         /// What.
         order: Order,
@@ -112,26 +149,32 @@ pub enum State {
     /// exec.2, of that.
     ReportObeyed {
         /// As above.
+        peer: Peer,
+        /// As above.
         id: u32,
     },
-    /// exec.3: look for a program that has ended, and reap whoever was orphaned.
-    ReapPrograms,
-    /// exec.3
-    ReportExit,
-    /// exec.0: wait for an order, for the end of a child, or for a program's time to be over.
-    AwaitOrder,
+    /// A peer is gone, or may as well be: nothing of its own is left to it.
+    HangUp {
+        /// Who.
+        peer: Peer,
+        /// Whether its programs end with it, as with a terminal.
+        kills: bool,
+    },
     /// exec.3: a program's time is over.
     KillLate,
-    /// root.9: reap whoever was orphaned to PID 1 and has ended.
-    ReapOrphans,
+    /// exec.3 and root.9: reap whoever was orphaned to PID 1, or started by it, and has ended.
+    Reap,
+    /// exec.3
+    ReportExit {
+        /// Whose program it was.
+        peer: Peer,
+    },
     /// root.9: nobody is known to live; is anybody unknown?
     CountOthers,
     /// root.9: somebody is. Find them, to be told of their end.
     FindStrangers,
-    /// root.9: wait for a child or a watched process to end.
-    AwaitChange,
-    /// root.9: the kernel could not say who is left. It will: no App ends because a machine was
-    /// short of memory for a moment.
+    /// The kernel could not say what has happened, or who is left. It will: no App ends because
+    /// a machine was short of memory for a moment.
     Rest,
     /// Tells the caller, whoever's step it was that failed.
     ReportFailure(Error),
@@ -148,6 +191,8 @@ pub enum Outcome {
     RequestIs {
         /// Whether it asks for overlays.
         overlays: bool,
+        /// What the rocker will live by.
+        life: Life,
     },
     /// This loop device is free, or was a moment ago.
     LoopIs(u32),
@@ -160,31 +205,49 @@ pub enum Outcome {
     },
     /// exec.0: a program is to be started.
     Exec {
-        /// The caller's number for it.
+        /// Who wants it.
+        peer: Peer,
+        /// The peer's number for it.
         id: u32,
     },
     /// A signal is to be sent.
     Signal {
-        /// The caller's number for the program; none: all.
+        /// Who sends it.
+        peer: Peer,
+        /// The peer's number for the program; none: all.
         id: Option<u32>,
         /// `man 7 signal`
         signal: u8,
     },
-    /// The caller wants to know whether the guard is there.
-    Ping,
+    /// A peer wants to know whether the guard is there.
+    Ping {
+        /// Who.
+        peer: Peer,
+    },
     /// exec.0: something else is to be done.
     Order {
-        /// The caller's number for it.
+        /// Who wants it.
+        peer: Peer,
+        /// The peer's number for it.
         id: u32,
         /// What.
         order: Order,
     },
-    /// A child has ended.
+    /// A peer of a living rocker has closed its connection, breaks the protocol, or does not
+    /// read what it is told.
+    PeerLost {
+        /// Who.
+        peer: Peer,
+    },
+    /// Somebody has ended, or a peer has room again for what it is to be told.
     Changed,
     /// A program has run for as long as it may.
     Late,
-    /// exec.3: this end is to be reported.
-    Exited,
+    /// exec.3: the end of a program of this peer's is to be reported.
+    Exited {
+        /// Whose.
+        peer: Peer,
+    },
     /// Somebody is alive whose end will be told: a child, or a process watched by pidfd.
     Watched,
     /// Nobody of that kind is left.
@@ -205,11 +268,12 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Guard {
     state: State,
+    life: Life,
 }
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { state: State::AwaitRequest }
+        Self { state: State::AwaitRequest, life: Life::default() }
     }
 }
 
@@ -217,6 +281,11 @@ impl Guard {
     /// Where it stands.
     pub const fn state(&self) -> State {
         self.state
+    }
+
+    /// What its rocker lives by.
+    pub const fn life(&self) -> Life {
+        self.life
     }
 
     /// The next layer, or the first place once all layers are there.
@@ -233,33 +302,98 @@ impl Guard {
         if place < places { State::MountOverlay { place, places } } else { State::AttachPackage }
     }
 
-    /// The one failure edge. Without a caller to tell there is only the end.
+    /// The one failure edge. Before the rocker lives, its owner is told; then whoever gave the
+    /// order is, and a peer that cannot be told is lost.
     fn failed(&self, error: Error) -> State {
         match self.state {
             State::AwaitRequest
-            | State::ReportStarted { .. }
-            | State::ReportNotStarted { .. }
-            | State::Answer
-            | State::ReportObeyed { .. }
-            | State::ReapPrograms
-            | State::ReportExit
-            | State::AwaitOrder
             | State::KillLate
-            | State::ReapOrphans
             | State::CountOthers
-            | State::FindStrangers
-            | State::AwaitChange
-            | State::Rest
+            | State::HangUp { .. }
             | State::ReportFailure(_)
             | State::Ended(_) => State::Ended(Err(error)),
-            State::StartProgram { id } | State::CarryOut { id, .. } => {
-                State::ReportNotStarted { id, error }
+            // Whom it cannot watch it asks for once more: CountOthers alone ends a rocker.
+            State::Listen | State::Reap | State::FindStrangers | State::Rest => State::Rest,
+            State::StartProgram { peer, id } | State::CarryOut { peer, id, .. } => {
+                State::ReportNotStarted { peer, id, error }
             }
             // What all get, nobody in particular has missed.
-            State::SendSignal { id: None, .. } => State::ReapPrograms,
-            State::SendSignal { id: Some(id), .. } => State::ReportNotStarted { id, error },
+            State::SendSignal { id: None, .. } => State::Reap,
+            State::SendSignal { peer, id: Some(id), .. } => {
+                State::ReportNotStarted { peer, id, error }
+            }
+            State::ReportStarted { peer, .. }
+            | State::ReportNotStarted { peer, .. }
+            | State::Answer { peer }
+            | State::ReportObeyed { peer, .. }
+            | State::ReportExit { peer } => self.lost(peer),
             _ => State::ReportFailure(error),
         }
+    }
+
+    fn lost(&self, peer: Peer) -> State {
+        let stays = peer == Peer::OWNER && self.life == Life::OwnerThenProcesses;
+        State::HangUp { peer, kills: !stays }
+    }
+
+    /// The arrows of a rocker that lives, from enter.4 on.
+    fn live(&mut self, outcome: Outcome) -> Option<State> {
+        use Outcome as O;
+        use State as S;
+        Some(match (self.state, outcome) {
+            // An App instead of an order, or the other way round.
+            (
+                S::AwaitApp,
+                O::Done | O::Exec { .. } | O::Signal { .. } | O::Ping { .. } | O::Order { .. },
+            ) if (self.life == Life::Processes) != (outcome == O::Done) => {
+                self.failed(Error::Lost { step: Step::ReportApp, how: Loss::Garbage })
+            }
+            (S::AwaitApp, O::Done) => S::Reap,
+            (S::AwaitApp | S::Listen, O::Exec { peer, id }) => S::StartProgram { peer, id },
+            (S::AwaitApp | S::Listen, O::Signal { peer, id, signal }) => {
+                S::SendSignal { peer, id, signal }
+            }
+            (S::AwaitApp | S::Listen, O::Ping { peer }) => S::Answer { peer },
+            (S::AwaitApp | S::Listen, O::Order { peer, id, order }) => {
+                S::CarryOut { peer, id, order }
+            }
+            (S::CarryOut { peer, id, .. }, O::Done) => S::ReportObeyed { peer, id },
+            (S::Listen, O::PeerLost { peer }) => self.lost(peer),
+            // Whatever the kernel refuses, this it does not.
+            (S::Listen, O::Late) | (S::Rest, O::Done) => S::KillLate,
+            (S::StartProgram { peer, id }, O::Done) => S::ReportStarted { peer, id },
+            (S::HangUp { peer, .. }, O::Done) => self.hung_up(peer),
+            // Whatever was done, somebody may have ended meanwhile.
+            (
+                S::ReportStarted { .. }
+                | S::ReportNotStarted { .. }
+                | S::SendSignal { .. }
+                | S::Answer { .. }
+                | S::ReportObeyed { .. }
+                | S::ReportExit { .. }
+                | S::KillLate,
+                O::Done,
+            )
+            | (S::Listen, O::Changed) => S::Reap,
+            (S::Reap, O::Exited { peer }) => S::ReportExit { peer },
+            (S::Reap, O::NobodyKnown) if self.life == Life::Processes => S::CountOthers,
+            (S::Reap, O::Watched | O::NobodyKnown) => S::Listen,
+            (S::CountOthers, O::NotAlone) => S::FindStrangers,
+            (S::FindStrangers, O::Watched) => S::Listen,
+            (S::CountOthers | S::FindStrangers, O::Alone) => S::Ended(Ok(())),
+            _ => return None,
+        })
+    }
+
+    /// What becomes of the rocker after a peer's end.
+    fn hung_up(&mut self, peer: Peer) -> State {
+        if peer == Peer::OWNER {
+            if self.life == Life::Owner {
+                return State::Ended(Ok(()));
+            }
+            self.life = Life::Processes;
+        }
+        State::Reap
     }
 }
 
@@ -283,19 +417,17 @@ impl Machine for Guard {
             State::AwaitRelease => Step::ReleaseGuard,
             State::SendEntrance => Step::SendEntrance,
             State::AwaitApp => Step::ReportApp,
-            State::ReapOrphans
-            | State::CountOthers
-            | State::FindStrangers
-            | State::AwaitChange
-            | State::Rest => Step::ExitSelf,
-            State::AwaitOrder | State::Answer => Step::RequestExec,
+            // The same wait, which is for an end where nobody else keeps the rocker alive.
+            State::Listen | State::Reap if self.life == Life::Processes => Step::ExitSelf,
+            State::CountOthers | State::FindStrangers | State::Rest => Step::ExitSelf,
+            State::Listen | State::Answer { .. } | State::HangUp { .. } => Step::RequestExec,
             State::StartProgram { .. } | State::SendSignal { .. } | State::CarryOut { .. } => {
                 Step::StartProgram
             }
             State::ReportStarted { .. }
             | State::ReportNotStarted { .. }
             | State::ReportObeyed { .. } => Step::ReportStarted,
-            State::ReapPrograms | State::ReportExit | State::KillLate => Step::ReportExit,
+            State::Reap | State::ReportExit { .. } | State::KillLate => Step::ReportExit,
             State::ReportFailure(error) => error.step(),
             State::Ended(_) => return None,
         })
@@ -320,21 +452,22 @@ impl Machine for Guard {
             State::AwaitRelease => Action::AwaitRelease,
             State::SendEntrance => Action::SendEntrance,
             State::AwaitApp => Action::AwaitApp,
-            State::StartProgram { .. } => Action::StartProgram,
-            State::ReportStarted { id } => Action::ReportStarted { id },
-            State::ReportNotStarted { id, error } => Action::ReportNotStarted { id, error },
-            State::SendSignal { id, signal } => Action::SendSignal { id, signal },
-            State::Answer => Action::Answer,
+            State::Listen => Action::Listen,
+            State::StartProgram { peer, .. } => Action::StartProgram { peer },
+            State::ReportStarted { peer, id } => Action::ReportStarted { peer, id },
+            State::ReportNotStarted { peer, id, error } => {
+                Action::ReportNotStarted { peer, id, error }
+            }
+            State::SendSignal { peer, id, signal } => Action::SendSignal { peer, id, signal },
+            State::Answer { peer } => Action::Answer { peer },
             State::CarryOut { order, .. } => Action::CarryOut(order),
-            State::ReportObeyed { id } => Action::ReportObeyed { id },
-            State::ReapPrograms => Action::ReapPrograms,
-            State::ReportExit => Action::ReportExit,
-            State::AwaitOrder => Action::AwaitOrder,
+            State::ReportObeyed { peer, id } => Action::ReportObeyed { peer, id },
+            State::HangUp { peer, kills } => Action::HangUp { peer, kills },
             State::KillLate => Action::KillLate,
-            State::ReapOrphans => Action::ReapOrphans,
+            State::Reap => Action::Reap,
+            State::ReportExit { peer } => Action::ReportExit { peer },
             State::CountOthers => Action::CountOthers,
             State::FindStrangers => Action::FindStrangers,
-            State::AwaitChange => Action::AwaitChange,
             State::Rest => Action::Rest,
             State::ReportFailure(error) => Action::ReportFailure(error),
             State::Ended(_) => unreachable!("an ended guard asks for nothing"),
@@ -345,8 +478,15 @@ impl Machine for Guard {
         use Outcome as O;
         use State as S;
         let step = self.step();
+        if let Some(next) = self.live(outcome) {
+            self.state = next;
+            return;
+        }
         self.state = match (self.state, outcome) {
-            (S::AwaitRequest, O::RequestIs { overlays }) => S::IsolateMounts { overlays },
+            (S::AwaitRequest, O::RequestIs { overlays, life }) => {
+                self.life = life;
+                S::IsolateMounts { overlays }
+            }
             (S::IsolateMounts { overlays }, O::Done) => S::CreateLoop { tries: 0, overlays },
             (S::CreateLoop { tries, overlays }, O::LoopIs(loop_dev)) => {
                 S::BindPackage { loop_dev, tries, overlays }
@@ -377,38 +517,6 @@ impl Machine for Guard {
             (S::ReportDone, O::Done) => S::AwaitRelease,
             (S::AwaitRelease, O::Done) => S::SendEntrance,
             (S::SendEntrance, O::Done) => S::AwaitApp,
-            (S::AwaitApp, O::Done) => S::ReapOrphans,
-            (S::AwaitApp | S::AwaitOrder, O::Exec { id }) => S::StartProgram { id },
-            (S::StartProgram { id }, O::Done) => S::ReportStarted { id },
-            (S::AwaitApp | S::AwaitOrder, O::Signal { id, signal }) => S::SendSignal { id, signal },
-            (S::AwaitApp | S::AwaitOrder, O::Ping) => S::Answer,
-            (S::AwaitApp | S::AwaitOrder, O::Order { id, order }) => S::CarryOut { id, order },
-            (S::CarryOut { id, .. }, O::Done) => S::ReportObeyed { id },
-            // Whatever was done, somebody may have ended meanwhile.
-            (
-                S::ReportStarted { .. }
-                | S::ReportNotStarted { .. }
-                | S::SendSignal { .. }
-                | S::Answer
-                | S::ReportObeyed { .. }
-                | S::ReportExit
-                | S::KillLate,
-                O::Done,
-            )
-            | (S::AwaitOrder, O::Changed) => S::ReapPrograms,
-            (S::ReapPrograms, O::Exited) => S::ReportExit,
-            (S::ReapPrograms, O::NobodyKnown) => S::AwaitOrder,
-            (S::AwaitOrder, O::Late) => S::KillLate,
-            // The rocker was the connection's.
-            (S::AwaitOrder, O::Lost(Loss::Died)) => S::Ended(Ok(())),
-            (S::ReapOrphans, O::Watched) => S::AwaitChange,
-            (S::ReapOrphans, O::NobodyKnown) => S::CountOthers,
-            (S::CountOthers, O::NotAlone) => S::FindStrangers,
-            (S::FindStrangers, O::Watched) => S::AwaitChange,
-            (S::CountOthers | S::FindStrangers, O::Alone) => S::Ended(Ok(())),
-            // Whom it cannot watch it asks for once more: CountOthers alone ends a rocker.
-            (S::FindStrangers | S::AwaitChange, O::Failed(_)) => S::Rest,
-            (S::AwaitChange | S::Rest, O::Done) => S::ReapOrphans,
             (S::ReportFailure(error), O::Done | O::Failed(_)) => S::Ended(Err(error)),
             (_, O::Failed(errno)) => self.failed(Error::Failed { step: at(step), errno }),
             (_, O::Lost(how)) => self.failed(Error::Lost { step: at(step), how }),
@@ -436,7 +544,7 @@ mod tests {
 
     /// A guard in this state.
     fn at(state: State) -> Guard {
-        Guard { state }
+        Guard { state, life: Life::Processes }
     }
 
     fn after(state: State, outcome: Outcome) -> State {
@@ -450,7 +558,7 @@ mod tests {
         let mut guard = Guard::default();
         let mut walked = vec![];
         for outcome in [
-            Outcome::RequestIs { overlays: true },
+            Outcome::RequestIs { overlays: true, life: Life::Processes },
             Outcome::Done,
             Outcome::LoopIs(8),
             Outcome::Done,
@@ -529,31 +637,100 @@ mod tests {
     }
 
     #[test]
-    fn root_9_outlives_whatever_the_kernel_refuses() {
-        for state in [State::FindStrangers, State::AwaitChange] {
-            for errno in [Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::INVAL, Errno::IO] {
-                assert_eq!(after(state, Outcome::Failed(errno)), State::Rest);
+    fn a_living_rocker_outlives_whatever_the_kernel_refuses() {
+        for life in [Life::Processes, Life::Owner, Life::OwnerThenProcesses] {
+            for state in [State::FindStrangers, State::Listen, State::Reap] {
+                for errno in [Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::INVAL, Errno::IO] {
+                    let mut guard = Guard { state, life };
+                    guard.advance(Outcome::Failed(errno));
+                    assert_eq!(guard.state(), State::Rest);
+                }
             }
         }
-        assert_eq!(after(State::Rest, Outcome::Done), State::ReapOrphans);
+        assert_eq!(after(State::Rest, Outcome::Done), State::KillLate);
+        assert_eq!(after(State::KillLate, Outcome::Done), State::Reap);
     }
 
     #[test]
     fn root_9_goes_round_until_the_kernel_says_alone() {
-        let mut guard = at(State::ReapOrphans);
+        let mut guard = at(State::Reap);
         for (outcome, next) in [
-            (Outcome::Watched, State::AwaitChange),
-            (Outcome::Done, State::ReapOrphans),
+            (Outcome::Watched, State::Listen),
+            (Outcome::Changed, State::Reap),
             (Outcome::NobodyKnown, State::CountOthers),
             (Outcome::NotAlone, State::FindStrangers),
-            (Outcome::Watched, State::AwaitChange),
-            (Outcome::Done, State::ReapOrphans),
+            (Outcome::Watched, State::Listen),
+            (Outcome::Changed, State::Reap),
             (Outcome::NobodyKnown, State::CountOthers),
             (Outcome::NotAlone, State::FindStrangers),
             (Outcome::Alone, State::Ended(Ok(()))),
         ] {
             guard.advance(outcome);
             assert_eq!(guard.state(), next);
+        }
+    }
+
+    const OTHER: Peer = Peer(3);
+
+    #[test]
+    fn await_app_wants_what_was_announced() {
+        let garbage = Error::Lost { step: Step::ReportApp, how: Loss::Garbage };
+        let order = Outcome::Exec { peer: Peer::OWNER, id: 1 };
+        for (life, said) in [(Life::Processes, order), (Life::Owner, Outcome::Done)] {
+            let mut guard = Guard { state: State::AwaitApp, life };
+            guard.advance(said);
+            assert_eq!(guard.state(), State::ReportFailure(garbage), "{life:?}");
+        }
+        let mut guard = Guard { state: State::AwaitApp, life: Life::OwnerThenProcesses };
+        guard.advance(order);
+        assert_eq!(guard.state(), State::StartProgram { peer: Peer::OWNER, id: 1 });
+    }
+
+    #[test]
+    fn listen_owner_lost_ends_a_rocker_that_does_not_stay() {
+        let lost = Outcome::PeerLost { peer: Peer::OWNER };
+        let mut guard = Guard { state: State::Listen, life: Life::Owner };
+        guard.advance(lost);
+        assert_eq!(guard.state(), State::HangUp { peer: Peer::OWNER, kills: true });
+        guard.advance(Outcome::Done);
+        assert_eq!(guard.state(), State::Ended(Ok(())));
+    }
+
+    #[test]
+    fn listen_owner_lost_leaves_its_programs_to_a_rocker_that_stays() {
+        let lost = Outcome::PeerLost { peer: Peer::OWNER };
+        let mut guard = Guard { state: State::Listen, life: Life::OwnerThenProcesses };
+        guard.advance(lost);
+        assert_eq!(guard.state(), State::HangUp { peer: Peer::OWNER, kills: false });
+        guard.advance(Outcome::Done);
+        guard.advance(Outcome::NobodyKnown);
+        assert_eq!(guard.state(), State::CountOthers);
+    }
+
+    #[test]
+    fn a_peer_that_cannot_be_told_is_lost_and_nobody_else() {
+        let peer = OTHER;
+        let error = Error::Failed { step: Step::StartProgram, errno: Errno::NOENT };
+        for state in [
+            State::ReportStarted { peer, id: 1 },
+            State::ReportNotStarted { peer, id: 1, error },
+            State::Answer { peer },
+            State::ReportExit { peer },
+        ] {
+            let mut guard = Guard { state, life: Life::Owner };
+            guard.advance(Outcome::Failed(Errno::PIPE));
+            assert_eq!(guard.state(), State::HangUp { peer, kills: true });
+            guard.advance(Outcome::Done);
+            assert_eq!(guard.state(), State::Reap);
+        }
+    }
+
+    #[test]
+    fn an_owned_rocker_does_not_end_because_nobody_is_in_it() {
+        for life in [Life::Owner, Life::OwnerThenProcesses] {
+            let mut guard = Guard { state: State::Reap, life };
+            guard.advance(Outcome::NobodyKnown);
+            assert_eq!(guard.state(), State::Listen);
         }
     }
 }

@@ -9,26 +9,36 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
+use crate::machine::Peer;
 use crate::sys::{self, Ended, Pointers, Spawned, Stack};
 
 const SIGKILL: u8 = 9;
+const SIGTERM: u8 = 15;
 
 /// `execvp(3)` looks here when a program has no `PATH`.
 const PATH_DEFAULT: &[u8] = b"/bin:/usr/bin";
 
-/// A program that runs.
+/// A program that runs, or whose end is yet to be told.
 #[derive(Clone, Copy)]
 struct Running {
+    /// Whose it is; none: nobody's any more.
+    peer: Option<Peer>,
     id: u32,
     pid: i32,
     began_ns: u64,
-    /// When it is killed; `u64::MAX`: never.
+    /// When something is to be done about it; `u64::MAX`: never.
     late_ns: u64,
-    /// Killed for being late, or at the caller's command.
+    /// It gets so much longer when that time has come.
+    grace_ns: u64,
+    /// Told to end for being late, or killed at a command.
     killed: Option<Verdict>,
+    /// It was told so by SIGTERM: however it ends then, it was late.
+    warned: bool,
+    /// Its number may be another's already.
+    ended: Option<ExitReport>,
 }
 
-/// All that run. A place is given up when the program's end has been reported.
+/// All of them. A place is given up when the program's end has been told.
 pub(crate) struct Programs {
     running: [Option<Running>; PROGRAMS_MAX],
     /// The guard itself heeds all signals: its children inherit that.
@@ -59,21 +69,23 @@ impl Programs {
         Self { running: [None; PROGRAMS_MAX], heeds_signals: false }
     }
 
-    fn find(&mut self, id: u32) -> Option<&mut Running> {
-        self.running.iter_mut().flatten().find(|program| program.id == id)
+    fn find(&mut self, peer: Peer, id: u32) -> Option<&mut Running> {
+        let mut programs = self.running.iter_mut().flatten();
+        programs.find(|program| program.peer == Some(peer) && program.id == id)
     }
 
     /// exec.1. The program's pid inside, and its pidfd. `descriptors` are copied, not taken.
     #[inline(never)] // What it has on its stack is for those who ask for it.
     pub(crate) fn start(
         &mut self,
+        peer: Peer,
         exec: &Exec<'_>,
         descriptors: &[OwnedFd],
         exec_dir: &[u8],
         filter: &[u8],
     ) -> Result<(u32, OwnedFd), Failed> {
         let failed = |at| move |errno| Failed { errno, at };
-        if self.find(exec.id).is_some() {
+        if self.find(peer, exec.id).is_some() {
             return Err(Failed { errno: Errno::EXIST, at: At::Clone });
         }
         let place = self.running.iter().position(Option::is_none);
@@ -86,10 +98,8 @@ impl Programs {
         }
         let mut failure = Ok(());
         let began_ns = now_ns();
-        let wall_ns = match exec.wall_ms {
-            0 => u64::MAX,
-            ms => u64::from(ms) * 1_000_000,
-        };
+        let nanoseconds = |ms| u64::from(ms) * 1_000_000;
+        let wall_ns = if exec.wall_ms == 0 { u64::MAX } else { nanoseconds(exec.wall_ms) };
         let spawned = sys::spawn(
             &mut Stack::new(),
             || {
@@ -97,20 +107,28 @@ impl Programs {
                 // What a shell says of a program that it cannot execute.
                 127
             },
-            wall_ns.min(u64::from(UNREAD_MS) * 1_000_000),
+            wall_ns.min(nanoseconds(UNREAD_MS)),
             || kill_late(&mut self.running),
         );
         let Spawned { pid, pidfd, killed } = spawned.map_err(failed(At::Clone))?;
         failure?;
-        let late_ns = began_ns.saturating_add(wall_ns);
-        let killed = killed.then_some(Verdict::TimeLimitExceeded);
-        self.running[place] = Some(Running { id: exec.id, pid, began_ns, late_ns, killed });
+        self.running[place] = Some(Running {
+            peer: Some(peer),
+            id: exec.id,
+            pid,
+            began_ns,
+            late_ns: if killed { u64::MAX } else { began_ns.saturating_add(wall_ns) },
+            grace_ns: nanoseconds(exec.grace_ms),
+            killed: killed.then_some(Verdict::TimeLimitExceeded),
+            warned: false,
+            ended: None,
+        });
         Ok((u32::try_from(pid).unwrap_or(0), pidfd))
     }
 
     /// A signal for one program, or, without an id, for every process but PID 1. SIGKILL is for
     /// all of a program's process group.
-    pub(crate) fn signal(&mut self, id: Option<u32>, signal: u8) -> Result<(), Errno> {
+    pub(crate) fn signal(&mut self, peer: Peer, id: Option<u32>, signal: u8) -> Result<(), Errno> {
         let kills = (signal == SIGKILL).then_some(Verdict::Cancelled);
         let Some(id) = id else {
             match sys::kill(-1, signal) {
@@ -118,73 +136,119 @@ impl Programs {
                 Ok(()) | Err(Errno::SRCH) => {}
                 refused => return refused,
             }
-            for program in self.running.iter_mut().flatten() {
-                program.killed = program.killed.or(kills);
-            }
+            self.running.iter_mut().flatten().for_each(|program| program.is_killed(kills));
             return Ok(());
         };
-        let program = self.find(id).ok_or(Errno::SRCH)?;
+        let living = self.find(peer, id).filter(|program| program.ended.is_none());
+        let program = living.ok_or(Errno::SRCH)?;
         sys::kill(if kills.is_some() { -program.pid } else { program.pid }, signal)?;
-        program.killed = program.killed.or(kills);
+        program.is_killed(kills);
         Ok(())
+    }
+
+    /// Nobody asks for these any more: they are killed, or go on as nobody's.
+    pub(crate) fn forget(&mut self, peer: Peer, kills: bool) {
+        for place in &mut self.running {
+            let Some(program) = place.as_mut().filter(|it| it.peer == Some(peer)) else { continue };
+            program.peer = None;
+            if program.ended.is_some() {
+                *place = None;
+            } else if kills {
+                program.end(SIGKILL);
+            }
+        }
     }
 
     /// When the next one is late; `u64::MAX`: none ever is.
     pub(crate) fn late_ns(&self) -> u64 {
-        let waiting = self.running.iter().flatten().filter(|program| program.killed.is_none());
-        waiting.map(|program| program.late_ns).min().unwrap_or(u64::MAX)
+        self.running.iter().flatten().map(|program| program.late_ns).min().unwrap_or(u64::MAX)
     }
 
-    /// Kills whoever is late.
+    /// Ends whoever is late.
     pub(crate) fn kill_late(&mut self) {
         kill_late(&mut self.running);
     }
 
-    /// Reaps one child; whose end is to be reported, if it was one of these. None when all that
-    /// are left live.
-    pub(crate) fn reap(&mut self) -> Option<Option<(u32, ExitReport)>> {
-        match sys::reap_one() {
-            Ok(Some(ended)) => Some(self.report(&ended)),
-            // ECHILD; whatever else it were, no program ends for it.
-            Ok(None) | Err(_) => None,
+    /// Notes how a child has ended that was reaped, if it was one of these.
+    pub(crate) fn note(&mut self, ended: &Ended) {
+        let is_it =
+            |it: &Option<Running>| it.is_some_and(|it| it.pid == ended.pid && it.ended.is_none());
+        let Some(place) = self.running.iter_mut().find(|place| is_it(place)) else { return };
+        let Some(program) = place else { return };
+        program.late_ns = u64::MAX;
+        program.ended = Some(program.report(ended));
+        if program.peer.is_none() {
+            *place = None;
         }
     }
 
-    fn report(&mut self, ended: &Ended) -> Option<(u32, ExitReport)> {
-        let places = self.running.iter_mut();
-        let place = { places }.find(|p| p.is_some_and(|program| program.pid == ended.pid))?;
-        let program = place.take()?;
+    /// Whose programs have ended, and it was not told yet; some more than once.
+    pub(crate) fn untold(&self) -> impl Iterator<Item = Peer> {
+        let ended = self.running.iter().flatten().filter(|program| program.ended.is_some());
+        ended.filter_map(|program| program.peer)
+    }
+
+    /// Takes the end of one of a peer's programs.
+    pub(crate) fn tell(&mut self, peer: Peer) -> Option<(u32, ExitReport)> {
+        self.running.iter_mut().find_map(|place| {
+            let program = place.as_ref().filter(|program| program.peer == Some(peer))?;
+            let told = (program.id, program.ended?);
+            *place = None;
+            Some(told)
+        })
+    }
+}
+
+impl Running {
+    /// A signal for all of its process group. It is a child that was not reaped: the number is
+    /// still its own.
+    fn end(&mut self, signal: u8) {
+        if signal == SIGKILL {
+            self.late_ns = u64::MAX;
+        }
+        let _ = sys::kill(-self.pid, signal);
+    }
+
+    /// Nothing more is to be done about one that was killed.
+    fn is_killed(&mut self, by: Option<Verdict>) {
+        self.killed = self.killed.or(by);
+        if by.is_some() {
+            self.late_ns = u64::MAX;
+        }
+    }
+
+    fn report(&self, ended: &Ended) -> ExitReport {
         let [low, high, ..] = ended.status.to_le_bytes();
         let exit = match low & 0x7f {
             0 => Exit::Status(high),
             signal => Exit::Signal(signal),
         };
         // A program that was done before the signal came has ended by itself.
-        let killed = program.killed.filter(|_| exit == Exit::Signal(SIGKILL));
-        let report = ExitReport {
+        let killed = self.killed.filter(|_| self.warned || exit == Exit::Signal(SIGKILL));
+        ExitReport {
             exit,
             verdict: killed.unwrap_or(exit.verdict()),
             user_us: ended.user_us,
             system_us: ended.system_us,
-            wall_us: now_ns().saturating_sub(program.began_ns) / 1000,
+            wall_us: now_ns().saturating_sub(self.began_ns) / 1000,
             peak_kib: ended.peak_kib,
-        };
-        Some((program.id, report))
+        }
     }
 }
 
-/// Kills whoever is late; in how many nanoseconds the next one will be.
+/// Ends whoever is late; in how many nanoseconds the next one will be.
 fn kill_late(running: &mut [Option<Running>]) -> u64 {
     let now = now_ns();
     let mut next_ns = u64::MAX;
-    for program in running.iter_mut().flatten().filter(|program| program.killed.is_none()) {
+    for program in running.iter_mut().flatten() {
         if program.late_ns <= now {
-            program.killed = Some(Verdict::TimeLimitExceeded);
-            // It is a child that was not reaped: the number is still its own.
-            let _ = sys::kill(-program.pid, SIGKILL);
-        } else {
-            next_ns = next_ns.min(program.late_ns.saturating_sub(now));
+            program.killed = program.killed.or(Some(Verdict::TimeLimitExceeded));
+            let grace_ns = core::mem::take(&mut program.grace_ns);
+            program.warned |= grace_ns > 0;
+            program.late_ns = now.saturating_add(grace_ns);
+            program.end(if grace_ns > 0 { SIGTERM } else { SIGKILL });
         }
+        next_ns = next_ns.min(program.late_ns.saturating_sub(now));
     }
     next_ns
 }

@@ -1,4 +1,4 @@
-//! root.9: when is a rocker empty?
+//! exec.3 and root.9: who has ended, and when is a rocker empty?
 //!
 //! The App's parent is outside, so `waitpid(2)` tells PID 1 nothing about it (KERNEL A48). It
 //! is watched by pidfd, as is anybody else whose parent is outside; everybody else is, or
@@ -11,14 +11,14 @@
 
 use core::mem::MaybeUninit;
 
-use protocol::limits::REST_MS;
+use protocol::limits::{REAPED_MAX, REST_MS};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, wait};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::sys;
+use crate::sys::{self, Ended};
 
 /// Those whose end will be told.
 pub(crate) struct Reaper {
@@ -26,12 +26,14 @@ pub(crate) struct Reaper {
     children: OwnedFd,
     /// The App, or else a stranger.
     watched: Option<OwnedFd>,
+    /// There may be children that have ended, of whom no signal will tell any more.
+    has_more: bool,
 }
 
 impl Reaper {
     /// Blocks every signal: none interrupts anything, and those of children are read.
     pub(crate) fn new() -> Result<Self, Errno> {
-        Ok(Self { children: sys::signals_of_children()?, watched: None })
+        Ok(Self { children: sys::signals_of_children()?, watched: None, has_more: false })
     }
 
     /// Watches a process that is nobody's child here.
@@ -39,31 +41,45 @@ impl Reaper {
         self.watched = Some(process);
     }
 
-    /// What can be read when a child has ended.
-    pub(crate) fn children(&self) -> &OwnedFd {
-        &self.children
+    /// What can be read when somebody has ended.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &OwnedFd> {
+        core::iter::once(&self.children).chain(&self.watched)
+    }
+
+    /// Whether there is no need to wait.
+    pub(crate) fn has_more(&self) -> bool {
+        self.has_more
     }
 
     /// Makes it readable again only for a child that ends after this.
-    pub(crate) fn forget_signals(&self) {
+    fn forget_signals(&self) {
         let mut signals = [0; 128 * 4];
         while matches!(rustix::io::read(&self.children, &mut signals), Ok(1..)) {}
     }
 
-    /// Reaps the ended, and forgets the watched unless it lives for sure. Whether anybody is
-    /// left whose end will be told.
-    pub(crate) fn reap(&mut self) -> bool {
+    /// Reaps those that have ended, but no more than so many at once: whoever leaves dying
+    /// children without pause keeps nobody waiting. Forgets the watched unless it lives for sure.
+    /// Whether anybody is left whose end will be told.
+    pub(crate) fn reap(&mut self, mut tell: impl FnMut(&Ended)) -> Result<bool, Errno> {
         self.forget_signals();
-        let children = loop {
-            match wait(WaitOptions::NOHANG) {
-                Ok(Some(_)) | Err(Errno::INTR) => {}
-                Ok(None) => break true,
-                // ECHILD; whatever else it were, the children are found like strangers.
-                Err(_) => break false,
+        self.has_more = true;
+        let mut children = true;
+        for _ in 0..REAPED_MAX {
+            match sys::reap_one() {
+                Ok(Some(ended)) => {
+                    tell(&ended);
+                    continue;
+                }
+                Ok(None) => {}
+                Err(Errno::INTR) => continue,
+                Err(Errno::CHILD) => children = false,
+                Err(error) => return Err(error),
             }
-        };
+            self.has_more = false;
+            break;
+        }
         self.watched = self.watched.take().filter(|process| has_ended(process) == Ok(false));
-        children || self.watched.is_some()
+        Ok(children || self.watched.is_some())
     }
 
     /// Looks for a living process through `/proc` and watches it; false if all have ended. One
@@ -90,19 +106,6 @@ impl Reaper {
             }
         }
         Ok(false)
-    }
-
-    /// Waits until a child or the watched process has ended, as long as that takes.
-    pub(crate) fn wait_for_change(&self) -> Result<(), Errno> {
-        let watched = self.watched.as_ref().unwrap_or(&self.children);
-        let mut sources = [&self.children, watched].map(|fd| PollFd::new(fd, PollFlags::IN));
-        loop {
-            match poll(&mut sources, None) {
-                Ok(_) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-            }
-        }
     }
 }
 

@@ -33,7 +33,10 @@ pub const RLIMITS_MAX: usize = 16;
 /// Programs that run in one rocker at its caller's command.
 pub const PROGRAMS_MAX: usize = 64;
 
-/// How long a caller may leave an answer unread before the guard takes it for lost, in
+/// Connections that give orders to one rocker beside its owner's.
+pub const ATTACHED_MAX: usize = 8;
+
+/// How long whoever gives orders may leave answers unread before the guard takes it for lost, in
 /// milliseconds.
 pub const UNREAD_MS: u32 = 5_000;
 
@@ -53,6 +56,9 @@ pub const HELLO_MS: u32 = 2_000;
 /// How much longer than its deadline a launch may be under way before the master kills its
 /// guard, in milliseconds. A guard that does not hang has given up by itself long before.
 pub const GRACE_MS: u32 = 1_000;
+
+/// Children that a guard reaps before it looks at everything else again.
+pub const REAPED_MAX: usize = 64;
 
 /// How long a guard rests before it asks again what the kernel could not say, in milliseconds.
 pub const REST_MS: u32 = 1_000;

@@ -87,6 +87,8 @@ pub struct Exec<'a> {
     pub rlimits: Vec<Rlimit, RLIMITS_MAX>,
     /// It is killed after so many milliseconds; 0: never.
     pub wall_ms: u32,
+    /// At that time it gets SIGTERM first, and is killed so many milliseconds later.
+    pub grace_ms: u32,
 }
 
 /// How a program ended.

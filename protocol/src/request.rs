@@ -245,8 +245,9 @@ impl Request<'_> {
             return broken(Rule::NotAFilter, Item::Seccomp);
         }
         // The others are not there yet.
-        let Options { volatile, user_namespaces, seccomp, .. } = self.options;
-        let there = Options { volatile, user_namespaces, seccomp, ..Options::default() };
+        let Options { commanded, stays, volatile, user_namespaces, seccomp, .. } = self.options;
+        let there =
+            Options { commanded, stays, volatile, user_namespaces, seccomp, ..Options::default() };
         if self.options != there {
             return broken(Rule::NotAllowed, Item::Request);
         }

@@ -279,6 +279,7 @@ fn programs() -> Vec<(String, Message<'static>)> {
         terminal: false,
         rlimits: heapless::Vec::new(),
         wall_ms: 0,
+        grace_ms: 0,
     };
     let rlimit = Rlimit { resource: 15, soft: 64 << 20, hard: u64::MAX };
     let full = Exec {
@@ -291,6 +292,7 @@ fn programs() -> Vec<(String, Message<'static>)> {
         terminal: true,
         rlimits: heapless::Vec::from_slice(&[rlimit; 16]).unwrap(),
         wall_ms: 3000,
+        grace_ms: 500,
     };
     let error = Error::Failed { step: Step::StartProgram, errno: Errno::NOENT };
     let failure = Failure { error, command: "exec bin/app" };

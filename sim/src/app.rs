@@ -96,6 +96,9 @@ impl AppActor {
         let who = Who::App(number);
         // What it does next, and what its child does.
         let (next, child) = match does {
+            Does::Wait | Does::Orphan(0) if self.told => {
+                return self.ends(kernel, number, Exit::Status(0));
+            }
             Does::Wait | Does::Orphan(0) => return (false, None),
             Does::Exit(status) => return self.ends(kernel, number, Exit::Status(status)),
             Does::Crash(signal) => return self.ends(kernel, number, Exit::Signal(signal)),

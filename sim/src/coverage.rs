@@ -22,15 +22,15 @@ macro_rules! kinds {
 kinds!(GuardState: AwaitRequest IsolateMounts CreateLoop BindPackage BindPackageAgain
     BindPackageLast MountBare MountOverlaid ListTopDirs BuildOverlay MountOverlay AttachPackage
     RemountProc TakeAppIds UnshareUser DropPrivileges ReportDone AwaitRelease SendEntrance AwaitApp
-    StartProgram ReportStarted ReportNotStarted SendSignal SendSignalToAll Answer CarryOut
-    ReportObeyed ReapPrograms
-    ReportExit AwaitOrder KillLate ReapOrphans CountOthers FindStrangers AwaitChange Rest ReportFailure);
+    Listen StartProgram ReportStarted ReportNotStarted SendSignal SendSignalToAll Answer CarryOut
+    ReportObeyed HangUp
+    KillLate Reap ReportExit CountOthers FindStrangers Rest ReportFailure);
 kinds!(SessionState: AwaitRequest CheckCaller OpenPackage OpenPackageWithData LockDataDir CloneGuard
     HandOver AwaitDone DenySetgroups WriteUidMap WriteGidMap RecordRocker ReleaseGuard AwaitApp
     AwaitExit FreeResidue RefuseUncloned RefuseCloned StopGuard KillGuard);
 kinds!(ClientState: Connect SendRequest AwaitEntrance ForkHelper AwaitApp ReportApp Greet);
 kinds!(HelperState: DropGroups JoinNamespaces TakeIds DropPrivileges EnterDirectory StartApp);
-kinds!(Kind: Done Good OtherGood Exec Signal Ping Order Changed Late Failed Busy Died Silent Garbage Version Refused);
+kinds!(Kind: Done Good OtherGood ThirdGood Exec Signal Ping Order PeerLost Changed Late Failed Busy Died Silent Garbage Version Refused);
 
 /// A machine's states in the order of the diagrams, and what each can be told. `Good` and
 /// `OtherGood` are the outcomes with a name of their own, in the order given here.
@@ -66,6 +66,7 @@ const GUARD: Contract = Contract {
         ("AwaitRelease", "Done Failed Died Silent Garbage Version Refused"),
         ("SendEntrance", "Done Failed"),
         ("AwaitApp", "Done Exec Signal Ping Order Failed Died Silent Garbage Version"),
+        ("Listen", "Exec Signal Ping Order PeerLost Changed Late Failed"),
         ("StartProgram", "Done Failed"),
         ("ReportStarted", "Done Failed"),
         ("ReportNotStarted", "Done Failed"),
@@ -74,23 +75,20 @@ const GUARD: Contract = Contract {
         ("Answer", "Done Failed"),
         ("CarryOut", "Done Failed"),
         ("ReportObeyed", "Done Failed"),
-        ("ReapPrograms", "Good=Exited OtherGood=NobodyKnown"),
-        ("ReportExit", "Done Failed"),
-        ("AwaitOrder", "Exec Signal Ping Order Changed Late Failed Died Garbage Version"),
+        ("HangUp", "Done"),
         ("KillLate", "Done"),
-        ("ReapOrphans", "Good=Watched OtherGood=NobodyKnown"),
+        ("Reap", "Good=Watched OtherGood=NobodyKnown ThirdGood=Exited Failed"),
+        ("ReportExit", "Done Failed"),
         ("CountOthers", "Good=Alone OtherGood=NotAlone"),
         ("FindStrangers", "Good=Alone OtherGood=Watched Failed"),
-        ("AwaitChange", "Done Failed"),
         ("Rest", "Done"),
         ("ReportFailure", "Done Failed"),
     ],
     reasons: &[
         "Died, Silent, Garbage, Version: only an action that waits for a peer can lose it",
         "Refused: only overlay.0 (a forbidden directory) and prepare.9 (the master's word)",
-        "ReapOrphans, Rest, ReapPrograms, KillLate Failed: their drivers take every errno for \
-         nothing known, or done",
-        "AwaitOrder Silent: it waits as long as it takes",
+        "Rest, HangUp, KillLate Failed: their drivers take every errno for done",
+        "Listen Died, Silent, Garbage, Version: whatever is wrong with a peer, it is lost",
         "CountOthers Failed: every answer of kill(-1, 0) but ESRCH means that somebody is there",
         "BindPackageLast Done, Failed: as BindPackage; only Busy has another arm at the last try",
         "Busy where not listed: EBUSY has no other arm than any errno there",
@@ -260,22 +258,21 @@ impl Coverage {
             S::AwaitRelease => K::AwaitRelease,
             S::SendEntrance => K::SendEntrance,
             S::AwaitApp => K::AwaitApp,
+            S::Listen => K::Listen,
             S::StartProgram { .. } => K::StartProgram,
             S::ReportStarted { .. } => K::ReportStarted,
             S::ReportNotStarted { .. } => K::ReportNotStarted,
             S::SendSignal { id: Some(_), .. } => K::SendSignal,
             S::SendSignal { id: None, .. } => K::SendSignalToAll,
-            S::Answer => K::Answer,
+            S::Answer { .. } => K::Answer,
             S::CarryOut { .. } => K::CarryOut,
             S::ReportObeyed { .. } => K::ReportObeyed,
-            S::ReapPrograms => K::ReapPrograms,
-            S::ReportExit => K::ReportExit,
-            S::AwaitOrder => K::AwaitOrder,
+            S::HangUp { .. } => K::HangUp,
             S::KillLate => K::KillLate,
-            S::ReapOrphans => K::ReapOrphans,
+            S::Reap => K::Reap,
+            S::ReportExit { .. } => K::ReportExit,
             S::CountOthers => K::CountOthers,
             S::FindStrangers => K::FindStrangers,
-            S::AwaitChange => K::AwaitChange,
             S::Rest => K::Rest,
             S::ReportFailure(_) => K::ReportFailure,
             S::Ended(_) => return,
@@ -283,13 +280,14 @@ impl Coverage {
         let told = match told {
             O::Done => Kind::Done,
             O::RequestIs { .. } | O::LoopIs(_) | O::DirsAre { .. } | O::Alone => Kind::Good,
-            O::Watched if matches!(state, K::ReapOrphans) => Kind::Good,
+            O::Watched if matches!(state, K::Reap) => Kind::Good,
             O::Watched | O::NobodyKnown | O::NotAlone => Kind::OtherGood,
-            O::Exited => Kind::Good,
+            O::Exited { .. } => Kind::ThirdGood,
             O::Exec { .. } => Kind::Exec,
             O::Signal { .. } => Kind::Signal,
-            O::Ping => Kind::Ping,
+            O::Ping { .. } => Kind::Ping,
             O::Order { .. } => Kind::Order,
+            O::PeerLost { .. } => Kind::PeerLost,
             O::Changed => Kind::Changed,
             O::Late => Kind::Late,
             O::Failed(errno) => failed(errno),

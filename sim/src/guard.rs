@@ -3,7 +3,7 @@
 use core::task::Poll;
 
 use guard::action::{Action, Order};
-use guard::machine::{Guard, Outcome, State, forbidden_overlay};
+use guard::machine::{Guard, Outcome, Peer, State, forbidden_overlay};
 use protocol::limits::{HELLO_MS, REST_MS, UNREAD_MS};
 use protocol::{Driver, Errno, Error, Exit, Loss, Name, Path, Step, request};
 
@@ -39,19 +39,24 @@ pub(crate) struct Hands {
     watched: Vec<Pid>,
     /// root.9: until when it rests, and whom it has found no word on before.
     rests_until_ms: Option<u64>,
-    rested_among: Option<(usize, u16)>,
-    /// An order has come.
-    pub(crate) commanded: bool,
+    rested_among: Option<(usize, u16, bool)>,
+    /// The launch is over.
+    lives: bool,
     pub(crate) programs: Programs,
     /// The order that came last.
     order: Option<Body>,
     /// What exec.2 and exec.3 are to tell.
     started: Option<Pid>,
-    exited: Option<Body>,
     /// Ended children of whom SIGCHLD was read.
     known_ends: Vec<Pid>,
-    /// Until when an answer waits for room.
-    pub(crate) unread_until_ms: Option<u64>,
+    /// More children may have ended than were reaped.
+    has_more: bool,
+    /// Until when a peer has to read something; none: there is room.
+    read_by_ms: [Option<u64>; PEERS_MAX],
+    /// Who comes first the next time.
+    turn: usize,
+    /// With whom something went wrong.
+    hurt: Vec<Peer>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,13 +85,15 @@ impl GuardActor {
             watched,
             rests_until_ms,
             rested_among,
-            commanded: false,
+            lives: false,
             programs: Programs::default(),
             order: None,
             started: None,
-            exited: None,
             known_ends: vec![],
-            unread_until_ms: None,
+            has_more: false,
+            read_by_ms: [None; PEERS_MAX],
+            turn: 0,
+            hurt: vec![],
         };
         Self { machine: Guard::default(), hands }
     }
@@ -119,7 +126,7 @@ impl Driver<Guard> for AtWork<'_> {
     fn perform(&mut self, _: Step, action: Action) -> Poll<Outcome> {
         let outcome = self.act(action);
         let is_told = matches!(action, Action::ReportFailure(_));
-        let traces = !self.hands.commanded && self.launch().is_ok_and(|(_, scene)| scene.trace);
+        let traces = !self.hands.lives && self.launch().is_ok_and(|(_, scene)| scene.trace);
         if outcome.is_ready() && !is_told && traces {
             self.show();
         }
@@ -150,32 +157,34 @@ impl AtWork<'_> {
             Action::AwaitRelease => return self.await_release(),
             Action::SendEntrance => return self.send_entrance().map(told),
             Action::AwaitApp => return self.await_app(),
-            Action::StartProgram => told(self.start_program()),
-            Action::ReportStarted { id } => return self.report_started(id).map(told),
-            Action::ReportNotStarted { id, error } => {
-                return self.reply(Body::ExecFailed { id, error }, &[]).map(told);
+            Action::Listen => return self.listen(),
+            Action::StartProgram { peer } => told(self.start_program(peer)),
+            Action::ReportStarted { peer, id } => told(self.report_started(peer, id)),
+            Action::ReportNotStarted { peer, id, error } => {
+                told(self.reply(peer, Body::ExecFailed { id, error }, &[]))
             }
-            Action::SendSignal { id, signal } => {
+            Action::SendSignal { peer, id, signal } => {
                 let pid = self.hands.pid;
-                told(self.hands.programs.signal(self.kernel, pid, id, signal))
+                told(self.hands.programs.signal(self.kernel, pid, peer, id, signal))
             }
-            Action::Answer => return self.reply(Body::Pong, &[]).map(told),
+            Action::Answer { peer } => told(self.reply(peer, Body::Pong, &[])),
             Action::CarryOut(Order::Open | Order::Delete | Order::Symlink) => {
                 told(self.kernel.call(Call::Files))
             }
-            Action::ReportObeyed { id } => return self.reply(Body::Obeyed { id }, &[]).map(told),
-            Action::ReapPrograms => self.reap_programs(),
-            Action::ReportExit => return self.report_exit().map(told),
-            Action::AwaitOrder => return self.await_order(),
+            Action::ReportObeyed { peer, id } => told(self.reply(peer, Body::Obeyed { id }, &[])),
+            Action::HangUp { peer, kills } => {
+                self.hang_up(peer, kills);
+                Outcome::Done
+            }
             Action::KillLate => {
                 self.hands.programs.kill_late(self.kernel);
                 Outcome::Done
             }
-            Action::ReapOrphans => self.reap(),
+            Action::Reap => self.reap(),
+            Action::ReportExit { peer } => told(self.report_exit(peer)),
             Action::CountOthers if self.kernel.is_alone(self.hands.pid) => Outcome::Alone,
             Action::CountOthers => Outcome::NotAlone,
             Action::FindStrangers => self.find_strangers().unwrap_or_else(Outcome::Failed),
-            Action::AwaitChange => return self.await_change(),
             Action::Rest => return self.rest(),
             Action::ReportFailure(error) => return self.report_failure(error).map(told),
         })
@@ -201,10 +210,6 @@ impl AtWork<'_> {
     /// What has to be said: where the queue is full this waits, until the deadline.
     fn tell(&mut self, body: Body, fds: &[Fd]) -> Poll<Answer> {
         let deadline_ms = self.hands.launch.map_or(0, |launch| launch.deadline_ms);
-        self.say_before(deadline_ms, body, fds)
-    }
-
-    fn say_before(&mut self, deadline_ms: u64, body: Body, fds: &[Fd]) -> Poll<Answer> {
         let has_room = self.kernel.is_writable(self.hands.table, Role::Connection);
         if !has_room && !self.kernel.is_late(deadline_ms) {
             // No call, so that how often one looks does not count.
@@ -255,7 +260,7 @@ impl AtWork<'_> {
         if scene.host_mount {
             self.kernel.add_host_mount(self.hands.pid, HOST_MOUNT);
         }
-        Poll::Ready(Outcome::RequestIs { overlays: scene.dirs > 0 })
+        Poll::Ready(Outcome::RequestIs { overlays: scene.dirs > 0, life: scene.life() })
     }
 
     /// prepare.0
@@ -444,20 +449,28 @@ impl AtWork<'_> {
         }
         let deadline_ms = self.hands.launch.map_or(0, |launch| launch.deadline_ms);
         let outcome = match self.receive(Role::Connection, deadline_ms) {
-            Poll::Ready(Ok(Message { body: Body::AppStarted, fds })) => {
-                let app = fds.into_iter().flatten().find_map(|fd| match fd {
-                    Fd::Pidfd(pid) => Some(pid),
-                    _ => None,
-                });
-                self.hands.watched.extend(app);
-                // So the master hears that the launch is over.
-                self.kernel.close(self.hands.table, Role::Link);
-                self.kernel.close(self.hands.table, Role::Connection);
-                Outcome::Done
-            }
             Poll::Ready(Ok(message)) => {
-                self.kernel.close(self.hands.table, Role::Link);
-                self.ordered(message)
+                let Message { body, fds } = message;
+                let outcome = match self.ordered(Peer::OWNER, message) {
+                    None if body == Body::AppStarted => Outcome::Done,
+                    None => return Poll::Ready(Outcome::Lost(Loss::Garbage)),
+                    Some(outcome) => outcome,
+                };
+                let enters = outcome == Outcome::Done;
+                if enters != self.launch().is_ok_and(|(_, scene)| scene.orders.is_some()) {
+                    // So the master hears that the launch is over.
+                    self.kernel.close(self.hands.table, Role::Link);
+                    self.hands.lives = true;
+                    if enters {
+                        let app = fds.into_iter().flatten().find_map(|fd| match fd {
+                            Fd::Pidfd(pid) => Some(pid),
+                            _ => None,
+                        });
+                        self.hands.watched.extend(app);
+                        self.kernel.close(self.hands.table, Role::Connection);
+                    }
+                }
+                outcome
             }
             Poll::Ready(Err(outcome)) => outcome,
             Poll::Pending => return Poll::Pending,
@@ -465,56 +478,114 @@ impl AtWork<'_> {
         Poll::Ready(outcome)
     }
 
-    /// What the caller says.
-    fn ordered(&mut self, message: Message) -> Outcome {
+    /// What a peer says, if it is an order.
+    fn ordered(&mut self, peer: Peer, message: Message) -> Option<Outcome> {
         self.kernel.drop_message(message);
-        self.hands.commanded = true;
         self.hands.order = Some(message.body);
         match message.body {
-            Body::Exec { id, .. } => Outcome::Exec { id },
-            Body::Signal { id, signal } => Outcome::Signal { id, signal },
-            Body::Ping => Outcome::Ping,
-            Body::Do { id, order } => Outcome::Order { id, order },
-            _ => Outcome::Lost(Loss::Garbage),
+            Body::Exec { id, .. } => Some(Outcome::Exec { peer, id }),
+            Body::Signal { id, signal } => Some(Outcome::Signal { peer, id, signal }),
+            Body::Ping => Some(Outcome::Ping { peer }),
+            Body::Do { id, order } => Some(Outcome::Order { peer, id, order }),
+            _ => None,
         }
     }
 
-    /// exec.0
-    fn await_order(&mut self) -> Poll<Outcome> {
-        let kept = BUILDING.into_iter().chain([Role::Link]).collect::<Vec<_>>();
-        if let Some(role) = self.kernel.has_any(self.hands.table, &kept) {
+    /// Everybody who is there, in turn.
+    fn peers(&self) -> Vec<Peer> {
+        let peers = (0..PEERS_MAX).map(|offset| peer_at(self.hands.turn + offset));
+        peers.filter(|&peer| self.kernel.fd(self.hands.table, role_of(peer)).is_ok()).collect()
+    }
+
+    /// One that cannot be told anything has to read soon.
+    fn has_room(&mut self, peer: Peer) -> bool {
+        let has_room = self.kernel.is_writable(self.hands.table, role_of(peer));
+        let until_ms = self.kernel.now_ms + u64::from(UNREAD_MS);
+        let read_by_ms = &mut self.hands.read_by_ms[usize::from(peer.0)];
+        *read_by_ms = if has_room { None } else { Some(read_by_ms.unwrap_or(until_ms)) };
+        has_room
+    }
+
+    fn lose(&mut self, peer: Peer) -> Poll<Outcome> {
+        self.hands.hurt.push(peer);
+        Poll::Ready(Outcome::PeerLost { peer })
+    }
+
+    /// exec.0 and root.9
+    fn listen(&mut self) -> Poll<Outcome> {
+        let (table, pid) = (self.hands.table, self.hands.pid);
+        let enters = self.launch().is_ok_and(|(_, scene)| scene.orders.is_none());
+        let owner = enters.then_some(Role::Connection);
+        let kept: Vec<Role> = BUILDING.into_iter().chain([Role::Link]).chain(owner).collect();
+        if let Some(role) = self.kernel.has_any(table, &kept) {
             self.kernel.violated(Violation::KeptDescriptor { role: format!("{role:?}") });
         }
-        let is_late = self.kernel.is_late(self.hands.programs.late_ms());
-        let ordered = self.kernel.is_readable(self.hands.table, Role::Connection);
-        let is_news = |pid| !self.hands.known_ends.contains(&pid);
-        let changed = self.kernel.zombie_children(self.hands.pid).any(is_news);
-        if !is_late && !ordered && !changed {
+        if self.kernel.is_late(self.hands.programs.late_ms()) {
+            return Poll::Ready(Outcome::Late);
+        }
+        let read_by_ms = self.hands.read_by_ms;
+        for peer in self.peers() {
+            let read_by_ms = read_by_ms[usize::from(peer.0)];
+            if read_by_ms.is_some_and(|until_ms| self.kernel.is_late(until_ms)) {
+                return self.lose(peer);
+            }
+        }
+        let is_news = |child| !self.hands.known_ends.contains(&child);
+        let mut changed = self.kernel.zombie_children(pid).any(is_news)
+            || self.hands.has_more
+            || self.hands.watched.iter().any(|&watched| self.kernel.has_ended(watched));
+        let is_reading = |peer: Peer| read_by_ms[usize::from(peer.0)].is_some();
+        let is_ready = |peer: &Peer| match is_reading(*peer) {
+            true => self.kernel.is_writable(table, role_of(*peer)),
+            false => self.kernel.is_readable(table, role_of(*peer)),
+        };
+        let ready: Vec<Peer> = self.peers().into_iter().filter(is_ready).collect();
+        if ready.is_empty() && !changed {
+            // No call, so that how often one looks does not count.
             return Poll::Pending;
         }
         if let Err(errno) = self.kernel.call(Call::Poll) {
             return Poll::Ready(Outcome::Failed(errno));
         }
-        if is_late {
-            return Poll::Ready(Outcome::Late);
+        for peer in ready {
+            if !self.has_room(peer) {
+                continue;
+            }
+            if is_reading(peer) {
+                changed = true;
+                continue;
+            }
+            self.hands.turn = (usize::from(peer.0) + 1) % PEERS_MAX;
+            return match self.receive(role_of(peer), u64::MAX) {
+                Poll::Ready(Ok(message)) => match self.ordered(peer, message) {
+                    Some(outcome) => Poll::Ready(outcome),
+                    None => self.lose(peer),
+                },
+                Poll::Ready(Err(Outcome::Lost(_))) => self.lose(peer),
+                Poll::Ready(Err(outcome)) => Poll::Ready(outcome),
+                Poll::Pending => Poll::Pending,
+            };
         }
-        if !ordered {
-            return Poll::Ready(Outcome::Changed);
+        if changed { Poll::Ready(Outcome::Changed) } else { Poll::Pending }
+    }
+
+    fn hang_up(&mut self, peer: Peer, kills: bool) {
+        if !self.hands.hurt.contains(&peer) {
+            self.kernel.violated(Violation::GaveUp { guard: self.hands.pid });
         }
-        match self.receive(Role::Connection, u64::MAX) {
-            Poll::Ready(Ok(message)) => Poll::Ready(self.ordered(message)),
-            Poll::Ready(Err(outcome)) => Poll::Ready(outcome),
-            Poll::Pending => Poll::Pending,
-        }
+        self.hands.hurt.retain(|&hurt| hurt != peer);
+        self.hands.read_by_ms[usize::from(peer.0)] = None;
+        self.kernel.close(self.hands.table, role_of(peer));
+        self.hands.programs.forget(self.kernel, peer, kills);
     }
 
     /// exec.1
-    fn start_program(&mut self) -> Answer {
+    fn start_program(&mut self, peer: Peer) -> Answer {
         let (handed, scene) = self.launch()?;
         let Some(Body::Exec { id, does, wall_ms }) = self.hands.order else {
             return Err(Errno(71));
         };
-        self.hands.programs.can_start(id)?;
+        self.hands.programs.can_start(peer, id)?;
         let late_ms = match wall_ms {
             0 => u64::MAX,
             ms => self.kernel.now_ms + u64::from(ms),
@@ -536,50 +607,62 @@ impl AtWork<'_> {
         }
         check_app(self.kernel, pid, handed.number, &scene);
         self.apps.push(AppActor::program(pid, handed.number, does, late_ms));
-        self.hands.programs.running.push(Running { id, pid, late_ms, killed: None });
+        self.hands.programs.running.push(Running::new(peer, id, pid, late_ms));
         self.hands.started = Some(pid);
         Ok(())
     }
 
     /// exec.2
-    fn report_started(&mut self, id: u32) -> Poll<Answer> {
-        let Some(pid) = self.hands.started else { return Poll::Ready(Err(Errno::SRCH)) };
-        let said = self.reply(Body::Started { id }, &[Fd::Pidfd(pid)]);
-        if said.is_ready() {
-            self.hands.started = None;
-        }
-        said
+    fn report_started(&mut self, peer: Peer, id: u32) -> Answer {
+        let pid = self.hands.started.take().ok_or(Errno::SRCH)?;
+        self.reply(peer, Body::Started { id }, &[Fd::Pidfd(pid)])
     }
 
-    /// exec.3
-    fn reap_programs(&mut self) -> Outcome {
-        self.hands.known_ends = self.kernel.zombie_children(self.hands.pid).collect();
-        while let Ok(Some(pid)) = self.kernel.wait_any(self.hands.pid) {
-            self.hands.exited = self.hands.programs.report(self.kernel, pid);
-            if self.hands.exited.is_some() {
-                return Outcome::Exited;
+    /// exec.3 and root.9
+    fn reap(&mut self) -> Outcome {
+        if let Err(errno) = self.kernel.call(Call::Wait) {
+            return Outcome::Failed(errno);
+        }
+        let guard = self.hands.pid;
+        self.hands.known_ends = self.kernel.zombie_children(guard).collect();
+        self.hands.has_more = true;
+        let mut children = true;
+        for _ in 0..REAPED_MAX {
+            match self.kernel.wait_any(guard) {
+                Ok(Some(pid)) => {
+                    self.hands.programs.note(self.kernel, pid);
+                    continue;
+                }
+                Ok(None) => {}
+                Err(_) => children = false,
             }
+            self.hands.has_more = false;
+            break;
         }
-        Outcome::NobodyKnown
+        let kernel = &mut *self.kernel;
+        let lives = |pid: &Pid| kernel.call(Call::Poll).is_ok() && !kernel.has_ended(*pid);
+        self.hands.watched.retain(lives);
+        let untold = self.hands.programs.untold();
+        match untold.iter().find(|&&peer| self.has_room(peer)) {
+            Some(&peer) => Outcome::Exited { peer },
+            None if children || !self.hands.watched.is_empty() || !untold.is_empty() => {
+                Outcome::Watched
+            }
+            None => Outcome::NobodyKnown,
+        }
     }
 
     /// exec.3
-    fn report_exit(&mut self) -> Poll<Answer> {
-        let Some(exited) = self.hands.exited else { return Poll::Ready(Err(Errno::SRCH)) };
-        let said = self.reply(exited, &[]);
-        if said.is_ready() {
-            self.hands.exited = None;
-        }
-        said
+    fn report_exit(&mut self, peer: Peer) -> Answer {
+        let exited = self.hands.programs.tell(peer).ok_or(Errno::SRCH)?;
+        self.reply(peer, exited, &[])
     }
 
-    /// A caller that does not read its answers is lost, in the end.
-    fn reply(&mut self, body: Body, fds: &[Fd]) -> Poll<Answer> {
-        let until_ms = self.kernel.now_ms + u64::from(UNREAD_MS);
-        let until_ms = *self.hands.unread_until_ms.get_or_insert(until_ms);
-        let said = self.say_before(until_ms, body, fds);
-        if said.is_ready() {
-            self.hands.unread_until_ms = None;
+    /// There was room when the order was heard.
+    fn reply(&mut self, peer: Peer, body: Body, fds: &[Fd]) -> Answer {
+        let said = self.send(role_of(peer), body, fds);
+        if said.is_err() {
+            self.hands.hurt.push(peer);
         }
         said
     }
@@ -592,30 +675,6 @@ impl AtWork<'_> {
     }
 
     /// root.9
-    fn reap(&mut self) -> Outcome {
-        if let Some(role) = self.kernel.has_any(self.hands.table, &[Role::Link, Role::Connection]) {
-            self.kernel.violated(Violation::KeptDescriptor { role: format!("{role:?}") });
-        }
-        let refused = self.kernel.call(Call::Wait).is_err();
-        let has_children = loop {
-            match self.kernel.wait_any(self.hands.pid) {
-                _ if refused => break false,
-                Ok(Some(_)) => {}
-                Ok(None) => break true,
-                Err(_) => break false,
-            }
-        };
-        let kernel = &mut *self.kernel;
-        let lives = |pid: &Pid| kernel.call(Call::Poll).is_ok() && !kernel.has_ended(*pid);
-        self.hands.watched.retain(lives);
-        if has_children || !self.hands.watched.is_empty() {
-            Outcome::Watched
-        } else {
-            Outcome::NobodyKnown
-        }
-    }
-
-    /// root.9
     fn find_strangers(&mut self) -> Answer<Outcome> {
         self.kernel.call(Call::ReadProc)?;
         let stranger = self.kernel.others(self.hands.pid).next();
@@ -625,24 +684,17 @@ impl AtWork<'_> {
         self.hands.watched.push(stranger);
         Ok(Outcome::Watched)
     }
-
-    /// root.9
-    fn await_change(&mut self) -> Poll<Outcome> {
-        let has_ended = self.hands.watched.iter().any(|&pid| self.kernel.has_ended(pid));
-        if !has_ended && !self.kernel.has_zombie_child(self.hands.pid) {
-            // No call, so that how often one looks does not count.
-            return Poll::Pending;
-        }
-        Poll::Ready(told(self.kernel.call(Call::Poll)))
-    }
 }
 
 impl AtWork<'_> {
     /// root.9. It asks once a second; how often in vain is left out, for nothing else comes of
-    /// it: after the first time it is told when there is another answer.
+    /// it: after the first time it is told when there is another answer, or something is late.
     fn rest(&mut self) -> Poll<Outcome> {
-        let among = self.kernel.census(self.hands.pid);
-        if self.hands.rested_among == Some(among) {
+        let (living, all) = self.kernel.census(self.hands.pid);
+        let among = (living, all, self.kernel.plan.is_empty());
+        let late_ms = self.hands.programs.late_ms();
+        let is_late = self.kernel.now_ms >= late_ms || self.hands.rests_until_ms.is_some();
+        if self.hands.rested_among == Some(among) && !is_late && !self.kernel.is_late(late_ms) {
             return Poll::Pending;
         }
         let until_ms = self.kernel.now_ms + u64::from(REST_MS);
@@ -653,6 +705,24 @@ impl AtWork<'_> {
         self.hands.rests_until_ms = None;
         self.hands.rested_among = Some(among);
         Poll::Ready(Outcome::Done)
+    }
+}
+
+/// Children that are reaped at once here: few, so that there are more soon.
+const REAPED_MAX: usize = 2;
+
+/// The owner, and whoever was attached: few, so that it is full soon.
+const PEERS_MAX: usize = 3;
+
+fn peer_at(number: usize) -> Peer {
+    Peer(u8::try_from(number % PEERS_MAX).unwrap_or(0))
+}
+
+const fn role_of(peer: Peer) -> Role {
+    match peer.0 {
+        0 => Role::Connection,
+        1 => Role::Attached,
+        _ => Role::AttachedToo,
     }
 }
 

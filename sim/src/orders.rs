@@ -1,6 +1,7 @@
 //! `AppMaster` with a rocker that takes orders: not ours, so acted here. It gives its orders one
 //! after the other, and reads the answers whenever there is one.
 
+use guard::machine::Peer;
 use protocol::limits::UNREAD_MS;
 use protocol::{Errno, Error, Exit, Step, Verdict};
 
@@ -333,13 +334,29 @@ impl Caller {
 pub(crate) const SIGKILL: u8 = 9;
 pub(crate) const KILLED: Exit = Exit::Signal(SIGKILL);
 
-/// A program that runs, as its guard has it.
+/// A program that runs, or whose end is yet to be told, as its guard has it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Running {
-    pub(crate) id: u32,
-    pub(crate) pid: Pid,
-    pub(crate) late_ms: u64,
-    pub(crate) killed: Option<Verdict>,
+    peer: Option<Peer>,
+    id: u32,
+    pid: Pid,
+    late_ms: u64,
+    killed: Option<Verdict>,
+    ended: Option<Body>,
+}
+
+impl Running {
+    pub(crate) const fn new(peer: Peer, id: u32, pid: Pid, late_ms: u64) -> Self {
+        Self { peer: Some(peer), id, pid, late_ms, killed: None, ended: None }
+    }
+
+    /// Nothing more is to be done about one that was killed.
+    fn is_killed(&mut self, by: Option<Verdict>) {
+        self.killed = self.killed.or(by);
+        if by.is_some() {
+            self.late_ms = u64::MAX;
+        }
+    }
 }
 
 /// What a guard holds of the programs: `guard/src/programs.rs`.
@@ -351,13 +368,12 @@ pub(crate) struct Programs {
 impl Programs {
     /// When the next one is late.
     pub(crate) fn late_ms(&self) -> u64 {
-        let waiting = self.running.iter().filter(|program| program.killed.is_none());
-        waiting.map(|program| program.late_ms).min().unwrap_or(u64::MAX)
+        self.running.iter().map(|program| program.late_ms).min().unwrap_or(u64::MAX)
     }
 
     /// Whether there is a place for one more, with this number.
-    pub(crate) fn can_start(&self, id: u32) -> Answer {
-        if self.running.iter().any(|program| program.id == id) {
+    pub(crate) fn can_start(&self, peer: Peer, id: u32) -> Answer {
+        if self.running.iter().any(|program| program.peer == Some(peer) && program.id == id) {
             return Err(Errno::EXIST);
         }
         if self.running.len() < PROGRAMS_MAX { Ok(()) } else { Err(Errno::AGAIN) }
@@ -367,6 +383,7 @@ impl Programs {
         &mut self,
         kernel: &mut Kernel,
         guard: Pid,
+        peer: Peer,
         id: Option<u32>,
         signal: u8,
     ) -> Answer {
@@ -376,33 +393,61 @@ impl Programs {
                 Ok(()) | Err(Errno::SRCH) => {}
                 refused => return refused,
             }
-            for program in &mut self.running {
-                program.killed = program.killed.or(kills);
-            }
+            self.running.iter_mut().for_each(|program| program.is_killed(kills));
             return Ok(());
         };
-        let program = self.running.iter_mut().find(|it| it.id == id).ok_or(Errno::SRCH)?;
+        let is_it = |it: &&mut Running| it.peer == Some(peer) && it.id == id && it.ended.is_none();
+        let program = self.running.iter_mut().find(is_it).ok_or(Errno::SRCH)?;
         kernel.signal(program.pid, signal, kills.is_some())?;
-        program.killed = program.killed.or(kills);
+        program.is_killed(kills);
         Ok(())
+    }
+
+    pub(crate) fn forget(&mut self, kernel: &mut Kernel, peer: Peer, kills: bool) {
+        for program in self.running.iter_mut().filter(|it| it.peer == Some(peer)) {
+            program.peer = None;
+            if kills && program.ended.is_none() {
+                program.late_ms = u64::MAX;
+                kernel.kill_group(program.pid);
+            }
+        }
+        self.running.retain(|it| it.peer.is_some() || it.ended.is_none());
     }
 
     pub(crate) fn kill_late(&mut self, kernel: &mut Kernel) {
         for program in &mut self.running {
-            if program.killed.is_none() && kernel.now_ms >= program.late_ms {
-                program.killed = Some(Verdict::TimeLimitExceeded);
+            if kernel.now_ms >= program.late_ms {
+                program.is_killed(Some(Verdict::TimeLimitExceeded));
                 kernel.kill_group(program.pid);
             }
         }
     }
 
-    /// The end of one that was reaped, if it was one of these.
-    pub(crate) fn report(&mut self, kernel: &Kernel, pid: Pid) -> Option<Body> {
-        let place = self.running.iter().position(|program| program.pid == pid)?;
-        let program = self.running.remove(place);
+    /// How one has ended that was reaped, if it was one of these.
+    pub(crate) fn note(&mut self, kernel: &Kernel, pid: Pid) {
+        let place = self.running.iter().position(|it| it.pid == pid && it.ended.is_none());
+        let Some(place) = place else { return };
+        let program = &mut self.running[place];
+        if program.peer.is_none() {
+            self.running.remove(place);
+            return;
+        }
         let exit = kernel.process(pid).ended;
         let killed = program.killed.filter(|_| exit == KILLED);
         let verdict = killed.unwrap_or(exit.verdict());
-        Some(Body::Exited { id: program.id, exit, verdict })
+        program.late_ms = u64::MAX;
+        program.ended = Some(Body::Exited { id: program.id, exit, verdict });
+    }
+
+    /// Whose programs have ended, and it was not told yet.
+    pub(crate) fn untold(&self) -> Vec<Peer> {
+        self.running.iter().filter(|it| it.ended.is_some()).filter_map(|it| it.peer).collect()
+    }
+
+    /// Takes the end of one of a peer's programs.
+    pub(crate) fn tell(&mut self, peer: Peer) -> Option<Body> {
+        let is_it = |it: &Running| it.peer == Some(peer) && it.ended.is_some();
+        let place = self.running.iter().position(is_it)?;
+        self.running.remove(place).ended
     }
 }

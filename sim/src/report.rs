@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use guard::machine::{Guard, Outcome as GuardOutcome, State as GuardState};
+use guard::machine::{Guard, Life, Outcome as GuardOutcome, State as GuardState};
 use master::machine::{Outcome as SessionOutcome, Session, State as SessionState};
 use protocol::{Errno, Machine, Name, Step};
 use rocker_client::action::{Action, HelperAction, HelperOutcome, Outcome as ClientOutcome};
@@ -263,14 +263,19 @@ impl Report {
         let count = |step| u16::try_from(self.count("guard", step)).unwrap_or(u16::MAX);
         match state {
             GuardState::AwaitRequest => {
-                GuardOutcome::RequestIs { overlays: count(Step::ListTopDirs) > 0 }
+                let life = match self.takes_orders() {
+                    true => Life::Owner,
+                    false => Life::Processes,
+                };
+                GuardOutcome::RequestIs { overlays: count(Step::ListTopDirs) > 0, life }
             }
             GuardState::CreateLoop { .. } => GuardOutcome::LoopIs(loop_number(entry)),
             GuardState::ListTopDirs => GuardOutcome::DirsAre {
                 layers: count(Step::BuildOverlay),
                 places: count(Step::MountOverlay),
             },
-            GuardState::ReapOrphans => GuardOutcome::Watched,
+            GuardState::Reap => GuardOutcome::Watched,
+            GuardState::Listen => GuardOutcome::Changed,
             GuardState::CountOthers | GuardState::FindStrangers => GuardOutcome::Alone,
             _ => GuardOutcome::Done,
         }

@@ -1,8 +1,9 @@
 //! What a world is about: who asks for what, and what the host looks like.
 
 use guard::action::Order;
+use guard::machine::Life;
 use master::policy::Allow;
-use protocol::{Ids, Overlays, Path, Request};
+use protocol::{Ids, Options, Overlays, Path, Request};
 
 use crate::library::Library;
 
@@ -35,6 +36,8 @@ pub struct Launch {
     pub orders: Option<&'static [Task]>,
     /// Whether the client says first that orders will come, as ours does.
     pub greets: bool,
+    /// Whether a rocker that takes orders outlives its owner's connection.
+    pub stays: bool,
     /// What ends it.
     pub end: End,
     /// The deadline.
@@ -201,6 +204,7 @@ impl Launch {
         app: App::Plain,
         orders: None,
         greets: true,
+        stays: false,
         end: End::StopAll,
         timeout_ms: 5_000,
     };
@@ -218,6 +222,15 @@ impl Launch {
     /// With all top directories of the host overlaid.
     pub const fn auto() -> Self {
         Self { auto: true, ..Self::overlaid(DIRECTORIES.len()) }
+    }
+
+    /// What its rocker lives by.
+    pub(crate) const fn life(&self) -> Life {
+        match (self.orders, self.stays) {
+            (None, _) => Life::Processes,
+            (Some(_), false) => Life::Owner,
+            (Some(_), true) => Life::OwnerThenProcesses,
+        }
     }
 
     pub(crate) const fn has_data_dir(&self) -> bool {
@@ -278,7 +291,11 @@ impl Launch {
             ids: Ids::Identity,
             timeout_ms: u32::try_from(self.timeout_ms).unwrap_or(u32::MAX),
             trace: self.trace,
-            options: protocol::Options::default(),
+            options: Options {
+                commanded: self.orders.is_some(),
+                stays: self.stays,
+                ..Options::default()
+            },
         }
     }
 }

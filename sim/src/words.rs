@@ -67,7 +67,7 @@ pub(crate) fn guard(
     scene: Option<&Launch>,
     launch: usize,
 ) -> String {
-    use guard::machine::{Outcome, State};
+    use guard::machine::State;
     let id = id_of(launch);
     let places = |index: u16| scene.and_then(|scene| scene.places().nth(usize::from(index)));
     let did = match before {
@@ -101,42 +101,48 @@ pub(crate) fn guard(
         State::AwaitRelease => "recvmsg # from the master".to_owned(),
         State::SendEntrance => "sendmsg # to the caller: entrance, with a pidfd".to_owned(),
         State::AwaitApp => "recvmsg # from the caller: the App's pidfd".to_owned(),
+        State::Listen => "poll # orders, ends, lateness".to_owned(),
         State::StartProgram { .. } => "exec # the program".to_owned(),
-        State::ReportStarted { id } => format!("sendmsg # to the caller: program {id} runs"),
-        State::ReportNotStarted { id, error: it } => {
+        State::ReportStarted { id, .. } => format!("sendmsg # to the caller: program {id} runs"),
+        State::ReportNotStarted { id, error: it, .. } => {
             format!("sendmsg # to the caller: program {id}: {}", error(it))
         }
-        State::SendSignal { id: Some(id), signal } => format!("kill -{signal} # program {id}"),
-        State::SendSignal { id: None, signal } => format!("kill -{signal} -- -1"),
+        State::SendSignal { id: Some(id), signal, .. } => format!("kill -{signal} # program {id}"),
+        State::SendSignal { id: None, signal, .. } => format!("kill -{signal} -- -1"),
+        State::Answer { .. } => "sendmsg # to the caller: here".to_owned(),
         State::CarryOut { order, .. } => format!("{} # as ordered", plain(order)),
-        State::ReportObeyed { id } => format!("sendmsg # to the caller: {id} is done"),
-        State::Answer => "sendmsg # to the caller: here".to_owned(),
-        State::ReapPrograms => "wait # whatever has ended".to_owned(),
-        State::ReportExit => "sendmsg # to the caller: how that ended".to_owned(),
-        State::AwaitOrder => "recvmsg # from the caller: an order".to_owned(),
+        State::ReportObeyed { id, .. } => format!("sendmsg # to the caller: {id} is done"),
+        State::HangUp { peer, .. } => format!("close # the connection of peer {}", peer.0),
         State::KillLate => "kill -KILL # whatever is late".to_owned(),
-        State::ReapOrphans => "wait # whoever has ended".to_owned(),
+        State::Reap => "wait # whoever has ended".to_owned(),
+        State::ReportExit { .. } => "sendmsg # to the caller: how that ended".to_owned(),
         State::CountOthers => "kill -0 -- -1 # is anybody there?".to_owned(),
         State::FindStrangers => "ls /proc # who?".to_owned(),
-        State::AwaitChange => "wait -n".to_owned(),
         State::Rest => "sleep 1".to_owned(),
         State::ReportFailure(it) => format!("sendmsg # to the caller: {}", error(it)),
         State::Ended(_) => String::new(),
     };
-    let came = match outcome {
+    format!("{did} -> {}", came_of_guard(outcome))
+}
+
+fn came_of_guard(outcome: guard::machine::Outcome) -> String {
+    use guard::machine::Outcome;
+    match outcome {
         Outcome::Done | Outcome::RequestIs { .. } => "ok".to_owned(),
         Outcome::LoopIs(number) => format!("/dev/loop{number}"),
         Outcome::DirsAre { layers, places } => format!("{layers} layers, {places} places"),
-        Outcome::Exec { id } => format!("exec {id}"),
-        Outcome::Signal { id: Some(id), signal } => format!("signal {signal} for {id}"),
-        Outcome::Signal { id: None, signal } => format!("signal {signal} for all"),
-        Outcome::Order { id, order } => format!("{} {id}", plain(order)),
+        Outcome::Exec { id, .. } => format!("exec {id}"),
+        Outcome::Signal { id: Some(id), signal, .. } => format!("signal {signal} for {id}"),
+        Outcome::Signal { id: None, signal, .. } => format!("signal {signal} for all"),
+        Outcome::Ping { .. } => "ping".to_owned(),
+        Outcome::Order { id, order, .. } => format!("{} {id}", plain(order)),
+        Outcome::PeerLost { peer } => format!("peer {} is lost", peer.0),
+        Outcome::Exited { .. } => "a program has ended".to_owned(),
         Outcome::Failed(errno) => errno_name(errno),
         Outcome::Lost(how) => lost(how),
         Outcome::Refused(it) => error(it),
         other => plain(other),
-    };
-    format!("{did} -> {came}")
+    }
 }
 
 /// What a session of the master did, and what came of it.

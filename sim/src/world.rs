@@ -14,6 +14,7 @@
 use core::task::Poll;
 use std::rc::Rc;
 
+use guard::machine::{Life, Peer, State};
 use master::policy::Config;
 use protocol::{Driver, Machine};
 
@@ -574,7 +575,7 @@ impl World {
         machine.advance(outcome);
         self.check_punctual(n, before, outcome);
         if let Ended::With(result) = Ended::of(self.guards[n].machine.state()) {
-            self.guard_ends(n, result, before, outcome);
+            self.guard_ends(n, result, before);
         } else if let guard::machine::Outcome::LoopIs(device) = outcome
             && self.thefts > 0
         {
@@ -593,20 +594,16 @@ impl World {
 
     /// root.9: when, and only when, nobody is left whom it has not been told to leave.
     /// Without a caller it does not wait for anybody.
-    fn guard_ends(
-        &mut self,
-        n: usize,
-        result: Result<(), protocol::Error>,
-        before: guard::machine::State,
-        outcome: guard::machine::Outcome,
-    ) {
-        let hands = &self.guards[n].hands;
-        let (pid, commanded) = (hands.pid, hands.commanded);
-        if commanded {
-            if !is_callers_end(before, outcome) {
-                self.kernel.violated(Violation::GaveUp { guard: pid });
-            }
+    fn guard_ends(&mut self, n: usize, result: Result<(), protocol::Error>, before: State) {
+        let pid = self.guards[n].hands.pid;
+        // The rocker was its owner's, which is gone: so the driver has said.
+        if matches!(before, State::HangUp { peer: Peer::OWNER, .. })
+            && self.guards[n].machine.life() == Life::Owner
+        {
             return self.kernel.exit(pid);
+        }
+        if self.guards[n].machine.life() != Life::Processes && !is_told(before) {
+            self.kernel.violated(Violation::GaveUp { guard: pid });
         }
         let gave_up = match result {
             Ok(()) => true,
@@ -627,9 +624,9 @@ impl World {
         outcome: guard::machine::Outcome,
     ) {
         use guard::machine::{Outcome, State};
-        let is_over = matches!(outcome, Outcome::Late | Outcome::Lost(_) | Outcome::Failed(_));
+        let is_over = matches!(outcome, Outcome::Late | Outcome::Failed(_));
         let had_a_turn = match before {
-            State::AwaitOrder => !is_over,
+            State::Listen => !is_over,
             State::KillLate => true,
             _ => false,
         };
@@ -639,15 +636,19 @@ impl World {
     }
 
     /// Before time passes: all who could kill a late program have had their turns, but for those
-    /// who hang, or wait for a caller to read.
+    /// who hang or rest.
     fn check_late(&mut self) {
         for n in 0..self.guards.len() {
-            let hands = &self.guards[n].hands;
-            let is_excused = hands.unread_until_ms.is_some() || self.hangs(Who::Guard(n));
+            let is_excused = self.rests(n) || self.hangs(Who::Guard(n));
             if let Some(pid) = self.late_program(n).filter(|_| !is_excused) {
                 self.kernel.violated(Violation::Late { pid });
             }
         }
+    }
+
+    /// Whether a guard cannot hear or see anything, for the kernel refuses it.
+    fn rests(&self, guard: usize) -> bool {
+        self.guards[guard].machine.state() == guard::machine::State::Rest
     }
 
     fn late_program(&self, guard: usize) -> Option<u32> {
@@ -804,7 +805,7 @@ impl World {
         let caller = self.callers[n].as_ref()?;
         let (pid, (guard, _)) = (self.clients[n].hands.pid, self.clients[n].started()?);
         let number = self.guards.iter().position(|it| it.hands.pid == guard)?;
-        if self.hangs(Who::Guard(number)) {
+        if self.hangs(Who::Guard(number)) || self.rests(number) {
             return None;
         }
         // Nobody waits for its time to be over.
@@ -812,7 +813,9 @@ impl World {
             return Some(Violation::Late { pid });
         }
         if !self.kernel.is_alive(pid) || caller.left.is_some() {
-            return self.kernel.is_alive(guard).then_some(Violation::Unclaimed { guard });
+            let stays = self.scenes[n].stays && self.kernel.others(guard).next().is_some();
+            let lives = self.kernel.is_alive(guard) && !stays;
+            return lives.then_some(Violation::Unclaimed { guard });
         }
         if self.hangs(Who::Client(n)) {
             return None;
@@ -979,7 +982,8 @@ impl World {
     /// A caller that went on late has an App only now.
     fn end_latecomers(&mut self) -> bool {
         let is_late = |app: &&AppActor| !app.told && self.kernel.is_alive(app.pid);
-        let launch = self.apps.iter().filter(|app| app.part == Part::App).find(is_late);
+        let is_app = |app: &&AppActor| app.part == Part::App || self.scenes[app.launch].stays;
+        let launch = self.apps.iter().filter(is_app).find(is_late);
         let is_open = |caller: &&Caller| !caller.told && caller.left.is_none();
         let launch = launch.map(|app| app.launch).or_else(|| {
             let callers = self.callers.iter().map(|caller| caller.as_ref());
@@ -1013,23 +1017,10 @@ impl World {
     }
 }
 
-/// Whether the caller was the reason for a guard's end: it has gone, or cannot be heard, or does
-/// not read.
-fn is_callers_end(before: guard::machine::State, outcome: guard::machine::Outcome) -> bool {
-    use guard::machine::{Outcome, State};
-    let talks = matches!(
-        before,
-        State::AwaitOrder
-            | State::Answer
-            | State::ReportObeyed { .. }
-            | State::ReportStarted { .. }
-            | State::ReportNotStarted { .. }
-            | State::ReportExit
-            | State::ReportFailure(_)
-    );
-    talks
-        && (matches!(outcome, Outcome::Failed(_) | Outcome::Lost(_))
-            || matches!(before, State::ReportFailure(_)))
+/// Whether a guard ends because its launch has failed.
+fn is_told(before: guard::machine::State) -> bool {
+    use guard::machine::State;
+    matches!(before, State::ReportFailure(_) | State::AwaitRequest)
 }
 
 /// Whether a caller leaves answers unread for longer than a guard waits.

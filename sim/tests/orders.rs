@@ -10,11 +10,13 @@ fn orders_of_all_kinds_are_answered() {
         for order in Order::ALL {
             for end in End::ALL {
                 for queue in [2, 4, 64] {
-                    let launch = [Launch { end, ..Launch::open(orders) }];
-                    let world = World::new(&launch).order(order).queue(queue);
-                    let mut world = world.transcribed();
-                    let ended = run(&mut world, &mut Coverage::default());
-                    assert_eq!(ended, Ok(()), "{}", world.transcript());
+                    for stays in [false, true] {
+                        let launch = [Launch { end, stays, ..Launch::open(orders) }];
+                        let world = World::new(&launch).order(order).queue(queue);
+                        let mut world = world.transcribed();
+                        let ended = run(&mut world, &mut Coverage::default());
+                        assert_eq!(ended, Ok(()), "{}", world.transcript());
+                    }
                 }
             }
         }
@@ -34,10 +36,13 @@ fn every_single_fault_of_a_rocker_that_takes_orders_leaves_nothing() {
     let mut walk = Walk::default();
     for orders in ORDERS {
         for &order in turns() {
-            for (end, greets) in
-                [(End::ByItself, true), (End::StopAll, false), (End::KillGuard, true)]
-            {
-                walk.single_faults(&[Launch { end, greets, ..Launch::open(orders) }], order);
+            for (end, greets, stays) in [
+                (End::ByItself, true, false),
+                (End::StopAll, false, true),
+                (End::KillGuard, true, false),
+            ] {
+                let launch = Launch { end, greets, stays, ..Launch::open(orders) };
+                walk.single_faults(&[launch], order);
             }
         }
     }

@@ -83,9 +83,12 @@ pub(crate) enum Role {
     LayerOfVar,
     Entrance,
     App,
+    /// Between a guard and those who were attached.
+    Attached,
+    AttachedToo,
 }
 
-const ROLES: usize = 11;
+const ROLES: usize = 13;
 
 /// A table of descriptors: a process', shared with its helper, or one session's of the master.
 #[derive(Clone, Debug)]

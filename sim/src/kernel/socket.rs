@@ -335,5 +335,7 @@ const fn slot(role: Role) -> usize {
         Role::LayerOfVar => 8,
         Role::Entrance => 9,
         Role::App => 10,
+        Role::Attached => 11,
+        Role::AttachedToo => 12,
     }
 }

@@ -337,6 +337,9 @@ const THIS: Machine = RISCV64;
 #[cfg(target_arch = "arm")]
 const THIS: Machine = ARM;
 
+/// `AUDIT_ARCH_*` of this machine.
+pub const THIS_MACHINE: u32 = THIS.number;
+
 const ROOM: usize = 256;
 
 const fn length(kind: Kind) -> usize {

@@ -42,6 +42,8 @@ fn main() -> ExitCode {
         an_interrupt_reaches_the_app_and_leaves_nothing,
         a_second_interrupt_ends_what_the_app_left_running,
         limits_are_kept_and_the_verdict_is_told,
+        a_profile_says_which_system_calls_there_are,
+        a_profile_that_says_nothing_is_refused_in_one_line,
         a_user_whom_the_policy_lets_runs_an_app,
         the_manifest_says_what_to_start,
         a_bad_manifest_is_refused_in_one_line,
@@ -941,6 +943,102 @@ fn limits_are_kept_and_the_verdict_is_told() {
     let began = Instant::now();
     assert_eq!(limited(["--wall", "50"], "sleep 50 & exit 0"), (0, "normal".to_owned()));
     assert!(began.elapsed() < SOON);
+}
+
+/// As container engines have them: of `umask`, of which the kernel takes one argument, the others
+/// are compared in every way there is.
+const PROFILE: &str = r#"{
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}],
+    "syscalls": [
+        {"names": ["umask"], "action": "SCMP_ACT_ERRNO", "errnoRet": 2, "args": [
+            {"index": 1, "value": 4294967301, "op": "SCMP_CMP_EQ"}]},
+        {"names": ["umask"], "action": "SCMP_ACT_ERRNO", "errnoRet": 7, "args": [
+            {"index": 1, "value": 8589934592, "op": "SCMP_CMP_GT"}]},
+        {"names": ["umask"], "action": "SCMP_ACT_ERRNO", "errnoRet": 17, "args": [
+            {"index": 2, "value": 9, "op": "SCMP_CMP_GE"},
+            {"index": 2, "value": 8589934592, "op": "SCMP_CMP_LT"},
+            {"index": 3, "value": 0, "op": "SCMP_CMP_NE"}]},
+        {"names": ["umask"], "action": "SCMP_ACT_ERRNO", "errnoRet": 21, "args": [
+            {"index": 4, "value": 65280, "valueTwo": 4608, "op": "SCMP_CMP_MASKED_EQ"},
+            {"index": 5, "value": 4294967295, "op": "SCMP_CMP_LE"}]},
+        {"names": ["sync", "socketcall"], "action": "SCMP_ACT_ERRNO", "comment": "no args"},
+        {"names": ["getppid"], "action": "SCMP_ACT_ERRNO", "includes": {"caps": ["CAP_SYSLOG"]}},
+        {"names": ["getppid"], "action": "SCMP_ACT_ERRNO", "includes": {"arches": ["s390x"]}},
+        {"names": ["getppid"], "action": "SCMP_ACT_ERRNO", "includes": {"minKernel": "99.0"}},
+        {"names": ["getppid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 11,
+            "includes": {"minKernel": "4.8"}, "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
+        {"names": ["acct"], "action": "SCMP_ACT_KILL_PROCESS"}
+    ]
+}"#;
+
+fn a_profile_says_which_system_calls_there_are() {
+    let daemon = Daemon::start();
+    let file = daemon.path("profile.json");
+    fs::write(&file, PROFILE).unwrap();
+    let filtered = |commands: &[&str]| {
+        let mut command = run(&daemon);
+        command.arg("--seccomp").arg(&file).arg(probe_package());
+        command.args(["--", "bin/probe"]).args(commands).output().unwrap()
+    };
+    let umask = |arguments: &str| format!("call {} 18 {arguments}", libc::SYS_umask);
+    let answers = [
+        (umask("0x100000005"), "ENOENT"),
+        (umask("5"), "ok"),
+        (umask("0x200000005"), "E2BIG"),
+        (umask("0x200000000"), "ok"),
+        (umask("0x1ffffffff"), "ok"),
+        (umask("0 9 1"), "EEXIST"),
+        (umask("0 8 1"), "ok"),
+        (umask("0 0x1ffffffff 0x100000000"), "EEXIST"),
+        (umask("0 0x200000000 1"), "ok"),
+        (umask("0 9 0"), "ok"),
+        (umask("0 0 0 0xab12cd 0"), "EISDIR"),
+        (umask("0 0 0 0xff0000ab12cd 0xffffffff"), "EISDIR"),
+        (umask("0 0 0 0xff0000ab12 0xffffffff"), "ok"),
+        (umask("0 0 0 0xff000012ab 0xffffffff"), "EISDIR"),
+        (umask("0 0 0 0xff000012ab 0x100000000"), "ok"),
+        (format!("call {}", libc::SYS_sync), "EPERM"),
+        (format!("call {}", libc::SYS_getppid), "EAGAIN"),
+    ];
+    let commands: Vec<&str> = answers.iter().map(|(command, _)| command.as_str()).collect();
+    let output = filtered(&commands);
+    let told = Answer::new(output.status, &String::from_utf8_lossy(&output.stdout));
+    for (command, wanted) in &answers {
+        assert_eq!(told.one(command), *wanted, "{command}");
+    }
+    let ended = filtered(&["say before", &format!("call {}", libc::SYS_acct), "say after"]);
+    assert_eq!(ended.status.code(), Some(128 + libc::SIGSYS));
+    assert_eq!(ended.stdout, b"say: before\n");
+    for (said, seccomp) in [("unconfined", "0"), ("log", "2")] {
+        let mut command = run(&daemon);
+        command.args(["--seccomp", said, "--userns"]).arg(probe_package());
+        let said = answer(command.args(["--", "bin/probe", "status Seccomp", "unshare user"]));
+        assert_eq!((said.one("Seccomp"), said.one("unshare user")), (seccomp, "ok"));
+    }
+}
+
+fn a_profile_that_says_nothing_is_refused_in_one_line() {
+    let daemon = Daemon::start();
+    let file = daemon.path("profile.json");
+    for (text, words) in [
+        ("", ["profile.json", "EOF"]),
+        ("{\"defaultAction\": \"SCMP_ACT_DENY\"}", ["profile.json", "SCMP_ACT_DENY is no action"]),
+        (
+            "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\":\n[{\"names\": [\"opne\"], \
+             \"action\": \"SCMP_ACT_ERRNO\"}]}",
+            ["profile.json", "there is no system call opne"],
+        ),
+    ] {
+        fs::write(&file, text).unwrap();
+        let mut command = run(&daemon);
+        command.arg("--seccomp").arg(&file).arg(probe_package());
+        assert_refused(&command.args(["--", "bin/probe"]).output().unwrap(), 125, &words);
+    }
+    let mut command = run(&daemon);
+    command.args(["--seccomp", "/nowhere.json"]).arg(probe_package());
+    let output = command.args(["--", "bin/probe"]).output().unwrap();
+    assert_refused(&output, 125, &["/nowhere.json", "No such file or directory"]);
 }
 
 fn a_user_whom_the_policy_lets_runs_an_app() {

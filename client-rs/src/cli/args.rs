@@ -110,6 +110,14 @@ pub(crate) struct Run {
     /// Do not wait for a disk: what the App writes may be lost if the machine crashes
     #[arg(long)]
     pub(crate) volatile: bool,
+    /// Which system calls the App may make: a profile in JSON, as container engines have them;
+    /// "log": any, and the kernel's log tells of those that are not on the default list;
+    /// "unconfined": any [default: those that a process without privileges has a use for]
+    #[arg(long, value_name = "FILE|log|unconfined")]
+    pub(crate) seccomp: Option<PathBuf>,
+    /// Let the App make user namespaces, for sandboxes of its own
+    #[arg(long)]
+    pub(crate) userns: bool,
     /// A variable for the App; it has none of yours but TERM and LANG
     #[arg(long, value_name = "K=V")]
     pub(crate) env: Vec<OsString>,

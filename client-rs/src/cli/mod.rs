@@ -10,6 +10,7 @@
 //! living    rocker ps, rocker kill
 //! pack      rocker pack
 //! manifest  rocker.toml
+//! profile   --seccomp FILE
 //! doctor    rocker doctor
 //! ```
 
@@ -20,6 +21,7 @@ mod identity;
 mod living;
 mod manifest;
 mod pack;
+mod profile;
 mod report;
 mod run;
 mod vigil;

@@ -11,8 +11,9 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
+use protocol::seccomp::KILL_PROCESS;
 use protocol::{Errno, Exit, Step, Verdict};
-use rocker_client::{EXEC_DIR, Launch, Limits, OpenRocker, Program, Rocker, SOCKET};
+use rocker_client::{EXEC_DIR, Launch, Limits, OpenRocker, Program, Rocker, SOCKET, Seccomp};
 
 use super::args::Run;
 use super::embedded::Master;
@@ -20,7 +21,7 @@ use super::identity::Identity;
 use super::manifest::{self, Manifest};
 use super::report::{self, Ending, Lived};
 use super::vigil::{Signals, until_gone, until_told};
-use super::{Fault, STATUS_ROCKER, complain, named_socket, pack};
+use super::{Fault, STATUS_ROCKER, complain, named_socket, pack, profile};
 
 /// Where Apps look for programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -158,6 +159,16 @@ fn limits(args: &Run) -> Result<Limits, Fault> {
     Ok(limits)
 }
 
+/// Which system calls the App may make.
+fn seccomp(args: &Run) -> Result<Seccomp, Fault> {
+    let Some(said) = &args.seccomp else { return Ok(Seccomp::Default) };
+    Ok(match said.as_os_str().as_bytes() {
+        b"unconfined" => Seccomp::Unconfined,
+        b"log" => Seccomp::Log,
+        _ => Seccomp::Filter(profile::read(said, KILL_PROCESS)?),
+    })
+}
+
 /// What was said, with every default in place.
 struct Plan {
     launch: Launch,
@@ -194,6 +205,8 @@ impl Plan {
             .gid(gid)
             .exec_dir(&exec_dir)
             .volatile(args.volatile)
+            .user_namespaces(args.userns)
+            .seccomp(seccomp(args)?)
             .timeout(timeout)
             .socket(socket)
             .trace(args.trace || args.report.is_some());

@@ -833,7 +833,9 @@ fn a_command_line_nobody_understands_is_one_line_and_125() {
         vec!["run", "--no-such-option", "x"],
         vec!["run", "x", "y"],
         vec!["pack", "x"],
-        vec!["pack", "x", "y", "--comp", "zip"],
+        vec!["pack", "x", "y", "--compression", "zip"],
+        vec!["pack", "x", "y", "--block-size", "2M"],
+        vec!["pack", "x", "y", "--jobs", "0"],
         vec!["kill"],
         vec!["ps", "x"],
     ] {
@@ -864,7 +866,7 @@ fn each_compression_runs() {
         let package = daemon.path(&format!("{kind}.sqfs"));
         let packed = Command::new(bin("rocker"))
             .arg("pack")
-            .args(["--comp", kind])
+            .args(["--compression", kind, "--block-size", "4K", "--jobs", "3"])
             .arg(top.path())
             .arg(&package)
             .output();

@@ -24,8 +24,15 @@ pub(crate) enum Command {
         /// The squashfs image to write
         package: PathBuf,
         /// How to compress it
-        #[arg(long, value_enum, default_value_t)]
-        comp: Compression,
+        #[arg(long, alias = "comp", value_enum, default_value_t)]
+        compression: Compression,
+        /// How much is compressed together: a power of two from 4K to 1M
+        #[arg(long, value_name = "SIZE", value_parser = block_size, default_value = "128K")]
+        block_size: u32,
+        /// How many threads compress, up to 256; the package is the same whatever their number
+        /// [default: one for each processor]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+        jobs: Option<u16>,
     },
     /// Run an App in a rocker, and end with its exit status
     #[command(after_help = EXIT_STATUS)]
@@ -83,6 +90,13 @@ fn size(text: &str) -> Result<u64, String> {
     };
     let number: u64 = digits.parse().map_err(|_| "a number, or one with K, M or G".to_owned())?;
     number.checked_mul(1 << shift).ok_or_else(|| "it is too large".to_owned())
+}
+
+/// What squashfs has.
+fn block_size(text: &str) -> Result<u32, String> {
+    let found = u32::try_from(size(text)?).ok().filter(|size| size.is_power_of_two());
+    let found = found.filter(|size| (4096..=1 << 20).contains(size));
+    found.ok_or_else(|| "a power of two from 4K to 1M".to_owned())
 }
 
 #[derive(Args, Debug)]
@@ -172,6 +186,14 @@ mod tests {
         assert_eq!(["7", "2K", "16M", "1G"].map(size), [7, 2048, 16 << 20, 1 << 30].map(Ok));
         for wrong in ["", "K", "1T", "-1", "1.5M", "99999999999G"] {
             assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn block_sizes_are_powers_of_two() {
+        assert_eq!(["4K", "131072", "1M"].map(block_size), [4096, 131_072, 1 << 20].map(Ok));
+        for wrong in ["", "0", "2K", "2M", "100K", "1G", "8589934592G"] {
+            assert!(block_size(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -27,6 +27,7 @@ mod run;
 mod vigil;
 
 use core::fmt;
+use core::num::NonZero;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -90,7 +91,13 @@ pub(crate) fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Run(args) => return run::run(&args),
-        Command::Pack { dir, package, comp } => pack(&dir, &package, comp),
+        Command::Pack { dir, package, compression, block_size, jobs } => {
+            let mut options = pack::Options { compression, block_size, ..pack::Options::default() };
+            if let Some(jobs) = jobs.and_then(|jobs| NonZero::new(jobs.into())) {
+                options.jobs = jobs;
+            }
+            pack(&dir, &package, options)
+        }
         Command::Ps { socket, json } => living::ps(&master_socket(socket), json),
         Command::Kill { socket, name } => living::kill(&master_socket(socket), &name),
         Command::Doctor { socket, json } => doctor(&master_socket(socket), json),
@@ -144,8 +151,9 @@ fn master_socket(socket: Option<PathBuf>) -> PathBuf {
     named_socket(socket).unwrap_or_else(|| rocker_client::SOCKET.into())
 }
 
-fn pack(dir: &Path, package: &Path, comp: pack::Compression) -> Result<ExitCode, Fault> {
-    let packed = pack::pack(dir, package, comp).map_err(|error| Fault::Said(error.to_string()))?;
+fn pack(dir: &Path, package: &Path, options: pack::Options) -> Result<ExitCode, Fault> {
+    let packed =
+        pack::pack(dir, package, options).map_err(|error| Fault::Said(error.to_string()))?;
     let pack::Packed { files, bytes_in, bytes_out } = packed;
     let percent = (bytes_out * 100).checked_div(bytes_in).unwrap_or(100);
     let [from, to] = [bytes_in, bytes_out].map(size);

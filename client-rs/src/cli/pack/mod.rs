@@ -16,11 +16,13 @@
 //!
 //! ```text
 //! writer     the tree becomes an image
+//! ahead      its blocks are compressed on all processors
 //! source     one file of it, from the disk to the writer
 //! temporary  the package until it is whole
 //! reader     one file of a package, whoever made it
 //! ```
 
+mod ahead;
 mod reader;
 mod source;
 mod temporary;
@@ -30,6 +32,7 @@ mod writer;
 
 use core::error::Error;
 use core::fmt;
+use core::num::NonZero;
 use std::ffi::OsStr;
 use std::io::{self, BufWriter};
 use std::os::unix::fs::MetadataExt;
@@ -40,9 +43,10 @@ use walkdir::WalkDir;
 use super::manifest::{self, Manifest};
 use super::words;
 
+use ahead::Plan;
 pub(crate) use reader::read_file;
 use temporary::Temporary;
-use writer::{add_entry, empty_image, write_fault};
+use writer::{Layout, write_fault};
 
 /// How the blocks of a package are compressed. The kernel needs the same one built in.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -56,6 +60,31 @@ pub(crate) enum Compression {
     Gzip,
     /// The biggest, fastest to make and to read.
     Lz4,
+}
+
+/// How to pack. None of it changes what an App sees.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// How blocks are compressed.
+    pub(crate) compression: Compression,
+    /// The bytes that are compressed together: a power of two, 4 KiB to 1 MiB.
+    pub(crate) block_size: u32,
+    /// How many threads compress. The package is the same whatever their number.
+    pub(crate) jobs: NonZero<usize>,
+}
+
+/// Block size, unless another is told: mksquashfs takes it, too.
+pub(crate) const BLOCK_SIZE: u32 = 128 * 1024;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            compression: Compression::default(),
+            block_size: BLOCK_SIZE,
+            // An unknown number is no reason to fail.
+            jobs: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+        }
+    }
 }
 
 /// What was packed.
@@ -127,14 +156,10 @@ impl fmt::Display for OneLine<'_> {
 ///
 /// The tree must not change meanwhile; a file that does is an error. A `rocker.toml` at its root
 /// must be a good one.
-pub(crate) fn pack(
-    dir: &Path,
-    package: &Path,
-    compression: Compression,
-) -> Result<Packed, PackError> {
+pub(crate) fn pack(dir: &Path, package: &Path, options: Options) -> Result<Packed, PackError> {
     let epoch = std::env::var_os("SOURCE_DATE_EPOCH");
     parse_epoch(epoch.as_deref())
-        .and_then(|time| pack_at(dir, package, compression, time))
+        .and_then(|time| pack_at(dir, package, options, time))
         .map_err(|fault| PackError { dir: dir.to_owned(), fault })
 }
 
@@ -148,12 +173,28 @@ fn parse_epoch(epoch: Option<&OsStr>) -> Result<u32, Fault> {
     })
 }
 
-fn pack_at(
+fn pack_at(dir: &Path, package: &Path, options: Options, time: u32) -> Result<Packed, Fault> {
+    let Layout { mut image, codec, files, .. } = lay_out(dir, package, options, time)?;
+    let mut packed = Packed {
+        files: files.len() as u64,
+        bytes_in: files.iter().map(|(_, length)| length).sum(),
+        bytes_out: 0,
+    };
+    let plan = Plan::new(files, options.block_size);
+    let temporary = Temporary::beside(package)?;
+    let out = BufWriter::new(&temporary.file);
+    packed.bytes_out = ahead::write(&mut image, plan, codec, options.jobs, out)
+        .map_err(|error| write_fault(error, package))?;
+    temporary.publish(package, packed.bytes_out)?;
+    Ok(packed)
+}
+
+fn lay_out<'a>(
     dir: &Path,
     package: &Path,
-    compression: Compression,
+    options: Options,
     time: u32,
-) -> Result<Packed, Fault> {
+) -> Result<Layout<'a>, Fault> {
     let here = Path::new(".");
     let root = dir.canonicalize().map_err(|error| Fault::new(here, error))?;
     if !root.is_dir() {
@@ -162,8 +203,7 @@ fn pack_at(
     check_package_path(&root, package)?;
     check_manifest(&root)?;
 
-    let mut packed = Packed::default();
-    let mut image = empty_image(compression, time).map_err(|error| Fault::new(package, error))?;
+    let mut layout = Layout::new(options, time).map_err(|error| Fault::new(package, error))?;
     // walkdir gives a directory before its entries, in the order in which backhand wants them.
     for entry in WalkDir::new(&root).sort_by_file_name() {
         let entry = entry.map_err(|error| {
@@ -172,16 +212,9 @@ fn pack_at(
             Fault::new(path.strip_prefix(&root).unwrap_or(path), cause)
         })?;
         let name = entry.path().strip_prefix(&root).unwrap_or(entry.path());
-        add_entry(&mut image, &entry, name, time, &mut packed)?;
+        layout.add(&entry, name)?;
     }
-
-    let temporary = Temporary::beside(package)?;
-    let (_, size) = image
-        .write(BufWriter::new(&temporary.file))
-        .map_err(|error| write_fault(error, package))?;
-    temporary.publish(package, size)?;
-    packed.bytes_out = size;
-    Ok(packed)
+    Ok(layout)
 }
 
 /// A package inside the tree would be packed into itself, and the next one with it.

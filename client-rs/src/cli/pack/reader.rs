@@ -430,7 +430,7 @@ fn low_half(value: u64) -> u16 {
 mod tests {
     use std::fs;
 
-    use super::super::tests::{ALL, blocks, fill, noise, packed, place};
+    use super::super::tests::{ALL, blocks, fill, noise, packed, place, with};
     use super::super::{Compression, pack_at};
     use super::*;
 
@@ -440,7 +440,7 @@ mod tests {
         fill(&tree);
         let package = place.path().join("p");
         for compression in ALL {
-            pack_at(&tree, &package, compression, 0).unwrap();
+            pack_at(&tree, &package, with(compression), 0).unwrap();
             let read = |name: &str| read_file(&package, name, 1 << 20).unwrap();
             assert_eq!(read("rocker.toml").unwrap(), b"entry = \"bin/a\"\n");
             assert_eq!(read("empty").unwrap(), b"");
@@ -456,7 +456,7 @@ mod tests {
         let (place, tree) = place();
         fill(&tree);
         let package = place.path().join("p");
-        pack_at(&tree, &package, Compression::Zstd, 0).unwrap();
+        pack_at(&tree, &package, with(Compression::Zstd), 0).unwrap();
         let told = |name, limit| {
             let error = read_file(&package, name, limit).unwrap_err().to_string();
             error.strip_prefix(&format!("cannot read {}: ", package.display())).unwrap().to_owned()
@@ -473,7 +473,7 @@ mod tests {
             fs::write(tree.join(format!("{number:0100}")), number.to_string()).unwrap();
         }
         let package = place.path().join("p");
-        pack_at(&tree, &package, Compression::Lz4, 0).unwrap();
+        pack_at(&tree, &package, with(Compression::Lz4), 0).unwrap();
         for number in [0, 255, 256, 511, 512, 1999] {
             let found = read_file(&package, &format!("{number:0100}"), 10).unwrap();
             assert_eq!(found, Some(number.to_string().into_bytes()));

@@ -41,11 +41,7 @@ impl Source {
     /// The walk looked at the path before: what is there now must be the same file.
     fn open(&self) -> Result<File, Fault> {
         let fault = |reason: &dyn fmt::Display| Fault::new(&self.name, reason);
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(&self.path)
-            .map_err(|error| fault(&error))?;
+        let file = open(&self.path).map_err(|error| fault(&error))?;
         let found = file.metadata().map_err(|error| fault(&error))?;
         if (found.dev(), found.ino()) != self.identity {
             return Err(fault(&CHANGED));
@@ -82,4 +78,12 @@ impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.read_next(buffer).map_err(io::Error::other)
     }
+}
+
+/// Follows no link and waits for nobody, whatever stands at the path now.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
 }

@@ -1,5 +1,6 @@
 //! What `pack` makes and refuses. `reader` has its own.
 
+use core::num::NonZero;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -13,10 +14,14 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::source::Source;
-use super::{Compression, pack, pack_at, parse_epoch};
+use super::{Compression, Options, pack, pack_at, parse_epoch};
 
 pub(super) const ALL: [Compression; 4] =
     [Compression::Zstd, Compression::Xz, Compression::Gzip, Compression::Lz4];
+
+pub(super) fn with(compression: Compression) -> Options {
+    Options { compression, ..Options::default() }
+}
 
 /// A place with an empty directory `tree` to pack.
 pub(super) fn place() -> (TempDir, PathBuf) {
@@ -55,14 +60,14 @@ pub(super) fn fill(tree: &Path) {
 }
 
 pub(super) fn packed(tree: &Path, package: &Path, compression: Compression) -> Vec<u8> {
-    pack_at(tree, package, compression, 0).unwrap();
+    pack_at(tree, package, with(compression), 0).unwrap();
     fs::read(package).unwrap()
 }
 
 /// Packs `tree` into `p.sqfs` beside it, in vain, and sees that nothing is left of it.
 fn refusal(place: &TempDir, tree: &Path) -> String {
     let package = place.path().join("p.sqfs");
-    let text = pack(tree, &package, Compression::Lz4).unwrap_err().to_string();
+    let text = pack(tree, &package, with(Compression::Lz4)).unwrap_err().to_string();
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "{text}");
     assert_eq!(text.lines().count(), 1, "{text}");
     text.strip_prefix(&format!("cannot pack {}: ", tree.display())).unwrap().to_owned()
@@ -86,11 +91,33 @@ fn pack_same_tree_gives_same_bytes() {
 }
 
 #[test]
+fn pack_with_any_number_of_jobs_gives_same_bytes() {
+    let (place, tree) = place();
+    fill(&tree);
+    for number in 0..100 {
+        fs::write(tree.join(number.to_string()), noise(number * 101)).unwrap();
+    }
+    let package = place.path().join("p");
+    for compression in ALL {
+        let pack_by = |jobs| {
+            let jobs = NonZero::new(jobs).unwrap();
+            let options = Options { compression, block_size: 4096, jobs };
+            pack_at(&tree, &package, options, 0).unwrap();
+            fs::read(&package).unwrap()
+        };
+        let alone = pack_by(1);
+        for jobs in [2, 3, 16] {
+            assert!(pack_by(jobs) == alone, "{compression:?}: {jobs}");
+        }
+    }
+}
+
+#[test]
 fn pack_counts() {
     let (place, tree) = place();
     fill(&tree);
     let package = place.path().join("p");
-    let packed = pack_at(&tree, &package, Compression::Zstd, 0).unwrap();
+    let packed = pack_at(&tree, &package, with(Compression::Zstd), 0).unwrap();
     assert_eq!(packed.files, 5);
     assert_eq!(packed.bytes_in, 16 + 5000 + blocks().len() as u64 + 1);
     assert_eq!(packed.bytes_out, package.metadata().unwrap().len());
@@ -114,7 +141,7 @@ fn pack_modes_without_setuid_and_times_as_told() {
     fs::set_permissions(tree.join("a"), fs::Permissions::from_mode(0o6751)).unwrap();
     fs::set_permissions(&tree, fs::Permissions::from_mode(0o3775)).unwrap();
     let package = place.path().join("p");
-    pack_at(&tree, &package, Compression::Zstd, 12_345).unwrap();
+    pack_at(&tree, &package, with(Compression::Zstd), 12_345).unwrap();
     let file = io::BufReader::new(File::open(&package).unwrap());
     let image = backhand::FilesystemReader::from_reader(file).unwrap();
     let headers: Vec<NodeHeader> = image.files().map(|node| node.header).collect();
@@ -134,7 +161,7 @@ fn pack_refuses_what_an_image_cannot_hold() {
     fs::remove_file(tree.join("fi\nfo")).unwrap();
 
     symlink("x".repeat(255), tree.join("link")).unwrap();
-    pack_at(&tree, &place.path().join("p"), Compression::Lz4, 0).unwrap();
+    pack_at(&tree, &place.path().join("p"), with(Compression::Lz4), 0).unwrap();
     fs::remove_file(place.path().join("p")).unwrap();
     fs::remove_file(tree.join("link")).unwrap();
     symlink("x".repeat(256), tree.join("link")).unwrap();
@@ -171,8 +198,9 @@ fn pack_refuses_a_bad_manifest() {
 #[test]
 fn pack_refuses_bad_places() {
     let (place, tree) = place();
-    let told =
-        |dir: &Path, package: &Path| pack(dir, package, Compression::Lz4).unwrap_err().to_string();
+    let told = |dir: &Path, package: &Path| {
+        pack(dir, package, with(Compression::Lz4)).unwrap_err().to_string()
+    };
     fs::create_dir(tree.join("sub")).unwrap();
     for inside in [tree.join("p"), tree.join("sub/p"), tree.join("sub/../p")] {
         let text = told(&tree, &inside);
@@ -192,7 +220,7 @@ fn pack_refuses_bad_places() {
 #[test]
 fn pack_beside_the_tree_with_its_name_as_a_prefix() {
     let (place, tree) = place();
-    pack_at(&tree, &place.path().join("tree.sqfs"), Compression::Zstd, 0).unwrap();
+    pack_at(&tree, &place.path().join("tree.sqfs"), with(Compression::Zstd), 0).unwrap();
 }
 
 #[test]

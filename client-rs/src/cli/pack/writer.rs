@@ -3,7 +3,7 @@
 use core::fmt;
 use std::fs::FileType;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backhand::compression::{CompressionOptions, Compressor, Lz4, Zstd};
 use backhand::{BackhandError, FilesystemCompressor, FilesystemWriter, NodeHeader};
@@ -11,11 +11,7 @@ use rustix::io::Errno;
 use walkdir::DirEntry;
 
 use super::source::Source;
-use super::{Compression, Fault, Packed};
-
-/// Block size of the images made here: what mksquashfs takes too, and what the kernel's page
-/// cache is happy with. Bigger blocks pack a little tighter and make every small read dearer.
-const BLOCK_SIZE: u32 = 128 * 1024;
+use super::{Compression, Fault, Options};
 
 /// Images end on a multiple of this: the loop device serves whole sectors only, and ignores a
 /// last one that is cut short.
@@ -38,10 +34,60 @@ const XATTR_OF_THE_HOST: &[u8] = b"security.selinux";
 
 pub(super) type Image<'a> = FilesystemWriter<'a, 'a, 'a>;
 
-pub(super) fn empty_image<'a>(
-    compression: Compression,
+/// An image of which nothing is written yet.
+pub(super) struct Layout<'a> {
+    pub(super) image: Image<'a>,
+    pub(super) codec: FilesystemCompressor,
+    /// The regular files with their lengths, in the image's order.
+    pub(super) files: Vec<(PathBuf, u64)>,
     time: u32,
-) -> Result<Image<'a>, BackhandError> {
+}
+
+impl Layout<'_> {
+    pub(super) fn new(options: Options, time: u32) -> Result<Self, BackhandError> {
+        let codec = codec(options.compression)?;
+        let mut image = Image::default();
+        image.set_compressor(codec);
+        image.set_block_size(options.block_size);
+        image.set_kib_padding(PADDING_KIB);
+        image.set_only_root_id();
+        image.set_time(time);
+        Ok(Self { image, codec, files: vec![], time })
+    }
+
+    /// Entries come sorted, a directory before what is in it.
+    pub(super) fn add(&mut self, entry: &DirEntry, name: &Path) -> Result<(), Fault> {
+        let fault = |reason: &dyn fmt::Display| Fault::new(name, reason);
+        let found = entry.metadata().map_err(|error| fault(&error))?;
+        let kind = found.file_type();
+        refuse_kind(kind).map_err(|reason| fault(&reason))?;
+        refuse_xattrs(entry.path()).map_err(|reason| fault(&reason))?;
+
+        let mode = u16::try_from(found.mode() & 0o1777).unwrap_or_default();
+        let header = NodeHeader::new(mode, 0, 0, self.time);
+        let added = if kind.is_file() {
+            if found.len() >= FILE_SIZE_END || usize::try_from(found.len()).is_err() {
+                return Err(fault(&"the file is too big"));
+            }
+            self.files.push((entry.path().to_owned(), found.len()));
+            self.image.push_file(Source::new(entry.path(), name, &found), name, header)
+        } else if kind.is_symlink() {
+            let target = entry.path().read_link().map_err(|error| fault(&error))?;
+            if target.as_os_str().len() > SYMLINK_MAX {
+                return Err(fault(&format_args!("the symlink is longer than {SYMLINK_MAX} bytes")));
+            }
+            self.image.push_symlink(target, name, header)
+        } else if name.as_os_str().is_empty() {
+            self.image.set_root_mode(mode);
+            Ok(())
+        } else {
+            self.image.push_dir(name, header)
+        };
+        added.map_err(|error| fault(&error))
+    }
+}
+
+fn codec(compression: Compression) -> Result<FilesystemCompressor, BackhandError> {
     let (id, options) = match compression {
         Compression::Zstd => {
             let options = Zstd { compression_level: ZSTD_LEVEL };
@@ -54,50 +100,7 @@ pub(super) fn empty_image<'a>(
             (Compressor::Lz4, Some(CompressionOptions::Lz4(Lz4 { version: 1, flags: 0 })))
         }
     };
-    let mut image = Image::default();
-    image.set_compressor(FilesystemCompressor::new(id, options)?);
-    image.set_block_size(BLOCK_SIZE);
-    image.set_kib_padding(PADDING_KIB);
-    image.set_only_root_id();
-    image.set_time(time);
-    Ok(image)
-}
-
-pub(super) fn add_entry(
-    image: &mut Image<'_>,
-    entry: &DirEntry,
-    name: &Path,
-    time: u32,
-    packed: &mut Packed,
-) -> Result<(), Fault> {
-    let fault = |reason: &dyn fmt::Display| Fault::new(name, reason);
-    let found = entry.metadata().map_err(|error| fault(&error))?;
-    let kind = found.file_type();
-    refuse_kind(kind).map_err(|reason| fault(&reason))?;
-    refuse_xattrs(entry.path()).map_err(|reason| fault(&reason))?;
-
-    let mode = u16::try_from(found.mode() & 0o1777).unwrap_or_default();
-    let header = NodeHeader::new(mode, 0, 0, time);
-    let added = if kind.is_file() {
-        if found.len() >= FILE_SIZE_END || usize::try_from(found.len()).is_err() {
-            return Err(fault(&"the file is too big"));
-        }
-        packed.files += 1;
-        packed.bytes_in += found.len();
-        image.push_file(Source::new(entry.path(), name, &found), name, header)
-    } else if kind.is_symlink() {
-        let target = entry.path().read_link().map_err(|error| fault(&error))?;
-        if target.as_os_str().len() > SYMLINK_MAX {
-            return Err(fault(&format_args!("the symlink is longer than {SYMLINK_MAX} bytes")));
-        }
-        image.push_symlink(target, name, header)
-    } else if name.as_os_str().is_empty() {
-        image.set_root_mode(mode);
-        Ok(())
-    } else {
-        image.push_dir(name, header)
-    };
-    added.map_err(|error| fault(&error))
+    FilesystemCompressor::new(id, options)
 }
 
 /// A socket or a fifo in a read-only image connects nobody, and a device node is a way to the

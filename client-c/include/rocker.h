@@ -9,14 +9,16 @@
  *
  * Or a program instead of a function, with pidfds and words:       ROCKER_spawn()
  * Or from a poll loop, without ever waiting:                       ROCKER_launch_begin()
+ * Or many programs in one rocker, started by its guard:            ROCKER_open(), ROCKER_exec()
  *
  * The library keeps no state between calls, allocates no memory, prints nothing, installs no
  * signal handler and leaves no descriptor open but those that it returns. All functions may be
  * called by any number of threads at once, on objects of their own. Every descriptor that it
  * makes is close-on-exec. Link with -lrocker_client.
  *
- * The calling process needs CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID to enter a rocker, and the
- * master's permission to ask for one. An App has none of the caller's privileges.
+ * The calling process needs the master's permission to ask for a rocker, and to enter one
+ * CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID; to give orders it needs no privilege. An App has none
+ * of the caller's.
  */
 #ifndef ROCKER_H
 #define ROCKER_H
@@ -110,7 +112,8 @@ typedef struct {
     /* Not 0: overlay every directory in / but /proc, /sys, /dev and /run, instead of
      * app_overlay_dirs. */
     int overlay_all;
-    /* ROCKER_UNCONFINED and ROCKER_USER_NAMESPACES, which the master's policy must allow. */
+    /* ROCKER_UNCONFINED and ROCKER_USER_NAMESPACES, which the master's policy must allow, and
+     * ROCKER_STAYS. */
     unsigned long flags;
 } RockerOptions;
 
@@ -118,6 +121,9 @@ typedef struct {
 #define ROCKER_UNCONFINED 1ul
 /* The App may make user namespaces of its own. */
 #define ROCKER_USER_NAMESPACES 2ul
+/* A rocker that takes orders outlives the connection that gives them: it ends with the last of
+ * its processes then, as one that is entered does. */
+#define ROCKER_STAYS 4ul
 
 /* Nothing set. */
 static inline RockerOptions ROCKER_options_new(void)
@@ -184,8 +190,8 @@ typedef struct {
 typedef struct {
     /* As in RockerResult. */
     ROCKER_ERR err_no;
-    /* The arrow in the diagrams: the diagram (root 0, prepare 1, overlay 2, enter 3) in the
-     * high four bits, the number in the low four. prepare.3 is 0x13. */
+    /* The arrow in the diagrams: the diagram (root 0, prepare 1, overlay 2, enter 3, exec 4) in
+     * the high four bits, the number in the low four. prepare.3 is 0x13. */
     int step;
     /* The kernel's answer at that step; 0 if it was not the kernel. */
     int os_errno;
@@ -287,6 +293,215 @@ ROCKER_API int ROCKER_launch_wait_ms(const RockerLaunch *launch);
 /* The result, as of ROCKER_spawn(); a launch that is not over is given up. */
 ROCKER_API ROCKER_ERR ROCKER_launch_end(RockerLaunch *launch, Rocker *rocker,
                                         RockerError *error);
+
+/* --- A rocker that takes orders. ------------------------------------------------------------- */
+
+/*
+ *     RockerOpen open;
+ *     RockerReport report;
+ *     ROCKER_open(&req, NULL, &open, NULL);
+ *     ROCKER_run(&open, &program, NULL, &report, NULL);
+ *     puts(ROCKER_verdict_name(report.verdict));
+ *     ROCKER_end(&open, -1);
+ *
+ * The rocker's guard starts the programs, as often as is wanted, and tells how each one ended.
+ * They are the guard's children and not the caller's, who needs no privilege and enters nothing.
+ *
+ * An order is given without waiting and has a number; what comes of it are events:
+ *
+ *     ROCKER_exec(&open, &program, NULL, &id, NULL);
+ *     struct pollfd wait = { open.connection, POLLIN, 0 };    and as many other rockers
+ *     poll(&wait, 1, -1);
+ *     while (ROCKER_next(&open, &event)) ...                  started, then ended; or failed
+ *
+ * Or ROCKER_await(), which waits for those of one order.
+ */
+
+/* An open rocker: memory of the caller's, of one thread at a time. ROCKER_end() ends it. */
+typedef struct {
+    /* As in RockerResult. */
+    int guard_pid;
+    char guard_pname[16];
+    /* A pidfd of the guard: readable when all of the rocker is gone. */
+    int guard_pidfd;
+    /* To poll for reading: the guard has something to say. Nothing else is to be done with it. */
+    int connection;
+    uint64_t opaque[1280];
+} RockerOpen;
+
+/* Most descriptors of a program that a guard starts: stdio and all others. */
+#define ROCKER_EXEC_FDS_MAX 16
+
+/* A limit of setrlimit(2): RLIMIT_*, and in its unit there; UINT64_MAX is none. */
+typedef struct {
+    int resource;
+    uint64_t soft;
+    uint64_t hard;
+} RockerRlimit;
+
+/* How a guard is to run a program, beyond what RockerProgram says. */
+typedef struct {
+    size_t size;
+    /* Comes with every event of the program; the library does not look at it. */
+    void *data;
+    /* It is killed, with its process group, after so many milliseconds. 0: never. */
+    unsigned wall_ms;
+    /* At that time it gets SIGTERM first, and is killed so many milliseconds later. */
+    unsigned grace_ms;
+    /* At most 16. What is not among them is as the master has it. */
+    unsigned rlimits_count;
+    const RockerRlimit *rlimits;
+    /* The program itself, as an open file: then RockerProgram.path is only what it is called.
+     * -1: it is a path inside the rocker. */
+    int program_fd;
+    /* Not 0: descriptor 0 is a terminal, and controls the program. */
+    int terminal;
+} RockerExec;
+
+/* Nothing set. */
+static inline RockerExec ROCKER_exec_new(void)
+{
+    RockerExec exec = { sizeof(RockerExec), NULL, 0, 0, 0, NULL, -1, 0 };
+    return exec;
+}
+
+/* What to make of a program's end. */
+typedef enum {
+    /* Status 0. */
+    ROCKER_VERDICT_normal,
+    /* RockerExec.wall_ms, or RLIMIT_CPU. */
+    ROCKER_VERDICT_time_limit_exceeded,
+    /* More memory than allowed. */
+    ROCKER_VERDICT_memory_limit_exceeded,
+    /* RLIMIT_FSIZE */
+    ROCKER_VERDICT_output_limit_exceeded,
+    /* A system call that its filter forbids. */
+    ROCKER_VERDICT_disallowed_syscall,
+    /* Another signal. */
+    ROCKER_VERDICT_signalled,
+    /* Another status than 0. */
+    ROCKER_VERDICT_nonzero_exit_status,
+    /* It could not be watched to its end. */
+    ROCKER_VERDICT_runner_error,
+    /* The kernel was out of memory and chose it. */
+    ROCKER_VERDICT_out_of_memory,
+    /* Killed by ROCKER_signal(). */
+    ROCKER_VERDICT_cancelled
+} ROCKER_VERDICT;
+
+/* In words, "time limit exceeded"; never NULL. */
+ROCKER_API const char *ROCKER_verdict_name(ROCKER_VERDICT verdict);
+
+/* A program's end. */
+typedef struct {
+    /* Its exit status; -1 if it ended by a signal. */
+    int status;
+    /* The signal that ended it; 0 if none did. */
+    int signal;
+    ROCKER_VERDICT verdict;
+    /* Processor time outside the kernel, of it and all its descendants that were waited for, in
+     * microseconds; and the same in the kernel. */
+    uint64_t user_us;
+    uint64_t system_us;
+    /* From its start to its end, in microseconds. */
+    uint64_t wall_us;
+    /* Most memory that it, or one of those descendants, had at once, in KiB. */
+    uint64_t peak_kib;
+} RockerReport;
+
+typedef enum {
+    /* The guard is lost, and no other event will come: `error`. */
+    ROCKER_EVENT_lost,
+    /* exec.2: the program runs: `pid`, `pidfd`. */
+    ROCKER_EVENT_started,
+    /* The order was not carried out: `error`. */
+    ROCKER_EVENT_failed,
+    /* exec.3: the program has ended: `report`. */
+    ROCKER_EVENT_ended,
+    /* The guard is there, and listens. */
+    ROCKER_EVENT_pong
+} ROCKER_EVENT;
+
+/* What has come of an order. Of the fields below `data` those are set that its kind names. */
+typedef struct {
+    ROCKER_EVENT kind;
+    /* The order's number; 0 if the guard is lost. */
+    unsigned id;
+    /* RockerExec.data; NULL for other orders. */
+    void *data;
+    /* The program's pid inside the rocker. */
+    int pid;
+    /* The program's pidfd, which is the caller's to close: readable when it has ended, which is
+     * before that is told here. -1 without. */
+    int pidfd;
+    RockerReport report;
+    RockerError error;
+} RockerEvent;
+
+/* Starts a rocker that takes orders. `options` and `error` may be NULL. On failure nothing is
+ * left, and `open` has no pid and no descriptors. */
+ROCKER_API ROCKER_ERR ROCKER_open(const RockerRequest *req, const RockerOptions *options,
+                                  RockerOpen *open, RockerError *error);
+
+/* The same in a poll loop: ROCKER_launch_go_on() as for a program, and then its end. */
+ROCKER_API void ROCKER_launch_begin_open(RockerLaunch *launch, const RockerRequest *req,
+                                         const RockerOptions *options);
+
+/* The result, as of ROCKER_open(); a launch that is not over is given up. */
+ROCKER_API ROCKER_ERR ROCKER_launch_end_open(RockerLaunch *launch, RockerOpen *open,
+                                             RockerError *error);
+
+/*
+ * exec.0: has a program started, with the ids of the request, and does not wait; `id` is the
+ * order's number. Then ROCKER_EVENT_started comes and, once, ROCKER_EVENT_ended; or
+ * ROCKER_EVENT_failed.
+ *
+ * All descriptors of `program` are duplicated before this returns. Its argv must begin with its
+ * path, and a guard always gives it a session of its own. The whole order has room for 32 KiB of
+ * strings. `exec` and `error` may be NULL.
+ *
+ * If the guard has so much to read already that this would have to wait, it fails with EAGAIN. It
+ * does so, too, for more than 64 programs that run, or whose end was not yet asked for.
+ */
+ROCKER_API ROCKER_ERR ROCKER_exec(RockerOpen *open, const RockerProgram *program,
+                                  const RockerExec *exec, unsigned *id, RockerError *error);
+
+/* Sends a program a signal, 1 to 64; SIGKILL is for all of its process group. Without an id (0)
+ * it is for every process in the rocker but the guard. That there is none is no error. */
+ROCKER_API ROCKER_ERR ROCKER_signal(RockerOpen *open, unsigned id, int signal,
+                                    RockerError *error);
+
+/* Asks whether the guard is there and listens. ROCKER_EVENT_pong answers the latest question:
+ * those that it overtakes are answered by it as well. */
+ROCKER_API ROCKER_ERR ROCKER_ping(RockerOpen *open, unsigned *id, RockerError *error);
+
+/* The next event, without waiting: 1, or 0 if there is none. Before polling, ask until there is
+ * none: a descriptor is not readable for what ROCKER_await() has read and not told. */
+ROCKER_API int ROCKER_next(RockerOpen *open, RockerEvent *event);
+
+/*
+ * The next event of one order, for which this waits so many milliseconds; -1: for ever. 1, or 0
+ * if none came in time. That the guard is lost is an event of every order.
+ *
+ * The ends of other programs are kept for later. But answers come in the order of the orders: as
+ * long as another order is unanswered this fails (ROCKER_EVENT_failed) at once, as it does for an
+ * order of which nothing more will come.
+ */
+ROCKER_API int ROCKER_await(RockerOpen *open, unsigned id, int timeout_ms, RockerEvent *event);
+
+/* Runs a program to its end: ROCKER_exec() and ROCKER_await() for its events. `report` is all
+ * zeros on failure. A guard that does not answer within 10 s is taken for lost. */
+ROCKER_API ROCKER_ERR ROCKER_run(RockerOpen *open, const RockerProgram *program,
+                                 const RockerExec *exec, RockerReport *report,
+                                 RockerError *error);
+
+/* Ends the rocker with all that runs in it, and waits so many milliseconds until everything is
+ * gone; -1: for ever. 0, or ETIMEDOUT. In any case `open` is over, and its descriptors closed. */
+ROCKER_API int ROCKER_end(RockerOpen *open, int timeout_ms);
+
+/* Closes both descriptors, and does nothing else: a rocker with ROCKER_STAYS lives on, any other
+ * one ends in its own time. */
+ROCKER_API void ROCKER_leave(RockerOpen *open);
 
 /* --- Versions. ------------------------------------------------------------------------------- */
 

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 /* The arrows of the diagrams that this library takes or is told of by name; others arrive as
- * numbers. High digit: root, prepare, overlay, enter. */
+ * numbers. High digit: root, prepare, overlay, enter, exec. */
 enum rk_step {
     RK_REQUEST_ROCKER = 0x01,
     RK_KILL_GUARD = 0x0a,
@@ -22,6 +22,8 @@ enum rk_step {
     RK_JOIN_NAMESPACES_STEP = 0x32,
     RK_RUN_APP = 0x33,
     RK_REPORT_APP_STEP = 0x34,
+    RK_REQUEST_EXEC = 0x40,
+    RK_START_PROGRAM = 0x41,
     RK_NO_STEP = 0xff
 };
 

@@ -39,4 +39,25 @@ void rk_add_number(char *text, uint32_t number);
 /* Adds to `command`. */
 void rk_say(struct rk_launch *launch, const char *text);
 
+/* The n-th of a list of words, each ended by NUL. */
+const char *rk_nth(const char *words, unsigned number);
+
+/* Begins a launch of what `entry` names; NULL: of a rocker that takes orders. */
+void rk_begin_launch(struct rk_launch *launch, const RockerRequest *req,
+                     const RockerOptions *options, const struct rk_entry *entry);
+
+/* Does what can be done without waiting. False: it has to wait. */
+bool rk_go_on(struct rk_launch *launch);
+
+/* The end of a launch of this kind, over or not; it has failed if it is of the other one. What it
+ * has come to is told in `error`, if there is one. */
+ROCKER_ERR rk_settle(struct rk_launch *launch, bool takes_orders, RockerError *error);
+
+/* What is wrong with a program, in words of the header; NULL: nothing. */
+const char *rk_misuse_of(const RockerProgram *program);
+
+/* In words of the header, but for the subject. `code`: ROCKER_ERR_*, where `error` cannot say it;
+ * else 0. `command` is one of 520 bytes. */
+void rk_tell(const struct rk_error *error, int code, const char *command, RockerError *told);
+
 #endif

@@ -2,6 +2,8 @@
 #include "linux.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -9,28 +11,32 @@
 #include <time.h>
 #include <unistd.h>
 
-enum {
-    /* The room that every sender's messages need: see protocol's DESCRIPTORS_MAX. */
-    DESCRIPTORS_MAX = 3,
-    /* When to try a full queue again that cannot be waited for. */
-    RETRY_MS = 5
-};
-
-static const uint64_t NS_PER_MS = 1000000;
+/* When to try a full queue again that cannot be waited for. */
+enum { RETRY_MS = 5 };
 
 uint64_t rk_now_ns(void)
 {
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 * NS_PER_MS + (uint64_t)now.tv_nsec;
+    return (uint64_t)now.tv_sec * 1000 * RK_NS_PER_MS + (uint64_t)now.tv_nsec;
 }
 
-static uint64_t left_ns(const struct rk_launch *launch)
+int rk_left_ms(uint64_t deadline_ns)
 {
     uint64_t now = rk_now_ns();
 
-    return now < launch->deadline_ns ? launch->deadline_ns - now : 0;
+    if (deadline_ns == UINT64_MAX) {
+        return -1;
+    }
+    uint64_t left_ns = now < deadline_ns ? deadline_ns - now : 0;
+    uint64_t left_ms = (left_ns + RK_NS_PER_MS - 1) / RK_NS_PER_MS;
+    return left_ms < INT_MAX ? (int)left_ms : INT_MAX;
+}
+
+static bool is_late(const struct rk_launch *launch)
+{
+    return rk_left_ms(launch->deadline_ns) == 0;
 }
 
 static bool done(struct rk_outcome *outcome)
@@ -57,12 +63,17 @@ static bool refused(struct rk_outcome *outcome, struct rk_error error)
     return true;
 }
 
-static void close_it(int *fd)
+void rk_close(int *fd)
 {
     if (*fd >= 0) {
         close(*fd);
         *fd = -1;
     }
+}
+
+int rk_open_null(void)
+{
+    return open("/dev/null", O_RDWR | O_CLOEXEC);
 }
 
 /* --- root.1 ----------------------------------------------------------------------------------- */
@@ -102,30 +113,31 @@ static bool connect_to_master(struct rk_launch *launch, struct rk_outcome *outco
         return cannot_connect(launch, outcome, ROCKER_ERR_success, errno);
     }
     /* The master's queue is full, and there is nothing to poll for: it is tried again. */
-    return left_ns(launch) == 0 && lost(outcome, RK_LOSS_SILENT);
+    return is_late(launch) && lost(outcome, RK_LOSS_SILENT);
 }
 
-/* 0, or an errno. Never waits: a peer that does not read is the peer's problem. */
-static int send_message(int connection, struct rk_pieces *message, int descriptor)
+int rk_send(int connection, struct rk_pieces *message, const int *descriptors, unsigned count)
 {
     union {
-        char bytes[CMSG_SPACE(sizeof(int))];
+        char bytes[CMSG_SPACE(RK_DESCRIPTORS_MAX * sizeof(int))];
         struct cmsghdr align;
     } control = { { 0 } };
     struct msghdr header = { .msg_iov = message->pieces };
 
-    /* A size_t in glibc and an int in musl. */
+    if (message->length > RK_MESSAGE_MAX) {
+        return EMSGSIZE;
+    }
+    /* Their types are another one in each C library. */
     header.msg_iovlen = (__typeof__(header.msg_iovlen))message->count;
-
-    if (descriptor >= 0) {
+    if (count > 0) {
         header.msg_control = control.bytes;
-        header.msg_controllen = sizeof(control.bytes);
+        header.msg_controllen = (__typeof__(header.msg_controllen))CMSG_SPACE(count * sizeof(int));
 
         struct cmsghdr *rights = CMSG_FIRSTHDR(&header);
         rights->cmsg_level = SOL_SOCKET;
         rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(rights), &descriptor, sizeof(int));
+        rights->cmsg_len = (__typeof__(rights->cmsg_len))CMSG_LEN(count * sizeof(int));
+        memcpy(CMSG_DATA(rights), descriptors, count * sizeof(int));
     }
     while (sendmsg(connection, &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
         if (errno != EINTR) {
@@ -137,12 +149,11 @@ static int send_message(int connection, struct rk_pieces *message, int descripto
 
 static bool send_request(struct rk_launch *launch, struct rk_outcome *outcome)
 {
-    struct rk_pieces message;
+    uint8_t numbers[RK_NUMBERS_MAX];
+    struct rk_pieces message = rk_pieces(numbers, sizeof(numbers));
 
     rk_encode_launch(&launch->request, &message);
-    int error = message.length > RK_MESSAGE_MAX
-                    ? EMSGSIZE
-                    : send_message(launch->connection, &message, -1);
+    int error = rk_send(launch->connection, &message, NULL, 0);
     switch (error) {
     case 0:
     /* It has closed already, but may have said why: that is still there to be read. */
@@ -158,19 +169,10 @@ static bool send_request(struct rk_launch *launch, struct rk_outcome *outcome)
 
 /* --- enter.0 ---------------------------------------------------------------------------------- */
 
-/* A datagram with its descriptors. */
-struct datagram {
-    size_t length;
-    bool whole;
-    int count;
-    int descriptors[DESCRIPTORS_MAX];
-    uint8_t bytes[RK_ANSWER_MAX];
-};
-
 /* musl's CMSG_NXTHDR converts signs. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wsign-conversion"
-static void take_descriptors(struct msghdr *header, struct datagram *datagram)
+static void take_descriptors(struct msghdr *header, struct rk_datagram *datagram)
 {
     for (struct cmsghdr *item = CMSG_FIRSTHDR(header); item != NULL;
          item = CMSG_NXTHDR(header, item)) {
@@ -182,7 +184,7 @@ static void take_descriptors(struct msghdr *header, struct datagram *datagram)
         for (size_t i = 0; i < count; i++) {
             int descriptor;
             memcpy(&descriptor, data + i * sizeof(int), sizeof(int));
-            if (datagram->count < DESCRIPTORS_MAX) {
+            if (datagram->count < RK_DESCRIPTORS_MAX) {
                 datagram->descriptors[datagram->count++] = descriptor;
             } else {
                 /* The room is rounded up, so one more than that may have come. */
@@ -194,11 +196,10 @@ static void take_descriptors(struct msghdr *header, struct datagram *datagram)
 }
 #pragma GCC diagnostic pop
 
-/* 0, EAGAIN if there is none, or another errno. */
-static int receive(int connection, struct datagram *datagram)
+int rk_receive(int connection, struct rk_datagram *datagram)
 {
     union {
-        char bytes[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
+        char bytes[CMSG_SPACE(RK_DESCRIPTORS_MAX * sizeof(int))];
         struct cmsghdr align;
     } control;
     struct iovec piece = { datagram->bytes, sizeof(datagram->bytes) };
@@ -222,8 +223,15 @@ static int receive(int connection, struct datagram *datagram)
     return 0;
 }
 
+void rk_drop(struct rk_datagram *datagram)
+{
+    while (datagram->count > 0) {
+        close(datagram->descriptors[--datagram->count]);
+    }
+}
+
 /* Acts on one datagram. */
-static void understand(struct rk_launch *launch, struct datagram *datagram,
+static void understand(struct rk_launch *launch, struct rk_datagram *datagram,
                        struct rk_outcome *outcome)
 {
     struct rk_message message;
@@ -245,7 +253,7 @@ static void understand(struct rk_launch *launch, struct datagram *datagram,
         launch->entry.filter_size = (uint16_t)message.rest.length;
         memcpy(launch->filter, message.rest.bytes, message.rest.length);
         datagram->count = 0;
-        *outcome = (struct rk_outcome){ .result = RK_ENTRANCE, .pid = message.guard_pid };
+        *outcome = (struct rk_outcome){ .result = RK_ENTRANCE, .pid = message.pid };
         memcpy(outcome->name, message.name, sizeof(outcome->name));
     }
 }
@@ -253,8 +261,8 @@ static void understand(struct rk_launch *launch, struct datagram *datagram,
 /* Reads what is there; false when nothing is. */
 static bool hear(struct rk_launch *launch, struct rk_outcome *outcome)
 {
-    struct datagram datagram;
-    int error = receive(launch->connection, &datagram);
+    struct rk_datagram datagram;
+    int error = rk_receive(launch->connection, &datagram);
 
     if (error == EAGAIN) {
         return false;
@@ -263,9 +271,7 @@ static bool hear(struct rk_launch *launch, struct rk_outcome *outcome)
         return failed(outcome, error);
     }
     understand(launch, &datagram, outcome);
-    while (datagram.count > 0) {
-        close(datagram.descriptors[--datagram.count]);
-    }
+    rk_drop(&datagram);
     return true;
 }
 
@@ -274,7 +280,7 @@ static bool await_entrance(struct rk_launch *launch, struct rk_outcome *outcome)
     if (hear(launch, outcome)) {
         return true;
     }
-    return left_ns(launch) == 0 && lost(outcome, RK_LOSS_SILENT);
+    return is_late(launch) && lost(outcome, RK_LOSS_SILENT);
 }
 
 /* --- enter.1 to enter.4 ----------------------------------------------------------------------- */
@@ -336,11 +342,10 @@ static void say_last(struct rk_launch *launch, enum rk_helper_state last)
 
 static bool await_app(struct rk_launch *launch, struct rk_outcome *outcome)
 {
-    struct pollfd helper = { launch->running.pidfd, POLLIN, 0 };
     struct rk_slip slip;
-    bool ended = poll(&helper, 1, 0) > 0;
+    bool ended = rk_wait_for(launch->running.pidfd, 0);
 
-    if (!ended && left_ns(launch) > 0) {
+    if (!ended && !is_late(launch)) {
         return false;
     }
     rk_finish(&launch->running, ended, &slip, outcome, &launch->app);
@@ -351,9 +356,24 @@ static bool await_app(struct rk_launch *launch, struct rk_outcome *outcome)
     return true;
 }
 
+/* What came of saying something to the guard. */
+static bool said(struct rk_outcome *outcome, int error)
+{
+    switch (error) {
+    case 0:
+        return done(outcome);
+    case EPIPE:
+    case ECONNRESET:
+        return lost(outcome, RK_LOSS_DIED);
+    default:
+        return failed(outcome, error);
+    }
+}
+
 static bool report_app(struct rk_launch *launch, struct rk_outcome *outcome)
 {
-    struct rk_pieces message;
+    uint8_t numbers[RK_NUMBERS_MAX];
+    struct rk_pieces message = rk_pieces(numbers, sizeof(numbers));
 
     /* The guard may still be telling something. What is unread when we close would reset the
      * connection, and the guard would hear of that before it hears of the App. So first nothing
@@ -367,16 +387,19 @@ static bool report_app(struct rk_launch *launch, struct rk_outcome *outcome)
         return true;
     }
     rk_encode_app_started(&message);
-    int error = send_message(launch->connection, &message, launch->app);
-    switch (error) {
-    case 0:
-        return done(outcome);
-    case EPIPE:
-    case ECONNRESET:
-        return lost(outcome, RK_LOSS_DIED);
-    default:
-        return failed(outcome, error);
-    }
+    return said(outcome, rk_send(launch->connection, &message, &launch->app, 1));
+}
+
+/* --- exec.0 ----------------------------------------------------------------------------------- */
+
+/* The guard answers in its own time. */
+static bool greet(struct rk_launch *launch, struct rk_outcome *outcome)
+{
+    uint8_t numbers[RK_NUMBERS_MAX];
+    struct rk_pieces message = rk_pieces(numbers, sizeof(numbers));
+
+    rk_encode_ping(&message);
+    return said(outcome, rk_send(launch->connection, &message, NULL, 0));
 }
 
 /* --- All of them. ----------------------------------------------------------------------------- */
@@ -396,6 +419,8 @@ bool rk_perform(struct rk_launch *launch, struct rk_outcome *outcome)
         return await_app(launch, outcome);
     case RK_REPORT_APP:
         return report_app(launch, outcome);
+    case RK_GREET:
+        return greet(launch, outcome);
     case RK_ENDED:
     case RK_STATE_COUNT:
         break;
@@ -414,6 +439,7 @@ int rk_waits_for(const struct rk_launch *launch)
     case RK_SEND_REQUEST:
     case RK_FORK_HELPER:
     case RK_REPORT_APP:
+    case RK_GREET:
     case RK_ENDED:
     case RK_STATE_COUNT:
         break;
@@ -423,18 +449,18 @@ int rk_waits_for(const struct rk_launch *launch)
 
 int rk_wait_ms(const struct rk_launch *launch)
 {
-    uint64_t left_ms = (left_ns(launch) + NS_PER_MS - 1) / NS_PER_MS;
+    int left_ms = rk_left_ms(launch->deadline_ns);
 
     switch ((enum rk_state)launch->client.state) {
     case RK_CONNECT:
-        return left_ms < RETRY_MS ? (int)left_ms : RETRY_MS;
+        return left_ms < RETRY_MS ? left_ms : RETRY_MS;
     case RK_AWAIT_ENTRANCE:
     case RK_AWAIT_APP:
-        /* At most an hour. */
-        return (int)left_ms;
+        return left_ms;
     case RK_SEND_REQUEST:
     case RK_FORK_HELPER:
     case RK_REPORT_APP:
+    case RK_GREET:
     case RK_ENDED:
     case RK_STATE_COUNT:
         break;
@@ -442,12 +468,16 @@ int rk_wait_ms(const struct rk_launch *launch)
     return 0;
 }
 
+bool rk_wait_for(int fd, int at_most_ms)
+{
+    struct pollfd ready = { fd, POLLIN, 0 };
+
+    return poll(&ready, 1, at_most_ms) > 0;
+}
+
 void rk_wait(const struct rk_launch *launch)
 {
-    struct pollfd ready = { rk_waits_for(launch), POLLIN, 0 };
-
-    /* Interrupted or not: whoever goes on looks again. */
-    poll(&ready, 1, rk_wait_ms(launch));
+    rk_wait_for(rk_waits_for(launch), rk_wait_ms(launch));
 }
 
 void rk_release(struct rk_launch *launch)
@@ -460,13 +490,15 @@ void rk_release(struct rk_launch *launch)
         struct rk_outcome outcome;
         rk_finish(&launch->running, false, &slip, &outcome, &launch->app);
     }
-    close_it(&launch->connection);
-    close_it(&launch->entry.null);
+    if (!succeeded || !launch->client.takes_orders) {
+        rk_close(&launch->connection);
+    }
+    rk_close(&launch->entry.null);
     if (!succeeded) {
         if (launch->app >= 0) {
             rk_end(launch->app);
         }
-        close_it(&launch->app);
-        close_it(&launch->entry.guard);
+        rk_close(&launch->app);
+        rk_close(&launch->entry.guard);
     }
 }

@@ -7,12 +7,13 @@ static const uint8_t step_of[RK_STATE_COUNT] = {
     [RK_FORK_HELPER] = RK_FORK_HELPER_STEP,
     [RK_AWAIT_APP] = RK_RUN_APP,
     [RK_REPORT_APP] = RK_REPORT_APP_STEP,
+    [RK_GREET] = RK_REQUEST_EXEC,
     [RK_ENDED] = RK_NO_STEP,
 };
 
-void rk_client_init(struct rk_client *client)
+void rk_client_init(struct rk_client *client, bool takes_orders)
 {
-    *client = (struct rk_client){ .state = RK_CONNECT };
+    *client = (struct rk_client){ .state = RK_CONNECT, .takes_orders = takes_orders };
 }
 
 uint8_t rk_client_step(const struct rk_client *client)
@@ -54,7 +55,7 @@ static bool succeed(struct rk_client *client, const struct rk_outcome *outcome)
             client->name[i] = outcome->name[i];
         }
         client->guard_pid = outcome->pid;
-        return go_to(client, RK_FORK_HELPER);
+        return go_to(client, client->takes_orders ? RK_GREET : RK_FORK_HELPER);
     case RK_FORK_HELPER:
         return result == RK_DONE && go_to(client, RK_AWAIT_APP);
     case RK_AWAIT_APP:
@@ -64,6 +65,7 @@ static bool succeed(struct rk_client *client, const struct rk_outcome *outcome)
         client->app_pid = outcome->pid;
         return go_to(client, RK_REPORT_APP);
     case RK_REPORT_APP:
+    case RK_GREET:
         return result == RK_DONE && go_to(client, RK_ENDED);
     case RK_ENDED:
     case RK_STATE_COUNT:

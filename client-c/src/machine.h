@@ -1,6 +1,7 @@
 /*
- * The client: one launch as the caller's process sees it, root.1 to enter.4. It says what comes
- * next and never does it; no libc call lives here. The same machine as client-rs/src/machine.rs.
+ * The client: one launch as the caller's process sees it, root.1 to enter.4, or to exec.0 for a
+ * rocker that takes orders. It says what comes next and never does it; no libc call lives here.
+ * The same machine as client-rs/src/machine.rs.
  */
 #ifndef RK_MACHINE_H
 #define RK_MACHINE_H
@@ -17,6 +18,7 @@ enum rk_state {
     RK_FORK_HELPER,    /* enter.1                                         */
     RK_AWAIT_APP,      /* enter.3; enter.2 is the helper's                */
     RK_REPORT_APP,     /* enter.4                                         */
+    RK_GREET,          /* exec.0, instead of enter.1 to enter.4           */
     RK_ENDED,          /* root.7, or why not                              */
     RK_STATE_COUNT
 };
@@ -43,7 +45,9 @@ _Static_assert(sizeof(struct rk_outcome) == 32, "sim writes it through FFI");
 
 struct rk_client {
     uint8_t state; /* enum rk_state */
-    uint8_t reserved[3];
+    /* The rocker is to take orders, and not to be entered. */
+    uint8_t takes_orders;
+    uint8_t reserved[2];
     uint32_t guard_pid;         /* from RK_FORK_HELPER on */
     uint32_t app_pid;           /* from RK_REPORT_APP on  */
     struct rk_error error;      /* in RK_ENDED; no fault: it has succeeded */
@@ -51,7 +55,7 @@ struct rk_client {
 };
 _Static_assert(sizeof(struct rk_client) == 36, "sim reads it through FFI");
 
-void rk_client_init(struct rk_client *client);
+void rk_client_init(struct rk_client *client, bool takes_orders);
 
 /* The arrow; RK_NO_STEP when the launch has ended. */
 uint8_t rk_client_step(const struct rk_client *client);

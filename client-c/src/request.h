@@ -36,6 +36,9 @@ struct rk_request {
     uint8_t overlay_index[RK_OVERLAY_DIRS_MAX];
     uint8_t unconfined;
     uint8_t user_namespaces;
+    /* It takes orders; and does not end with the connection that gives them. */
+    uint8_t commanded;
+    uint8_t stays;
     struct rk_path overlay_dirs[RK_OVERLAY_DIRS_MAX];
     uint32_t timeout_ms;
 };

@@ -73,6 +73,7 @@ static void fill_request(struct rk_request *request, const RockerRequest *from,
         .overlay_all = options->overlay_all != 0,
         .unconfined = (options->flags & ROCKER_UNCONFINED) != 0,
         .user_namespaces = (options->flags & ROCKER_USER_NAMESPACES) != 0,
+        .stays = (options->flags & ROCKER_STAYS) != 0,
         .timeout_ms = options->timeout_ms == -1 ? RK_TIMEOUT_MS_DEFAULT
                                                 : (uint32_t)options->timeout_ms,
     };
@@ -116,14 +117,23 @@ static bool are_descriptors(const RockerProgram *program)
     return program->fds_count <= ROCKER_FDS_MAX;
 }
 
-static void check_program(struct rk_launch *launch, const RockerProgram *program)
+const char *rk_misuse_of(const RockerProgram *program)
 {
     if (program->size != sizeof(RockerProgram)) {
-        misuse(launch, "RockerProgram.size is not that of ROCKER_program_new()");
-        return;
+        return "RockerProgram.size is not that of ROCKER_program_new()";
     }
     if (!are_descriptors(program)) {
-        misuse(launch, "RockerProgram.stdio or fds holds what is no descriptor");
+        return "RockerProgram.stdio or fds holds what is no descriptor";
+    }
+    return NULL;
+}
+
+static void check_program(struct rk_launch *launch, const RockerProgram *program)
+{
+    const char *wrong = rk_misuse_of(program);
+
+    if (wrong != NULL) {
+        misuse(launch, wrong);
         return;
     }
     if (program->path == NULL || program->path[0] == '\0') {
@@ -137,7 +147,7 @@ static void check_program(struct rk_launch *launch, const RockerProgram *program
             continue;
         }
         /* The host's: it is opened before the rocker is entered. */
-        launch->entry.null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        launch->entry.null = rk_open_null();
         if (launch->entry.null < 0) {
             launch->code = ROCKER_ERR_sys;
             rk_say(launch, "open /dev/null");
@@ -201,16 +211,18 @@ static void add_subject(const struct rk_launch *launch, const struct rk_error *e
 
 /* --- One launch. ------------------------------------------------------------------------------ */
 
-static void begin(struct rk_launch *launch, const RockerRequest *req,
-                  const RockerOptions *options, const struct rk_entry *entry)
+void rk_begin_launch(struct rk_launch *launch, const RockerRequest *req,
+                     const RockerOptions *options, const struct rk_entry *entry)
 {
     RockerOptions all = ROCKER_options_new();
 
     memset(launch, 0, sizeof(*launch));
-    rk_client_init(&launch->client);
+    rk_client_init(&launch->client, entry == NULL);
     launch->running.pidfd = launch->running.lock = -1;
     launch->connection = launch->app = -1;
-    launch->entry = *entry;
+    if (entry != NULL) {
+        launch->entry = *entry;
+    }
     launch->entry.null = launch->entry.guard = -1;
     if (options != NULL) {
         /* It may be an older AppMaster's, which ends before `flags`. */
@@ -229,13 +241,16 @@ static void begin(struct rk_launch *launch, const RockerRequest *req,
         return;
     }
     fill_request(&launch->request, req, options);
-    launch->deadline_ns = rk_now_ns() + (uint64_t)launch->request.timeout_ms * 1000000;
+    launch->request.commanded = entry == NULL;
+    launch->deadline_ns = rk_now_ns() + (uint64_t)launch->request.timeout_ms * RK_NS_PER_MS;
     launch->entry.uid = launch->request.uid;
     launch->entry.gid = launch->request.gid;
     launch->entry.exec_dir = launch->request.exec_dir.bytes;
     struct rk_error error = rk_request_check(&launch->request);
     if (error.fault != RK_NO_FAULT) {
         refuse(launch, error);
+    } else if (entry == NULL) {
+        return;
     } else if (entry->program != NULL) {
         check_program(launch, entry->program);
     } else if (entry->function == NULL) {
@@ -243,7 +258,7 @@ static void begin(struct rk_launch *launch, const RockerRequest *req,
     }
 }
 
-static bool go_on(struct rk_launch *launch)
+bool rk_go_on(struct rk_launch *launch)
 {
     struct rk_outcome outcome;
 
@@ -257,22 +272,23 @@ static bool go_on(struct rk_launch *launch)
 }
 
 /* Where it failed, never with which errno. */
-static ROCKER_ERR code_of(const struct rk_launch *launch)
+static ROCKER_ERR code_of(const struct rk_error *error, int code)
 {
-    const struct rk_error *error = &launch->client.error;
-
     if (error->fault == RK_NO_FAULT) {
         return ROCKER_ERR_success;
     }
     if (error->fault == RK_INVALID) {
         return ROCKER_ERR_param_invalid;
     }
-    if (launch->code != 0) {
-        return (ROCKER_ERR)launch->code;
+    if (code != 0) {
+        return (ROCKER_ERR)code;
     }
     switch (error->step) {
     case RK_REQUEST_ROCKER:
         return ROCKER_ERR_send_req_failed;
+    case RK_REQUEST_EXEC:
+        return error->fault == RK_LOST_FAULT ? ROCKER_ERR_recv_resp_failed
+                                             : ROCKER_ERR_send_req_failed;
     case RK_AWAIT_ENTRANCE_STEP:
         return ROCKER_ERR_recv_resp_failed;
     case RK_FORK_HELPER_STEP:
@@ -280,6 +296,7 @@ static ROCKER_ERR code_of(const struct rk_launch *launch)
     case RK_REPORT_APP_STEP:
         return ROCKER_ERR_enter_rocker_failed;
     case RK_RUN_APP:
+    case RK_START_PROGRAM:
         return ROCKER_ERR_app_exec_failed;
     default:
         /* Whatever master or guard reported. */
@@ -287,48 +304,60 @@ static ROCKER_ERR code_of(const struct rk_launch *launch)
     }
 }
 
-static void tell(const struct rk_launch *launch, RockerError *told)
+void rk_tell(const struct rk_error *error, int code, const char *command, RockerError *told)
 {
-    const struct rk_error *error = &launch->client.error;
-
     memset(told, 0, sizeof(*told));
-    told->err_no = code_of(launch);
+    told->err_no = code_of(error, code);
     if (error->fault == RK_NO_FAULT) {
         return;
     }
     told->step = error->step;
     told->os_errno = error->os_errno;
-    told->at_exec = launch->at == RK_AT_EXEC;
     told->fault = error->fault;
     told->rule = error->rule;
     told->item = error->item;
     told->index = error->index;
     told->loss = error->loss;
-    memcpy(told->command, launch->command, sizeof(told->command));
-    if (error->fault == RK_INVALID) {
-        add_subject(launch, error, told->subject);
-    }
+    memcpy(told->command, command, sizeof(told->command));
 }
 
-static ROCKER_ERR end(struct rk_launch *launch, Rocker *rocker, RockerError *error)
+ROCKER_ERR rk_settle(struct rk_launch *launch, bool takes_orders, RockerError *error)
 {
-    if (launch->client.state != RK_ENDED) {
+    const struct rk_error *why = &launch->client.error;
+
+    if (launch->client.takes_orders != takes_orders) {
+        rk_client_init(&launch->client, takes_orders);
+        misuse(launch, "a launch ends by the function for its kind");
+    } else if (launch->client.state != RK_ENDED) {
         struct rk_outcome outcome = { .result = RK_LOST, .loss = RK_LOSS_SILENT };
         rk_client_advance(&launch->client, &outcome);
     }
     rk_release(launch);
+    if (error != NULL) {
+        rk_tell(why, launch->code, launch->command, error);
+        error->at_exec = launch->at == RK_AT_EXEC;
+        if (why->fault == RK_INVALID) {
+            add_subject(launch, why, error->subject);
+        }
+    }
+    return code_of(why, launch->code);
+}
+
+/* --- Of an App. ------------------------------------------------------------------------------- */
+
+static ROCKER_ERR end(struct rk_launch *launch, Rocker *rocker, RockerError *error)
+{
+    ROCKER_ERR code = rk_settle(launch, false, error);
+
     *rocker = (Rocker){ .app_pidfd = -1, .guard_pidfd = -1 };
-    if (launch->client.error.fault == RK_NO_FAULT) {
+    if (code == ROCKER_ERR_success) {
         rocker->app_pid = (int)launch->client.app_pid;
         rocker->guard_pid = (int)launch->client.guard_pid;
         memcpy(rocker->guard_pname, launch->client.name, sizeof(rocker->guard_pname));
         rocker->app_pidfd = launch->app;
         rocker->guard_pidfd = launch->entry.guard;
     }
-    if (error != NULL) {
-        tell(launch, error);
-    }
-    return code_of(launch);
+    return code;
 }
 
 static ROCKER_ERR run(const RockerRequest *req, const RockerOptions *options,
@@ -336,8 +365,8 @@ static ROCKER_ERR run(const RockerRequest *req, const RockerOptions *options,
 {
     struct rk_launch launch;
 
-    begin(&launch, req, options, entry);
-    while (!go_on(&launch)) {
+    rk_begin_launch(&launch, req, options, entry);
+    while (!rk_go_on(&launch)) {
         rk_wait(&launch);
     }
     return end(&launch, rocker, error);
@@ -380,7 +409,7 @@ void ROCKER_launch_begin(RockerLaunch *launch, const RockerRequest *req,
 {
     const struct rk_entry entry = { .program = program };
 
-    begin(in(launch), req, options, &entry);
+    rk_begin_launch(in(launch), req, options, &entry);
 }
 
 void ROCKER_launch_begin_enter(RockerLaunch *launch, const RockerRequest *req,
@@ -388,12 +417,12 @@ void ROCKER_launch_begin_enter(RockerLaunch *launch, const RockerRequest *req,
 {
     const struct rk_entry entry = { .function = app, .argument = app_args };
 
-    begin(in(launch), req, options, &entry);
+    rk_begin_launch(in(launch), req, options, &entry);
 }
 
 int ROCKER_launch_go_on(RockerLaunch *launch)
 {
-    return go_on(in(launch));
+    return rk_go_on(in(launch));
 }
 
 int ROCKER_launch_fd(const RockerLaunch *launch)

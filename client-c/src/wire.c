@@ -1,12 +1,19 @@
 #include "wire.h"
 
-/* Senders, and their variants that a client knows, by their place in message.rs. */
-enum { FROM_CLIENT, FROM_MASTER, FROM_GUARD };
-enum { CLIENT_LAUNCH, CLIENT_APP_STARTED };
+#include "postcard.h"
+
+/* The variants of a launch that a client knows, by their place in message.rs. */
+enum { CLIENT_LAUNCH, CLIENT_APP_STARTED, CLIENT_PING = 6 };
 enum { MASTER_FAILED = 2 };
 
 /* So many bytes, most of them zero: a C client asks for no others. */
-enum { OPTION_USER_NAMESPACES = 3, OPTION_SECCOMP = 5, OPTIONS = 12 };
+enum {
+    OPTION_COMMANDED,
+    OPTION_STAYS,
+    OPTION_USER_NAMESPACES = 3,
+    OPTION_SECCOMP = 5,
+    OPTIONS = 12
+};
 enum { SECCOMP_DEFAULT, SECCOMP_UNCONFINED };
 
 enum { GUARD_ENTRANCE = 1, GUARD_FAILED = 2 };
@@ -21,21 +28,21 @@ bool rk_is_step(uint8_t step)
 
 /* --- Out. --- */
 
-static void put_byte(struct rk_pieces *out, uint8_t byte)
+void rk_put_byte(struct rk_pieces *out, uint8_t byte)
 {
-    struct iovec *last = &out->pieces[out->count - 1];
-
-    out->numbers[out->used++] = byte;
-    last->iov_len++;
     out->length++;
+    if (out->used < out->room) {
+        out->numbers[out->used++] = byte;
+        out->pieces[out->count - 1].iov_len++;
+    }
 }
 
-static void put_number(struct rk_pieces *out, uint32_t number)
+void rk_put_number(struct rk_pieces *out, uint64_t number)
 {
     for (; number > 0x7f; number >>= 7) {
-        put_byte(out, (uint8_t)(number | 0x80));
+        rk_put_byte(out, (uint8_t)(number | 0x80));
     }
-    put_byte(out, (uint8_t)number);
+    rk_put_byte(out, (uint8_t)number);
 }
 
 /* Numbers from here on are a piece of their own. */
@@ -46,7 +53,7 @@ static void begin_numbers(struct rk_pieces *out)
 
 static void put_path(struct rk_pieces *out, struct rk_path path)
 {
-    put_number(out, (uint32_t)path.length);
+    rk_put_number(out, path.length);
     /* An iovec is written to by nobody who sends it. */
     union {
         const char *in;
@@ -57,58 +64,60 @@ static void put_path(struct rk_pieces *out, struct rk_path path)
     begin_numbers(out);
 }
 
-static void begin(struct rk_pieces *out, uint8_t variant)
+void rk_begin(struct rk_pieces *out, uint8_t variant)
 {
-    out->count = out->used = 0;
-    out->length = 0;
+    out->count = 0;
+    out->used = out->length = 0;
     begin_numbers(out);
-    put_byte(out, RK_WIRE_VERSION);
-    put_byte(out, FROM_CLIENT);
-    put_byte(out, variant);
+    rk_put_byte(out, RK_WIRE_VERSION);
+    rk_put_byte(out, RK_FROM_CLIENT);
+    rk_put_byte(out, variant);
 }
 
 void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out)
 {
-    begin(out, CLIENT_LAUNCH);
-    put_number(out, request->app_id);
-    put_number(out, request->uid);
-    put_number(out, request->gid);
+    rk_begin(out, CLIENT_LAUNCH);
+    rk_put_number(out, request->app_id);
+    rk_put_number(out, request->uid);
+    rk_put_number(out, request->gid);
     put_path(out, request->package);
     put_path(out, request->exec_dir);
-    put_byte(out, request->data_dir.bytes != NULL);
+    rk_put_byte(out, request->data_dir.bytes != NULL);
     if (request->data_dir.bytes != NULL) {
         put_path(out, request->data_dir);
     }
-    put_byte(out, request->overlay_all != 0);
+    rk_put_byte(out, request->overlay_all != 0);
     if (!request->overlay_all) {
-        put_number(out, request->overlays);
+        rk_put_number(out, request->overlays);
         for (unsigned i = 0; i < request->overlays; i++) {
             put_path(out, request->overlay_dirs[i]);
         }
     }
-    put_byte(out, 0); /* Ids::Identity */
-    put_number(out, request->timeout_ms);
-    put_byte(out, 0); /* no trace */
+    rk_put_byte(out, 0); /* Ids::Identity */
+    rk_put_number(out, request->timeout_ms);
+    rk_put_byte(out, 0); /* no trace */
     for (unsigned i = 0; i < OPTIONS; i++) {
-        put_byte(out, i == OPTION_USER_NAMESPACES ? request->user_namespaces
-                      : i == OPTION_SECCOMP && request->unconfined ? SECCOMP_UNCONFINED
-                                                                  : SECCOMP_DEFAULT);
+        rk_put_byte(out, i == OPTION_COMMANDED         ? request->commanded
+                         : i == OPTION_STAYS           ? request->stays
+                         : i == OPTION_USER_NAMESPACES ? request->user_namespaces
+                         : i == OPTION_SECCOMP && request->unconfined ? SECCOMP_UNCONFINED
+                                                                      : SECCOMP_DEFAULT);
     }
 }
 
 void rk_encode_app_started(struct rk_pieces *out)
 {
-    begin(out, CLIENT_APP_STARTED);
+    rk_begin(out, CLIENT_APP_STARTED);
+}
+
+void rk_encode_ping(struct rk_pieces *out)
+{
+    rk_begin(out, CLIENT_PING);
 }
 
 /* --- In. --- */
 
-struct reader {
-    const uint8_t *at;
-    const uint8_t *end;
-};
-
-static bool get_byte(struct reader *in, uint8_t *byte)
+bool rk_get_byte(struct rk_reader *in, uint8_t *byte)
 {
     if (in->at == in->end) {
         return false;
@@ -117,13 +126,12 @@ static bool get_byte(struct reader *in, uint8_t *byte)
     return true;
 }
 
-/* A number of at most so many bits, seven to a byte. */
-static bool get_number(struct reader *in, unsigned bits, uint64_t *number)
+bool rk_get_number(struct rk_reader *in, unsigned bits, uint64_t *number)
 {
     *number = 0;
     for (unsigned shift = 0; shift < bits; shift += 7) {
         uint8_t byte;
-        if (!get_byte(in, &byte)) {
+        if (!rk_get_byte(in, &byte)) {
             return false;
         }
         *number |= (uint64_t)(byte & 0x7f) << shift;
@@ -135,28 +143,38 @@ static bool get_number(struct reader *in, unsigned bits, uint64_t *number)
     return false;
 }
 
-/* A number below `count`, which is at most 256. */
-static bool get_variant(struct reader *in, unsigned count, uint8_t *variant)
+bool rk_get_u32(struct rk_reader *in, uint32_t *number)
+{
+    uint64_t wide;
+
+    if (!rk_get_number(in, 32, &wide)) {
+        return false;
+    }
+    *number = (uint32_t)wide;
+    return true;
+}
+
+bool rk_get_variant(struct rk_reader *in, unsigned count, uint8_t *variant)
 {
     uint64_t number;
 
-    if (!get_number(in, 32, &number) || number >= count) {
+    if (!rk_get_number(in, 32, &number) || number >= count) {
         return false;
     }
     *variant = (uint8_t)number;
     return true;
 }
 
-static bool get_step(struct reader *in, uint8_t *step)
+static bool get_step(struct rk_reader *in, uint8_t *step)
 {
-    return get_byte(in, step) && rk_is_step(*step);
+    return rk_get_byte(in, step) && rk_is_step(*step);
 }
 
-static bool get_errno(struct reader *in, uint16_t *os_errno)
+static bool get_errno(struct rk_reader *in, uint16_t *os_errno)
 {
     uint64_t number;
 
-    if (!get_number(in, 16, &number)) {
+    if (!rk_get_number(in, 16, &number)) {
         return false;
     }
     *os_errno = (uint16_t)number;
@@ -187,11 +205,11 @@ static size_t utf8_length(const uint8_t *at, size_t left)
     return length;
 }
 
-static bool get_bytes(struct reader *in, struct rk_path *bytes)
+static bool get_bytes(struct rk_reader *in, struct rk_path *bytes)
 {
     uint64_t length;
 
-    if (!get_number(in, 64, &length) || length > (uint64_t)(in->end - in->at)) {
+    if (!rk_get_number(in, 64, &length) || length > (uint64_t)(in->end - in->at)) {
         return false;
     }
     *bytes = (struct rk_path){ (const char *)in->at, (size_t)length };
@@ -199,7 +217,7 @@ static bool get_bytes(struct reader *in, struct rk_path *bytes)
     return true;
 }
 
-static bool get_text(struct reader *in, struct rk_path *text)
+static bool get_text(struct rk_reader *in, struct rk_path *text)
 {
     if (!get_bytes(in, text)) {
         return false;
@@ -214,71 +232,60 @@ static bool get_text(struct reader *in, struct rk_path *text)
     return true;
 }
 
-static bool get_error(struct reader *in, struct rk_error *error)
+static bool get_error(struct rk_reader *in, struct rk_error *error)
 {
     uint8_t fault;
 
-    if (!get_variant(in, 3, &fault)) {
+    if (!rk_get_variant(in, 3, &fault)) {
         return false;
     }
     *error = (struct rk_error){ .fault = (uint8_t)(fault + RK_INVALID) };
     switch ((enum rk_fault)error->fault) {
     case RK_INVALID:
         error->step = RK_REQUEST_ROCKER;
-        return get_variant(in, RK_RULE_COUNT, &error->rule)
-               && get_variant(in, RK_ITEM_COUNT, &error->item)
-               && (error->item != RK_ITEM_OVERLAY_DIR || get_byte(in, &error->index));
+        return rk_get_variant(in, RK_RULE_COUNT, &error->rule)
+               && rk_get_variant(in, RK_ITEM_COUNT, &error->item)
+               && (error->item != RK_ITEM_OVERLAY_DIR || rk_get_byte(in, &error->index));
     case RK_FAILED_FAULT:
         return get_step(in, &error->step) && get_errno(in, &error->os_errno);
     case RK_LOST_FAULT:
-        return get_step(in, &error->step) && get_variant(in, RK_LOSS_COUNT, &error->loss);
+        return get_step(in, &error->step) && rk_get_variant(in, RK_LOSS_COUNT, &error->loss);
     case RK_NO_FAULT:
         break;
     }
     return false;
 }
 
-static bool get_failure(struct reader *in, struct rk_message *message)
+bool rk_get_failure(struct rk_reader *in, struct rk_message *message)
 {
     message->kind = RK_FAILURE;
     return get_error(in, &message->error) && get_text(in, &message->rest);
 }
 
-static bool get_entrance(struct reader *in, struct rk_message *message)
+static bool get_entrance(struct rk_reader *in, struct rk_message *message)
 {
-    uint64_t pid;
-
     message->kind = RK_ENTERING;
     message->descriptors = 1;
     for (unsigned i = 0; i < RK_NAME_LEN; i++) {
         uint8_t digit;
-        if (!get_byte(in, &digit)
+        if (!rk_get_byte(in, &digit)
             || !((digit >= '0' && digit <= '9') || (digit >= 'a' && digit <= 'f'))) {
             return false;
         }
         message->name[i] = (char)digit;
     }
-    if (!get_number(in, 32, &pid)) {
-        return false;
-    }
-    message->guard_pid = (uint32_t)pid;
-    return get_bytes(in, &message->rest);
+    return rk_get_u32(in, &message->pid) && get_bytes(in, &message->rest);
 }
 
-static bool get_message(struct reader *in, struct rk_message *message)
+static bool get_answer(struct rk_reader *in, uint8_t sender, uint8_t variant,
+                       struct rk_message *message)
 {
-    uint8_t sender;
-    uint8_t variant;
-
-    if (!get_variant(in, 3, &sender) || !get_variant(in, 256, &variant)) {
-        return false;
-    }
-    if (sender == FROM_GUARD && variant == GUARD_ENTRANCE) {
+    if (sender == RK_FROM_GUARD && variant == GUARD_ENTRANCE) {
         return get_entrance(in, message);
     }
-    if ((sender == FROM_GUARD && variant == GUARD_FAILED)
-        || (sender == FROM_MASTER && variant == MASTER_FAILED)) {
-        return get_failure(in, message);
+    if ((sender == RK_FROM_GUARD && variant == GUARD_FAILED)
+        || (sender == RK_FROM_MASTER && variant == MASTER_FAILED)) {
+        return rk_get_failure(in, message);
     }
     return false;
 }
@@ -288,17 +295,26 @@ static void lose(struct rk_message *message, enum rk_loss how)
     *message = (struct rk_message){ .kind = RK_NOTHING, .loss = (uint8_t)how };
 }
 
-void rk_decode(const uint8_t *datagram, size_t length, struct rk_message *message)
+void rk_decode_as(const uint8_t *datagram, size_t length, struct rk_message *message,
+                  rk_get *get)
 {
-    struct reader in = { datagram, datagram + length };
+    struct rk_reader in = { datagram, datagram + length };
     uint8_t version;
+    uint8_t sender;
+    uint8_t variant;
 
     *message = (struct rk_message){ .kind = RK_NOTHING };
-    if (!get_byte(&in, &version)) {
+    if (!rk_get_byte(&in, &version)) {
         lose(message, RK_LOSS_DIED);
     } else if (version != RK_WIRE_VERSION) {
         lose(message, RK_LOSS_VERSION);
-    } else if (!get_message(&in, message) || in.at != in.end) {
+    } else if (!rk_get_variant(&in, 3, &sender) || !rk_get_variant(&in, 256, &variant)
+               || !get(&in, sender, variant, message) || in.at != in.end) {
         lose(message, RK_LOSS_GARBAGE);
     }
+}
+
+void rk_decode(const uint8_t *datagram, size_t length, struct rk_message *message)
+{
+    rk_decode_as(datagram, length, message, get_answer);
 }

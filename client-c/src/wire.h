@@ -11,6 +11,7 @@
 
 #include "machine.h"
 #include "request.h"
+#include "rocker.h"
 
 #define RK_WIRE_VERSION 1
 
@@ -30,15 +31,22 @@
 /* Version, sender, variant, and every number of a request at its longest. */
 #define RK_NUMBERS_MAX 144
 
-/* A message to be sent, in pieces: the numbers in between are here, the paths where the caller
- * has them. So it is never copied, and not to be moved. */
+/* A message to be sent, in pieces: the numbers in between are in `numbers`, of so much room, the
+ * paths where the caller has them. So it is never copied, and not to be moved. */
 struct rk_pieces {
-    unsigned count;
-    unsigned used;
+    uint8_t *numbers;
+    size_t room;
+    size_t used;
     size_t length;
+    unsigned count;
     struct iovec pieces[2 * (3 + RK_OVERLAY_DIRS_MAX) + 1];
-    uint8_t numbers[RK_NUMBERS_MAX];
 };
+
+/* Room for a message that is to be written. */
+static inline struct rk_pieces rk_pieces(uint8_t *numbers, size_t room)
+{
+    return (struct rk_pieces){ .numbers = numbers, .room = room };
+}
 
 /* root.1. `out->length` may be more than RK_MESSAGE_MAX: then it cannot be sent. */
 void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out);
@@ -46,10 +54,20 @@ void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out);
 /* enter.4; one descriptor goes with it. */
 void rk_encode_app_started(struct rk_pieces *out);
 
+/* exec.0, also as the greeting that says that orders will come. */
+void rk_encode_ping(struct rk_pieces *out);
+
+/* By their place in message.rs. */
+enum rk_sender { RK_FROM_CLIENT, RK_FROM_MASTER, RK_FROM_GUARD };
+
 enum rk_kind {
-    RK_NOTHING,  /* no message: lost, see `loss` */
-    RK_ENTERING, /* Entrance: name, guard_pid, rest: the filter; one descriptor */
-    RK_FAILURE   /* Failed: error, rest: the command, UTF-8 without NUL at its end */
+    RK_NOTHING,     /* no message: lost, see `loss` */
+    RK_ENTERING,    /* Entrance: name, pid, rest: the filter; one descriptor */
+    RK_FAILURE,     /* Failed: error, rest: the command, UTF-8 without NUL at its end */
+    RK_STARTED,     /* Started: id, pid; one descriptor */
+    RK_NOT_STARTED, /* ExecFailed: id, error, rest: the command */
+    RK_EXITED,      /* Exited: id, report */
+    RK_PONG         /* Pong */
 };
 
 struct rk_message {
@@ -57,14 +75,16 @@ struct rk_message {
     uint8_t loss; /* enum rk_loss */
     uint8_t descriptors;
     uint8_t reserved;
-    uint32_t guard_pid;
+    uint32_t pid;
     struct rk_error error;
     char name[RK_NAME_LEN + 1];
     /* In the datagram. */
     struct rk_path rest;
+    uint32_t id;
+    RockerReport report;
 };
 
-/* Reads one datagram; whatever it holds, it gives a message or a loss. */
+/* Reads one datagram of a launch; whatever it holds, it gives a message or a loss. */
 void rk_decode(const uint8_t *datagram, size_t length, struct rk_message *message);
 
 #endif

@@ -55,7 +55,7 @@ void rk_say(struct rk_launch *launch, const char *text)
  * Lists of words, each ended by NUL, in the order of the numbers: a table of pointers would have
  * to be relocated at each start, and one of arrays would be mostly room.
  */
-static const char *nth(const char *words, unsigned number)
+const char *rk_nth(const char *words, unsigned number)
 {
     for (; number > 0 && *words != '\0'; number--) {
         words += strlen(words) + 1;
@@ -119,7 +119,7 @@ static const char *purpose_of(int step)
     for (int arrow = 0; arrow < step; arrow++) {
         number += rk_is_step((uint8_t)arrow);
     }
-    return nth(purposes, number);
+    return rk_nth(purposes, number);
 }
 
 static const char diagrams[] = "root\0prepare\0overlay\0enter\0exec\0";
@@ -323,14 +323,14 @@ static void put_step(struct line *line, int step)
         put_number(line, step);
         return;
     }
-    put_text(line, nth(diagrams, (unsigned)step >> 4));
+    put_text(line, rk_nth(diagrams, (unsigned)step >> 4));
     put(line, '.');
     put_number(line, step & 0xf);
 }
 
 static void put_invalid(struct line *line, const RockerError *error)
 {
-    put_text(line, nth(items, (unsigned)error->item));
+    put_text(line, rk_nth(items, (unsigned)error->item));
     if (error->subject[0] != '\0') {
         put(line, ' ');
         put_printable(line, error->subject);
@@ -339,7 +339,7 @@ static void put_invalid(struct line *line, const RockerError *error)
         put_number(line, error->index);
     }
     put_text(line, ": ");
-    put_text(line, nth(rules, (unsigned)error->rule));
+    put_text(line, rk_nth(rules, (unsigned)error->rule));
     if (error->command[0] != '\0') {
         put_text(line, ": ");
         put_printable(line, error->command);
@@ -372,7 +372,7 @@ static void put_failure(struct line *line, const RockerError *error)
         put_text(line, ": ");
     }
     if (error->fault == RK_LOST_FAULT) {
-        put_text(line, nth(losses, (unsigned)error->loss));
+        put_text(line, rk_nth(losses, (unsigned)error->loss));
         hint = loss_hint(error->step, error->loss);
     } else {
         put_errno(line, error->os_errno);
@@ -425,5 +425,5 @@ const char *ROCKER_err_name(ROCKER_ERR code)
 {
     bool known = code >= ROCKER_ERR_success && code <= ROCKER_ERR_get_guardname_failed;
 
-    return nth(codes, known ? (unsigned)code + 1 : 0);
+    return rk_nth(codes, known ? (unsigned)code + 1 : 0);
 }

@@ -68,6 +68,45 @@ AT(RockerError, command, 556);
 
 SIZE(RockerLaunch, 2048, 2048);
 
+SIZE(RockerOpen, 10272, 10268);
+AT(RockerOpen, guard_pid, 0);
+AT(RockerOpen, guard_pname, 4);
+AT(RockerOpen, guard_pidfd, 20);
+AT(RockerOpen, connection, 24);
+AT(RockerOpen, opaque, WORD == 8 ? 32 : 28);
+
+SIZE(RockerRlimit, 24, 20);
+AT(RockerRlimit, resource, 0);
+AT(RockerRlimit, soft, WORD == 8 ? 8 : 4);
+AT(RockerRlimit, hard, WORD == 8 ? 16 : 12);
+
+SIZE(RockerExec, 48, 32);
+AT(RockerExec, data, WORD);
+AT(RockerExec, wall_ms, 2 * WORD);
+AT(RockerExec, grace_ms, 2 * WORD + 4);
+AT(RockerExec, rlimits_count, 2 * WORD + 8);
+AT(RockerExec, rlimits, WORD == 8 ? 32 : 20);
+AT(RockerExec, program_fd, WORD == 8 ? 40 : 24);
+AT(RockerExec, terminal, WORD == 8 ? 44 : 28);
+
+SIZE(RockerReport, 48, 44);
+AT(RockerReport, status, 0);
+AT(RockerReport, signal, 4);
+AT(RockerReport, verdict, 8);
+AT(RockerReport, user_us, WORD == 8 ? 16 : 12);
+AT(RockerReport, system_us, WORD == 8 ? 24 : 20);
+AT(RockerReport, wall_us, WORD == 8 ? 32 : 28);
+AT(RockerReport, peak_kib, WORD == 8 ? 40 : 36);
+
+SIZE(RockerEvent, 1152, 1140);
+AT(RockerEvent, kind, 0);
+AT(RockerEvent, id, 4);
+AT(RockerEvent, data, 8);
+AT(RockerEvent, pid, 8 + WORD);
+AT(RockerEvent, pidfd, 12 + WORD);
+AT(RockerEvent, report, 16 + WORD);
+AT(RockerEvent, error, WORD == 8 ? 72 : 64);
+
 #define CODE(name, value) \
     _Static_assert(ROCKER_ERR_##name == (value), "ROCKER_ERR_" #name)
 CODE(unknown, -1);
@@ -84,6 +123,17 @@ CODE(app_exec_failed, 9);
 CODE(get_guardname_failed, 10);
 _Static_assert(sizeof(ROCKER_ERR) == sizeof(int), "it is returned as one");
 
+_Static_assert(ROCKER_EVENT_lost == 0 && ROCKER_EVENT_started == 1 && ROCKER_EVENT_failed == 2
+                   && ROCKER_EVENT_ended == 3 && ROCKER_EVENT_pong == 4,
+               "they are compiled into AppMasters");
+_Static_assert(ROCKER_VERDICT_normal == 0 && ROCKER_VERDICT_time_limit_exceeded == 1
+                   && ROCKER_VERDICT_memory_limit_exceeded == 2
+                   && ROCKER_VERDICT_output_limit_exceeded == 3
+                   && ROCKER_VERDICT_disallowed_syscall == 4 && ROCKER_VERDICT_signalled == 5
+                   && ROCKER_VERDICT_nonzero_exit_status == 6 && ROCKER_VERDICT_runner_error == 7
+                   && ROCKER_VERDICT_out_of_memory == 8 && ROCKER_VERDICT_cancelled == 9,
+               "they are compiled into AppMasters");
+
 /* Each is a macro, too, so that the preprocessor can ask for it. */
 #if !defined ROCKER_ERR_unknown || !defined ROCKER_ERR_success || !defined ROCKER_ERR_sys \
     || !defined ROCKER_ERR_param_invalid || !defined ROCKER_ERR_server_unaddr_invalid \
@@ -94,7 +144,8 @@ _Static_assert(sizeof(ROCKER_ERR) == sizeof(int), "it is returned as one");
 #error "a documented name is no macro"
 #endif
 
-_Static_assert(ROCKER_STDIO_INHERIT == -1 && ROCKER_STDIO_NULL == -2 && ROCKER_FDS_MAX == 64,
+_Static_assert(ROCKER_STDIO_INHERIT == -1 && ROCKER_STDIO_NULL == -2 && ROCKER_FDS_MAX == 64
+                   && ROCKER_EXEC_FDS_MAX == 16,
                "they are compiled into AppMasters");
 
 /* The documented prototypes, and those of today. */
@@ -149,10 +200,20 @@ static void test_program_new_sets_the_path(void)
     }
 }
 
+static void test_exec_new_sets_nothing(void)
+{
+    const RockerExec exec = ROCKER_exec_new();
+
+    CHECK_IS(exec.size, sizeof(exec));
+    CHECK(exec.data == NULL && exec.rlimits == NULL && exec.rlimits_count == 0);
+    CHECK(exec.wall_ms == 0 && exec.grace_ms == 0 && exec.program_fd == -1 && exec.terminal == 0);
+}
+
 static const struct test tests[] = {
     TEST(test_request_new_sets_nothing),
     TEST(test_options_new_sets_nothing),
     TEST(test_program_new_sets_the_path),
+    TEST(test_exec_new_sets_nothing),
 };
 
 TAP_MAIN(tests)

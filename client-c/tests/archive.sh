@@ -23,8 +23,12 @@ tool()
 nm=$(tool nm)
 strip=$(tool strip)
 readelf=$(tool readelf)
-size_max=28672
+# Of the shared library; and of what a program that only launches links of the archive.
+size_max=32768
+launch_max=20480
 stack_max=16384
+# An order of 32 KiB is put together on the stack.
+orders_stack_max=40960
 
 no_state()
 {
@@ -60,6 +64,37 @@ small()
     test "$bytes" -le $size_max
 }
 
+# A program that only launches takes nothing of the orders with it.
+small_launch()
+{
+    cat >"$scratch/launch.c" <<'END'
+#include <rocker.h>
+int main(void)
+{
+    RockerRequest req = ROCKER_request_new();
+    RockerProgram program = ROCKER_program_new("true");
+    RockerError error;
+    Rocker rocker;
+    char line[ROCKER_STRERROR_MAX];
+    ROCKER_ERR code = ROCKER_spawn(&req, 0, &program, &rocker, &error);
+    ROCKER_strerror(&error, line, sizeof(line));
+    return code == ROCKER_ERR_success;
+}
+END
+    $CC -Iinclude "$scratch/launch.c" "$archive" -Wl,-Map="$scratch/map" -o "$scratch/launch" \
+        || return 1
+    # Each member that was taken, and how much of it.
+    sed -n 's/.*librocker_client\.a(\([a-z_]*\)\.o).*/\1/p' "$scratch/map" | sort -u \
+        >"$scratch/members"
+    if grep -x -E 'open|orders|order_wire' "$scratch/members"; then
+        return 1
+    fi
+    bytes=$(awk '$NF ~ /librocker_client\.a\(/ && $(NF-1) ~ /^0x/ { print $(NF-1) }' "$scratch/map" \
+        | while read -r size; do echo $((size)); done | awk '{ sum += $1 } END { print sum + 0 }')
+    echo "$bytes bytes"
+    test "$bytes" -gt 0 && test "$bytes" -le $launch_max
+}
+
 versions()
 {
     version=$(sed -n 's/^.define ROCKER_VERSION "\(.*\)"/\1/p' include/rocker.h)
@@ -75,6 +110,8 @@ versions()
 # that share the caller's memory, which have stacks of their own.
 stack()
 {
+    functions=$1
+    limit=$2
     for source in src/*.c; do
         $CC -std=c11 $CFLAGS -fPIC -Iinclude -fcallgraph-info=su -c "$source" \
             -o "$scratch/$(basename "$source" .c).o" || return 1
@@ -94,12 +131,12 @@ stack()
             }
             return known[name] = frame[name] + most
         }
-        END { for (name in frame) if (name ~ /^ROCKER_/) {
+        END { for (name in frame) if (name ~ functions) {
                   if (deepest(name, 0) > most) { most = deepest(name, 0); worst = name } }
               printf "%d bytes:", most
               for (name = worst; name != ""; name = next_of[name]) printf " %s %d", name, frame[name]
               print ""
-              exit bad || most == 0 || most > limit }' limit=$stack_max
+              exit bad || most == 0 || most > limit }' limit="$limit" functions="$functions"
 }
 
 documented()
@@ -144,15 +181,20 @@ else
         skip size "the limit is that of gcc" ;;
     x86_64*)
         check "the stripped .so has at most $size_max bytes" small
-        echo "# $(small)" ;;
+        echo "# $(small)"
+        check "a program that only launches has at most $launch_max bytes of it" small_launch
+        echo "# $(small_launch)" ;;
     *)
         skip size "the limit is that of x86-64" ;;
     esac
     check "soname, version and hardening" versions
 fi
 if echo 'int x;' | $CC -fcallgraph-info=su -x c -c - -o "$scratch/probe.o" 2>/dev/null; then
-    check "a launch takes at most $stack_max bytes of stack" stack
-    echo "# $(stack)"
+    launches='^ROCKER_(enter|spawn|launch|get|kill|signal_app|close|strerror|err_name)'
+    check "a launch takes at most $stack_max bytes of stack" stack "$launches" $stack_max
+    echo "# $(stack "$launches" $stack_max)"
+    check "whatever is done takes at most $orders_stack_max" stack '^ROCKER_' $orders_stack_max
+    echo "# $(stack '^ROCKER_' $orders_stack_max)"
 else
     skip stack "$CC has no -fcallgraph-info"
 fi

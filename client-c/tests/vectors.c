@@ -1,10 +1,10 @@
 /*
  * The bytes on the wire: protocol/vectors.txt is the contract with every other implementation.
- * With --seeds and a directory it writes them there instead, one file each, for the fuzzer.
+ * With --seeds and a directory it writes them there instead, one file each, for fuzz/decode.c; with
+ * --rows those that are answers, as fuzz/orders.c reads them.
  */
 #define _GNU_SOURCE
-#include "wire.h"
-
+#include "order_wire.h"
 #include "tap.h"
 
 #ifndef VECTORS
@@ -81,22 +81,34 @@ static bool begins(const char *name, const char *with)
     return strncmp(name, with, strlen(with)) == 0;
 }
 
-/* What a client is told, and hears. */
-static bool is_reply(const char *name)
+/* Who reads a message: a launch, or whoever gives orders. */
+enum reader { LAUNCH, ORDERS, READERS };
+
+static bool is_for(enum reader reader, const char *name)
 {
-    return begins(name, "master_failed") || begins(name, "guard_failed")
-           || begins(name, "guard_entrance");
+    static const char *const answers[] = { "guard_started", "guard_exec_failed", "guard_exited",
+                                           "guard_pong" };
+
+    for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+        if (begins(name, answers[i])) {
+            return reader == ORDERS;
+        }
+    }
+    return reader == LAUNCH
+           && (begins(name, "master_failed") || begins(name, "guard_failed")
+               || begins(name, "guard_entrance"));
 }
 
 /* In memory of just this size, so that a sanitizer sees each byte beyond it. */
-static void decode(const uint8_t *bytes, size_t length, struct rk_message *message)
+static void decode(enum reader reader, const uint8_t *bytes, size_t length,
+                   struct rk_message *message)
 {
     uint8_t *exact = malloc(length > 0 ? length : 1);
 
     memcpy(exact, bytes, length);
     memset(message, 0xa5, sizeof(*message));
-    rk_decode(exact, length, message);
-    if (message->kind != RK_NOTHING) {
+    (reader == LAUNCH ? rk_decode : rk_decode_answer)(exact, length, message);
+    if (message->rest.bytes != NULL) {
         CHECK((const uint8_t *)message->rest.bytes >= exact
               && (const uint8_t *)message->rest.bytes + message->rest.length
                      <= exact + length);
@@ -115,10 +127,24 @@ static void check_sane(const struct rk_message *message)
         CHECK(message->descriptors == 1 && strlen(message->name) == RK_NAME_LEN);
         break;
     case RK_FAILURE:
+    case RK_NOT_STARTED:
         CHECK(message->descriptors == 0);
         CHECK(message->error.fault >= RK_INVALID && message->error.fault <= RK_LOST_FAULT);
         CHECK(rk_is_step(message->error.step) && message->error.rule < RK_RULE_COUNT
               && message->error.item < RK_ITEM_COUNT && message->error.loss < RK_LOSS_COUNT);
+        break;
+    case RK_STARTED:
+        CHECK(message->descriptors == 1);
+        break;
+    case RK_EXITED:
+        CHECK(message->descriptors == 0);
+        CHECK(message->report.status >= -1 && message->report.status <= 255);
+        CHECK(message->report.signal >= 0 && message->report.signal <= 255);
+        CHECK(message->report.status == -1 || message->report.signal == 0);
+        CHECK(message->report.verdict <= ROCKER_VERDICT_cancelled);
+        break;
+    case RK_PONG:
+        CHECK(message->descriptors == 0);
         break;
     }
 }
@@ -154,7 +180,7 @@ static void check_pieces(const char *name, const struct rk_pieces *out)
         length += out->pieces[i].iov_len;
     }
     CHECK_IS(out->length, length);
-    CHECK(out->used <= RK_NUMBERS_MAX
+    CHECK(out->used <= out->room
           && out->count <= sizeof(out->pieces) / sizeof(out->pieces[0]));
     CHECK_IS(length, vector->length);
     for (size_t i = 0; i < length && i < vector->length; i++) {
@@ -168,9 +194,9 @@ static void check_pieces(const char *name, const struct rk_pieces *out)
 
 static void check_launch(const char *name, const struct rk_request *request)
 {
-    struct rk_pieces out;
+    uint8_t numbers[RK_NUMBERS_MAX];
+    struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
 
-    memset(&out, 0xa5, sizeof(out));
     rk_encode_launch(request, &out);
     check_pieces(name, &out);
 }
@@ -206,7 +232,8 @@ static void test_encode_launch_extreme(void)
     }
     request.timeout_ms = UINT32_MAX;
     const struct vector *vector = find("client_launch_extreme");
-    struct rk_pieces out;
+    uint8_t numbers[RK_NUMBERS_MAX];
+    struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
     rk_encode_launch(&request, &out);
     /* This client asks for no trace: the byte before the options. */
     uint8_t *trace = &vector->bytes[vector->length - 13];
@@ -221,7 +248,8 @@ static void test_encode_launch_longest(void)
 {
     static char path[RK_PATH_MAX + 1];
     struct rk_request request = hello();
-    struct rk_pieces out;
+    uint8_t numbers[RK_NUMBERS_MAX];
+    struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
 
     memset(path, '/', RK_PATH_MAX);
     request.app_id = request.uid = request.gid = request.timeout_ms = UINT32_MAX;
@@ -231,17 +259,79 @@ static void test_encode_launch_longest(void)
         request.overlay_dirs[i] = rk_path(path);
     }
     rk_encode_launch(&request, &out);
-    CHECK(out.used <= RK_NUMBERS_MAX);
+    CHECK(out.used < out.room);
     CHECK(out.count <= sizeof(out.pieces) / sizeof(out.pieces[0]));
     CHECK(out.length > RK_MESSAGE_MAX);
 }
 
 static void test_encode_app_started_vector(void)
 {
-    struct rk_pieces out;
+    uint8_t numbers[RK_NUMBERS_MAX];
+    struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
 
     rk_encode_app_started(&out);
     check_pieces("client_app_started", &out);
+}
+
+static void check_exec(const char *name, uint32_t id, const RockerProgram *program,
+                       const RockerExec *exec, unsigned descriptors)
+{
+    static uint8_t numbers[RK_MESSAGE_MAX];
+    struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
+
+    rk_encode_exec(id, program, exec, descriptors, &out);
+    check_pieces(name, &out);
+}
+
+static void test_encode_exec_vectors(void)
+{
+    static char *const argv[] = { "bin/app", "-v", "", NULL };
+    static char *const envp[] = { "PATH=/bin", "A=", NULL };
+    RockerRlimit rlimits[RK_RLIMITS_MAX];
+    RockerProgram program = ROCKER_program_new("true");
+    RockerExec exec = ROCKER_exec_new();
+
+    check_exec("client_exec_bare", 1, &program, &exec, 0);
+    program.path = argv[0];
+    program.argv = argv;
+    program.envp = envp;
+    program.cwd = "/tmp";
+    for (int i = 0; i < RK_RLIMITS_MAX; i++) {
+        rlimits[i] = (RockerRlimit){ 15, 1 << 26, UINT64_MAX };
+    }
+    exec.rlimits = rlimits;
+    exec.rlimits_count = RK_RLIMITS_MAX;
+    exec.program_fd = 0;
+    exec.terminal = 1;
+    exec.wall_ms = 3000;
+    exec.grace_ms = 500;
+    check_exec("client_exec", UINT32_MAX, &program, &exec, 3);
+}
+
+/* What finds no room is counted, and not written. */
+static void test_encode_exec_without_room(void)
+{
+    uint8_t numbers[8];
+    struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
+    RockerProgram program = ROCKER_program_new("a program");
+    RockerExec exec = ROCKER_exec_new();
+
+    rk_encode_exec(1, &program, &exec, 3, &out);
+    CHECK_IS(out.used, sizeof(numbers));
+    CHECK_IS(out.length, 4 + 1 + sizeof("a program") + 1 + 1 + 6);
+}
+
+static void test_encode_signal_and_ping_vectors(void)
+{
+    uint8_t numbers[RK_NUMBERS_MAX];
+    struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
+
+    rk_encode_signal(1, 15, &out);
+    check_pieces("client_signal", &out);
+    rk_encode_signal(0, 9, &out);
+    check_pieces("client_signal_all", &out);
+    rk_encode_ping(&out);
+    check_pieces("client_ping", &out);
 }
 
 /* --- In. --- */
@@ -251,10 +341,10 @@ static void test_decode_entrance_vector(void)
     const struct vector *vector = find("guard_entrance");
     struct rk_message message;
 
-    decode(vector->bytes, vector->length, &message);
+    decode(LAUNCH, vector->bytes, vector->length, &message);
     CHECK_IS(message.kind, RK_ENTERING);
     CHECK_IS(message.descriptors, 1);
-    CHECK_IS(message.guard_pid, 4711);
+    CHECK_IS(message.pid, 4711);
     CHECK_TEXT(message.name, "0123456789abcde");
     CHECK_IS(message.rest.length, 0);
     vector = find("guard_entrance_with_a_filter");
@@ -309,31 +399,72 @@ static void test_decode_failure_vectors(void)
     CHECK_IS(steps, 37);
 }
 
+static void test_decode_answer_vectors(void)
+{
+    unsigned verdicts = 0;
+    struct rk_message message;
+    const struct vector *vector = find("guard_started");
+
+    decode(ORDERS, vector->bytes, vector->length, &message);
+    CHECK_IS(message.kind, RK_STARTED);
+    CHECK(message.id == 1 && message.pid == 2 && message.descriptors == 1);
+    vector = find("guard_pong");
+    decode(ORDERS, vector->bytes, vector->length, &message);
+    CHECK_IS(message.kind, RK_PONG);
+    vector = find("guard_exec_failed");
+    rk_decode_answer(vector->bytes, vector->length, &message);
+    CHECK_IS(message.kind, RK_NOT_STARTED);
+    CHECK(message.id == 1 && message.error.fault == RK_FAILED_FAULT
+          && message.error.step == RK_START_PROGRAM && message.error.os_errno == 2);
+    CHECK(message.rest.length == 12 && memcmp(message.rest.bytes, "exec bin/app", 12) == 0);
+    for (size_t i = 0; i < count; i++) {
+        const RockerReport *report = &message.report;
+        CASE("%s", vectors[i].name);
+        if (!begins(vectors[i].name, "guard_exited")) {
+            continue;
+        }
+        decode(ORDERS, vectors[i].bytes, vectors[i].length, &message);
+        CHECK_IS(message.kind, RK_EXITED);
+        CHECK_IS(message.id, 1);
+        CHECK_IS(report->verdict, verdicts);
+        CHECK_IS(report->status, verdicts == ROCKER_VERDICT_normal ? 0 : -1);
+        CHECK_IS(report->signal, verdicts == ROCKER_VERDICT_normal ? 0 : 9);
+        CHECK(report->user_us == 1000 && report->system_us == 2000);
+        CHECK(report->wall_us == UINT64_MAX && report->peak_kib == 4096);
+        verdicts++;
+    }
+    CHECK_IS(verdicts, ROCKER_VERDICT_cancelled + 1);
+}
+
 static void test_decode_what_is_for_others(void)
 {
     unsigned others = 0;
 
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < READERS * count; i++) {
+        const struct vector *vector = &vectors[i / READERS];
+        enum reader reader = i % READERS;
         struct rk_message message;
-        CASE("%s", vectors[i].name);
-        if (!is_reply(vectors[i].name)) {
-            decode(vectors[i].bytes, vectors[i].length, &message);
+        CASE("%s", vector->name);
+        if (!is_for(reader, vector->name)) {
+            decode(reader, vector->bytes, vector->length, &message);
             CHECK_IS(message.kind, RK_NOTHING);
             CHECK_IS(message.loss, RK_LOSS_GARBAGE);
             others++;
         }
     }
-    CHECK(others > 10);
+    CHECK(others > count);
 }
 
 static void test_decode_every_prefix(void)
 {
-    for (size_t i = 0; i < count; i++) {
-        for (size_t length = 0; is_reply(vectors[i].name) && length < vectors[i].length;
+    for (size_t i = 0; i < READERS * count; i++) {
+        const struct vector *vector = &vectors[i / READERS];
+        enum reader reader = i % READERS;
+        for (size_t length = 0; is_for(reader, vector->name) && length < vector->length;
              length++) {
             struct rk_message message;
-            CASE("%s, %zu", vectors[i].name, length);
-            decode(vectors[i].bytes, length, &message);
+            CASE("%s, %zu", vector->name, length);
+            decode(reader, vector->bytes, length, &message);
             CHECK_IS(message.kind, RK_NOTHING);
             CHECK_IS(message.loss, length == 0 ? RK_LOSS_DIED : RK_LOSS_GARBAGE);
         }
@@ -342,14 +473,16 @@ static void test_decode_every_prefix(void)
 
 static void test_decode_more_than_there_should_be(void)
 {
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < READERS * count; i++) {
+        const struct vector *vector = &vectors[i / READERS];
+        enum reader reader = i % READERS;
         uint8_t bytes[2048];
         struct rk_message message;
-        CASE("%s", vectors[i].name);
-        if (is_reply(vectors[i].name) && vectors[i].length < sizeof(bytes)) {
-            memcpy(bytes, vectors[i].bytes, vectors[i].length);
-            bytes[vectors[i].length] = 0;
-            decode(bytes, vectors[i].length + 1, &message);
+        CASE("%s", vector->name);
+        if (is_for(reader, vector->name) && vector->length < sizeof(bytes)) {
+            memcpy(bytes, vector->bytes, vector->length);
+            bytes[vector->length] = 0;
+            decode(reader, bytes, vector->length + 1, &message);
             CHECK_IS(message.kind, RK_NOTHING);
         }
     }
@@ -358,24 +491,23 @@ static void test_decode_more_than_there_should_be(void)
 /* Every byte, in every way. */
 static void test_decode_every_flipped_byte(void)
 {
-    for (size_t i = 0; i < count; i++) {
-        if (!is_reply(vectors[i].name)) {
-            continue;
-        }
-        for (size_t at = 0; at < vectors[i].length; at++) {
-            uint8_t right = vectors[i].bytes[at];
+    for (size_t i = 0; i < READERS * count; i++) {
+        const struct vector *vector = &vectors[i / READERS];
+        enum reader reader = i % READERS;
+        for (size_t at = 0; is_for(reader, vector->name) && at < vector->length; at++) {
+            uint8_t right = vector->bytes[at];
             for (unsigned flip = 1; flip < 256; flip++) {
                 struct rk_message message;
-                CASE("%s, %zu: %#x", vectors[i].name, at, flip);
-                vectors[i].bytes[at] = (uint8_t)(right ^ flip);
-                decode(vectors[i].bytes, vectors[i].length, &message);
+                CASE("%s, %zu: %#x", vector->name, at, flip);
+                vector->bytes[at] = (uint8_t)(right ^ flip);
+                decode(reader, vector->bytes, vector->length, &message);
                 check_sane(&message);
                 if (at == 0) {
                     CHECK_IS(message.kind, RK_NOTHING);
                     CHECK_IS(message.loss, RK_LOSS_VERSION);
                 }
             }
-            vectors[i].bytes[at] = right;
+            vector->bytes[at] = right;
         }
     }
 }
@@ -420,7 +552,7 @@ static void test_decode_numbers_that_are_too_long(void)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct rk_message message;
         CASE("case %zu", i);
-        decode((const uint8_t *)cases[i].bytes, cases[i].length, &message);
+        decode(LAUNCH, (const uint8_t *)cases[i].bytes, cases[i].length, &message);
         CHECK_IS(message.kind != RK_NOTHING, cases[i].good);
         check_sane(&message);
     }
@@ -431,8 +563,12 @@ static const struct test tests[] = {
     TEST(test_encode_launch_extreme),
     TEST(test_encode_launch_longest),
     TEST(test_encode_app_started_vector),
+    TEST(test_encode_exec_vectors),
+    TEST(test_encode_exec_without_room),
+    TEST(test_encode_signal_and_ping_vectors),
     TEST(test_decode_entrance_vector),
     TEST(test_decode_failure_vectors),
+    TEST(test_decode_answer_vectors),
     TEST(test_decode_what_is_for_others),
     TEST(test_decode_every_prefix),
     TEST(test_decode_more_than_there_should_be),
@@ -440,14 +576,20 @@ static const struct test tests[] = {
     TEST(test_decode_numbers_that_are_too_long),
 };
 
-static int write_seeds(const char *dir)
+static int write_seeds(const char *dir, bool rows)
 {
     for (size_t i = 0; i < count; i++) {
+        const struct vector *vector = &vectors[i];
+        /* An exec, then the answer, then what was kept. */
+        const uint8_t head[] = { 0x0f, (uint8_t)vector->length };
         char path[4096];
-        (void)snprintf(path, sizeof(path), "%s/%s", dir, vectors[i].name);
+        if (rows && (!is_for(ORDERS, vector->name) || vector->length > 255)) {
+            continue;
+        }
+        (void)snprintf(path, sizeof(path), "%s/%s", dir, vector->name);
         FILE *file = fopen(path, "w");
-        if (file == NULL || fwrite(vectors[i].bytes, 1, vectors[i].length, file) == 0
-            || fclose(file) != 0) {
+        if (file == NULL || (rows && fwrite(head, sizeof(head), 1, file) != 1)
+            || fwrite(vector->bytes, vector->length, 1, file) != 1 || fclose(file) != 0) {
             return 1;
         }
     }
@@ -460,8 +602,9 @@ int main(int argc, char **argv)
         printf("Bail out! cannot read %s\n", VECTORS);
         return 1;
     }
-    int failed = argc == 3 && strcmp(argv[1], "--seeds") == 0
-                     ? write_seeds(argv[2])
+    bool rows = argc == 3 && strcmp(argv[1], "--rows") == 0;
+    int failed = rows || (argc == 3 && strcmp(argv[1], "--seeds") == 0)
+                     ? write_seeds(argv[2], rows)
                      : tap_main(tests, sizeof(tests) / sizeof(tests[0]), argc, argv);
     for (size_t i = 0; i < count; i++) {
         free(vectors[i].bytes);

@@ -3,13 +3,15 @@
  * names stand for. For the tests of c_client.rs, which has the same lists in the same order.
  */
 #include "helper.h"
-#include "wire.h"
+#include "order_wire.h"
+#include "orders.h"
 
 /* The n-th entry of a list; SIZE_MAX behind the last one. */
 size_t rk_sim_layout(size_t n);
 size_t rk_sim_number(size_t n);
 
-#define AT(type, field) offsetof(struct type, field)
+#define IN(type, field) offsetof(type, field)
+#define AT(type, field) IN(struct type, field)
 
 size_t rk_sim_layout(size_t n)
 {
@@ -22,7 +24,8 @@ size_t rk_sim_layout(size_t n)
         AT(rk_outcome, os_errno), AT(rk_outcome, pid), AT(rk_outcome, error),
         AT(rk_outcome, name),
 
-        sizeof(struct rk_client), AT(rk_client, state), AT(rk_client, reserved),
+        sizeof(struct rk_client), AT(rk_client, state), AT(rk_client, takes_orders),
+        AT(rk_client, reserved),
         AT(rk_client, guard_pid), AT(rk_client, app_pid), AT(rk_client, error),
         AT(rk_client, name),
 
@@ -35,17 +38,47 @@ size_t rk_sim_layout(size_t n)
         AT(rk_request, gid), AT(rk_request, package), AT(rk_request, exec_dir),
         AT(rk_request, data_dir), AT(rk_request, overlay_all), AT(rk_request, overlays),
         AT(rk_request, overlay_index), AT(rk_request, unconfined),
-        AT(rk_request, user_namespaces), AT(rk_request, overlay_dirs),
+        AT(rk_request, user_namespaces), AT(rk_request, commanded), AT(rk_request, stays),
+        AT(rk_request, overlay_dirs),
         AT(rk_request, timeout_ms),
 
         sizeof(struct iovec), AT(iovec, iov_base), AT(iovec, iov_len),
 
-        sizeof(struct rk_pieces), AT(rk_pieces, count), AT(rk_pieces, used),
-        AT(rk_pieces, length), AT(rk_pieces, pieces), AT(rk_pieces, numbers),
+        sizeof(struct rk_pieces), AT(rk_pieces, numbers), AT(rk_pieces, room),
+        AT(rk_pieces, used), AT(rk_pieces, length), AT(rk_pieces, count), AT(rk_pieces, pieces),
+
+        sizeof(RockerReport), IN(RockerReport, status), IN(RockerReport, signal),
+        IN(RockerReport, verdict), IN(RockerReport, user_us), IN(RockerReport, system_us),
+        IN(RockerReport, wall_us), IN(RockerReport, peak_kib),
 
         sizeof(struct rk_message), AT(rk_message, kind), AT(rk_message, loss),
-        AT(rk_message, descriptors), AT(rk_message, reserved), AT(rk_message, guard_pid),
+        AT(rk_message, descriptors), AT(rk_message, reserved), AT(rk_message, pid),
         AT(rk_message, error), AT(rk_message, name), AT(rk_message, rest),
+        AT(rk_message, id), AT(rk_message, report),
+
+        sizeof(RockerProgram), IN(RockerProgram, size), IN(RockerProgram, path),
+        IN(RockerProgram, argv), IN(RockerProgram, envp), IN(RockerProgram, cwd),
+        IN(RockerProgram, stdio), IN(RockerProgram, fds_count), IN(RockerProgram, fds),
+        IN(RockerProgram, keep_session),
+
+        sizeof(RockerRlimit), IN(RockerRlimit, resource), IN(RockerRlimit, soft),
+        IN(RockerRlimit, hard),
+
+        sizeof(RockerExec), IN(RockerExec, size), IN(RockerExec, data), IN(RockerExec, wall_ms),
+        IN(RockerExec, grace_ms),
+        IN(RockerExec, rlimits_count), IN(RockerExec, rlimits), IN(RockerExec, program_fd),
+        IN(RockerExec, terminal),
+
+        sizeof(RockerEvent), IN(RockerEvent, kind), IN(RockerEvent, id), IN(RockerEvent, data),
+        IN(RockerEvent, pid), IN(RockerEvent, pidfd), IN(RockerEvent, report),
+        IN(RockerEvent, error), IN(RockerEvent, error.subject),
+
+        sizeof(struct rk_order), AT(rk_order, id), AT(rk_order, stage), AT(rk_order, reserved),
+        AT(rk_order, data), AT(rk_order, report),
+
+        sizeof(struct rk_orders), AT(rk_orders, last_id), AT(rk_orders, pings),
+        AT(rk_orders, ping_id), AT(rk_orders, signals), AT(rk_orders, lost),
+        AT(rk_orders, orders),
     };
 
     return n < sizeof(list) / sizeof(*list) ? list[n] : SIZE_MAX;
@@ -72,21 +105,34 @@ size_t rk_sim_number(size_t n)
         RK_REQUEST_ROCKER, RK_KILL_GUARD, RK_CLONE_GUARD, RK_CREATE_LOOP, RK_BIND_PACKAGE,
         RK_MOUNT_PACKAGE, RK_BUILD_OVERLAY, RK_UNSHARE_USER, RK_MOUNT_OVERLAY,
         RK_AWAIT_ENTRANCE_STEP, RK_FORK_HELPER_STEP, RK_JOIN_NAMESPACES_STEP, RK_RUN_APP,
-        RK_REPORT_APP_STEP, RK_NO_STEP,
+        RK_REPORT_APP_STEP, RK_REQUEST_EXEC, RK_START_PROGRAM, RK_NO_STEP,
 
         /* c_client.rs */
         RK_NO_FAULT, RK_INVALID, RK_FAILED_FAULT, RK_LOST_FAULT, RK_DONE, RK_ENTRANCE, RK_APP,
         RK_FAILED, RK_LOST, RK_REFUSED, RK_NOTHING, RK_ENTERING, RK_FAILURE,
+        RK_STARTED, RK_NOT_STARTED, RK_EXITED, RK_PONG,
 
         /* client-rs/src/machine.rs, helper.rs */
         RK_CONNECT, RK_SEND_REQUEST, RK_AWAIT_ENTRANCE, RK_FORK_HELPER, RK_AWAIT_APP,
-        RK_REPORT_APP, RK_ENDED, RK_STATE_COUNT, RK_DROP_GROUPS, RK_JOIN_NAMESPACES, RK_TAKE_IDS,
+        RK_REPORT_APP, RK_GREET, RK_ENDED, RK_STATE_COUNT, RK_DROP_GROUPS, RK_JOIN_NAMESPACES, RK_TAKE_IDS,
         RK_DROP_PRIVILEGES, RK_ENTER_DIRECTORY, RK_START_APP, RK_HELPER_ENDED,
         RK_HELPER_STATE_COUNT,
 
+        RK_TELL, RK_KEEP, RK_FORGET, RK_DENY, RK_NO_ORDER, RK_ASKED, RK_RUNS, RK_OVER,
+        ROCKER_EVENT_lost, ROCKER_EVENT_started, ROCKER_EVENT_failed, ROCKER_EVENT_ended,
+        ROCKER_EVENT_pong,
+
+        /* protocol/src/program.rs */
+        ROCKER_VERDICT_normal, ROCKER_VERDICT_time_limit_exceeded,
+        ROCKER_VERDICT_memory_limit_exceeded, ROCKER_VERDICT_output_limit_exceeded,
+        ROCKER_VERDICT_disallowed_syscall, ROCKER_VERDICT_signalled,
+        ROCKER_VERDICT_nonzero_exit_status, ROCKER_VERDICT_runner_error,
+        ROCKER_VERDICT_out_of_memory, ROCKER_VERDICT_cancelled,
+
         /* protocol/src/limits.rs, wire.rs */
         RK_NAME_LEN, RK_PATH_MAX, RK_OVERLAY_DIRS_MAX, RK_TIMEOUT_MS_DEFAULT, RK_TIMEOUT_MS_MAX,
-        RK_MESSAGE_MAX, RK_COMMAND_MAX, RK_FILTER_MAX, RK_WIRE_VERSION,
+        RK_MESSAGE_MAX, RK_COMMAND_MAX, RK_FILTER_MAX, RK_WIRE_VERSION, RK_PROGRAMS_MAX,
+        RK_RLIMITS_MAX,
     };
 
     return n < sizeof(list) / sizeof(*list) ? list[n] : SIZE_MAX;

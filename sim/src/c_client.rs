@@ -5,13 +5,16 @@
 //! number with the headers.
 #![allow(unsafe_code, reason = "C is called")]
 
-use core::ffi::{CStr, c_char, c_uint};
+use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::mem::{MaybeUninit, size_of};
 use core::ptr;
+use std::ffi::CString;
 
-use protocol::limits::{NAME_LEN, OVERLAY_DIRS_MAX};
+use protocol::limits::{MESSAGE_MAX, NAME_LEN, OVERLAY_DIRS_MAX, PROGRAMS_MAX};
 use protocol::message::Failure;
-use protocol::{Errno, Error, Item, Loss, Machine, Name, Rule, Step};
+use protocol::{
+    Errno, Error, Exit, ExitReport, Item, Loss, Machine, Name, Rlimit, Rule, Step, Verdict,
+};
 use rocker_client::action::{Action, HelperAction, HelperOutcome, Outcome};
 use rocker_client::helper::State as HelperState;
 use rocker_client::machine::{Started, State};
@@ -46,7 +49,8 @@ struct RawOutcome {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CClient {
     state: u8,
-    reserved: [u8; 3],
+    takes_orders: u8,
+    reserved: [u8; 2],
     guard_pid: u32,
     app_pid: u32,
     error: RawError,
@@ -85,6 +89,8 @@ struct RawRequest {
     overlay_index: [u8; OVERLAY_DIRS_MAX],
     unconfined: u8,
     user_namespaces: u8,
+    commanded: u8,
+    stays: u8,
     overlay_dirs: [RawPath; OVERLAY_DIRS_MAX],
     timeout_ms: u32,
 }
@@ -102,11 +108,25 @@ const PIECES_MAX: usize = 2 * (3 + OVERLAY_DIRS_MAX) + 1;
 /// `struct rk_pieces`
 #[repr(C)]
 struct RawPieces {
-    count: c_uint,
-    used: c_uint,
+    numbers: *mut u8,
+    room: usize,
+    used: usize,
     length: usize,
+    count: c_uint,
     pieces: [RawPiece; PIECES_MAX],
-    numbers: [u8; 144],
+}
+
+/// `RockerReport`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct RawReport {
+    status: c_int,
+    signal: c_int,
+    verdict: c_uint,
+    user_us: u64,
+    system_us: u64,
+    wall_us: u64,
+    peak_kib: u64,
 }
 
 /// `struct rk_message`
@@ -117,10 +137,83 @@ struct RawMessage {
     loss: u8,
     descriptors: u8,
     reserved: u8,
-    guard_pid: u32,
+    pid: u32,
     error: RawError,
     name: [u8; NAME_LEN + 1],
     rest: RawPath,
+    id: u32,
+    report: RawReport,
+}
+
+/// `RockerProgram`
+#[repr(C)]
+struct RawProgram {
+    size: usize,
+    path: *const c_char,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+    cwd: *const c_char,
+    stdio: [c_int; 3],
+    fds_count: c_uint,
+    fds: *const c_int,
+    keep_session: c_int,
+}
+
+/// `RockerRlimit`
+#[repr(C)]
+struct RawRlimit {
+    resource: c_int,
+    soft: u64,
+    hard: u64,
+}
+
+/// `RockerExec`
+#[repr(C)]
+struct RawExec {
+    size: usize,
+    data: *mut c_void,
+    wall_ms: c_uint,
+    grace_ms: c_uint,
+    rlimits_count: c_uint,
+    rlimits: *const RawRlimit,
+    program_fd: c_int,
+    terminal: c_int,
+}
+
+/// `RockerEvent`, of which the machine sets what is before `error`.
+#[repr(C)]
+struct RawEvent {
+    kind: c_uint,
+    id: c_uint,
+    data: *mut c_void,
+    pid: c_int,
+    pidfd: c_int,
+    report: RawReport,
+    error: [c_int; 9],
+    words: [[c_char; 520]; 2],
+}
+
+/// `struct rk_order`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct RawOrder {
+    id: u32,
+    stage: u8,
+    reserved: [u8; 3],
+    data: *mut c_void,
+    report: RawReport,
+}
+
+/// `struct rk_orders`: the machine of a caller's orders.
+#[repr(C)]
+#[derive(Debug)]
+struct RawOrders {
+    last_id: u32,
+    pings: u32,
+    ping_id: u32,
+    signals: u32,
+    lost: RawError,
+    orders: [RawOrder; PROGRAMS_MAX],
 }
 
 // As the headers assert it of theirs.
@@ -133,7 +226,7 @@ const _: () = assert!(size_of::<CHelper>() == 16);
 // reads or writes exactly the one struct that it is given a pointer to, and keeps no pointer.
 // Of these structs any bytes are a value, so C can leave no invalid one behind.
 unsafe extern "C" {
-    safe fn rk_client_init(client: &mut CClient);
+    safe fn rk_client_init(client: &mut CClient, takes_orders: bool);
     safe fn rk_client_step(client: &CClient) -> u8;
     safe fn rk_client_advance(client: &mut CClient, outcome: &RawOutcome) -> bool;
     safe fn rk_helper_init(helper: &mut CHelper);
@@ -145,7 +238,31 @@ unsafe extern "C" {
     fn rk_request_check(request: *const RawRequest) -> RawError;
     fn rk_encode_launch(request: *const RawRequest, out: *mut RawPieces);
     fn rk_encode_app_started(out: *mut RawPieces);
+    fn rk_encode_ping(out: *mut RawPieces);
+    fn rk_encode_signal(id: u32, signal: u8, out: *mut RawPieces);
+    fn rk_encode_exec(
+        id: u32,
+        program: *const RawProgram,
+        exec: *const RawExec,
+        descriptors: c_uint,
+        out: *mut RawPieces,
+    );
     fn rk_decode(datagram: *const u8, length: usize, message: *mut RawMessage);
+    fn rk_decode_answer(datagram: *const u8, length: usize, message: *mut RawMessage);
+    fn rk_orders_init(orders: *mut RawOrders);
+    safe fn rk_orders_next_id(orders: &RawOrders) -> u32;
+    safe fn rk_orders_have_room(orders: &RawOrders) -> bool;
+    fn rk_orders_exec(orders: *mut RawOrders, data: *mut c_void);
+    safe fn rk_orders_ping(orders: &mut RawOrders);
+    safe fn rk_orders_signal(orders: &mut RawOrders);
+    safe fn rk_orders_live(orders: &RawOrders, id: u32) -> bool;
+    safe fn rk_orders_may_await(orders: &RawOrders, id: u32) -> bool;
+    fn rk_orders_hear(
+        orders: *mut RawOrders,
+        message: *const RawMessage,
+        event: *mut RawEvent,
+    ) -> c_uint;
+    fn rk_orders_end(orders: *mut RawOrders, id: u32, event: *mut RawEvent) -> bool;
 }
 
 // --- Errors. ---
@@ -308,15 +425,25 @@ impl RawOutcome {
 impl CClient {
     /// At root.1.
     pub fn new() -> Self {
+        Self::made(false)
+    }
+
+    /// At root.1 of a rocker that is to take orders.
+    pub fn to_take_orders() -> Self {
+        Self::made(true)
+    }
+
+    fn made(takes_orders: bool) -> Self {
         let mut client = Self {
             state: u8::MAX,
-            reserved: [u8::MAX; 3],
+            takes_orders: u8::MAX,
+            reserved: [u8::MAX; 2],
             guard_pid: u32::MAX,
             app_pid: u32::MAX,
             error: RawError { fault: u8::MAX, ..RawError::default() },
             name: [u8::MAX; NAME_LEN + 1],
         };
-        rk_client_init(&mut client);
+        rk_client_init(&mut client, takes_orders);
         client
     }
 
@@ -331,7 +458,8 @@ impl CClient {
             3 => State::ForkHelper { name: name_of(name), guard_pid },
             4 => State::AwaitApp { name: name_of(name), guard_pid },
             5 => State::ReportApp(started()),
-            6 => State::Ended(self.error.read().map_or_else(|| Ok(started()), Err)),
+            6 => State::Greet(started()),
+            7 => State::Ended(self.error.read().map_or_else(|| Ok(started()), Err)),
             other => unreachable!("there is no state {other}"),
         }
     }
@@ -372,7 +500,7 @@ impl Machine for CClient {
             State::ForkHelper { .. } => Action::ForkHelper,
             State::AwaitApp { .. } => Action::AwaitApp,
             State::ReportApp(_) => Action::ReportApp,
-            State::Greet(_) => unreachable!("there are no orders in C"),
+            State::Greet(_) => Action::Greet,
             State::Ended(_) => unreachable!("an ended launch asks for nothing"),
         }
     }
@@ -484,6 +612,10 @@ pub struct Asked<'a> {
     pub unconfined: bool,
     /// Whether it may make user namespaces.
     pub user_namespaces: bool,
+    /// Whether it takes orders.
+    pub commanded: bool,
+    /// Whether it stays without who gives them.
+    pub stays: bool,
 }
 
 impl RawPath {
@@ -524,6 +656,8 @@ impl Asked<'_> {
             overlay_index,
             unconfined: u8::from(self.unconfined),
             user_namespaces: u8::from(self.user_namespaces),
+            commanded: u8::from(self.commanded),
+            stays: u8::from(self.stays),
             overlay_dirs,
             timeout_ms: self.timeout_ms,
         }
@@ -549,22 +683,24 @@ pub fn encode_app_started() -> Vec<u8> {
     gather(|out| unsafe { rk_encode_app_started(out) })
 }
 
-/// The message that `write` leaves in pieces.
+/// The message that `write` leaves in pieces. One that does not fit is cut; none is so long.
 fn gather(write: impl FnOnce(*mut RawPieces)) -> Vec<u8> {
-    let mut out = MaybeUninit::<RawPieces>::zeroed();
-    write(out.as_mut_ptr());
-    // SAFETY: null pointers and zeros are a value of each field, and C writes only others.
-    let out = unsafe { out.assume_init_ref() };
+    let mut numbers = vec![0; MESSAGE_MAX + 1];
+    let none = RawPiece { iov_base: ptr::null(), iov_len: 0 };
+    let (room, pieces) = (numbers.len(), [none; PIECES_MAX]);
+    let mut out =
+        RawPieces { numbers: numbers.as_mut_ptr(), room, used: 0, length: 0, count: 0, pieces };
+    write(&raw mut out);
     let count = usize::try_from(out.count).expect("there are few");
     let mut bytes = vec![];
     for piece in &out.pieces[..count] {
-        // SAFETY: a piece lies in `out.numbers`, which has not moved since, or is a path of the
-        // request, whose slices the caller of `write` still borrows.
+        // SAFETY: a piece lies in `numbers`, or is a path of the request, whose slices the caller
+        // of `write` still borrows.
         bytes.extend_from_slice(unsafe {
             core::slice::from_raw_parts(piece.iov_base, piece.iov_len)
         });
     }
-    assert_eq!(bytes.len(), out.length, "the length is that of all pieces");
+    assert!(bytes.len() == out.length || bytes.len() > MESSAGE_MAX, "that is all");
     bytes
 }
 
@@ -592,33 +728,353 @@ pub enum Heard<'a> {
 const NOTHING: u8 = 0;
 const ENTERING: u8 = 1;
 const FAILURE: u8 = 2;
+const STARTED: u8 = 3;
+const NOT_STARTED: u8 = 4;
+const EXITED: u8 = 5;
+const PONG: u8 = 6;
+
+impl RawMessage {
+    /// What `read` makes of a datagram.
+    fn of(datagram: &[u8], read: unsafe extern "C" fn(*const u8, usize, *mut Self)) -> Box<Self> {
+        let mut message = Box::new(MaybeUninit::<Self>::zeroed());
+        // SAFETY: it reads so many bytes from there on, and writes one `struct rk_message`.
+        unsafe { read(datagram.as_ptr(), datagram.len(), message.as_mut_ptr()) };
+        // SAFETY: null pointers and zeros are a value of each field, and C writes only others.
+        unsafe { message.assume_init() }
+    }
+
+    fn rest<'a>(&self, datagram: &'a [u8]) -> &'a [u8] {
+        // It is a part of the datagram, so there is no need to follow the pointer.
+        let begin = self.rest.bytes.addr() - datagram.as_ptr().addr();
+        &datagram[begin..begin + self.rest.length]
+    }
+
+    fn failure<'a>(&self, datagram: &'a [u8]) -> Failure<'a> {
+        let command = str::from_utf8(self.rest(datagram)).expect("it is UTF-8");
+        Failure { error: self.error.read().expect("a failure"), command }
+    }
+}
 
 /// Reads a datagram: what it says, and how many descriptors come with it.
 pub fn decode(datagram: &[u8]) -> (Heard<'_>, usize) {
-    let mut message = MaybeUninit::<RawMessage>::zeroed();
-    // SAFETY: it reads so many bytes from there on, and writes one `struct rk_message`.
-    unsafe { rk_decode(datagram.as_ptr(), datagram.len(), message.as_mut_ptr()) };
-    // SAFETY: null pointers and zeros are a value of each field, and C writes only others.
-    let message = unsafe { message.assume_init_ref() };
-    let rest = || {
-        // It is a part of the datagram, so there is no need to follow the pointer.
-        let begin = message.rest.bytes.addr() - datagram.as_ptr().addr();
-        &datagram[begin..begin + message.rest.length]
-    };
+    let message = RawMessage::of(datagram, rk_decode);
     let heard = match message.kind {
         NOTHING => Heard::Lost(LOSSES[usize::from(message.loss)]),
         ENTERING => Heard::Entrance {
             name: name_of(message.name),
-            guard_pid: message.guard_pid,
-            filter: rest(),
+            guard_pid: message.pid,
+            filter: message.rest(datagram),
         },
-        FAILURE => {
-            let command = str::from_utf8(rest()).expect("it is UTF-8");
-            Heard::Failed(Failure { error: message.error.read().expect("a failure"), command })
-        }
+        FAILURE => Heard::Failed(message.failure(datagram)),
         other => unreachable!("there is no kind {other}"),
     };
     (heard, usize::from(message.descriptors))
+}
+
+/// What whoever gives orders hears in a datagram.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Answer<'a> {
+    /// exec.2
+    Started {
+        /// The order.
+        id: u32,
+        /// Its pid inside.
+        pid: u32,
+    },
+    /// exec.2
+    Failed {
+        /// The order.
+        id: u32,
+        /// Why.
+        failure: Failure<'a>,
+    },
+    /// exec.3
+    Exited {
+        /// The order.
+        id: u32,
+        /// How.
+        report: ExitReport,
+    },
+    /// The guard is there.
+    Pong,
+    /// No answer to an order.
+    Lost(Loss),
+}
+
+/// Every verdict, by its number.
+const VERDICTS: [Verdict; 10] = [
+    Verdict::Normal,
+    Verdict::TimeLimitExceeded,
+    Verdict::MemoryLimitExceeded,
+    Verdict::OutputLimitExceeded,
+    Verdict::DisallowedSyscall,
+    Verdict::Signalled,
+    Verdict::NonzeroExitStatus,
+    Verdict::RunnerError,
+    Verdict::OutOfMemory,
+    Verdict::Cancelled,
+];
+
+impl RawReport {
+    fn read(self) -> ExitReport {
+        let byte = |number: c_int| u8::try_from(number).expect("it was one");
+        let exit = match self.status {
+            -1 => Exit::Signal(byte(self.signal)),
+            status => Exit::Status(byte(status)),
+        };
+        let Self { user_us, system_us, wall_us, peak_kib, .. } = self;
+        let verdict = VERDICTS[usize::try_from(self.verdict).expect("there are ten")];
+        ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib }
+    }
+}
+
+impl RawMessage {
+    fn answer<'a>(&self, datagram: &'a [u8]) -> Answer<'a> {
+        let id = self.id;
+        match self.kind {
+            NOTHING => Answer::Lost(LOSSES[usize::from(self.loss)]),
+            STARTED => Answer::Started { id, pid: self.pid },
+            NOT_STARTED => Answer::Failed { id, failure: self.failure(datagram) },
+            EXITED => Answer::Exited { id, report: self.report.read() },
+            PONG => Answer::Pong,
+            other => unreachable!("there is no kind {other}"),
+        }
+    }
+}
+
+/// Reads a datagram of a guard that takes orders: what it says, and how many descriptors come
+/// with it.
+pub fn decode_answer(datagram: &[u8]) -> (Answer<'_>, usize) {
+    let message = RawMessage::of(datagram, rk_decode_answer);
+    (message.answer(datagram), usize::from(message.descriptors))
+}
+
+// --- Orders. ---
+
+/// A program, as C has it in `RockerProgram` and `RockerExec`.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Its own name first, which is the path, too.
+    pub args: Vec<CString>,
+    /// `NAME=value`
+    pub env: Vec<CString>,
+    /// As in [`protocol::Exec`].
+    pub cwd: Option<CString>,
+    /// As there.
+    pub descriptors: u8,
+    /// As there.
+    pub by_descriptor: bool,
+    /// As there.
+    pub terminal: bool,
+    /// As there.
+    pub rlimits: Vec<Rlimit>,
+    /// As there.
+    pub wall_ms: u32,
+    /// As there.
+    pub grace_ms: u32,
+}
+
+impl Wanted {
+    /// The message that asks for it.
+    pub fn encode(&self, id: u32) -> Vec<u8> {
+        let pointers = |texts: &[CString]| -> Vec<*const c_char> {
+            texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
+        };
+        let (argv, envp) = (pointers(&self.args), pointers(&self.env));
+        let program = RawProgram {
+            size: size_of::<RawProgram>(),
+            path: argv[0],
+            argv: argv.as_ptr(),
+            envp: envp.as_ptr(),
+            cwd: self.cwd.as_ref().map_or(ptr::null(), |cwd| cwd.as_ptr()),
+            stdio: [-1; 3],
+            fds_count: 0,
+            fds: ptr::null(),
+            keep_session: 0,
+        };
+        let raw = |limit: &Rlimit| RawRlimit {
+            resource: limit.resource.into(),
+            soft: limit.soft,
+            hard: limit.hard,
+        };
+        let rlimits: Vec<RawRlimit> = self.rlimits.iter().map(raw).collect();
+        let exec = RawExec {
+            size: size_of::<RawExec>(),
+            data: ptr::null_mut(),
+            wall_ms: self.wall_ms,
+            grace_ms: self.grace_ms,
+            rlimits_count: c_uint::try_from(rlimits.len()).expect("a few"),
+            rlimits: rlimits.as_ptr(),
+            program_fd: if self.by_descriptor { 9 } else { -1 },
+            terminal: self.terminal.into(),
+        };
+        // SAFETY: every pointer is that of a string or a list of this scope, or null where the
+        // header allows it; the lists end with null, or have the length beside them.
+        gather(|out| unsafe {
+            rk_encode_exec(id, &raw const program, &raw const exec, self.descriptors.into(), out);
+        })
+    }
+}
+
+/// The message that greets a guard, and asks whether it is there.
+pub fn encode_ping() -> Vec<u8> {
+    // SAFETY: it writes one `struct rk_pieces`, for which there is room.
+    gather(|out| unsafe { rk_encode_ping(out) })
+}
+
+/// The message of a signal.
+pub fn encode_signal(id: Option<u32>, signal: u8) -> Vec<u8> {
+    // SAFETY: as above.
+    gather(|out| unsafe { rk_encode_signal(id.unwrap_or(0), signal, out) })
+}
+
+/// What C tells its caller.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// exec.2
+    Started {
+        /// The order.
+        id: u32,
+        /// Its pid inside.
+        pid: u32,
+    },
+    /// exec.2
+    Failed {
+        /// The order.
+        id: u32,
+    },
+    /// exec.3
+    Ended {
+        /// The order.
+        id: u32,
+        /// How.
+        report: ExitReport,
+    },
+    /// The guard is there.
+    Pong {
+        /// The order.
+        id: u32,
+    },
+}
+
+/// What C makes of an answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Meaning {
+    /// It is told at once.
+    Told(Event),
+    /// It is told when its order is asked about.
+    Kept,
+    /// Nobody is told.
+    Forgotten,
+    /// No guard says that.
+    Denied,
+}
+
+/// The machine of a caller's orders: `client-c/src/orders.c`.
+#[derive(Debug)]
+pub struct COrders(Box<RawOrders>);
+
+impl COrders {
+    /// After the greeting.
+    pub fn new() -> Self {
+        let mut orders = Box::new(MaybeUninit::<RawOrders>::uninit());
+        // SAFETY: it writes one `struct rk_orders`.
+        unsafe { rk_orders_init(orders.as_mut_ptr()) };
+        // SAFETY: it has written all of it.
+        Self(unsafe { orders.assume_init() })
+    }
+
+    /// An order to start a program, if there is room for one: its number.
+    pub fn exec(&mut self) -> Option<u32> {
+        let id = rk_orders_next_id(&self.0);
+        let has_room = rk_orders_have_room(&self.0);
+        has_room.then(|| {
+            // Unlike any other.
+            let data = ptr::without_provenance_mut(!usize::try_from(id).unwrap_or(0));
+            // SAFETY: it keeps the pointer, and does not follow it.
+            unsafe { rk_orders_exec(&raw mut *self.0, data) };
+            id
+        })
+    }
+
+    /// A ping: its number.
+    pub fn ping(&mut self) -> u32 {
+        let id = rk_orders_next_id(&self.0);
+        rk_orders_ping(&mut self.0);
+        id
+    }
+
+    /// A signal; whether it is sent at all.
+    pub fn signal(&mut self, id: Option<u32>) -> bool {
+        let sent = id.is_none_or(|id| rk_orders_live(&self.0, id));
+        if sent {
+            rk_orders_signal(&mut self.0);
+        }
+        sent
+    }
+
+    /// Whether this order's events can be waited for.
+    pub fn may_await(&self, id: u32) -> bool {
+        rk_orders_may_await(&self.0, id)
+    }
+
+    /// What it makes of a datagram.
+    pub fn hear(&mut self, datagram: &[u8]) -> Meaning {
+        let message = RawMessage::of(datagram, rk_decode_answer);
+        let mut event = RawEvent::new();
+        // SAFETY: all three are as C has them, and of this scope.
+        let told =
+            unsafe { rk_orders_hear(&raw mut *self.0, &raw const *message, &raw mut *event) };
+        match told {
+            0 => Meaning::Told(event.read()),
+            1 => Meaning::Kept,
+            2 => Meaning::Forgotten,
+            3 => Meaning::Denied,
+            other => unreachable!("there is no answer {other}"),
+        }
+    }
+
+    /// An end that was kept: of this order, or of any.
+    pub fn end(&mut self, id: Option<u32>) -> Option<Event> {
+        let mut event = RawEvent::new();
+        // SAFETY: both are as C has them, and of this scope.
+        let ended = unsafe { rk_orders_end(&raw mut *self.0, id.unwrap_or(0), &raw mut *event) };
+        ended.then(|| event.read())
+    }
+}
+
+impl Default for COrders {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RawEvent {
+    fn new() -> Box<Self> {
+        Box::new(Self {
+            kind: 0,
+            id: 0,
+            data: ptr::null_mut(),
+            pid: 0,
+            pidfd: -1,
+            report: RawReport::default(),
+            error: [0; 9],
+            words: [[0; 520]; 2],
+        })
+    }
+
+    fn read(&self) -> Event {
+        let id = self.id;
+        let data = if self.kind == 4 { 0 } else { !usize::try_from(id).unwrap_or(0) };
+        assert_eq!(self.data.addr(), data, "what belongs to an order comes with its events");
+        match self.kind {
+            1 => Event::Started { id, pid: self.pid.cast_unsigned() },
+            2 => Event::Failed { id },
+            3 => Event::Ended { id, report: self.report.read() },
+            4 => Event::Pong { id },
+            other => unreachable!("the machine tells of no event {other}"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -650,14 +1106,21 @@ mod tests {
         let ours = layout![
             RawError: fault step os_errno rule item index loss;
             RawOutcome: result loss os_errno pid error name;
-            CClient: state reserved guard_pid app_pid error name;
+            CClient: state takes_orders reserved guard_pid app_pid error name;
             CHelper: state reserved app_pid error;
             RawPath: bytes length;
             RawRequest: app_id uid gid package exec_dir data_dir overlay_all overlays
-                overlay_index unconfined user_namespaces overlay_dirs timeout_ms;
+                overlay_index unconfined user_namespaces commanded stays overlay_dirs timeout_ms;
             RawPiece: iov_base iov_len;
-            RawPieces: count used length pieces numbers;
-            RawMessage: kind loss descriptors reserved guard_pid error name rest;
+            RawPieces: numbers room used length count pieces;
+            RawReport: status signal verdict user_us system_us wall_us peak_kib;
+            RawMessage: kind loss descriptors reserved pid error name rest id report;
+            RawProgram: size path argv envp cwd stdio fds_count fds keep_session;
+            RawRlimit: resource soft hard;
+            RawExec: size data wall_ms grace_ms rlimits_count rlimits program_fd terminal;
+            RawEvent: kind id data pid pidfd report error words;
+            RawOrder: id stage reserved data report;
+            RawOrders: last_id pings ping_id signals lost orders;
         ];
         assert_eq!(all(|n| rk_sim_layout(n)), ours);
     }
@@ -682,14 +1145,19 @@ mod tests {
             Step::JoinNamespaces,
             Step::RunApp,
             Step::ReportApp,
+            Step::RequestExec,
+            Step::StartProgram,
         ]
         .map(Step::code);
         let faults = [NO_FAULT, INVALID, FAILED_FAULT, LOST_FAULT];
         let results = [DONE, ENTRANCE, APP, FAILED, LOST, REFUSED];
-        let kinds = [NOTHING, ENTERING, FAILURE];
-        // The seven states of either machine, and how many there are.
-        let states = [0, 1, 2, 3, 4, 5, 6, 7];
-        let lists: [&[u8]; 12] = [
+        let kinds = [NOTHING, ENTERING, FAILURE, STARTED, NOT_STARTED, EXITED, PONG];
+        // The states of either machine, and how many there are.
+        let states = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+        // What is told of answers, and how orders stand; and every event.
+        let orders = [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 4];
+        let verdicts = VERDICTS.map(|verdict| verdict as u8);
+        let lists: [&[u8]; 14] = [
             &rules,
             &[22],
             &items,
@@ -701,14 +1169,16 @@ mod tests {
             &faults,
             &results,
             &kinds,
-            &[states, states].concat(),
+            &[&states[..], &states[..8]].concat(),
+            &orders,
+            &verdicts,
         ];
         let mut ours: Vec<usize> = lists.concat().into_iter().map(usize::from).collect();
         let timeouts = [limits::TIMEOUT_MS_DEFAULT, limits::TIMEOUT_MS_MAX];
         let [default, max] = timeouts.map(|ms| usize::try_from(ms).unwrap());
         ours.extend([NAME_LEN, limits::PATH_MAX, OVERLAY_DIRS_MAX, default, max]);
         ours.extend([limits::MESSAGE_MAX, limits::COMMAND_MAX, limits::OWN_FILTER_MAX]);
-        ours.push(usize::from(wire::VERSION));
+        ours.extend([usize::from(wire::VERSION), PROGRAMS_MAX, limits::RLIMITS_MAX]);
         assert_eq!(all(|n| rk_sim_number(n)), ours);
     }
 

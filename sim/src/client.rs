@@ -5,7 +5,6 @@ use core::task::Poll;
 
 use protocol::{Driver, Errno, Error, Item, Loss, Rule, Step};
 use rocker_client::action::{Action, HelperAction, HelperOutcome, Outcome};
-use rocker_client::machine::Client;
 
 use crate::app::AppActor;
 use crate::fault::{Call, Who};
@@ -79,8 +78,7 @@ impl ClientActor {
             greets: scene.greets,
         };
         let machine = match scene.orders {
-            // There are none in C.
-            Some(_) => ClientMachine::Rust(Client::to_take_orders()),
+            Some(_) => ClientMachine::to_take_orders(library),
             None => ClientMachine::of(library),
         };
         Self { machine, hands, helper: None, told_ms: None }

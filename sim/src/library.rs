@@ -42,6 +42,13 @@ impl ClientMachine {
         }
     }
 
+    pub(crate) fn to_take_orders(library: Library) -> Self {
+        match library {
+            Library::Rust => Self::Rust(Client::to_take_orders()),
+            Library::C => Self::C(CClient::to_take_orders()),
+        }
+    }
+
     pub(crate) fn result(&self) -> Option<Result<Started, Error>> {
         match self {
             Self::Rust(client) => client.result(),

@@ -4,10 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's own mistakes may panic")]
 
+use core::ffi::CStr;
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 use std::ffi::{CString, OsStr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::panic::catch_unwind;
@@ -16,16 +17,21 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use protocol::limits::{MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX, TIMEOUT_MS_MAX};
-use protocol::message::{ClientMessage, GuardMessage, MasterMessage, Message};
+use protocol::limits::{DESCRIPTORS_MAX, MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX, TIMEOUT_MS_MAX};
+use protocol::message::{ClientMessage, Failure, GuardMessage, MasterMessage, Message};
+use protocol::socket::{Buffer, send};
 use protocol::{
-    Errno, Error, Item, Loss, Machine, Name, Options, Overlays, Request, Rule, Seccomp, Step, wire,
+    Errno, Error, Exec, Exit, ExitReport, Item, Loss, Machine, Name, Options, Overlays, Request,
+    Rlimit, Rule, Seccomp, Step, Strings, Verdict, wire,
 };
 use rocker_client::action::{HelperOutcome, Outcome};
 use rocker_client::helper::Helper;
 use rocker_client::machine::Client;
-use rocker_client::{EXEC_DIR, Launch, Program};
-use sim::c_client::{Asked, CClient, CHelper, Heard, decode, encode_app_started, path_length};
+use rocker_client::{EXEC_DIR, Launch, Limits, Program};
+use sim::c_client::{
+    Answer, Asked, CClient, CHelper, COrders, Event, Heard, Meaning, Wanted, decode, decode_answer,
+    encode_app_started, encode_ping, encode_signal, path_length,
+};
 
 // --- The machines. ---
 
@@ -35,7 +41,14 @@ fn takes<M: Machine>(machine: &mut M, outcome: M::Outcome) -> bool {
 }
 
 fn clients_agree(outcomes: &[Outcome]) -> Result<(), TestCaseError> {
-    let (mut rust, mut c) = (Client::new(), CClient::new());
+    walk_the_same((Client::new(), CClient::new()), outcomes)?;
+    walk_the_same((Client::to_take_orders(), CClient::to_take_orders()), outcomes)
+}
+
+fn walk_the_same(
+    (mut rust, mut c): (Client, CClient),
+    outcomes: &[Outcome],
+) -> Result<(), TestCaseError> {
     for &outcome in outcomes {
         prop_assert_eq!(rust.step(), c.step());
         prop_assert_eq!(takes(&mut rust, outcome), c.try_advance(outcome), "{:?}", outcome);
@@ -123,6 +136,7 @@ fn c_and_rust_machines_have_the_same_arms() {
     let [done, entrance, app, ..] = kinds();
     for (way, agree) in [
         (vec![done, done, entrance, done, app, done], clients_agree as fn(&[Outcome]) -> _),
+        (vec![done, done, entrance, done], clients_agree),
         (vec![done, done, done, done, done, app], helpers_agree),
     ] {
         for so_far in 0..=way.len() {
@@ -148,8 +162,8 @@ struct Wish {
     /// The caller's array in C, with its gaps.
     overlay_dirs: Vec<Option<Vec<u8>>>,
     timeout_ms: u32,
-    /// Unconfined, and with user namespaces.
-    free: [bool; 2],
+    /// Unconfined, with user namespaces, and to stay.
+    free: [bool; 3],
 }
 
 /// As C gets to see a path: no more of it than is needed to see that it is too long.
@@ -177,6 +191,8 @@ impl Wish {
             timeout_ms: self.timeout_ms,
             unconfined: self.free[0],
             user_namespaces: self.free[1],
+            commanded: false,
+            stays: self.free[2],
         }
     }
 
@@ -197,7 +213,7 @@ impl Wish {
         if self.free[0] {
             launch = launch.seccomp(rocker_client::Seccomp::Unconfined);
         }
-        launch = launch.user_namespaces(self.free[1]);
+        launch = launch.user_namespaces(self.free[1]).stays(self.free[2]);
         if self.overlay_all { launch.overlay_all() } else { launch }
     }
 
@@ -280,7 +296,7 @@ fn any_wish() -> impl Strategy<Value = Wish> {
     let paths = (option::weighted(0.97, any_path()), option::of(any_path()));
     let data_dir = option::weighted(0.8, any_path());
     let all = prop::bool::weighted(0.2);
-    let free = any::<[bool; 2]>();
+    let free = any::<[bool; 3]>();
     (any::<u32>(), any_id(), any_id(), paths, data_dir, all, dirs, timeout_ms, free).prop_map(
         |(
             app_id,
@@ -309,7 +325,7 @@ fn good_but(change: impl FnOnce(&mut Wish)) -> Result<Vec<u8>, Error> {
         overlay_all: false,
         overlay_dirs: vec![None, Some(b"/usr".to_vec()), None, Some(b"/etc".to_vec())],
         timeout_ms: 5000,
-        free: [false; 2],
+        free: [false; 3],
     };
     change(&mut wish);
     let (rust, c) = (wish.sent_by_rust(), wish.sent_by_c());
@@ -420,8 +436,27 @@ fn heard_by_rust(datagram: &[u8]) -> (Heard<'_>, usize) {
     }
 }
 
+/// What the Rust library takes from a datagram of a guard that takes orders.
+fn answer_to_rust(datagram: &[u8]) -> (Answer<'_>, usize) {
+    let message = match wire::decode(datagram) {
+        Ok(message) => message,
+        Err(how) => return (Answer::Lost(how), 0),
+    };
+    let descriptors = message.descriptors();
+    let answer = match message {
+        Message::Guard(GuardMessage::Started { id, pid }) => Answer::Started { id, pid },
+        Message::Guard(GuardMessage::ExecFailed { id, failure }) => Answer::Failed { id, failure },
+        Message::Guard(GuardMessage::Exited { id, report }) => Answer::Exited { id, report },
+        Message::Guard(GuardMessage::Pong) => Answer::Pong,
+        _ => return (Answer::Lost(Loss::Garbage), 0),
+    };
+    (answer, descriptors)
+}
+
+/// To a launch, and to whoever gives orders.
 fn means_the_same(datagram: &[u8]) -> Result<(), TestCaseError> {
     prop_assert_eq!(decode(datagram), heard_by_rust(datagram), "{:02x?}", datagram);
+    prop_assert_eq!(decode_answer(datagram), answer_to_rust(datagram), "{:02x?}", datagram);
     Ok(())
 }
 
@@ -438,6 +473,9 @@ fn c_says_the_bytes_on_record() {
                 asked(&request).encode()
             }
             Message::Client(ClientMessage::AppStarted) => encode_app_started(),
+            Message::Client(ClientMessage::Exec(exec)) => wanted_of(&exec).encode(exec.id),
+            Message::Client(ClientMessage::Signal { id, signal }) => encode_signal(id, signal),
+            Message::Client(ClientMessage::Ping) => encode_ping(),
             _ => continue,
         };
         if ["client_launch_extreme", "client_launch_traced"].contains(&name) {
@@ -455,7 +493,8 @@ fn only_what_c_asks_for<'a>(options: &Options<'a>) -> Options<'a> {
         Seccomp::Unconfined => Seccomp::Unconfined,
         _ => Seccomp::Default,
     };
-    Options { user_namespaces: options.user_namespaces, seccomp, ..Options::default() }
+    let Options { commanded, stays, user_namespaces, .. } = *options;
+    Options { commanded, stays, user_namespaces, seccomp, ..Options::default() }
 }
 
 fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
@@ -475,20 +514,42 @@ fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
         timeout_ms: request.timeout_ms,
         unconfined: request.options.seccomp == Seccomp::Unconfined,
         user_namespaces: request.options.user_namespaces,
+        commanded: request.options.commanded,
+        stays: request.options.stays,
+    }
+}
+
+fn wanted_of(exec: &Exec<'_>) -> Wanted {
+    let strings = |strings: Strings<'_>| -> Vec<CString> {
+        strings.iter().map(|it| CStr::from_bytes_with_nul(it).unwrap().to_owned()).collect()
+    };
+    Wanted {
+        args: strings(exec.args),
+        env: strings(exec.env),
+        cwd: strings(exec.cwd).pop(),
+        descriptors: exec.descriptors,
+        by_descriptor: exec.by_descriptor,
+        terminal: exec.terminal,
+        rlimits: exec.rlimits.to_vec(),
+        wall_ms: exec.wall_ms,
+        grace_ms: exec.grace_ms,
     }
 }
 
 /// Every rule, item, loss and step is in one of them.
 #[test]
 fn c_reads_every_vector_as_rust_does() {
-    let mut heard = [0; 2];
+    let (mut heard, mut answers) = ([0; 2], 0);
     for (name, bytes) in vectors() {
         means_the_same(&bytes).unwrap();
+        answers += usize::from(!matches!(decode_answer(&bytes).0, Answer::Lost(_)));
         let is_for_clients = name.contains("_failed_") || name.starts_with("guard_entrance");
         assert_eq!(!matches!(decode(&bytes).0, Heard::Lost(_)), is_for_clients, "{name}");
         heard[usize::from(is_for_clients)] += 1;
     }
     assert_eq!(heard[1], 2 + 22 + 13 + 4 + Step::ALL.len());
+    // Started, refused, pong, and an end with each verdict.
+    assert_eq!(answers, 3 + 10);
 }
 
 #[test]
@@ -583,15 +644,276 @@ fn any_answer() -> impl Strategy<Value = Vec<u8>> {
     let entrance = (vec(digit, 15), any_number())
         .prop_map(|(name, pid)| [&[1, 2, 1], &name[..], &pid].concat());
     let begin = select(vec![[1, 2, 2], [1, 1, 2]]);
+    let failed = (begin, any_failure()).prop_map(|(begin, it)| [&begin, &it[..]].concat());
+    let started = vec(any_number(), 2).prop_map(|it| [&[1, 2, 4], &it.concat()[..]].concat());
+    let refused = (any_number(), any_failure())
+        .prop_map(|(id, failure)| [&[1, 2, 5], &id[..], &failure].concat());
+    let ended = vec(any_number(), 8).prop_map(|it| [&[1, 2, 6], &it.concat()[..]].concat());
+    prop_oneof![1 => entrance, 4 => failed, 1 => started, 2 => refused, 2 => ended]
+}
+
+/// Error and command.
+fn any_failure() -> impl Strategy<Value = Vec<u8>> {
     let step = select(Step::ALL.to_vec()).prop_map(|step| vec![step.code()]);
     let first = prop_oneof![any_number(), step];
     let index = option::of(any::<u8>()).prop_map(Vec::from_iter);
-    let failed = (begin, any_number(), first, any_number(), index, any_text()).prop_map(
-        |(begin, fault, first, second, index, text)| {
-            [&begin, &fault[..], &first, &second, &index, &text].concat()
+    (any_number(), first, any_number(), index, any_text()).prop_map(
+        |(fault, first, second, index, text)| [&fault[..], &first, &second, &index, &text].concat(),
+    )
+}
+
+// --- Orders. ---
+
+/// Up to the greeting.
+#[test]
+fn c_and_rust_open_with_the_same_words() {
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let (name, guard_pid) = (Name::from_random(1), 7);
+    let entrance = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter: b"" });
+    send(&ours, &entrance, &[null.as_fd()], &mut Buffer::default()).unwrap();
+    let launch = Launch::new("/a.sqfs").uid(7).gid(8).stays(true);
+    let rocker = launch.open_over(OwnedFd::from(theirs)).unwrap();
+    let next = || {
+        let mut bytes = vec![0; MESSAGE_MAX];
+        let length = ours.recv(&mut bytes).unwrap();
+        bytes.truncate(length);
+        bytes
+    };
+    let asked = Asked {
+        app_id: 0,
+        uid: 7,
+        gid: 8,
+        package: Some(b"/a.sqfs"),
+        exec_dir: Some(EXEC_DIR.as_bytes()),
+        data_dir: None,
+        overlay_all: false,
+        overlay_dirs: vec![],
+        timeout_ms: 5000,
+        unconfined: false,
+        user_namespaces: false,
+        commanded: true,
+        stays: true,
+    };
+    assert_eq!((next(), next()), (asked.encode(), encode_ping()));
+    drop(rocker);
+}
+
+/// A program as a caller of either library has it.
+#[derive(Clone, Debug)]
+struct Order {
+    path: CString,
+    args: Vec<CString>,
+    env: Vec<(CString, CString)>,
+    cwd: Option<CString>,
+    kept: usize,
+    rlimits: Vec<Rlimit>,
+    wall_ms: u32,
+}
+
+fn os(text: &CStr) -> &OsStr {
+    OsStr::from_bytes(text.to_bytes())
+}
+
+impl Order {
+    /// What the Rust library really says to a guard, or why it says nothing. It has the greeting's
+    /// ping behind it, and 1 is its first number.
+    fn sent_by_rust(&self) -> Result<Vec<u8>, Error> {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let entrance =
+            GuardMessage::Entrance { name: Name::from_random(1), guard_pid: 7, filter: b"" };
+        let fds = [null()];
+        let mut buffer = Buffer::default();
+        send(&ours, &Message::Guard(entrance), &[fds[0].as_fd()], &mut buffer).unwrap();
+        let launch = Launch::new("/a.sqfs").uid(7).gid(7);
+        let mut rocker = launch.open_over(OwnedFd::from(theirs)).unwrap();
+        // The answer is there already, so nobody waits.
+        ours.send(&[wire::VERSION, 0xff]).unwrap();
+        let mut program = Program::new(os(&self.path)).args(self.args.iter().map(|it| os(it)));
+        for (name, value) in &self.env {
+            program = program.env(os(name), os(value));
+        }
+        if let Some(cwd) = &self.cwd {
+            program = program.cwd(os(cwd));
+        }
+        for _ in 0..self.kept {
+            program = program.keep_fd(null());
+        }
+        let mut limits = Limits::new();
+        for it in &self.rlimits {
+            limits = limits.rlimit(it.resource, it.soft, it.hard);
+        }
+        if self.wall_ms > 0 {
+            limits = limits.wall(Duration::from_millis(self.wall_ms.into()));
+        }
+        match rocker.spawn(&program, &limits).unwrap_err().kind() {
+            Error::Lost { step: Step::RequestExec, how: Loss::Garbage } => {
+                let mut bytes = vec![0; MESSAGE_MAX + 1];
+                let length = (0..3).map(|_| ours.recv(&mut bytes).unwrap()).last().unwrap();
+                bytes.truncate(length);
+                Ok(bytes)
+            }
+            error => Err(error),
+        }
+    }
+
+    /// As `client-c/src/open.c` does it.
+    fn sent_by_c(&self) -> Result<Vec<u8>, Error> {
+        let invalid = |rule| Err(Error::Invalid { rule, item: Item::Program });
+        if self.kept + 3 > DESCRIPTORS_MAX {
+            return invalid(Rule::TooMany);
+        }
+        let env = self.env.iter().map(|(name, value)| {
+            CString::new([name.to_bytes(), b"=", value.to_bytes()].concat()).unwrap()
+        });
+        let wanted = Wanted {
+            args: [core::slice::from_ref(&self.path), &self.args].concat(),
+            env: env.collect(),
+            cwd: self.cwd.clone(),
+            descriptors: u8::try_from(3 + self.kept).unwrap(),
+            by_descriptor: false,
+            terminal: false,
+            rlimits: self.rlimits.clone(),
+            wall_ms: self.wall_ms,
+            grace_ms: 0,
+        };
+        let bytes = wanted.encode(1);
+        if bytes.len() > MESSAGE_MAX { invalid(Rule::TooLong) } else { Ok(bytes) }
+    }
+}
+
+fn any_order() -> impl Strategy<Value = Order> {
+    let word = || "[a-z/=\u{e9}]{1,12}".prop_map(|text| CString::new(text).unwrap());
+    let argument = prop_oneof![
+        8 => "[ -~]{0,40}".prop_map(|text| CString::new(text).unwrap()),
+        1 => (0..2 * MESSAGE_MAX).prop_map(|n| CString::new(vec![b'x'; n]).unwrap()),
+    ];
+    let env = proptest::collection::btree_map("[A-Z]{1,5}", "[ -~]{0,9}", 0..5);
+    let env = env.prop_map(|env| {
+        let c = |text: String| CString::new(text).unwrap();
+        env.into_iter().map(|(name, value)| (c(name), c(value))).collect()
+    });
+    let rlimits = proptest::collection::btree_map(any::<u8>(), any::<(u64, u64)>(), 0..17);
+    let rlimits = rlimits.prop_map(|all| {
+        all.into_iter().map(|(resource, (soft, hard))| Rlimit { resource, soft, hard }).collect()
+    });
+    let wall_ms = prop_oneof![Just(0), any::<u32>()];
+    let words = (word(), vec(argument, 0..5), env, option::of(word()));
+    (words, 0..15_usize, rlimits, wall_ms).prop_map(
+        |((path, args, env, cwd), kept, rlimits, wall_ms)| Order {
+            path,
+            args,
+            env,
+            cwd,
+            kept,
+            rlimits,
+            wall_ms,
         },
-    );
-    prop_oneof![1 => entrance, 4 => failed]
+    )
+}
+
+/// A message of a guard's, as bytes.
+fn said(message: GuardMessage<'_>) -> Vec<u8> {
+    wire::encode(&Message::Guard(message), &mut [0; 1024]).unwrap().to_vec()
+}
+
+fn refusal(id: u32) -> Vec<u8> {
+    let error = Error::Failed { step: Step::StartProgram, errno: Errno::NOENT };
+    said(GuardMessage::ExecFailed { id, failure: Failure { error, command: "exec x" } })
+}
+
+fn an_end(id: u32, peak_kib: u64) -> (Vec<u8>, ExitReport) {
+    let (exit, verdict) = (Exit::Status(0), Verdict::Normal);
+    let report = ExitReport { exit, verdict, user_us: 1, system_us: 2, wall_us: 3, peak_kib };
+    (said(GuardMessage::Exited { id, report }), report)
+}
+
+/// What a guard may say in each state of an order, and what it may not.
+#[test]
+fn c_takes_no_answer_that_was_not_asked_for() {
+    let started = |id| said(GuardMessage::Started { id, pid: 9 });
+    let pong = || said(GuardMessage::Pong);
+    let mut orders = COrders::new();
+    for nonsense in [started(1), started(0), refusal(1), an_end(1, 0).0, an_end(0, 0).0] {
+        assert_eq!(orders.hear(&nonsense), Meaning::Denied);
+    }
+    // The greeting's.
+    assert_eq!(orders.hear(&pong()), Meaning::Forgotten);
+    assert_eq!(orders.hear(&pong()), Meaning::Denied);
+    let id = orders.exec().unwrap();
+    assert_eq!(orders.hear(&an_end(id, 0).0), Meaning::Denied);
+    assert_eq!(orders.hear(&started(id + 1)), Meaning::Denied);
+    assert_eq!(orders.hear(&started(id)), Meaning::Told(Event::Started { id, pid: 9 }));
+    assert_eq!(orders.hear(&started(id)), Meaning::Denied);
+    assert_eq!(orders.hear(&refusal(id)), Meaning::Denied);
+    let (end, report) = an_end(id, u64::MAX);
+    assert_eq!(orders.end(None), None);
+    assert_eq!(orders.hear(&end), Meaning::Kept);
+    assert_eq!(orders.hear(&end), Meaning::Denied);
+    assert_eq!(orders.end(Some(id + 1)), None);
+    assert_eq!(orders.end(Some(id)), Some(Event::Ended { id, report }));
+    assert_eq!((orders.end(Some(id)), orders.end(None)), (None, None));
+    // A signal may be refused, once.
+    assert!(!orders.signal(Some(id)), "it has ended");
+    let id = orders.exec().unwrap();
+    assert!(orders.signal(Some(id)));
+    assert_eq!(orders.hear(&started(id)), Meaning::Told(Event::Started { id, pid: 9 }));
+    assert_eq!(orders.hear(&refusal(id)), Meaning::Forgotten);
+    assert_eq!(orders.hear(&refusal(id)), Meaning::Denied);
+    let id = orders.exec().unwrap();
+    assert_eq!(orders.hear(&refusal(id)), Meaning::Told(Event::Failed { id }));
+    assert_eq!(orders.hear(&refusal(id)), Meaning::Denied);
+    // The latest ping is answered by its own answer.
+    let [_, id] = [orders.ping(), orders.ping()];
+    assert_eq!(orders.hear(&pong()), Meaning::Forgotten);
+    assert_eq!(orders.hear(&pong()), Meaning::Told(Event::Pong { id }));
+    assert_eq!(orders.hear(&pong()), Meaning::Denied);
+}
+
+#[test]
+fn c_has_room_for_as_many_programs_as_a_guard_runs() {
+    let mut orders = COrders::new();
+    let ids: Vec<u32> = (0..64).map(|_| orders.exec().unwrap()).collect();
+    assert_eq!(orders.exec(), None);
+    for &id in &ids {
+        assert_eq!(orders.hear(&said(GuardMessage::Started { id, pid: id })), {
+            Meaning::Told(Event::Started { id, pid: id })
+        });
+        assert_eq!(orders.hear(&an_end(id, id.into()).0), Meaning::Kept);
+    }
+    // Each is kept until somebody asks.
+    assert_eq!(orders.exec(), None);
+    for &id in ids.iter().rev() {
+        let report = an_end(id, id.into()).1;
+        assert_eq!(orders.end(Some(id)), Some(Event::Ended { id, report }));
+    }
+    assert_eq!(orders.exec(), Some(65));
+}
+
+#[test]
+fn c_waits_for_no_order_behind_another_ones_answer() {
+    let mut orders = COrders::new();
+    assert!(!orders.may_await(0) && !orders.may_await(1));
+    let first = orders.exec().unwrap();
+    assert!(orders.may_await(first));
+    let second = orders.exec().unwrap();
+    assert!(!orders.may_await(first) && !orders.may_await(second));
+    orders.hear(&said(GuardMessage::Started { id: first, pid: 9 }));
+    assert!(!orders.may_await(first) && orders.may_await(second));
+    orders.hear(&refusal(second));
+    assert!(orders.may_await(first) && !orders.may_await(second));
+    // It says nothing of the greeting that it is not answered yet.
+    let ping = orders.ping();
+    assert!(!orders.may_await(first) && orders.may_await(ping));
+    for _ in 0..2 {
+        orders.hear(&said(GuardMessage::Pong));
+    }
+    assert!(orders.may_await(first) && !orders.may_await(ping));
+    orders.hear(&an_end(first, 0).0);
+    assert!(orders.may_await(first));
+    orders.end(None).unwrap();
+    assert!(!orders.may_await(first));
 }
 
 /// So many cases of each property, or as many as `SIM_LONG` says.
@@ -616,6 +938,11 @@ proptest! {
     #[test]
     fn c_and_rust_clients_say_the_same(wish in any_wish()) {
         prop_assert_eq!(wish.sent_by_rust(), wish.sent_by_c());
+    }
+
+    #[test]
+    fn c_and_rust_give_the_same_orders(order in any_order()) {
+        prop_assert_eq!(order.sent_by_rust(), order.sent_by_c());
     }
 
     #[test]

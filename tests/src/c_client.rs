@@ -8,10 +8,11 @@ use core::time::Duration;
 use core::{fmt, ptr};
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use protocol::{Exit, ExitReport, Rlimit, Verdict};
 use rocker_client::Stdio;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
@@ -108,6 +109,57 @@ mod ffi {
     #[repr(C)]
     pub(super) struct RockerLaunch(pub(super) [u64; 256]);
 
+    #[repr(C)]
+    pub(super) struct RockerOpen {
+        pub(super) guard_pid: c_int,
+        pub(super) guard_pname: [c_char; 16],
+        pub(super) guard_pidfd: c_int,
+        pub(super) connection: c_int,
+        pub(super) opaque: [u64; 1280],
+    }
+
+    #[repr(C)]
+    pub(super) struct RockerRlimit {
+        pub(super) resource: c_int,
+        pub(super) soft: u64,
+        pub(super) hard: u64,
+    }
+
+    #[repr(C)]
+    pub(super) struct RockerExec {
+        pub(super) size: usize,
+        pub(super) data: *mut c_void,
+        pub(super) wall_ms: c_uint,
+        pub(super) grace_ms: c_uint,
+        pub(super) rlimits_count: c_uint,
+        pub(super) rlimits: *const RockerRlimit,
+        pub(super) program_fd: c_int,
+        pub(super) terminal: c_int,
+    }
+
+    #[derive(Clone, Copy, Default)]
+    #[repr(C)]
+    pub(super) struct RockerReport {
+        pub(super) status: c_int,
+        pub(super) signal: c_int,
+        pub(super) verdict: c_uint,
+        pub(super) user_us: u64,
+        pub(super) system_us: u64,
+        pub(super) wall_us: u64,
+        pub(super) peak_kib: u64,
+    }
+
+    #[repr(C)]
+    pub(super) struct RockerEvent {
+        pub(super) kind: c_uint,
+        pub(super) id: c_uint,
+        pub(super) data: *mut c_void,
+        pub(super) pid: c_int,
+        pub(super) pidfd: c_int,
+        pub(super) report: RockerReport,
+        pub(super) error: RockerError,
+    }
+
     pub(super) type Callback = unsafe extern "C" fn(*mut c_void) -> c_int;
 
     // SAFETY: the signatures are those of include/rocker.h.
@@ -165,6 +217,56 @@ mod ffi {
             rocker: *mut Rocker,
             error: *mut RockerError,
         ) -> c_int;
+        pub(super) fn ROCKER_open(
+            req: *const RockerRequest,
+            options: *const RockerOptions,
+            open: *mut RockerOpen,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_launch_begin_open(
+            launch: *mut RockerLaunch,
+            req: *const RockerRequest,
+            options: *const RockerOptions,
+        );
+        pub(super) fn ROCKER_launch_end_open(
+            launch: *mut RockerLaunch,
+            open: *mut RockerOpen,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_exec(
+            open: *mut RockerOpen,
+            program: *const RockerProgram,
+            exec: *const RockerExec,
+            id: *mut c_uint,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_signal(
+            open: *mut RockerOpen,
+            id: c_uint,
+            signal: c_int,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_ping(
+            open: *mut RockerOpen,
+            id: *mut c_uint,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_next(open: *mut RockerOpen, event: *mut RockerEvent) -> c_int;
+        pub(super) fn ROCKER_await(
+            open: *mut RockerOpen,
+            id: c_uint,
+            timeout_ms: c_int,
+            event: *mut RockerEvent,
+        ) -> c_int;
+        pub(super) fn ROCKER_run(
+            open: *mut RockerOpen,
+            program: *const RockerProgram,
+            exec: *const RockerExec,
+            report: *mut RockerReport,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_end(open: *mut RockerOpen, timeout_ms: c_int) -> c_int;
+        pub(super) safe fn ROCKER_verdict_name(verdict: c_uint) -> *const c_char;
     }
 }
 
@@ -447,7 +549,20 @@ fn take(
         app_pidfd: -7,
         guard_pidfd: -7,
     };
-    let mut error = ffi::RockerError {
+    let mut error = no_error();
+    let code = make(&raw mut raw, &raw mut error);
+    assert_eq!(code, error.err_no, "both say the same");
+    if code != code::SUCCESS {
+        let left = (raw.app_pid, raw.guard_pid, raw.app_pidfd, raw.guard_pidfd);
+        assert_eq!(left, (0, 0, -1, -1), "a failed launch returns nothing");
+        return Err(Error(Box::new(error)));
+    }
+    Ok(Rocker { raw, status: None })
+}
+
+/// One that nobody has written yet.
+fn no_error() -> ffi::RockerError {
+    ffi::RockerError {
         err_no: -7,
         step: -7,
         os_errno: -7,
@@ -459,15 +574,7 @@ fn take(
         loss: -7,
         subject: [7; 520],
         command: [7; 520],
-    };
-    let code = make(&raw mut raw, &raw mut error);
-    assert_eq!(code, error.err_no, "both say the same");
-    if code != code::SUCCESS {
-        let left = (raw.app_pid, raw.guard_pid, raw.app_pidfd, raw.guard_pidfd);
-        assert_eq!(left, (0, 0, -1, -1), "a failed launch returns nothing");
-        return Err(Error(Box::new(error)));
     }
-    Ok(Rocker { raw, status: None })
 }
 
 /// A launch in a poll loop: `RockerLaunch`. Dropped, it is given up.
@@ -714,4 +821,268 @@ fn text(name: &[c_char; 16]) -> String {
     let bytes = name.map(|byte| byte.to_ne_bytes()[0]);
     let name = CStr::from_bytes_until_nul(&bytes).expect("names are ended by NUL");
     name.to_string_lossy().into_owned()
+}
+
+// --- Rockers that take orders. ---
+
+/// `RockerOpen`. Dropped, it is ended.
+pub struct Open(Box<ffi::RockerOpen>);
+
+/// `RockerExec`: what is not in a [`Program`]. [`rocker_client::Limits`] in C.
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "the header says what they mean")]
+pub struct Exec {
+    pub data: usize,
+    pub wall_ms: u32,
+    pub grace_ms: u32,
+    pub rlimits: Vec<Rlimit>,
+    pub program: Option<OwnedFd>,
+    pub terminal: bool,
+}
+
+/// `RockerEvent`
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the header says what they mean")]
+pub enum Event {
+    Lost(Error),
+    Started { id: u32, data: usize, pid: i32, pidfd: OwnedFd },
+    Failed { id: u32, data: usize, error: Error },
+    Ended { id: u32, data: usize, report: ExitReport },
+    Pong(u32),
+}
+
+impl fmt::Debug for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Open {{ guard {} }}", self.0.guard_pid)
+    }
+}
+
+/// What a function has written for its error; what it has returned says the same.
+fn came_of(code: c_int, error: ffi::RockerError) -> Result<(), Error> {
+    assert_eq!(code, error.err_no, "both say the same");
+    if code == code::SUCCESS { Ok(()) } else { Err(Error(Box::new(error))) }
+}
+
+impl Request {
+    /// `ROCKER_open`
+    pub fn open_rocker(&self) -> Result<Open, Error> {
+        let given = Given::new(self, None, -1);
+        Open::made(|open, error| {
+            // SAFETY: all are as the header wants them, and `given` outlives the call.
+            unsafe { ffi::ROCKER_open(&given.request, &given.options, open, error) }
+        })
+    }
+
+    /// `ROCKER_launch_begin_open`, and what everybody does with it.
+    pub fn open_in_a_poll_loop(&self) -> Result<Open, Error> {
+        let given = Box::new(Given::new(self, None, -1));
+        let mut raw = Box::new(ffi::RockerLaunch([0; 256]));
+        // SAFETY: all stay where they are, on the heap, until the launch is ended.
+        unsafe {
+            ffi::ROCKER_launch_begin_open(&raw mut *raw, &given.request, &given.options);
+        };
+        let mut pending = Pending { raw, _given: given, ended: false };
+        while !pending.go_on() {
+            pending.wait(None);
+        }
+        pending.ended = true;
+        Open::made(|open, error| {
+            // SAFETY: it was begun, and is ended once.
+            unsafe { ffi::ROCKER_launch_end_open(&raw mut *pending.raw, open, error) }
+        })
+    }
+}
+
+#[allow(missing_docs, reason = "named as the functions of the header")]
+impl Open {
+    fn made(
+        make: impl FnOnce(*mut ffi::RockerOpen, *mut ffi::RockerError) -> c_int,
+    ) -> Result<Self, Error> {
+        let mut raw = Box::new(ffi::RockerOpen {
+            guard_pid: -7,
+            guard_pname: [7; 16],
+            guard_pidfd: -7,
+            connection: -7,
+            opaque: [7; 1280],
+        });
+        let mut error = no_error();
+        let code = make(&raw mut *raw, &raw mut error);
+        if code != code::SUCCESS {
+            let left = (raw.guard_pid, raw.guard_pidfd, raw.connection);
+            assert_eq!(left, (0, -1, -1), "a failed launch returns nothing");
+        }
+        came_of(code, error)?;
+        Ok(Self(raw))
+    }
+
+    pub fn guard_pid(&self) -> u32 {
+        self.0.guard_pid.cast_unsigned()
+    }
+
+    pub fn guard_name(&self) -> String {
+        text(&self.0.guard_pname)
+    }
+
+    pub fn guard_pidfd(&self) -> BorrowedFd<'_> {
+        // SAFETY: it is this object's until that is dropped.
+        unsafe { BorrowedFd::borrow_raw(self.0.guard_pidfd) }
+    }
+
+    pub fn connection(&self) -> BorrowedFd<'_> {
+        // SAFETY: as above.
+        unsafe { BorrowedFd::borrow_raw(self.0.connection) }
+    }
+
+    pub fn exec(&mut self, program: &Program, exec: &Exec) -> Result<u32, Error> {
+        let nobody = Request::default();
+        let given = Given::new(&nobody, Some(program), -1);
+        let (mut id, mut error) = (7, no_error());
+        let code = exec.with_raw(|raw| {
+            // SAFETY: it is an open one; all else is as the header wants it, and outlives the
+            // call.
+            unsafe {
+                ffi::ROCKER_exec(&raw mut *self.0, &given.program, raw, &mut id, &raw mut error)
+            }
+        });
+        assert_eq!(code == code::SUCCESS, id != 0, "what was ordered has a number");
+        came_of(code, error).map(|()| id)
+    }
+
+    pub fn run(&mut self, program: &Program, exec: &Exec) -> Result<ExitReport, Error> {
+        let nobody = Request::default();
+        let given = Given::new(&nobody, Some(program), -1);
+        let (mut report, mut error) = (ffi::RockerReport::default(), no_error());
+        let code = exec.with_raw(|raw| {
+            let report = &raw mut report;
+            // SAFETY: as in `exec`.
+            unsafe {
+                ffi::ROCKER_run(&raw mut *self.0, &given.program, raw, report, &raw mut error)
+            }
+        });
+        came_of(code, error).map(|()| report.read())
+    }
+
+    /// To all without an id.
+    pub fn signal(&mut self, id: Option<u32>, signal: i32) -> Result<(), Error> {
+        let mut error = no_error();
+        let id = id.unwrap_or(0);
+        // SAFETY: as in `exec`.
+        let code = unsafe { ffi::ROCKER_signal(&raw mut *self.0, id, signal, &raw mut error) };
+        came_of(code, error)
+    }
+
+    pub fn ping(&mut self) -> Result<u32, Error> {
+        let (mut id, mut error) = (0, no_error());
+        // SAFETY: as in `exec`.
+        let code = unsafe { ffi::ROCKER_ping(&raw mut *self.0, &mut id, &raw mut error) };
+        came_of(code, error).map(|()| id)
+    }
+
+    pub fn next_event(&mut self) -> Option<Event> {
+        Event::made(|event| {
+            // SAFETY: as in `exec`.
+            unsafe { ffi::ROCKER_next(&raw mut *self.0, event) }
+        })
+    }
+
+    /// `ROCKER_await`
+    pub fn await_event(&mut self, id: u32, timeout_ms: i32) -> Option<Event> {
+        Event::made(|event| {
+            // SAFETY: as in `exec`.
+            unsafe { ffi::ROCKER_await(&raw mut *self.0, id, timeout_ms, event) }
+        })
+    }
+
+    /// `ROCKER_end`: 0, or an errno.
+    pub fn end(mut self, timeout_ms: i32) -> i32 {
+        // SAFETY: as in `exec`; what is ended may be ended again.
+        unsafe { ffi::ROCKER_end(&raw mut *self.0, timeout_ms) }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // SAFETY: as in `exec`.
+        unsafe { ffi::ROCKER_end(&raw mut *self.0, 5_000) };
+    }
+}
+
+impl Exec {
+    fn with_raw<T>(&self, call: impl FnOnce(*const ffi::RockerExec) -> T) -> T {
+        let raw = |limit: &Rlimit| ffi::RockerRlimit {
+            resource: limit.resource.into(),
+            soft: limit.soft,
+            hard: limit.hard,
+        };
+        let rlimits: Vec<_> = self.rlimits.iter().map(raw).collect();
+        call(&ffi::RockerExec {
+            size: size_of::<ffi::RockerExec>(),
+            data: ptr::without_provenance_mut(self.data),
+            wall_ms: self.wall_ms,
+            grace_ms: self.grace_ms,
+            rlimits_count: c_uint::try_from(rlimits.len()).expect("a few"),
+            rlimits: rlimits.as_ptr(),
+            program_fd: self.program.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+            terminal: self.terminal.into(),
+        })
+    }
+}
+
+impl ffi::RockerReport {
+    fn read(self) -> ExitReport {
+        let byte = |number: c_int| u8::try_from(number).expect("it is one");
+        let exit = match self.status {
+            -1 => Exit::Signal(byte(self.signal)),
+            status => Exit::Status(byte(status)),
+        };
+        let all = [
+            Verdict::Normal,
+            Verdict::TimeLimitExceeded,
+            Verdict::MemoryLimitExceeded,
+            Verdict::OutputLimitExceeded,
+            Verdict::DisallowedSyscall,
+            Verdict::Signalled,
+            Verdict::NonzeroExitStatus,
+            Verdict::RunnerError,
+            Verdict::OutOfMemory,
+            Verdict::Cancelled,
+        ];
+        let verdict = all[usize::try_from(self.verdict).expect("there are ten")];
+        // SAFETY: it is a constant of the library's, ended by NUL.
+        let name = unsafe { CStr::from_ptr(ffi::ROCKER_verdict_name(self.verdict)) };
+        assert_eq!(name.to_str(), Ok(&*verdict.to_string()), "both have the same words");
+        let Self { user_us, system_us, wall_us, peak_kib, .. } = self;
+        ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib }
+    }
+}
+
+impl Event {
+    fn made(make: impl FnOnce(*mut ffi::RockerEvent) -> c_int) -> Option<Self> {
+        let mut raw = Box::new(ffi::RockerEvent {
+            kind: 77,
+            id: 77,
+            data: ptr::null_mut(),
+            pid: -7,
+            pidfd: -7,
+            report: ffi::RockerReport::default(),
+            error: no_error(),
+        });
+        if make(&raw mut *raw) == 0 {
+            return None;
+        }
+        let ffi::RockerEvent { kind, id, data, pid, pidfd, report, error } = *raw;
+        let data = data.addr();
+        Some(match kind {
+            0 => Self::Lost(Error(Box::new(error))),
+            1 => {
+                // SAFETY: by the header it is the caller's own.
+                let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+                Self::Started { id, data, pid, pidfd }
+            }
+            2 => Self::Failed { id, data, error: Error(Box::new(error)) },
+            3 => Self::Ended { id, data, report: report.read() },
+            4 => Self::Pong(id),
+            other => panic!("there is no event {other}"),
+        })
+    }
 }

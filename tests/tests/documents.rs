@@ -100,7 +100,8 @@ fn steps_are_the_arrows_of_the_readme() {
 }
 
 /// Rust is compiled as a documentation test of this crate (see `src/lib.rs`), and not run: it
-/// names a package that is not there. The other kinds are tried below, the AppMaster in C in `c_api`. A block of another kind, or one too many, needs a test first.
+/// names a package that is not there. The other kinds are tried below, the AppMaster in C in `c_api`,
+/// the judge in `c_orders`. A block of another kind, or one too many, needs a test first.
 fn every_block_of_the_readme_is_of_a_kind_that_is_tried() {
     let mut kinds: Vec<String> =
         blocks(&read("README.md")).into_iter().map(|(kind, _)| kind).collect();
@@ -108,7 +109,7 @@ fn every_block_of_the_readme_is_of_a_kind_that_is_tried() {
     kinds.dedup();
     assert_eq!(kinds, ["mermaid", "rust,no_run", "sh", "text", "toml"]);
     let count = |kind| readme_blocks(kind).len();
-    assert_eq!(["sh", "toml", "text"].map(count), [3, 2, 3]);
+    assert_eq!(["sh", "toml", "text"].map(count), [4, 2, 3]);
     assert!(!read("README.md").contains("@@"), "a placeholder was left in the README");
 }
 
@@ -351,6 +352,7 @@ fn every_launch_of_the_tests_goes_through_the_machines() {
         ("rocker-bench/main.rs", 4),
         ("rocker-bench/exec.rs", 1),
         ("c_api.rs", 23),
+        ("c_orders.rs", 1),
     ];
     for (path, text) in files(&[".rs"]).into_iter().filter(|(path, _)| path.starts_with("tests")) {
         let count = |call: String| i32::try_from(text.matches(&call).count()).unwrap();

@@ -1,0 +1,100 @@
+/*
+ * Whatever a guard that takes orders sends, in any order: rk_decode_answer() reads nothing beyond
+ * it, and rk_orders_hear() tells of nothing that was not ordered, and of nothing twice. Each input
+ * is a row of datagrams: a byte that says what the caller does first, one for the length, and the
+ * bytes. "make fuzz" runs it.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "order_wire.h"
+#include "orders.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void demand(bool is)
+{
+    if (!is) {
+        abort();
+    }
+}
+
+/* What has become of each order, as its events say. */
+enum { UNHEARD, STARTED, OVER, ORDERS_MAX = 256 };
+
+static void check_told(uint8_t *states, uint32_t ordered, const RockerEvent *event)
+{
+    demand(event->id > 0 && event->id <= ordered && ordered < ORDERS_MAX);
+    uint8_t *state = &states[event->id];
+    switch (event->kind) {
+    case ROCKER_EVENT_started:
+        demand(*state == UNHEARD);
+        *state = STARTED;
+        break;
+    case ROCKER_EVENT_failed:
+    case ROCKER_EVENT_pong:
+        demand(*state == UNHEARD);
+        *state = OVER;
+        break;
+    case ROCKER_EVENT_ended:
+        demand(*state == STARTED);
+        *state = OVER;
+        break;
+    case ROCKER_EVENT_lost:
+        demand(false);
+    }
+}
+
+static void hear(struct rk_orders *orders, uint8_t *states, const uint8_t *bytes, size_t length)
+{
+    uint8_t *exact = malloc(length > 0 ? length : 1);
+    struct rk_message message;
+    RockerEvent event;
+
+    memcpy(exact, bytes, length);
+    memset(&message, 0xa5, sizeof(message));
+    memset(&event, 0, sizeof(event));
+    rk_decode_answer(exact, length, &message);
+    demand(message.kind == RK_STARTED ? message.descriptors == 1 : message.descriptors == 0);
+    if (message.kind == RK_NOT_STARTED) {
+        const uint8_t *command = (const uint8_t *)message.rest.bytes;
+        demand(command >= exact && command + message.rest.length <= exact + length);
+    }
+    if (rk_orders_hear(orders, &message, &event) == RK_TELL) {
+        check_told(states, orders->last_id, &event);
+    }
+    free(exact);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    uint8_t states[ORDERS_MAX] = { 0 };
+    struct rk_orders orders;
+    RockerEvent event;
+
+    rk_orders_init(&orders);
+    while (size >= 2) {
+        uint8_t what = data[0];
+        size_t length = data[1] < size - 2 ? data[1] : size - 2;
+        if (orders.last_id < ORDERS_MAX - 1) {
+            if ((what & 1) && rk_orders_have_room(&orders)) {
+                rk_orders_exec(&orders, NULL);
+            } else if (what & 2) {
+                rk_orders_ping(&orders);
+            }
+        }
+        if (what & 4) {
+            rk_orders_signal(&orders);
+        }
+        hear(&orders, states, data + 2, length);
+        if ((what & 8) && rk_orders_end(&orders, what >> 4, &event)) {
+            check_told(states, orders.last_id, &event);
+        }
+        data += 2 + length;
+        size -= 2 + length;
+    }
+    while (rk_orders_end(&orders, 0, &event)) {
+        check_told(states, orders.last_id, &event);
+    }
+    return 0;
+}

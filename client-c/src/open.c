@@ -1,0 +1,434 @@
+/*
+ * Rockers that take orders: what include/rocker.h says of them. It checks, sends what
+ * order_wire.c writes, and lets orders.c say what the answers mean.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#include "linux.h"
+#include "order_wire.h"
+#include "orders.h"
+
+_Static_assert(sizeof(struct rk_orders) <= sizeof(((RockerOpen *)0)->opaque), "it holds them");
+_Static_assert(_Alignof(struct rk_orders) <= _Alignof(RockerOpen), "it holds them");
+_Static_assert(ROCKER_EXEC_FDS_MAX == RK_DESCRIPTORS_MAX, "as many as a message carries");
+
+/* How long a guard may take for an answer that it need not wait for itself. */
+enum { ANSWER_MS = 10000 };
+
+/* `man 7 signal` */
+enum { SIGNAL_MAX = 64 };
+
+static struct rk_orders *in(RockerOpen *open)
+{
+    return (struct rk_orders *)(void *)open->opaque;
+}
+
+/* After so many milliseconds; -1: never. */
+static uint64_t deadline_of(int timeout_ms)
+{
+    return timeout_ms < 0 ? UINT64_MAX : rk_now_ns() + (uint64_t)timeout_ms * RK_NS_PER_MS;
+}
+
+/* --- Words. ----------------------------------------------------------------------------------- */
+
+static ROCKER_ERR fail(struct rk_error error, int code, const char *command, RockerError *told)
+{
+    RockerError dummy;
+    char text[520] = "";
+
+    if (told == NULL) {
+        told = &dummy;
+    }
+    rk_add(text, command, strlen(command));
+    rk_tell(&error, code, text, told);
+    return told->err_no;
+}
+
+static ROCKER_ERR succeed(RockerError *error)
+{
+    return fail((struct rk_error){ .fault = RK_NO_FAULT }, 0, "", error);
+}
+
+static ROCKER_ERR misuse(const char *what, RockerError *error)
+{
+    return fail(rk_failed(RK_REQUEST_EXEC, EINVAL), ROCKER_ERR_param_invalid, what, error);
+}
+
+static const char verdicts[] =
+    "normal\0"
+    "time limit exceeded\0"
+    "memory limit exceeded\0"
+    "output limit exceeded\0"
+    "disallowed system call\0"
+    "signalled\0"
+    "nonzero exit status\0"
+    "runner error\0"
+    "out of memory\0"
+    "cancelled\0"
+    "unknown\0";
+
+const char *ROCKER_verdict_name(ROCKER_VERDICT verdict)
+{
+    unsigned number = (unsigned)verdict;
+    unsigned unknown = ROCKER_VERDICT_cancelled + 1;
+
+    return rk_nth(verdicts, number < unknown ? number : unknown);
+}
+
+/* --- The launch. ------------------------------------------------------------------------------ */
+
+static ROCKER_ERR end_launch(struct rk_launch *launch, RockerOpen *open, RockerError *error)
+{
+    ROCKER_ERR code = rk_settle(launch, true, error);
+
+    memset(open, 0, sizeof(*open));
+    open->guard_pidfd = open->connection = -1;
+    rk_orders_init(in(open));
+    if (code == ROCKER_ERR_success) {
+        open->guard_pid = (int)launch->client.guard_pid;
+        memcpy(open->guard_pname, launch->client.name, sizeof(open->guard_pname));
+        open->guard_pidfd = launch->entry.guard;
+        open->connection = launch->connection;
+    }
+    return code;
+}
+
+ROCKER_ERR ROCKER_open(const RockerRequest *req, const RockerOptions *options, RockerOpen *open,
+                       RockerError *error)
+{
+    struct rk_launch launch;
+
+    rk_begin_launch(&launch, req, options, NULL);
+    while (!rk_go_on(&launch)) {
+        rk_wait(&launch);
+    }
+    return end_launch(&launch, open, error);
+}
+
+void ROCKER_launch_begin_open(RockerLaunch *launch, const RockerRequest *req,
+                              const RockerOptions *options)
+{
+    rk_begin_launch((struct rk_launch *)(void *)launch->opaque, req, options, NULL);
+}
+
+ROCKER_ERR ROCKER_launch_end_open(RockerLaunch *launch, RockerOpen *open, RockerError *error)
+{
+    return end_launch((struct rk_launch *)(void *)launch->opaque, open, error);
+}
+
+/* --- Orders. ---------------------------------------------------------------------------------- */
+
+static ROCKER_ERR order(RockerOpen *open, struct rk_pieces *message, const int *descriptors,
+                        unsigned count, RockerError *error)
+{
+    int why = rk_send(open->connection, message, descriptors, count);
+
+    switch (why) {
+    case 0:
+    /* If the guard has said why it ended, that is still there to be read. */
+    case EPIPE:
+    case ECONNRESET:
+        return succeed(error);
+    case EMSGSIZE:
+        return fail(rk_invalid(RK_RULE_TOO_LONG, RK_ITEM_PROGRAM, 0), 0, "", error);
+    default:
+        return fail(rk_failed(RK_REQUEST_EXEC, (uint16_t)why), 0, "", error);
+    }
+}
+
+/* What is wrong with what was asked for, in words of the header; NULL: nothing. */
+static const char *misuse_of(const RockerProgram *program, const RockerExec *exec)
+{
+    const char *wrong = rk_misuse_of(program);
+
+    if (wrong != NULL) {
+        return wrong;
+    }
+    if (exec->size != sizeof(RockerExec)) {
+        return "RockerExec.size is not that of ROCKER_exec_new()";
+    }
+    if (program->path != NULL && program->argv != NULL
+        && (program->argv[0] == NULL || strcmp(program->argv[0], program->path) != 0)) {
+        return "RockerProgram.argv does not begin with its path, as a guard needs it";
+    }
+    if (program->keep_session) {
+        return "RockerProgram.keep_session is not for a program that a guard starts";
+    }
+    if (exec->program_fd < -1) {
+        return "RockerExec.program_fd is no descriptor";
+    }
+    if (program->fds_count + 3 + (exec->program_fd >= 0) > RK_DESCRIPTORS_MAX) {
+        return "RockerProgram.fds has more than a guard takes";
+    }
+    if (exec->rlimits_count > RK_RLIMITS_MAX
+        || (exec->rlimits_count > 0 && exec->rlimits == NULL)) {
+        return "RockerExec.rlimits has more than 16, or none of them";
+    }
+    for (unsigned i = 0; i < exec->rlimits_count; i++) {
+        if (exec->rlimits[i].resource < 0 || exec->rlimits[i].resource > UINT8_MAX) {
+            return "RockerExec.rlimits names what is no resource";
+        }
+    }
+    return NULL;
+}
+
+/* Sends it; `null` stands for ROCKER_STDIO_NULL. */
+static ROCKER_ERR send_exec(RockerOpen *open, const RockerProgram *program,
+                            const RockerExec *exec, int null, RockerError *error)
+{
+    struct rk_orders *orders = in(open);
+    int descriptors[RK_DESCRIPTORS_MAX];
+    unsigned count = 0;
+    uint8_t bytes[RK_MESSAGE_MAX];
+    struct rk_pieces message = rk_pieces(bytes, sizeof(bytes));
+
+    if (exec->program_fd >= 0) {
+        descriptors[count++] = exec->program_fd;
+    }
+    for (int i = 0; i < 3; i++) {
+        descriptors[count++] = program->stdio[i] == ROCKER_STDIO_INHERIT ? i
+                               : program->stdio[i] == ROCKER_STDIO_NULL  ? null
+                                                                         : program->stdio[i];
+    }
+    for (unsigned i = 0; i < program->fds_count; i++) {
+        descriptors[count++] = program->fds[i];
+    }
+    rk_encode_exec(rk_orders_next_id(orders), program, exec, count, &message);
+    ROCKER_ERR code = order(open, &message, descriptors, count, error);
+    if (code == ROCKER_ERR_success) {
+        rk_orders_exec(orders, exec->data);
+    }
+    return code;
+}
+
+ROCKER_ERR ROCKER_exec(RockerOpen *open, const RockerProgram *program, const RockerExec *exec,
+                       unsigned *id, RockerError *error)
+{
+    const RockerExec none = ROCKER_exec_new();
+    int null = -1;
+
+    if (exec == NULL) {
+        exec = &none;
+    }
+    *id = 0;
+    const char *wrong = misuse_of(program, exec);
+    if (wrong != NULL) {
+        return misuse(wrong, error);
+    }
+    if (program->path == NULL || program->path[0] == '\0') {
+        return fail(rk_invalid(RK_RULE_EMPTY, RK_ITEM_PROGRAM, 0), 0, "", error);
+    }
+    if (!rk_orders_have_room(in(open))) {
+        /* As the guard itself says it of one too many. */
+        return fail(rk_failed(RK_START_PROGRAM, EAGAIN), 0, "clone # the program", error);
+    }
+    for (int i = 0; i < 3 && null < 0; i++) {
+        if (program->stdio[i] == ROCKER_STDIO_NULL && (null = rk_open_null()) < 0) {
+            return fail(rk_failed(RK_RUN_APP, (uint16_t)errno), ROCKER_ERR_sys,
+                        "open /dev/null", error);
+        }
+    }
+    ROCKER_ERR code = send_exec(open, program, exec, null, error);
+    rk_close(&null);
+    *id = code == ROCKER_ERR_success ? in(open)->last_id : 0;
+    return code;
+}
+
+ROCKER_ERR ROCKER_signal(RockerOpen *open, unsigned id, int signal, RockerError *error)
+{
+    uint8_t numbers[RK_NUMBERS_MAX];
+    struct rk_pieces message = rk_pieces(numbers, sizeof(numbers));
+
+    if (signal < 1 || signal > SIGNAL_MAX) {
+        return misuse("the signal is not one of 1 to 64", error);
+    }
+    if (id != 0 && !rk_orders_live(in(open), id)) {
+        return succeed(error);
+    }
+    rk_encode_signal(id, (uint8_t)signal, &message);
+    ROCKER_ERR code = order(open, &message, NULL, 0, error);
+    if (code == ROCKER_ERR_success) {
+        rk_orders_signal(in(open));
+    }
+    return code;
+}
+
+ROCKER_ERR ROCKER_ping(RockerOpen *open, unsigned *id, RockerError *error)
+{
+    uint8_t numbers[RK_NUMBERS_MAX];
+    struct rk_pieces message = rk_pieces(numbers, sizeof(numbers));
+
+    rk_encode_ping(&message);
+    ROCKER_ERR code = order(open, &message, NULL, 0, error);
+    if (code == ROCKER_ERR_success) {
+        rk_orders_ping(in(open));
+    }
+    *id = code == ROCKER_ERR_success ? in(open)->last_id : 0;
+    return code;
+}
+
+/* --- Events. ---------------------------------------------------------------------------------- */
+
+/* Without ids, pids and descriptors. */
+static void clear(RockerEvent *event)
+{
+    memset(event, 0, sizeof(*event));
+    event->pidfd = -1;
+}
+
+/* From here on there is nothing else to be heard. */
+static void lose(RockerOpen *open, struct rk_error why)
+{
+    if (in(open)->lost.fault == RK_NO_FAULT) {
+        in(open)->lost = why;
+    }
+}
+
+/* Acts on one datagram. */
+static bool understand(RockerOpen *open, struct rk_datagram *datagram, RockerEvent *event)
+{
+    struct rk_message message;
+
+    rk_decode_answer(datagram->bytes, datagram->length, &message);
+    if (message.kind == RK_NOTHING && datagram->whole && datagram->count == 0) {
+        lose(open, rk_lost(RK_REQUEST_EXEC, (enum rk_loss)message.loss));
+        return false;
+    }
+    if (!datagram->whole || message.descriptors != datagram->count) {
+        lose(open, rk_lost(RK_REQUEST_EXEC, RK_LOSS_GARBAGE));
+        return false;
+    }
+    switch (rk_orders_hear(in(open), &message, event)) {
+    case RK_TELL:
+        break;
+    case RK_KEEP:
+    case RK_FORGET:
+        return false;
+    case RK_DENY:
+        lose(open, rk_lost(RK_REQUEST_EXEC, RK_LOSS_GARBAGE));
+        return false;
+    }
+    if (event->kind == ROCKER_EVENT_started) {
+        event->pidfd = datagram->descriptors[0];
+        datagram->count = 0;
+    } else if (event->kind == ROCKER_EVENT_failed) {
+        char text[520] = "";
+        rk_add(text, message.rest.bytes, message.rest.length);
+        rk_tell(&message.error, 0, text, &event->error);
+        event->error.at_exec = strncmp(text, "exec ", 5) == 0;
+    }
+    return true;
+}
+
+/* The next event of this order, or, if that is 0, of any. False if none is there. */
+static bool next(RockerOpen *open, unsigned id, RockerEvent *event)
+{
+    struct rk_orders *orders = in(open);
+
+    for (;;) {
+        struct rk_datagram datagram;
+        clear(event);
+        if (rk_orders_end(orders, id, event)) {
+            return true;
+        }
+        if (orders->lost.fault != RK_NO_FAULT) {
+            fail(orders->lost, 0, "", &event->error);
+            return true;
+        }
+        int why = rk_receive(open->connection, &datagram);
+        if (why == EAGAIN) {
+            return false;
+        }
+        if (why != 0) {
+            lose(open, rk_failed(RK_REQUEST_EXEC, (uint16_t)why));
+            continue;
+        }
+        bool told = understand(open, &datagram, event);
+        rk_drop(&datagram);
+        if (told) {
+            return true;
+        }
+    }
+}
+
+int ROCKER_next(RockerOpen *open, RockerEvent *event)
+{
+    return next(open, 0, event);
+}
+
+int ROCKER_await(RockerOpen *open, unsigned id, int timeout_ms, RockerEvent *event)
+{
+    uint64_t deadline_ns = deadline_of(timeout_ms);
+
+    if (!rk_orders_may_await(in(open), id)) {
+        clear(event);
+        event->kind = ROCKER_EVENT_failed;
+        event->id = id;
+        misuse("there is no such order, or another one is unanswered", &event->error);
+        return 1;
+    }
+    while (!next(open, id, event)) {
+        int left_ms = rk_left_ms(deadline_ns);
+        if (left_ms == 0) {
+            return 0;
+        }
+        rk_wait_for(open->connection, left_ms);
+    }
+    return 1;
+}
+
+ROCKER_ERR ROCKER_run(RockerOpen *open, const RockerProgram *program, const RockerExec *exec,
+                      RockerReport *report, RockerError *error)
+{
+    RockerEvent event;
+    unsigned id;
+
+    memset(report, 0, sizeof(*report));
+    ROCKER_ERR code = ROCKER_exec(open, program, exec, &id, error);
+    if (code != ROCKER_ERR_success) {
+        return code;
+    }
+    if (!ROCKER_await(open, id, ANSWER_MS, &event)) {
+        return fail(rk_lost(RK_REQUEST_EXEC, RK_LOSS_SILENT), 0, "", error);
+    }
+    if (event.kind == ROCKER_EVENT_started) {
+        rk_close(&event.pidfd);
+        ROCKER_await(open, id, -1, &event);
+    }
+    if (event.kind != ROCKER_EVENT_ended) {
+        if (error != NULL) {
+            *error = event.error;
+        }
+        return event.error.err_no;
+    }
+    *report = event.report;
+    return ROCKER_ERR_success;
+}
+
+void ROCKER_leave(RockerOpen *open)
+{
+    rk_close(&open->connection);
+    rk_close(&open->guard_pidfd);
+}
+
+int ROCKER_end(RockerOpen *open, int timeout_ms)
+{
+    uint64_t deadline_ns = deadline_of(timeout_ms);
+    int left_ms = timeout_ms;
+    bool is_gone = open->guard_pidfd < 0;
+
+    /* One that stays ends with its last process, any other one with its connection. */
+    ROCKER_signal(open, 0, SIGKILL, NULL);
+    rk_close(&open->connection);
+    while (!is_gone && !(is_gone = rk_wait_for(open->guard_pidfd, left_ms))) {
+        left_ms = rk_left_ms(deadline_ns);
+        if (left_ms == 0) {
+            break;
+        }
+    }
+    ROCKER_leave(open);
+    return is_gone ? 0 : ETIMEDOUT;
+}

@@ -1,0 +1,135 @@
+#include "order_wire.h"
+
+#include "postcard.h"
+
+/* By their place in message.rs. */
+enum { CLIENT_EXEC = 4, CLIENT_SIGNAL };
+enum { GUARD_STARTED = 4, GUARD_EXEC_FAILED, GUARD_EXITED, GUARD_PONG };
+
+/* enum Exit */
+enum { EXIT_STATUS, EXIT_SIGNAL, EXIT_COUNT };
+
+/* --- Out. --- */
+
+static size_t length_of(const char *text)
+{
+    size_t length = 0;
+
+    while (text[length] != '\0') {
+        length++;
+    }
+    return length;
+}
+
+static void put_string(struct rk_pieces *out, const char *text)
+{
+    do {
+        rk_put_byte(out, (uint8_t)*text);
+    } while (*text++ != '\0');
+}
+
+/* Each ended by NUL, one after the other: the first, if there is one, and those of a list, if
+ * there is one. */
+static void put_strings(struct rk_pieces *out, const char *first, char *const *more)
+{
+    size_t length = first != NULL ? length_of(first) + 1 : 0;
+
+    for (char *const *text = more; text != NULL && *text != NULL; text++) {
+        length += length_of(*text) + 1;
+    }
+    rk_put_number(out, length);
+    if (first != NULL) {
+        put_string(out, first);
+    }
+    for (char *const *text = more; text != NULL && *text != NULL; text++) {
+        put_string(out, *text);
+    }
+}
+
+void rk_encode_exec(uint32_t id, const RockerProgram *program, const RockerExec *exec,
+                    unsigned descriptors, struct rk_pieces *out)
+{
+    rk_begin(out, CLIENT_EXEC);
+    rk_put_number(out, id);
+    put_strings(out, program->path, program->argv != NULL ? program->argv + 1 : NULL);
+    put_strings(out, NULL, program->envp);
+    put_strings(out, program->cwd, NULL);
+    rk_put_byte(out, (uint8_t)descriptors);
+    rk_put_byte(out, exec->program_fd >= 0);
+    rk_put_byte(out, exec->terminal != 0);
+    rk_put_number(out, exec->rlimits_count);
+    for (unsigned i = 0; i < exec->rlimits_count; i++) {
+        rk_put_byte(out, (uint8_t)exec->rlimits[i].resource);
+        rk_put_number(out, exec->rlimits[i].soft);
+        rk_put_number(out, exec->rlimits[i].hard);
+    }
+    rk_put_number(out, exec->wall_ms);
+    rk_put_number(out, exec->grace_ms);
+}
+
+void rk_encode_signal(uint32_t id, uint8_t signal, struct rk_pieces *out)
+{
+    rk_begin(out, CLIENT_SIGNAL);
+    rk_put_byte(out, id != 0);
+    if (id != 0) {
+        rk_put_number(out, id);
+    }
+    rk_put_byte(out, signal);
+}
+
+/* --- In. --- */
+
+static bool get_report(struct rk_reader *in, RockerReport *report)
+{
+    uint8_t exit;
+    uint8_t number;
+    uint8_t verdict;
+
+    if (!rk_get_variant(in, EXIT_COUNT, &exit) || !rk_get_byte(in, &number)
+        || !rk_get_variant(in, ROCKER_VERDICT_cancelled + 1, &verdict)) {
+        return false;
+    }
+    report->status = exit == EXIT_STATUS ? number : -1;
+    report->signal = exit == EXIT_SIGNAL ? number : 0;
+    report->verdict = (ROCKER_VERDICT)verdict;
+    return rk_get_number(in, 64, &report->user_us) && rk_get_number(in, 64, &report->system_us)
+           && rk_get_number(in, 64, &report->wall_us)
+           && rk_get_number(in, 64, &report->peak_kib);
+}
+
+static bool get_answer(struct rk_reader *in, uint8_t sender, uint8_t variant,
+                       struct rk_message *message)
+{
+    if (sender != RK_FROM_GUARD) {
+        return false;
+    }
+    if (variant == GUARD_PONG) {
+        message->kind = RK_PONG;
+        return true;
+    }
+    if (!rk_get_u32(in, &message->id)) {
+        return false;
+    }
+    switch (variant) {
+    case GUARD_STARTED:
+        message->kind = RK_STARTED;
+        message->descriptors = 1;
+        return rk_get_u32(in, &message->pid);
+    case GUARD_EXEC_FAILED:
+        if (!rk_get_failure(in, message)) {
+            return false;
+        }
+        message->kind = RK_NOT_STARTED;
+        return true;
+    case GUARD_EXITED:
+        message->kind = RK_EXITED;
+        return get_report(in, &message->report);
+    default:
+        return false;
+    }
+}
+
+void rk_decode_answer(const uint8_t *datagram, size_t length, struct rk_message *message)
+{
+    rk_decode_as(datagram, length, message, get_answer);
+}

@@ -1,0 +1,24 @@
+/*
+ * The orders that a client gives, and the answers to them, as bytes: see wire.h. No libc call
+ * lives here.
+ */
+#ifndef RK_ORDER_WIRE_H
+#define RK_ORDER_WIRE_H
+
+#include "wire.h"
+
+#define RK_RLIMITS_MAX 16
+
+/* exec.0: as many descriptors as this go with it. What finds no room in `out` is counted in its
+ * length all the same: then it cannot be sent. */
+void rk_encode_exec(uint32_t id, const RockerProgram *program, const RockerExec *exec,
+                    unsigned descriptors, struct rk_pieces *out);
+
+/* For one program; 0: for all. */
+void rk_encode_signal(uint32_t id, uint8_t signal, struct rk_pieces *out);
+
+/* Reads one datagram of a guard that takes orders; whatever it holds, it gives a message or a
+ * loss. */
+void rk_decode_answer(const uint8_t *datagram, size_t length, struct rk_message *message);
+
+#endif

@@ -1,0 +1,179 @@
+#include "orders.h"
+
+void rk_orders_init(struct rk_orders *orders)
+{
+    /* The launch has ended with a ping. */
+    *orders = (struct rk_orders){ .pings = 1 };
+}
+
+uint32_t rk_orders_next_id(const struct rk_orders *orders)
+{
+    /* 0 is nobody's. */
+    return orders->last_id == UINT32_MAX ? 1 : orders->last_id + 1;
+}
+
+/* With RK_NO_ORDER: a free place. */
+static struct rk_order *find(struct rk_orders *orders, uint32_t id, enum rk_stage stage)
+{
+    for (unsigned i = 0; i < RK_PROGRAMS_MAX; i++) {
+        struct rk_order *order = &orders->orders[i];
+        if (order->stage == stage && (id == 0 || order->id == id)) {
+            return order;
+        }
+    }
+    return NULL;
+}
+
+bool rk_orders_have_room(const struct rk_orders *orders)
+{
+    for (unsigned i = 0; i < RK_PROGRAMS_MAX; i++) {
+        if (orders->orders[i].stage == RK_NO_ORDER) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void rk_orders_exec(struct rk_orders *orders, void *data)
+{
+    struct rk_order *order = find(orders, 0, RK_NO_ORDER);
+
+    orders->last_id = rk_orders_next_id(orders);
+    if (order != NULL) {
+        *order = (struct rk_order){ .id = orders->last_id, .stage = RK_ASKED, .data = data };
+    }
+}
+
+void rk_orders_ping(struct rk_orders *orders)
+{
+    orders->last_id = orders->ping_id = rk_orders_next_id(orders);
+    orders->pings++;
+}
+
+void rk_orders_signal(struct rk_orders *orders)
+{
+    if (orders->signals < UINT32_MAX) {
+        orders->signals++;
+    }
+}
+
+static const struct rk_order *look(const struct rk_orders *orders, uint32_t id)
+{
+    for (unsigned i = 0; i < RK_PROGRAMS_MAX; i++) {
+        const struct rk_order *order = &orders->orders[i];
+        if (order->stage != RK_NO_ORDER && order->id == id) {
+            return order;
+        }
+    }
+    return NULL;
+}
+
+bool rk_orders_live(const struct rk_orders *orders, uint32_t id)
+{
+    const struct rk_order *order = look(orders, id);
+
+    return order != NULL && order->stage != RK_OVER;
+}
+
+bool rk_orders_may_await(const struct rk_orders *orders, uint32_t id)
+{
+    if (orders->ping_id != 0 && orders->ping_id != id) {
+        return false;
+    }
+    for (unsigned i = 0; i < RK_PROGRAMS_MAX; i++) {
+        if (orders->orders[i].stage == RK_ASKED && orders->orders[i].id != id) {
+            return false;
+        }
+    }
+    return id != 0 && (orders->ping_id == id || look(orders, id) != NULL);
+}
+
+static enum rk_answer tell(RockerEvent *event, ROCKER_EVENT kind, const struct rk_order *order)
+{
+    event->kind = kind;
+    event->id = order->id;
+    event->data = order->data;
+    return RK_TELL;
+}
+
+static enum rk_answer hear_failure(struct rk_orders *orders, uint32_t id, RockerEvent *event)
+{
+    struct rk_order *order = find(orders, id, RK_ASKED);
+
+    if (order != NULL) {
+        order->stage = RK_NO_ORDER;
+        return tell(event, ROCKER_EVENT_failed, order);
+    }
+    if (orders->signals == 0) {
+        return RK_DENY;
+    }
+    /* Whom it was for has ended meanwhile. */
+    orders->signals--;
+    return RK_FORGET;
+}
+
+static enum rk_answer hear_pong(struct rk_orders *orders, RockerEvent *event)
+{
+    const struct rk_order ping = { .id = orders->ping_id };
+
+    if (orders->pings == 0) {
+        return RK_DENY;
+    }
+    /* The answer to an earlier one says nothing of now. */
+    if (--orders->pings > 0 || ping.id == 0) {
+        return RK_FORGET;
+    }
+    orders->ping_id = 0;
+    return tell(event, ROCKER_EVENT_pong, &ping);
+}
+
+enum rk_answer rk_orders_hear(struct rk_orders *orders, const struct rk_message *message,
+                              RockerEvent *event)
+{
+    struct rk_order *order;
+
+    /* Which is nobody's. */
+    if (message->id == 0 && message->kind != RK_PONG) {
+        return RK_DENY;
+    }
+    switch ((enum rk_kind)message->kind) {
+    case RK_STARTED:
+        order = find(orders, message->id, RK_ASKED);
+        if (order == NULL) {
+            return RK_DENY;
+        }
+        order->stage = RK_RUNS;
+        event->pid = (int)message->pid;
+        return tell(event, ROCKER_EVENT_started, order);
+    case RK_NOT_STARTED:
+        return hear_failure(orders, message->id, event);
+    case RK_EXITED:
+        order = find(orders, message->id, RK_RUNS);
+        if (order == NULL) {
+            return RK_DENY;
+        }
+        order->stage = RK_OVER;
+        order->report = message->report;
+        return RK_KEEP;
+    case RK_PONG:
+        return hear_pong(orders, event);
+    case RK_NOTHING:
+    case RK_ENTERING:
+    case RK_FAILURE:
+        break;
+    }
+    return RK_DENY;
+}
+
+bool rk_orders_end(struct rk_orders *orders, uint32_t id, RockerEvent *event)
+{
+    struct rk_order *order = find(orders, id, RK_OVER);
+
+    if (order == NULL) {
+        return false;
+    }
+    tell(event, ROCKER_EVENT_ended, order);
+    event->report = order->report;
+    order->stage = RK_NO_ORDER;
+    return true;
+}

@@ -1,0 +1,1060 @@
+/*
+ * Orders through the public API. The test plays the guard itself: what it says waits in a socket
+ * before the library looks, so that one thread will do. Every failure must leave everything as it
+ * was.
+ */
+#define _GNU_SOURCE
+#include "rocker.h"
+
+#include <poll.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "error.h"
+#include "peer.h"
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
+/* Guard, Entrance, the name, a pid of 4711, no filter. */
+#define ENTRANCE "\x01\x02\x01" "0123456789abcde" "\xe7\x24\x00"
+#define PING "\x01\x00\x06"
+#define PONG "\x01\x02\x07"
+/* As of protocol/vectors.txt, for order 1. */
+#define STARTED "\x01\x02\x04\x01\x02"
+#define FAILED "\x01\x02\x05\x01\x01\x41\x02\x0c" "exec bin/app"
+#define ENDED "\x01\x02\x06\x01\x01\x09\x01\xe8\x07\xd0\x0f\x05\x80\x20"
+
+/* An open rocker, and its guard's end of the connection. */
+struct pair {
+    RockerOpen open;
+    int guard;
+};
+
+static RockerRequest hello(void)
+{
+    RockerRequest req = ROCKER_request_new();
+
+    req.uid = req.gid = 1000;
+    req.app_pkg_path = "/apps/hello.sqfs";
+    return req;
+}
+
+static int dev_null(void)
+{
+    return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static void say(int guard, const void *bytes, size_t length, unsigned fds)
+{
+    int null = dev_null();
+    int copies[8];
+
+    for (unsigned i = 0; i < fds; i++) {
+        copies[i] = null;
+    }
+    pass(guard, bytes, length, copies, fds);
+    close(null);
+}
+
+/* The next message to the guard, whole; its descriptors are the test's to close. */
+static ssize_t hear(int guard, void *bytes, size_t size, int *fds, size_t *count)
+{
+    union {
+        char bytes[CMSG_SPACE(32 * sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct iovec piece = { bytes, size };
+    struct msghdr header = { .msg_iov = &piece, .msg_iovlen = 1 };
+
+    header.msg_control = control.bytes;
+    header.msg_controllen = sizeof(control.bytes);
+    *count = 0;
+    ssize_t got = recvmsg(guard, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    if (got >= 0 && header.msg_controllen > 0 && CMSG_FIRSTHDR(&header) != NULL) {
+        *count = (CMSG_FIRSTHDR(&header)->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&header)), *count * sizeof(int));
+    }
+    return got;
+}
+
+static void check_heard(int guard, const void *wanted, size_t length, size_t descriptors)
+{
+    uint8_t bytes[512];
+    int fds[32];
+    size_t count;
+
+    ssize_t got = hear(guard, bytes, sizeof(bytes), fds, &count);
+    CHECK_IS(got, length);
+    CHECK(got == (ssize_t)length && memcmp(bytes, wanted, length) == 0);
+    CHECK_IS(count, descriptors);
+    while (count > 0) {
+        close(fds[--count]);
+    }
+}
+
+static void check_silence(int guard)
+{
+    uint8_t byte;
+
+    CHECK_IS(recv(guard, &byte, 1, MSG_DONTWAIT), -1);
+    CHECK_IS(errno, EAGAIN);
+}
+
+/* The connection of a launch, on which so much was said already. */
+static RockerOptions play(int *guard, const void *says, size_t length, unsigned fds)
+{
+    RockerOptions options = ROCKER_options_new();
+    int sockets[2];
+
+    CHECK_IS(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets), 0);
+    options.connection = sockets[0];
+    options.timeout_ms = 100;
+    *guard = sockets[1];
+    if (says != NULL) {
+        say(*guard, says, length, fds);
+    }
+    return options;
+}
+
+static struct pair new_pair(void)
+{
+    RockerRequest req = hello();
+    struct pair pair;
+    RockerError error;
+    uint8_t request[512];
+
+    RockerOptions options = play(&pair.guard, BYTES(ENTRANCE), 1);
+    CHECK_IS(ROCKER_open(&req, &options, &pair.open, &error), ROCKER_ERR_success);
+    CHECK(recv(pair.guard, request, sizeof(request), 0) > 0);
+    check_heard(pair.guard, BYTES(PING), 0);
+    return pair;
+}
+
+/* /dev/null stands for the guard; it can always be read. */
+static void part(struct pair *pair)
+{
+    CHECK_IS(ROCKER_end(&pair->open, 1000), 0);
+    close(pair->guard);
+}
+
+static const char *line_of(const RockerError *error)
+{
+    static char line[ROCKER_STRERROR_MAX];
+
+    ROCKER_strerror(error, line, sizeof(line));
+    return line;
+}
+
+static unsigned exec_true(struct pair *pair, void *data)
+{
+    RockerProgram program = ROCKER_program_new("true");
+    RockerExec exec = ROCKER_exec_new();
+    RockerError error;
+    unsigned id;
+
+    exec.data = data;
+    CHECK_IS(ROCKER_exec(&pair->open, &program, &exec, &id, &error), ROCKER_ERR_success);
+    CHECK_IS(error.err_no, ROCKER_ERR_success);
+    return id;
+}
+
+/* With the id of this order in place of 1. */
+static void answer(struct pair *pair, const char *literal, size_t length, unsigned id,
+                   unsigned fds)
+{
+    uint8_t bytes[64];
+
+    memcpy(bytes, literal, length);
+    bytes[3] = (uint8_t)id;
+    say(pair->guard, bytes, length, fds);
+}
+
+static void check_lost(struct pair *pair, enum rk_loss how)
+{
+    for (int again = 0; again < 2; again++) {
+        RockerEvent event;
+        CHECK_IS(ROCKER_next(&pair->open, &event), 1);
+        CHECK_IS(event.kind, ROCKER_EVENT_lost);
+        CHECK_IS(event.id, 0);
+        CHECK_IS(event.pidfd, -1);
+        CHECK_IS(event.error.err_no, ROCKER_ERR_recv_resp_failed);
+        CHECK_IS(event.error.step, RK_REQUEST_EXEC);
+        CHECK_IS(event.error.loss, how);
+    }
+}
+
+/* --- The launch. ------------------------------------------------------------------------------ */
+
+enum form { OPEN, BEGIN, FORMS };
+
+static ROCKER_ERR open_by(enum form form, const RockerOptions *options, RockerOpen *open,
+                          RockerError *error)
+{
+    RockerRequest req = hello();
+    RockerLaunch launch;
+
+    if (form == OPEN) {
+        return ROCKER_open(&req, options, open, error);
+    }
+    ROCKER_launch_begin_open(&launch, &req, options);
+    while (!ROCKER_launch_go_on(&launch)) {
+        struct pollfd wait = { ROCKER_launch_fd(&launch), POLLIN, 0 };
+        poll(&wait, 1, ROCKER_launch_wait_ms(&launch));
+    }
+    return ROCKER_launch_end_open(&launch, open, error);
+}
+
+static void test_open_success(void)
+{
+    for (enum form form = OPEN; form < FORMS; form++) {
+        struct surroundings before;
+        RockerOpen open;
+        RockerError error;
+        int guard;
+
+        look(&before);
+        RockerOptions options = play(&guard, BYTES(ENTRANCE), 1);
+        CHECK_IS(open_by(form, &options, &open, &error), ROCKER_ERR_success);
+        CHECK_IS(error.err_no, ROCKER_ERR_success);
+        CHECK_IS(open.guard_pid, 4711);
+        CHECK_TEXT(open.guard_pname, "0123456789abcde");
+        CHECK_IS(open.connection, options.connection);
+        CHECK(open.guard_pidfd >= 0 && (fcntl(open.guard_pidfd, F_GETFD) & FD_CLOEXEC));
+        CHECK_IS(ROCKER_end(&open, 1000), 0);
+        CHECK(open.connection == -1 && open.guard_pidfd == -1);
+        close(guard);
+        check_unchanged(&before);
+    }
+}
+
+static void test_open_failures(void)
+{
+    static const struct {
+        const char *says;
+        size_t length;
+        unsigned fds;
+        ROCKER_ERR code;
+        int step;
+        int loss;
+    } cases[] = {
+        { NULL, 0, 0, ROCKER_ERR_recv_resp_failed, 0x30, RK_LOSS_SILENT },
+        { BYTES(ENTRANCE), 0, ROCKER_ERR_recv_resp_failed, 0x30, RK_LOSS_GARBAGE },
+        { BYTES(ENTRANCE), 2, ROCKER_ERR_recv_resp_failed, 0x30, RK_LOSS_GARBAGE },
+        { BYTES(PONG), 0, ROCKER_ERR_recv_resp_failed, 0x30, RK_LOSS_GARBAGE },
+        { BYTES(STARTED), 1, ROCKER_ERR_recv_resp_failed, 0x30, RK_LOSS_GARBAGE },
+        { BYTES("\x02"), 0, ROCKER_ERR_recv_resp_failed, 0x30, RK_LOSS_VERSION },
+        { BYTES("\x01\x01\x02\x01\x13\x05\x00"), 0, ROCKER_ERR_build_rocker_failed, 0x13, -1 },
+        { BYTES("\x01\x01\x02\x00\x0b\x00\x00"), 0, ROCKER_ERR_param_invalid, 0x01, -1 },
+    };
+
+    for (size_t i = 0; i < COUNT(cases) * FORMS; i++) {
+        size_t n = i / FORMS;
+        struct surroundings before;
+        RockerOpen open;
+        RockerError error;
+        int guard;
+
+        CASE("case %zu", n);
+        look(&before);
+        RockerOptions options = play(&guard, cases[n].says, cases[n].length, cases[n].fds);
+        CHECK_IS(open_by(i % FORMS == 0 ? OPEN : BEGIN, &options, &open, &error), cases[n].code);
+        CHECK_IS(error.err_no, cases[n].code);
+        CHECK_IS(error.step, cases[n].step);
+        CHECK(cases[n].loss < 0 || error.loss == cases[n].loss);
+        CHECK(open.connection == -1 && open.guard_pidfd == -1 && open.guard_pid == 0);
+        /* It is nobody's any more, and can be ended all the same. */
+        CHECK_IS(ROCKER_end(&open, -1), 0);
+        close(guard);
+        check_unchanged(&before);
+    }
+}
+
+static void test_open_guard_that_ends_before_the_greeting(void)
+{
+    struct surroundings before;
+    RockerOpen open;
+    RockerError error;
+    int guard;
+
+    look(&before);
+    RockerOptions options = play(&guard, BYTES(ENTRANCE), 1);
+    close(guard);
+    CHECK_IS(open_by(OPEN, &options, &open, &error), ROCKER_ERR_recv_resp_failed);
+    CHECK_IS(error.step, RK_REQUEST_EXEC);
+    CHECK_IS(error.loss, RK_LOSS_DIED);
+    check_unchanged(&before);
+}
+
+static void test_open_broken_rules(void)
+{
+    RockerRequest req = hello();
+    RockerOptions options = ROCKER_options_new();
+    RockerOpen open;
+    RockerError error;
+
+    req.uid = 0;
+    CHECK_IS(ROCKER_open(&req, NULL, &open, &error), ROCKER_ERR_param_invalid);
+    CHECK_TEXT(line_of(&error), "uid 0: an App never runs as root (id 0)");
+    CHECK_IS(ROCKER_open(NULL, NULL, &open, NULL), ROCKER_ERR_param_invalid);
+    options.size = 0;
+    req = hello();
+    CHECK_IS(ROCKER_open(&req, &options, &open, NULL), ROCKER_ERR_param_invalid);
+}
+
+/* Over or not, and whatever came of it. */
+static void test_launch_end_of_the_other_kind(void)
+{
+    RockerRequest req = hello();
+    RockerProgram program = ROCKER_program_new("true");
+
+    for (int goes_on = 0; goes_on < 2; goes_on++) {
+        struct surroundings before;
+        RockerLaunch launch;
+        RockerOpen open;
+        Rocker rocker;
+        RockerError error;
+        int guard;
+
+        look(&before);
+        RockerOptions options = play(&guard, BYTES(ENTRANCE), 1);
+        ROCKER_launch_begin_open(&launch, &req, &options);
+        CHECK(!goes_on || ROCKER_launch_go_on(&launch));
+        CHECK_IS(ROCKER_launch_end(&launch, &rocker, &error), ROCKER_ERR_param_invalid);
+        CHECK(strstr(line_of(&error), "by the function for its kind") != NULL);
+        CHECK(rocker.guard_pidfd == -1 && rocker.app_pidfd == -1);
+        close(guard);
+        options = play(&guard, NULL, 0, 0);
+        ROCKER_launch_begin(&launch, &req, &options, &program);
+        CHECK(!goes_on || !ROCKER_launch_go_on(&launch));
+        CHECK_IS(ROCKER_launch_end_open(&launch, &open, &error), ROCKER_ERR_param_invalid);
+        CHECK(open.guard_pidfd == -1 && open.connection == -1);
+        close(guard);
+        check_unchanged(&before);
+    }
+}
+
+/* --- Orders. ---------------------------------------------------------------------------------- */
+
+static void test_exec_bytes(void)
+{
+    /* client_exec_bare of vectors.txt, with three descriptors. */
+    static const char bare[] = "\x01\x00\x04\x01\x05" "true\0" "\0\0\x03\0\0\0\0";
+    struct surroundings before;
+
+    look(&before);
+    struct pair pair = new_pair();
+    CHECK_IS(exec_true(&pair, NULL), 1);
+    check_heard(pair.guard, bare, sizeof(bare), 3);
+    part(&pair);
+    check_unchanged(&before);
+}
+
+static dev_t device_of(int fd)
+{
+    struct stat info;
+
+    return fstat(fd, &info) == 0 ? info.st_rdev : 0;
+}
+
+/* Everything at once. */
+static void test_exec_with_everything(void)
+{
+    static const char wanted[] = "\x01\x00\x04\x01\x09" "a/b\0" "c\0" "\0" "d\0" "\x08"
+                                 "X=1\0" "Y=2\0" "\x05" "/tmp\0" "\x06\x01\x01\x02"
+                                 "\x00\x01\x02" "\x07\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x00"
+                                 "\xf4\x03\x0a";
+    static char *const argv[] = { "a/b", "c", "", "d", NULL };
+    static char *const envp[] = { "X=1", "Y=2", NULL };
+    const RockerRlimit rlimits[] = { { 0, 1, 2 }, { 7, UINT64_MAX, 0 } };
+    struct surroundings before;
+    uint8_t bytes[512];
+    int got[32];
+    size_t count;
+    unsigned id;
+
+    look(&before);
+    struct pair pair = new_pair();
+    int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+    int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+    int fds[] = { full, zero };
+    RockerProgram program = ROCKER_program_new("a/b");
+    RockerExec exec = ROCKER_exec_new();
+    program.argv = argv;
+    program.envp = envp;
+    program.cwd = "/tmp";
+    program.stdio[0] = ROCKER_STDIO_NULL;
+    program.stdio[1] = zero;
+    program.stdio[2] = ROCKER_STDIO_NULL;
+    program.fds = fds;
+    program.fds_count = 2;
+    exec.program_fd = full;
+    exec.terminal = 1;
+    exec.wall_ms = 500;
+    exec.grace_ms = 10;
+    exec.rlimits = rlimits;
+    exec.rlimits_count = 2;
+    CHECK_IS(ROCKER_exec(&pair.open, &program, &exec, &id, NULL), ROCKER_ERR_success);
+    ssize_t length = hear(pair.guard, bytes, sizeof(bytes), got, &count);
+    CHECK_IS(length, sizeof(wanted) - 1);
+    CHECK(memcmp(bytes, wanted, sizeof(wanted) - 1) == 0);
+    /* Numbers of the kernel's documentation, devices.txt. */
+    static const unsigned minors[] = { 7, 3, 5, 3, 7, 5 };
+    CHECK_IS(count, COUNT(minors));
+    for (size_t i = 0; i < count; i++) {
+        CASE("descriptor %zu", i);
+        CHECK_IS(minor(device_of(got[i])), minors[i]);
+        close(got[i]);
+    }
+    close(zero);
+    close(full);
+    part(&pair);
+    check_unchanged(&before);
+}
+
+static void test_exec_as_much_as_there_is_room_for(void)
+{
+    enum { ROOM = 32768 };
+    /* Version, sender, variant, id, two lengths of three bytes and all else. */
+    enum { OTHERS = 4 + 3 + sizeof("x") + 8 };
+    static char argument[ROOM + 2];
+    static uint8_t bytes[ROOM + 1];
+    char *argv[] = { "x", argument, NULL };
+    RockerProgram program = ROCKER_program_new("x");
+    struct pair pair = new_pair();
+    RockerError error;
+    int fds[32];
+    size_t count;
+    unsigned id;
+
+    program.argv = argv;
+    memset(argument, 'a', ROOM - OTHERS - 1);
+    CHECK_IS(ROCKER_exec(&pair.open, &program, NULL, &id, &error), ROCKER_ERR_success);
+    CHECK_IS(hear(pair.guard, bytes, sizeof(bytes), fds, &count), ROOM);
+    while (count > 0) {
+        close(fds[--count]);
+    }
+    argument[ROOM - OTHERS - 1] = 'a';
+    for (int more = 0; more < 2; more++) {
+        CHECK_IS(ROCKER_exec(&pair.open, &program, NULL, &id, &error), ROCKER_ERR_param_invalid);
+        CHECK_TEXT(line_of(&error), "program: it is too long");
+        CHECK_IS(id, 0);
+        check_silence(pair.guard);
+        memset(argument, 'a', ROOM + 1);
+    }
+    part(&pair);
+}
+
+/* Nothing is sent. */
+static void check_refused(struct pair *pair, const RockerProgram *program,
+                          const RockerExec *exec, const char *words)
+{
+    RockerError error;
+    unsigned id = 7;
+
+    CASE("%s", words);
+    CHECK_IS(ROCKER_exec(&pair->open, program, exec, &id, &error), ROCKER_ERR_param_invalid);
+    CHECK(strstr(line_of(&error), words) != NULL);
+    CHECK_IS(id, 0);
+    CHECK_IS(ROCKER_exec(&pair->open, program, exec, &id, NULL), ROCKER_ERR_param_invalid);
+    check_silence(pair->guard);
+}
+
+static void test_exec_misuse(void)
+{
+    static char *const other[] = { "false", NULL };
+    static char *const none[] = { NULL };
+    static const int fds[ROCKER_EXEC_FDS_MAX] = { 0 };
+    const RockerRlimit rlimits[17] = { { 0, 0, 0 }, { 256, 0, 0 } };
+    const RockerProgram good = ROCKER_program_new("true");
+    const RockerExec plain = ROCKER_exec_new();
+    struct surroundings before;
+
+    look(&before);
+    struct pair pair = new_pair();
+    RockerProgram program = good;
+    RockerExec exec = plain;
+    program.size--;
+    check_refused(&pair, &program, NULL, "RockerProgram.size");
+    exec.size++;
+    check_refused(&pair, &good, &exec, "RockerExec.size");
+    program = ROCKER_program_new(NULL);
+    check_refused(&pair, &program, NULL, "program: it is empty");
+    program = ROCKER_program_new("");
+    check_refused(&pair, &program, NULL, "program: it is empty");
+    program = good;
+    program.argv = other;
+    check_refused(&pair, &program, NULL, "does not begin with its path");
+    program.argv = none;
+    check_refused(&pair, &program, NULL, "does not begin with its path");
+    program = good;
+    program.keep_session = 1;
+    check_refused(&pair, &program, NULL, "keep_session");
+    program = good;
+    program.stdio[1] = -3;
+    check_refused(&pair, &program, NULL, "no descriptor");
+    program = good;
+    program.fds_count = 1;
+    check_refused(&pair, &program, NULL, "no descriptor");
+    program.fds = fds;
+    program.fds_count = ROCKER_EXEC_FDS_MAX - 2;
+    check_refused(&pair, &program, NULL, "more than a guard takes");
+    program.fds_count--;
+    exec = plain;
+    exec.program_fd = 0;
+    check_refused(&pair, &program, &exec, "more than a guard takes");
+    exec.program_fd = -2;
+    check_refused(&pair, &good, &exec, "program_fd");
+    exec = plain;
+    exec.rlimits_count = 1;
+    check_refused(&pair, &good, &exec, "RockerExec.rlimits");
+    exec.rlimits = rlimits;
+    exec.rlimits_count = 17;
+    check_refused(&pair, &good, &exec, "RockerExec.rlimits");
+    exec.rlimits_count = 2;
+    check_refused(&pair, &good, &exec, "no resource");
+    part(&pair);
+    check_unchanged(&before);
+}
+
+static void test_exec_descriptor_that_is_none(void)
+{
+    RockerProgram program = ROCKER_program_new("true");
+    struct pair pair = new_pair();
+    RockerError error;
+    unsigned id;
+
+    program.stdio[2] = 200;
+    CHECK_IS(ROCKER_exec(&pair.open, &program, NULL, &id, &error), ROCKER_ERR_send_req_failed);
+    CHECK_IS(error.os_errno, EBADF);
+    CHECK_TEXT(line_of(&error), "cannot request a program (exec.0): Bad file descriptor");
+    CHECK_IS(id, 0);
+    /* The next one has the number that this one did not get. */
+    CHECK_IS(exec_true(&pair, NULL), 1);
+    part(&pair);
+}
+
+static void test_exec_one_too_many(void)
+{
+    RockerProgram program = ROCKER_program_new("true");
+    struct pair pair = new_pair();
+    RockerEvent event;
+    RockerError error;
+    unsigned id;
+    uint8_t bytes[64];
+
+    for (unsigned i = 1; i <= 64; i++) {
+        CHECK_IS(exec_true(&pair, NULL), i);
+        CHECK(recv(pair.guard, bytes, sizeof(bytes), 0) > 0);
+    }
+    for (int again = 0; again < 2; again++) {
+        CHECK_IS(ROCKER_exec(&pair.open, &program, NULL, &id, &error),
+                 ROCKER_ERR_app_exec_failed);
+        CHECK_TEXT(line_of(&error), "cannot start the program (exec.1): clone # the program: "
+                                    "Resource temporarily unavailable");
+    }
+    answer(&pair, BYTES(FAILED), 33, 0);
+    CHECK(ROCKER_next(&pair.open, &event) && event.id == 33);
+    CHECK_IS(exec_true(&pair, NULL), 65);
+    part(&pair);
+}
+
+static void in_a_full_table(void)
+{
+    const struct rlimit full = { 3, 3 };
+    RockerProgram program = ROCKER_program_new("true");
+    struct pair pair = new_pair();
+    RockerEvent event;
+    RockerError error;
+    unsigned id = exec_true(&pair, NULL);
+    struct rlimit usual;
+    struct surroundings before;
+
+    look(&before);
+    getrlimit(RLIMIT_NOFILE, &usual);
+    answer(&pair, BYTES(STARTED), id, 1);
+    CHECK_IS(setrlimit(RLIMIT_NOFILE, &(struct rlimit){ full.rlim_cur, usual.rlim_max }), 0);
+    program.stdio[0] = ROCKER_STDIO_NULL;
+    CHECK_IS(ROCKER_exec(&pair.open, &program, NULL, &id, &error), ROCKER_ERR_sys);
+    CHECK_TEXT(line_of(&error), "cannot start the App (enter.3): open /dev/null: "
+                                "Too many open files");
+    /* A pidfd that finds no room: nobody can tell what was lost. */
+    check_lost(&pair, RK_LOSS_GARBAGE);
+    CHECK_IS(setrlimit(RLIMIT_NOFILE, &usual), 0);
+    CHECK(!ROCKER_next(&pair.open, &event) || event.kind == ROCKER_EVENT_lost);
+    check_unchanged(&before);
+    part(&pair);
+}
+
+static void test_descriptors_that_find_no_room(void)
+{
+    in_child(in_a_full_table);
+}
+
+static void test_orders_to_a_guard_that_reads_nothing(void)
+{
+    struct pair pair = new_pair();
+    ROCKER_ERR code = ROCKER_ERR_success;
+    RockerEvent event;
+    RockerError error;
+    unsigned id = 0;
+    unsigned last = 0;
+    uint8_t bytes[64];
+
+    for (unsigned i = 0; i < 100000 && code == ROCKER_ERR_success; i++) {
+        last = id;
+        code = ROCKER_ping(&pair.open, &id, &error);
+    }
+    CHECK_IS(code, ROCKER_ERR_send_req_failed);
+    CHECK_IS(error.os_errno, EAGAIN);
+    CHECK_IS(id, 0);
+    /* Nothing is lost: it goes on when the guard does. */
+    while (recv(pair.guard, bytes, sizeof(bytes), MSG_DONTWAIT) > 0) {
+    }
+    for (unsigned i = 0; i <= last; i++) {
+        say(pair.guard, BYTES(PONG), 0);
+        CHECK_IS(ROCKER_next(&pair.open, &event), i == last);
+    }
+    CHECK(event.kind == ROCKER_EVENT_pong && event.id == last);
+    part(&pair);
+}
+
+static void test_orders_to_a_guard_that_has_gone(void)
+{
+    struct pair pair = new_pair();
+    RockerReport report;
+    RockerProgram program = ROCKER_program_new("true");
+    RockerEvent event;
+    RockerError error;
+    unsigned id = exec_true(&pair, NULL);
+
+    /* What it said before is told before. */
+    answer(&pair, BYTES(STARTED), id, 1);
+    answer(&pair, BYTES(ENDED), id, 0);
+    close(pair.guard);
+    CHECK_IS(exec_true(&pair, NULL), 2);
+    CHECK_IS(ROCKER_signal(&pair.open, 0, SIGTERM, &error), ROCKER_ERR_success);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_started);
+    close(event.pidfd);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_ended);
+    check_lost(&pair, RK_LOSS_DIED);
+    CHECK_TEXT((ROCKER_next(&pair.open, &event), line_of(&event.error)),
+               "cannot request a program (exec.0): the peer closed the connection");
+    CHECK_IS(ROCKER_await(&pair.open, 2, -1, &event), 1);
+    CHECK_IS(event.kind, ROCKER_EVENT_lost);
+    part(&pair);
+    pair = new_pair();
+    close(pair.guard);
+    CHECK_IS(ROCKER_run(&pair.open, &program, NULL, &report, &error),
+             ROCKER_ERR_recv_resp_failed);
+    CHECK_IS(error.loss, RK_LOSS_DIED);
+    CHECK_IS(ROCKER_end(&pair.open, 1000), 0);
+}
+
+static void test_signal(void)
+{
+    struct pair pair = new_pair();
+    RockerEvent event;
+    RockerError error;
+    uint8_t bytes[64];
+
+    CHECK_IS(ROCKER_signal(&pair.open, 0, 9, &error), ROCKER_ERR_success);
+    check_heard(pair.guard, BYTES("\x01\x00\x05\x00\x09"), 0);
+    /* Nobody has that number; nobody is told. */
+    CHECK_IS(ROCKER_signal(&pair.open, 1, SIGTERM, &error), ROCKER_ERR_success);
+    check_silence(pair.guard);
+    unsigned id = exec_true(&pair, NULL);
+    CHECK(recv(pair.guard, bytes, sizeof(bytes), 0) > 0);
+    CHECK_IS(ROCKER_signal(&pair.open, id, 15, NULL), ROCKER_ERR_success);
+    check_heard(pair.guard, BYTES("\x01\x00\x05\x01\x01\x0f"), 0);
+    answer(&pair, BYTES(STARTED), id, 1);
+    answer(&pair, BYTES(ENDED), id, 0);
+    /* It came too late. */
+    answer(&pair, BYTES(FAILED), id, 0);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_started);
+    close(event.pidfd);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_ended);
+    CHECK_IS(ROCKER_next(&pair.open, &event), 0);
+    CHECK_IS(ROCKER_signal(&pair.open, id, 9, &error), ROCKER_ERR_success);
+    check_silence(pair.guard);
+    for (int wrong = -1; wrong <= 65; wrong += wrong == 0 ? 65 : 1) {
+        CHECK_IS(ROCKER_signal(&pair.open, 0, wrong, &error), ROCKER_ERR_param_invalid);
+        CHECK(strstr(line_of(&error), "not one of 1 to 64") != NULL);
+    }
+    check_silence(pair.guard);
+    part(&pair);
+}
+
+/* --- Events. ---------------------------------------------------------------------------------- */
+
+static void test_next_tells_what_came(void)
+{
+    struct surroundings before;
+    RockerEvent event;
+    int data;
+
+    look(&before);
+    struct pair pair = new_pair();
+    CHECK_IS(ROCKER_next(&pair.open, &event), 0);
+    say(pair.guard, BYTES(PONG), 0);
+    CHECK_IS(ROCKER_next(&pair.open, &event), 0);
+    unsigned id = exec_true(&pair, &data);
+    CHECK_IS(ROCKER_next(&pair.open, &event), 0);
+    answer(&pair, BYTES(STARTED), id, 1);
+    CHECK_IS(ROCKER_next(&pair.open, &event), 1);
+    CHECK_IS(event.kind, ROCKER_EVENT_started);
+    CHECK(event.id == id && event.data == &data && event.pid == 2);
+    CHECK(event.pidfd >= 0 && (fcntl(event.pidfd, F_GETFD) & FD_CLOEXEC));
+    CHECK_IS(event.error.err_no, ROCKER_ERR_success);
+    close(event.pidfd);
+    answer(&pair, BYTES(ENDED), id, 0);
+    CHECK_IS(ROCKER_next(&pair.open, &event), 1);
+    CHECK_IS(event.kind, ROCKER_EVENT_ended);
+    CHECK(event.id == id && event.data == &data && event.pidfd == -1);
+    CHECK(event.report.status == -1 && event.report.signal == 9);
+    CHECK_IS(event.report.verdict, ROCKER_VERDICT_time_limit_exceeded);
+    CHECK_TEXT(ROCKER_verdict_name(event.report.verdict), "time limit exceeded");
+    CHECK(event.report.user_us == 1000 && event.report.system_us == 2000);
+    CHECK(event.report.wall_us == 5 && event.report.peak_kib == 4096);
+    id = exec_true(&pair, &data);
+    answer(&pair, BYTES(FAILED), id, 0);
+    CHECK_IS(ROCKER_next(&pair.open, &event), 1);
+    CHECK_IS(event.kind, ROCKER_EVENT_failed);
+    CHECK(event.id == id && event.data == &data && event.pidfd == -1);
+    CHECK_IS(event.error.err_no, ROCKER_ERR_app_exec_failed);
+    CHECK_IS(event.error.at_exec, 1);
+    CHECK_TEXT(line_of(&event.error),
+               "cannot start the program (exec.1): exec bin/app: No such file or directory: "
+               "the rocker holds no such program, or not its interpreter or loader");
+    CHECK_IS(ROCKER_next(&pair.open, &event), 0);
+    part(&pair);
+    check_unchanged(&before);
+}
+
+static void test_verdicts_have_names(void)
+{
+    CHECK_TEXT(ROCKER_verdict_name(ROCKER_VERDICT_normal), "normal");
+    CHECK_TEXT(ROCKER_verdict_name(ROCKER_VERDICT_cancelled), "cancelled");
+    CHECK_TEXT(ROCKER_verdict_name((ROCKER_VERDICT)10), "unknown");
+    CHECK_TEXT(ROCKER_verdict_name((ROCKER_VERDICT)-1), "unknown");
+}
+
+/* What no guard says: the connection is of no use any more, and nothing is left open. */
+static void test_next_what_no_guard_says(void)
+{
+    static char long_one[2000] = FAILED;
+    static const struct {
+        const char *says;
+        size_t length;
+        unsigned fds;
+        int loss;
+    } cases[] = {
+        { BYTES("\x01"), 0, RK_LOSS_GARBAGE },
+        { BYTES("\x02"), 0, RK_LOSS_VERSION },
+        { BYTES(""), 0, RK_LOSS_DIED },
+        { BYTES(""), 1, RK_LOSS_GARBAGE },
+        { BYTES("\x02"), 1, RK_LOSS_GARBAGE },
+        { BYTES(PONG "\x00"), 0, RK_LOSS_GARBAGE },
+        { BYTES(PONG), 1, RK_LOSS_GARBAGE },
+        { BYTES(PING), 0, RK_LOSS_GARBAGE },
+        { BYTES(ENTRANCE), 1, RK_LOSS_GARBAGE },
+        { BYTES("\x01\x02\x02\x01\x13\x05\x00"), 0, RK_LOSS_GARBAGE },
+        { BYTES(STARTED), 0, RK_LOSS_GARBAGE },
+        { BYTES(STARTED), 2, RK_LOSS_GARBAGE },
+        { BYTES(STARTED), 8, RK_LOSS_GARBAGE },
+        { BYTES(FAILED), 1, RK_LOSS_GARBAGE },
+        { BYTES(ENDED), 0, RK_LOSS_GARBAGE },
+        { BYTES("\x01\x02\x04\x02\x02"), 1, RK_LOSS_GARBAGE },
+        { BYTES("\x01\x02\x04\x00\x02"), 1, RK_LOSS_GARBAGE },
+        { BYTES("\x01\x02\x05\x02\x01\x41\x02\x00"), 0, RK_LOSS_GARBAGE },
+        /* An end of no known kind, and one with no known verdict. */
+        { BYTES("\x01\x02\x06\x01\x02\x00\x00\x01\x01\x01\x01"), 0, RK_LOSS_GARBAGE },
+        { BYTES("\x01\x02\x06\x01\x00\x00\x0a\x01\x01\x01\x01"), 0, RK_LOSS_GARBAGE },
+        { long_one, sizeof(long_one), 0, RK_LOSS_GARBAGE },
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct surroundings before;
+
+        CASE("case %zu", i);
+        look(&before);
+        struct pair pair = new_pair();
+        CHECK_IS(exec_true(&pair, NULL), 1);
+        say(pair.guard, cases[i].says, cases[i].length, cases[i].fds);
+        say(pair.guard, BYTES(STARTED), 1);
+        check_lost(&pair, (enum rk_loss)cases[i].loss);
+        part(&pair);
+        check_unchanged(&before);
+    }
+}
+
+/* In every state of an order. */
+static void test_next_answers_out_of_turn(void)
+{
+    struct pair pair = new_pair();
+    RockerEvent event;
+
+    say(pair.guard, BYTES(PONG), 0);
+    say(pair.guard, BYTES(PONG), 0);
+    check_lost(&pair, RK_LOSS_GARBAGE);
+    part(&pair);
+    pair = new_pair();
+    unsigned id = exec_true(&pair, NULL);
+    answer(&pair, BYTES(STARTED), id, 1);
+    answer(&pair, BYTES(STARTED), id, 1);
+    CHECK_IS(ROCKER_next(&pair.open, &event), 1);
+    close(event.pidfd);
+    check_lost(&pair, RK_LOSS_GARBAGE);
+    part(&pair);
+    pair = new_pair();
+    id = exec_true(&pair, NULL);
+    answer(&pair, BYTES(STARTED), id, 1);
+    answer(&pair, BYTES(ENDED), id, 0);
+    answer(&pair, BYTES(ENDED), id, 0);
+    CHECK_IS(ROCKER_next(&pair.open, &event), 1);
+    close(event.pidfd);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_ended);
+    check_lost(&pair, RK_LOSS_GARBAGE);
+    part(&pair);
+}
+
+static void test_await_keeps_what_is_for_others(void)
+{
+    struct surroundings before;
+    RockerEvent event;
+    unsigned ids[3];
+
+    look(&before);
+    struct pair pair = new_pair();
+    for (int i = 0; i < 3; i++) {
+        ids[i] = exec_true(&pair, &ids[i]);
+        answer(&pair, BYTES(STARTED), ids[i], 1);
+        CHECK_IS(ROCKER_await(&pair.open, ids[i], 0, &event), 1);
+        CHECK(event.kind == ROCKER_EVENT_started && event.id == ids[i]);
+        close(event.pidfd);
+        CHECK_IS(ROCKER_await(&pair.open, ids[i], 0, &event), 0);
+    }
+    for (int i = 0; i < 3; i++) {
+        answer(&pair, BYTES(ENDED), ids[i], 0);
+    }
+    CHECK_IS(ROCKER_await(&pair.open, ids[2], -1, &event), 1);
+    CHECK(event.kind == ROCKER_EVENT_ended && event.data == &ids[2]);
+    CHECK_IS(ROCKER_next(&pair.open, &event), 1);
+    CHECK(event.kind == ROCKER_EVENT_ended && event.id != ids[2]);
+    CHECK_IS(ROCKER_await(&pair.open, ids[0] + ids[1] - event.id, -1, &event), 1);
+    CHECK(event.kind == ROCKER_EVENT_ended);
+    CHECK_IS(ROCKER_next(&pair.open, &event), 0);
+    /* Nothing more comes of any. */
+    for (int i = 0; i < 3; i++) {
+        CHECK_IS(ROCKER_await(&pair.open, ids[i], -1, &event), 1);
+        CHECK(event.kind == ROCKER_EVENT_failed && event.id == ids[i]);
+        CHECK_IS(event.error.err_no, ROCKER_ERR_param_invalid);
+        CHECK(strstr(line_of(&event.error), "no such order") != NULL);
+    }
+    part(&pair);
+    check_unchanged(&before);
+}
+
+static void test_await_does_not_overtake(void)
+{
+    struct pair pair = new_pair();
+    RockerEvent event;
+    RockerError error;
+    unsigned ping;
+    unsigned id = exec_true(&pair, NULL);
+
+    CHECK_IS(ROCKER_ping(&pair.open, &ping, &error), ROCKER_ERR_success);
+    CHECK_IS(ROCKER_await(&pair.open, id, -1, &event), 1);
+    CHECK_IS(event.error.err_no, ROCKER_ERR_param_invalid);
+    CHECK_IS(ROCKER_await(&pair.open, ping, -1, &event), 1);
+    CHECK_IS(event.error.err_no, ROCKER_ERR_param_invalid);
+    answer(&pair, BYTES(STARTED), id, 1);
+    CHECK_IS(ROCKER_next(&pair.open, &event), 1);
+    CHECK_IS(event.kind, ROCKER_EVENT_started);
+    close(event.pidfd);
+    CHECK_IS(ROCKER_await(&pair.open, ping, 0, &event), 0);
+    say(pair.guard, BYTES(PONG), 0);
+    say(pair.guard, BYTES(PONG), 0);
+    CHECK_IS(ROCKER_await(&pair.open, ping, -1, &event), 1);
+    CHECK(event.kind == ROCKER_EVENT_pong && event.id == ping && event.data == NULL);
+    CHECK_IS(ROCKER_await(&pair.open, id, 0, &event), 0);
+    part(&pair);
+}
+
+static void test_await_ends_in_time(void)
+{
+    struct pair pair = new_pair();
+    RockerEvent event;
+    unsigned id = exec_true(&pair, NULL);
+    long long began = now_ms();
+
+    CHECK_IS(ROCKER_await(&pair.open, id, 50, &event), 0);
+    CHECK(now_ms() - began >= 50 && now_ms() - began < 5000);
+    part(&pair);
+}
+
+static volatile sig_atomic_t signals;
+
+static void count_signal(int signal)
+{
+    signals += signal > 0;
+}
+
+static void in_a_storm(void)
+{
+    const struct itimerval blows = { { 0, 100 }, { 0, 100 } };
+    const struct itimerval calm = { { 0, 0 }, { 0, 0 } };
+    struct sigaction action;
+    RockerEvent event;
+
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = count_signal;
+    sigaction(SIGALRM, &action, NULL);
+    struct pair pair = new_pair();
+    CHECK_IS(setitimer(ITIMER_REAL, &blows, NULL), 0);
+    unsigned id = exec_true(&pair, NULL);
+    long long began = now_ms();
+    CHECK_IS(ROCKER_await(&pair.open, id, 50, &event), 0);
+    CHECK(now_ms() - began >= 50 && now_ms() - began < 5000);
+    CHECK(signals > 10);
+    for (int i = 0; i < 200; i++) {
+        /* The test's own calls are not what is tried here. */
+        setitimer(ITIMER_REAL, &calm, NULL);
+        answer(&pair, BYTES(STARTED), id, 1);
+        answer(&pair, BYTES(ENDED), id, 0);
+        setitimer(ITIMER_REAL, &blows, NULL);
+        CHECK_IS(ROCKER_await(&pair.open, id, -1, &event), 1);
+        CHECK_IS(event.kind, ROCKER_EVENT_started);
+        close(event.pidfd);
+        CHECK_IS(ROCKER_await(&pair.open, id, -1, &event), 1);
+        CHECK_IS(event.kind, ROCKER_EVENT_ended);
+        /* Numbers of one byte are enough for this guard. */
+        if (i % 100 == 99) {
+            ROCKER_end(&pair.open, 1000);
+            setitimer(ITIMER_REAL, &calm, NULL);
+            close(pair.guard);
+            pair = new_pair();
+            setitimer(ITIMER_REAL, &blows, NULL);
+        }
+        id = exec_true(&pair, NULL);
+        uint8_t bytes[64];
+        while (recv(pair.guard, bytes, sizeof(bytes), MSG_DONTWAIT) > 0) {
+        }
+    }
+    setitimer(ITIMER_REAL, &calm, NULL);
+    part(&pair);
+}
+
+static void test_orders_in_a_storm_of_signals(void)
+{
+    in_child(in_a_storm);
+}
+
+static void test_run(void)
+{
+    RockerProgram program = ROCKER_program_new("true");
+    struct surroundings before;
+    RockerReport report;
+    RockerError error;
+
+    look(&before);
+    struct pair pair = new_pair();
+    /* Its number will be 1; what it says too early waits in the socket. */
+    answer(&pair, BYTES(STARTED), 1, 1);
+    answer(&pair, BYTES(ENDED), 1, 0);
+    CHECK_IS(ROCKER_run(&pair.open, &program, NULL, &report, &error), ROCKER_ERR_success);
+    CHECK_IS(error.err_no, ROCKER_ERR_success);
+    CHECK(report.signal == 9 && report.wall_us == 5);
+    answer(&pair, BYTES(FAILED), 2, 0);
+    CHECK_IS(ROCKER_run(&pair.open, &program, NULL, &report, &error), ROCKER_ERR_app_exec_failed);
+    CHECK_IS(error.os_errno, ENOENT);
+    CHECK(report.signal == 0 && report.wall_us == 0);
+    CHECK_IS(ROCKER_run(&pair.open, &(RockerProgram){ 0 }, NULL, &report, NULL),
+             ROCKER_ERR_param_invalid);
+    /* Behind an answer of somebody else's it does not begin to wait. */
+    exec_true(&pair, NULL);
+    CHECK_IS(ROCKER_run(&pair.open, &program, NULL, &report, &error), ROCKER_ERR_param_invalid);
+    part(&pair);
+    check_unchanged(&before);
+}
+
+/* --- The end. --------------------------------------------------------------------------------- */
+
+/* A process that ends with its connection, as a guard does; or only when it is killed. */
+static pid_t new_guard(int connection, int others, int *pidfd)
+{
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        char byte;
+        close(others);
+        while (connection < 0 || recv(connection, &byte, 1, 0) > 0) {
+            if (connection < 0) {
+                pause();
+            }
+        }
+        _exit(0);
+    }
+    *pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    return pid;
+}
+
+static void test_end_waits_until_all_is_gone(void)
+{
+    struct surroundings before;
+
+    look(&before);
+    for (int timeout_ms = -1; timeout_ms < 20000; timeout_ms += 10000) {
+        struct pair pair = new_pair();
+        close(pair.open.guard_pidfd);
+        pid_t pid = new_guard(pair.guard, pair.open.connection, &pair.open.guard_pidfd);
+        CHECK_IS(ROCKER_end(&pair.open, timeout_ms), 0);
+        CHECK_IS(waitpid(pid, NULL, WNOHANG), pid);
+        close(pair.guard);
+    }
+    for (int timeout_ms = 0; timeout_ms < 100; timeout_ms += 50) {
+        struct pair pair = new_pair();
+        long long began = now_ms();
+        close(pair.open.guard_pidfd);
+        pid_t pid = new_guard(-1, -1, &pair.open.guard_pidfd);
+        CHECK_IS(ROCKER_end(&pair.open, timeout_ms), ETIMEDOUT);
+        CHECK(now_ms() - began >= timeout_ms && now_ms() - began < 5000);
+        CHECK(pair.open.guard_pidfd == -1 && pair.open.connection == -1);
+        kill(pid, SIGKILL);
+        CHECK_IS(waitpid(pid, NULL, 0), pid);
+        close(pair.guard);
+    }
+    check_unchanged(&before);
+}
+
+static const struct test tests[] = {
+    TEST(test_open_success),
+    TEST(test_open_failures),
+    TEST(test_open_guard_that_ends_before_the_greeting),
+    TEST(test_open_broken_rules),
+    TEST(test_launch_end_of_the_other_kind),
+    TEST(test_exec_bytes),
+    TEST(test_exec_with_everything),
+    TEST(test_exec_as_much_as_there_is_room_for),
+    TEST(test_exec_misuse),
+    TEST(test_exec_descriptor_that_is_none),
+    TEST(test_exec_one_too_many),
+    TEST(test_descriptors_that_find_no_room),
+    TEST(test_orders_to_a_guard_that_reads_nothing),
+    TEST(test_orders_to_a_guard_that_has_gone),
+    TEST(test_signal),
+    TEST(test_next_tells_what_came),
+    TEST(test_verdicts_have_names),
+    TEST(test_next_what_no_guard_says),
+    TEST(test_next_answers_out_of_turn),
+    TEST(test_await_keeps_what_is_for_others),
+    TEST(test_await_does_not_overtake),
+    TEST(test_await_ends_in_time),
+    TEST(test_orders_in_a_storm_of_signals),
+    TEST(test_run),
+    TEST(test_end_waits_until_all_is_gone),
+};
+
+TAP_MAIN(tests)

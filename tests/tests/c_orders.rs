@@ -1,0 +1,535 @@
+//! Orders to a rocker through the C library, against a real master: everything arrives, every end
+//! is told, and a program cannot tell by which of the two libraries it was ordered.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use core::time::Duration;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use protocol::{Exit, ExitReport, Rlimit, Step, Verdict};
+use rocker_client::{Limits, Stdio};
+use rustix::event::{PollFd, PollFlags, poll};
+use tests::c_client::{self, Event, Exec, Open, Request, c_string, code};
+use tests::programs::workspace;
+use tests::{
+    APP_GID, APP_UID, Daemon, Package, Program, SOON, bin, probe_package, process, replayed,
+    runner, scratch,
+};
+
+const RLIMIT_CPU: u8 = 0;
+const RLIMIT_FSIZE: u8 = 1;
+const RLIMIT_NOFILE: u8 = 7;
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+const SOON_MS: i32 = 5_000;
+
+fn main() -> ExitCode {
+    runner::main(tests::root![
+        a_program_runs_and_its_end_is_told,
+        three_programs_go_through_one_poll_loop,
+        an_order_means_the_same_to_both,
+        what_cannot_start_is_told_alike_by_both,
+        verdicts_of_both_are_the_same,
+        a_program_may_be_an_open_file,
+        a_program_may_have_a_terminal,
+        signals_reach_one_or_all,
+        ends_are_kept_until_somebody_asks,
+        a_guard_that_is_there_says_so,
+        a_killed_guard_is_told,
+        an_end_is_the_end_of_all,
+        a_user_whom_the_policy_lets_needs_no_privilege,
+        a_thousand_runs_leave_caller_guard_and_master_as_they_were,
+        the_judge_says_what_became_of_each_test,
+        the_judge_of_the_readme_runs,
+    ])
+}
+
+fn request(daemon: &Daemon) -> Request {
+    Request {
+        uid: Some(APP_UID.cast_signed()),
+        gid: Some(APP_GID.cast_signed()),
+        package: Some(c_string(probe_package())),
+        exec_dir: Some(c_string(daemon.exec_dir())),
+        socket: Some(c_string(daemon.socket())),
+        ..Request::default()
+    }
+}
+
+fn open(daemon: &Daemon) -> Open {
+    request(daemon).open_rocker().unwrap()
+}
+
+fn probe(commands: &[&str]) -> c_client::Program {
+    c_client::Program::new("bin/probe").args(commands).stdio(0, Stdio::Null)
+}
+
+/// Runs the probe with these commands, to its end.
+fn run_probe(rocker: &mut Open, commands: &[&str]) -> (ExitReport, String) {
+    let (mut output, stdout) = std::io::pipe().unwrap();
+    let program = probe(commands).stdio(1, stdout);
+    let report = rocker.run(&program, &Exec::default()).unwrap();
+    drop(program);
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    (report, text)
+}
+
+fn started(rocker: &mut Open, program: &c_client::Program, exec: &Exec) -> (u32, OwnedFd) {
+    let wanted = rocker.exec(program, exec).unwrap();
+    match rocker.await_event(wanted, SOON_MS) {
+        Some(Event::Started { id, pidfd, .. }) if id == wanted => (id, pidfd),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn ended(rocker: &mut Open, wanted: u32) -> ExitReport {
+    match rocker.await_event(wanted, SOON_MS) {
+        Some(Event::Ended { id, report, .. }) if id == wanted => report,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn a_program_runs_and_its_end_is_told() {
+    let daemon = Daemon::start();
+    for mut rocker in [open(&daemon), request(&daemon).open_in_a_poll_loop().unwrap()] {
+        assert_eq!(process::stat(rocker.guard_pid()).unwrap().comm, rocker.guard_name());
+        let (report, text) = run_probe(&mut rocker, &["say hello"]);
+        assert_eq!(text, "say: hello\n");
+        assert_eq!((report.exit, report.verdict), (Exit::Status(0), Verdict::Normal));
+        assert!(report.peak_kib > 0 && report.wall_us > 0, "{report:?}");
+        assert_eq!(rocker.end(SOON_MS), 0);
+    }
+}
+
+/// Of three rockers, so that one loop serves them all.
+fn three_programs_go_through_one_poll_loop() {
+    let daemon = Daemon::start();
+    let mut rockers = [open(&daemon), open(&daemon), open(&daemon)];
+    let mut last = [0; 3];
+    for (n, rocker) in rockers.iter_mut().enumerate() {
+        // The first one takes longest.
+        let script = format!("sleep 0.{}; exit {n}", 3 - n);
+        let program = c_client::Program::new("/bin/sh").args(["-c", &script]);
+        last[n] = rocker.exec(&program, &Exec { data: 100 + n, ..Exec::default() }).unwrap();
+    }
+    let (mut order, mut starts) = (vec![], 0);
+    while order.len() < 3 {
+        let mut fds: Vec<PollFd<'_>> = rockers
+            .iter()
+            .map(|it| PollFd::from_borrowed_fd(it.connection(), PollFlags::IN))
+            .collect();
+        poll(&mut fds, None).unwrap();
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        for n in (0..3).filter(|&n| ready[n]) {
+            while let Some(event) = rockers[n].next_event() {
+                match event {
+                    Event::Started { id, data, pid, .. } => {
+                        assert_eq!((id, data), (last[n], 100 + n));
+                        assert!(pid > 1);
+                        starts += 1;
+                    }
+                    Event::Ended { id, data, report } => {
+                        assert_eq!((id, data), (last[n], 100 + n));
+                        assert_eq!(report.exit, Exit::Status(u8::try_from(n).unwrap()));
+                        order.push(n);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+    assert_eq!((order, starts), (vec![2, 1, 0], 3));
+    for rocker in rockers {
+        assert_eq!(rocker.end(SOON_MS), 0);
+    }
+}
+
+/// The probe's own words about itself, ordered by both.
+fn an_order_means_the_same_to_both() {
+    let daemon = Daemon::start();
+    let status = "status Uid Gid Groups CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs SigBlk \
+                  SigIgn SigCgt";
+    let commands = ["ids", status, "cwd", "environ", "fds", "limits"];
+    let commands: Vec<&str> = commands.into_iter().take(5).collect();
+    let path = format!("/nowhere:{}/bin", daemon.exec_dir().display());
+    let zero = || File::open("/dev/zero").unwrap();
+    let limits = Rlimit { resource: RLIMIT_NOFILE, soft: 17, hard: 18 };
+
+    let mut rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+    let (mut output, stdout) = std::io::pipe().unwrap();
+    let program = Program::new("probe").args(&commands).env("PATH", &path).env("A", "b c");
+    let program =
+        program.cwd("/etc").stdin(Stdio::Null).stdout(stdout.try_clone().unwrap()).keep_fd(zero());
+    let limited = Limits::new().rlimit(limits.resource, limits.soft, limits.hard);
+    let run = rocker.spawn(&program, &limited).unwrap();
+    drop((program, stdout));
+    let mut by_rust = String::new();
+    output.read_to_string(&mut by_rust).unwrap();
+    let report = rocker.wait(&run).unwrap();
+    assert_eq!(report.verdict, Verdict::Normal, "{by_rust}");
+    rocker.kill(SOON).unwrap();
+
+    let mut c = open(&daemon);
+    let (mut output, stdout) = std::io::pipe().unwrap();
+    let program = c_client::Program::new("probe").args(&commands).env("PATH", &path);
+    let program = program.env("A", "b c").cwd("/etc").stdio(0, Stdio::Null).stdio(1, stdout);
+    let program = program.keep_fd(zero());
+    let exec = Exec { rlimits: vec![limits], ..Exec::default() };
+    let report = c.run(&program, &exec).unwrap();
+    drop(program);
+    let mut by_c = String::new();
+    output.read_to_string(&mut by_c).unwrap();
+    assert_eq!(report.verdict, Verdict::Normal, "{by_c}");
+    // Pipes have numbers of their own.
+    let comparable = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| !line.contains("pipe:[")).map(str::to_owned).collect()
+    };
+    assert_eq!(comparable(&by_c), comparable(&by_rust));
+    assert!(by_c.contains("cwd: /etc\n") && by_c.contains("A=b c"), "{by_c}");
+    assert!(by_c.contains("fd 3: /dev/zero"), "{by_c}");
+    assert_eq!(c.end(SOON_MS), 0);
+}
+
+fn what_cannot_start_is_told_alike_by_both() {
+    let daemon = Daemon::start();
+    let mut rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+    let mut c = open(&daemon);
+    let rlimit = |resource| Rlimit { resource, soft: 1, hard: 1 };
+    for (path, cwd, rlimits) in [
+        ("bin/nothing", None, vec![]),
+        ("nothing", None, vec![]),
+        ("share/hello", None, vec![]),
+        ("bin/probe", Some("/nowhere"), vec![]),
+        ("bin/probe", None, vec![rlimit(99)]),
+    ] {
+        let mut program = Program::new(path).stdin(Stdio::Null);
+        let mut same = c_client::Program::new(path).stdio(0, Stdio::Null);
+        if let Some(cwd) = cwd {
+            (program, same) = (program.cwd(cwd), same.cwd(cwd));
+        }
+        let limits =
+            rlimits.iter().fold(Limits::new(), |all, it| all.rlimit(it.resource, it.soft, it.hard));
+        let wanted = rocker.spawn(&program, &limits).unwrap_err();
+        let exec = Exec { rlimits, data: 7, ..Exec::default() };
+        let error = c.run(&same, &exec).unwrap_err();
+        assert_eq!(error.to_string(), wanted.to_string());
+        assert_eq!(error.code(), code::APP_EXEC_FAILED);
+        assert_eq!(error.step(), i32::from(Step::StartProgram.code()));
+        assert_eq!(error.errno(), i32::from(wanted.errno().unwrap().0));
+        let wanted = c.exec(&same, &exec).unwrap();
+        let event = c.await_event(wanted, SOON_MS);
+        let told = matches!(&event, Some(Event::Failed { id, data: 7, .. }) if *id == wanted);
+        assert!(told, "{event:?}");
+    }
+    // Strings and descriptors have their limits, before anything is sent.
+    let long = "x".repeat(40_000);
+    let wanted = rocker.spawn(&Program::new("bin/probe").arg(&long), &Limits::new()).unwrap_err();
+    let error = c.run(&probe(&[&long]), &Exec::default()).unwrap_err();
+    assert_eq!(error.to_string(), wanted.to_string());
+    let (report, _) = run_probe(&mut c, &["say on"]);
+    assert_eq!(report.verdict, Verdict::Normal);
+    assert_eq!(c.end(SOON_MS), 0);
+    rocker.kill(SOON).unwrap();
+}
+
+fn verdicts_of_both_are_the_same() {
+    let daemon = Daemon::start();
+    let mut rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+    let mut c = open(&daemon);
+    let limit = |resource, soft, hard| vec![Rlimit { resource, soft, hard }];
+    let flood = "exec head -c 1000000 /dev/zero > /tmp/rocker-c-orders-flood";
+    for (script, wall_ms, rlimits, verdict) in [
+        ("exit 0", 0, vec![], Verdict::Normal),
+        ("exit 3", 0, vec![], Verdict::NonzeroExitStatus),
+        ("kill -SEGV $$", 0, vec![], Verdict::Signalled),
+        ("sleep 50 & sleep 50", 100, vec![], Verdict::TimeLimitExceeded),
+        ("while :; do :; done", 0, limit(RLIMIT_CPU, 1, 2), Verdict::TimeLimitExceeded),
+        (flood, 0, limit(RLIMIT_FSIZE, 4096, 4096), Verdict::OutputLimitExceeded),
+        ("test $(ulimit -n) = 17", 0, limit(RLIMIT_NOFILE, 17, 17), Verdict::Normal),
+    ] {
+        let program = Program::new("/bin/sh").args(["-c", script]).stdin(Stdio::Null);
+        let mut limits =
+            rlimits.iter().fold(Limits::new(), |all, it| all.rlimit(it.resource, it.soft, it.hard));
+        if wall_ms > 0 {
+            limits = limits.wall(Duration::from_millis(wall_ms.into()));
+        }
+        let run = rocker.spawn(&program, &limits).unwrap();
+        let wanted = rocker.wait(&run).unwrap();
+        let program = c_client::Program::new("/bin/sh").args(["-c", script]).stdio(0, Stdio::Null);
+        let report = c.run(&program, &Exec { wall_ms, rlimits, ..Exec::default() }).unwrap();
+        assert_eq!((report.exit, report.verdict), (wanted.exit, wanted.verdict), "{script}");
+        assert_eq!(report.verdict, verdict, "{script}");
+    }
+    let _ = std::fs::remove_file("/tmp/rocker-c-orders-flood");
+    assert_eq!(c.end(SOON_MS), 0);
+    rocker.kill(SOON).unwrap();
+}
+
+/// One that nobody in the rocker has.
+fn a_program_may_be_an_open_file() {
+    let daemon = Daemon::start();
+    let mut rocker = open(&daemon);
+    let mut run = |file: &str| {
+        let program = Some(File::open(file).unwrap().into());
+        rocker.run(&probe(&["exit 7"]), &Exec { program, ..Exec::default() })
+    };
+    let report = run(tests::probe().to_str().unwrap()).unwrap();
+    assert_eq!(report.exit, Exit::Status(7));
+    let error = run("/dev/null").unwrap_err();
+    assert!(error.to_string().contains("exec bin/probe: Permission denied"), "{error}");
+    assert_eq!(rocker.end(SOON_MS), 0);
+}
+
+fn a_program_may_have_a_terminal() {
+    let daemon = Daemon::start();
+    let mut rocker = open(&daemon);
+    let mut run = |terminal| {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        // Only whoever has a controlling terminal can open this.
+        let program = c_client::Program::new("/bin/sh").args(["-c", "exec 3< /dev/tty"]);
+        let program = program.stdio(0, pty.slave).stdio(2, Stdio::Null);
+        rocker.run(&program, &Exec { terminal, ..Exec::default() })
+    };
+    assert_eq!(run(true).unwrap().exit, Exit::Status(0));
+    assert_ne!(run(false).unwrap().exit, Exit::Status(0));
+    let program = probe(&["say no"]);
+    let error = rocker.run(&program, &Exec { terminal: true, ..Exec::default() }).unwrap_err();
+    assert!(error.to_string().contains("setsid --ctty"), "{error}");
+    assert_eq!(rocker.end(SOON_MS), 0);
+}
+
+fn signals_reach_one_or_all() {
+    let daemon = Daemon::start();
+    let mut rocker = open(&daemon);
+    let (stdin, _input) = std::io::pipe().unwrap();
+    let waiting =
+        || c_client::Program::new("bin/probe").args(["wait"]).stdio(0, stdin.try_clone().unwrap());
+    let none = Exec::default();
+    let [first, second, third] = [0; 3].map(|_| started(&mut rocker, &waiting(), &none).0);
+    rocker.signal(Some(first), SIGTERM).unwrap();
+    let report = ended(&mut rocker, first);
+    assert_eq!((report.exit, report.verdict), (Exit::Signal(15), Verdict::Signalled));
+    rocker.signal(Some(second), SIGKILL).unwrap();
+    assert_eq!(ended(&mut rocker, second).verdict, Verdict::Cancelled);
+    // One that has ended is nobody to signal, and no error either.
+    rocker.signal(Some(first), SIGTERM).unwrap();
+    rocker.signal(None, SIGKILL).unwrap();
+    assert_eq!(ended(&mut rocker, third).verdict, Verdict::Cancelled);
+    // One that ends while it is signalled: the guard may say that there is none.
+    for _ in 0..20 {
+        let id = rocker.exec(&probe(&["exit 0"]), &none).unwrap();
+        rocker.signal(Some(id), SIGTERM).unwrap();
+        let event = rocker.await_event(id, SOON_MS);
+        assert!(matches!(event, Some(Event::Started { .. })), "{event:?}");
+        ended(&mut rocker, id);
+    }
+    let ping = rocker.ping().unwrap();
+    let event = rocker.await_event(ping, SOON_MS);
+    assert!(matches!(event, Some(Event::Pong(_))), "{event:?}");
+    assert_eq!(rocker.end(SOON_MS), 0);
+}
+
+fn ends_are_kept_until_somebody_asks() {
+    let daemon = Daemon::start();
+    let mut rocker = open(&daemon);
+    let (stdin, input) = std::io::pipe().unwrap();
+    let program = |status: usize| {
+        let exit = format!("exit {status}");
+        let program = c_client::Program::new("bin/probe").args(["wait", &exit]);
+        program.stdio(0, stdin.try_clone().unwrap())
+    };
+    let ids: Vec<u32> =
+        (0..64).map(|n| started(&mut rocker, &program(n), &Exec::default()).0).collect();
+    let error = rocker.exec(&program(64), &Exec::default()).unwrap_err();
+    assert_eq!((error.step(), error.errno()), (i32::from(Step::StartProgram.code()), 11));
+    drop((stdin, input));
+    for (n, &id) in ids.iter().enumerate().rev() {
+        assert_eq!(ended(&mut rocker, id).exit, Exit::Status(u8::try_from(n).unwrap()));
+    }
+    assert!(rocker.next_event().is_none());
+    let (report, _) = run_probe(&mut rocker, &["say on"]);
+    assert_eq!(report.verdict, Verdict::Normal);
+    assert_eq!(rocker.end(SOON_MS), 0);
+}
+
+fn a_guard_that_is_there_says_so() {
+    let daemon = Daemon::start();
+    let mut rocker = open(&daemon);
+    for _ in 0..3 {
+        let wanted = rocker.ping().unwrap();
+        let event = rocker.await_event(wanted, SOON_MS);
+        assert!(matches!(event, Some(Event::Pong(id)) if id == wanted), "{event:?}");
+    }
+    // One answer for all of them.
+    let last = [0; 3].map(|_| rocker.ping().unwrap())[2];
+    let event = rocker.await_event(last, SOON_MS);
+    assert!(matches!(event, Some(Event::Pong(id)) if id == last), "{event:?}");
+    assert!(rocker.await_event(last, 0).is_some_and(|it| matches!(it, Event::Failed { .. })));
+    assert_eq!(rocker.end(SOON_MS), 0);
+}
+
+fn a_killed_guard_is_told() {
+    let daemon = Daemon::start();
+    let mut rocker = open(&daemon);
+    let (stdin, _input) = std::io::pipe().unwrap();
+    let program = c_client::Program::new("bin/probe").args(["wait"]).stdio(0, stdin);
+    let (id, _pidfd) = started(&mut rocker, &program, &Exec::default());
+    let began = Instant::now();
+    rocker_client::kill_by_name(daemon.socket(), &rocker.guard_name(), SOON).unwrap();
+    let Some(Event::Lost(error)) = rocker.await_event(id, SOON_MS) else { panic!("it is lost") };
+    assert_eq!(error.code(), code::RECV_RESP_FAILED);
+    assert!(error.to_string().contains("closed the connection"), "{error}");
+    assert!(matches!(rocker.next_event(), Some(Event::Lost(_))) && began.elapsed() < SOON);
+    // It stays lost, and whoever is orders nothing more.
+    let error = rocker.run(&probe(&["say no"]), &Exec::default()).unwrap_err();
+    assert_eq!(error.code(), code::RECV_RESP_FAILED);
+    assert_eq!(rocker.end(SOON_MS), 0);
+}
+
+fn an_end_is_the_end_of_all() {
+    let daemon = Daemon::start();
+    let mut rocker = open(&daemon);
+    let (stdin, _input) = std::io::pipe().unwrap();
+    let program = c_client::Program::new("bin/probe").args(["wait"]).stdio(0, stdin);
+    let (_, pidfd) = started(&mut rocker, &program, &Exec::default());
+    let guard = rocker.guard_pid();
+    assert_eq!(rocker.end(SOON_MS), 0);
+    assert!(!process::is_alive(guard));
+    assert_eq!(poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None), Ok(1));
+}
+
+fn a_user_whom_the_policy_lets_needs_no_privilege() {
+    let mut daemon = Daemon::start();
+    let package = daemon.path("app.sqfs");
+    std::fs::copy(probe_package(), &package).unwrap();
+    let (exec_dir, top) = (daemon.exec_dir(), daemon.dir().to_owned());
+    daemon.stop();
+    daemon.configure(&format!(
+        "[[allow]]\nuid = {APP_UID}\npackages = [{top:?}]\nexec_dirs = [{exec_dir:?}]\n"
+    ));
+    daemon.restart();
+    let request = Request { package: Some(c_string(&package)), ..request(&daemon) };
+    nix::unistd::setgroups(&[]).unwrap();
+    nix::unistd::setresgid(APP_GID.into(), APP_GID.into(), APP_GID.into()).unwrap();
+    nix::unistd::setresuid(APP_UID.into(), APP_UID.into(), 0.into()).unwrap();
+    let error = request.spawn(&probe(&["say no"])).unwrap_err();
+    assert_eq!(error.code(), code::ENTER_ROCKER_FAILED, "{error}");
+    let mut rocker = request.open_rocker().unwrap();
+    let (report, text) = run_probe(&mut rocker, &["say hello"]);
+    assert_eq!((report.verdict, &*text), (Verdict::Normal, "say: hello\n"));
+    let (stdin, _input) = std::io::pipe().unwrap();
+    let program = c_client::Program::new("bin/probe").args(["wait"]).stdio(0, stdin);
+    let (id, _pidfd) = started(&mut rocker, &program, &Exec::default());
+    rocker.signal(Some(id), SIGKILL).unwrap();
+    assert_eq!(ended(&mut rocker, id).verdict, Verdict::Cancelled);
+    assert_eq!(rocker.end(SOON_MS), 0);
+    nix::unistd::setresuid(0.into(), 0.into(), 0.into()).unwrap();
+}
+
+fn a_thousand_runs_leave_caller_guard_and_master_as_they_were() {
+    let daemon = Daemon::start();
+    let mut rocker = open(&daemon);
+    let run = |rocker: &mut Open, times: u32| {
+        for _ in 0..times {
+            let program = c_client::Program::new("/bin/true").stdio(0, Stdio::Null);
+            let report = rocker.run(&program, &Exec::default()).unwrap();
+            assert_eq!(report.verdict, Verdict::Normal);
+        }
+    };
+    run(&mut rocker, 50);
+    let (me, guard) = (std::process::id(), rocker.guard_pid());
+    let memory = |pid| process::status(pid)["VmRSS"].clone();
+    let measure = || (process::fds(me), process::fds(guard), memory(guard), daemon.fds());
+    let before = measure();
+    run(&mut rocker, 1000);
+    assert_eq!(measure(), before);
+    assert_eq!(rocker.end(SOON_MS), 0);
+}
+
+fn the_judge_says_what_became_of_each_test() {
+    let daemon = Daemon::start();
+    let dir = scratch();
+    // What each test asks, and what it wants to hear.
+    for (n, (input, wanted)) in (1..).zip([
+        ("1 2", "3\n"),
+        ("40 2", "42\n"),
+        ("1 1", "3\n"),
+        ("x\nexit 7", ""),
+        ("x\nsleep 60", ""),
+        ("x\nkill -SEGV $$", ""),
+        ("x\nwhile :; do echo flood; done", ""),
+        ("2 2", "4\n"),
+    ]) {
+        fs::write(dir.path().join(format!("{n}.in")), format!("{input}\n")).unwrap();
+        fs::write(dir.path().join(format!("{n}.out")), wanted).unwrap();
+    }
+    let solution = "read a b; if [ $a = x ]; then . /dev/stdin; fi; echo $((a + b))";
+    let judge = |jobs: &str, program: &[&str]| {
+        let mut judge = Command::new(env!("ROCKER_EXAMPLE_JUDGE"));
+        judge.arg("-s").arg(daemon.socket()).arg("-x").arg(daemon.exec_dir());
+        judge.args(["-u", &APP_UID.to_string(), "-j", jobs, "-w", "500"]);
+        judge.arg(probe_package()).arg(dir.path()).args(program).output().unwrap()
+    };
+    for jobs in ["1", "3", "64"] {
+        let output = judge(jobs, &["/bin/sh", "-c", solution]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut verdicts: Vec<&str> =
+            text.lines().map(|line| line.split(',').next().unwrap()).collect();
+        verdicts.sort_unstable();
+        let flood = verdicts.remove(6);
+        // Whichever of its two limits it meets first.
+        let limits = ["7: output limit exceeded", "7: time limit exceeded"];
+        assert!(limits.contains(&flood), "{text}");
+        let wanted = [
+            "1: accepted",
+            "2: accepted",
+            "3: wrong answer",
+            "4: nonzero exit status",
+            "5: time limit exceeded",
+            "6: signalled",
+            "8: accepted",
+        ];
+        assert_eq!(verdicts, wanted, "{text}");
+        assert_eq!(output.status.code(), Some(1));
+    }
+    let output = judge("2", &["bin/nothing"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("1: cannot start the program (exec.1): exec bin/nothing: "), "{text}");
+    assert_eq!((text.lines().count(), output.status.code()), (8, Some(1)));
+    for n in 3..=8 {
+        fs::remove_file(dir.path().join(format!("{n}.in"))).unwrap();
+    }
+    let output = judge("2", &["/bin/sh", "-c", solution]);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+fn the_judge_of_the_readme_runs() {
+    let daemon = Daemon::start();
+    let solution = "#!/bin/sh\nread a b\necho $((a + b))\n";
+    let package = Package::new().file("bin/solution", 0o755, solution).build();
+    let readme = fs::read_to_string(workspace().join("README.md")).unwrap();
+    let blocks = readme.split("```sh\n").filter_map(|text| text.split("```").next());
+    let block = blocks.skip(1).find(|block| block.contains("judge.c")).unwrap();
+    // Where a reader has it.
+    let judge =
+        format!("./judge -s {} -x {} ", daemon.socket().display(), daemon.exec_dir().display());
+    let block = block.replace("/apps/judge.sqfs", package.to_str().unwrap());
+    let block = block.replace("./judge ", &judge);
+    let dir = scratch();
+    let at = |name: &str| dir.path().join(name);
+    let target = bin("rocker").parent().unwrap().parent().unwrap().to_owned();
+    std::os::unix::fs::symlink(workspace().join("client-c"), at("client-c")).unwrap();
+    std::os::unix::fs::symlink(target, at("target")).unwrap();
+    fs::create_dir(at("tests")).unwrap();
+    for (name, text) in [("1.in", "1 2\n"), ("1.out", "3\n"), ("2.in", "2 2\n"), ("2.out", "5\n")] {
+        fs::write(at("tests").join(name), text).unwrap();
+    }
+    let output = Command::new("sh").arg("-ec").arg(block).current_dir(dir.path()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let mut verdicts: Vec<&str> = said.lines().filter_map(|it| it.split(',').next()).collect();
+    verdicts.sort_unstable();
+    assert_eq!(verdicts, ["1: accepted", "2: wrong answer"], "{said}");
+}

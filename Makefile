@@ -1,6 +1,6 @@
 # make run     pack the example App and run it in a rocker
 # make test    every test; those that need root print SKIP without it
-# make bench   measure, beside the physical limit and bubblewrap
+# make bench   measure, beside the physical limit; bench-pack TREE="DIR PROGRAM..": packages
 # make build   the programs, in target/rocker, and the C library, in target/client-c
 # make install PREFIX=/usr DESTDIR=
 # TARGET=aarch64-unknown-linux-gnu builds for another machine.
@@ -16,7 +16,7 @@ STATIC  := --features freestanding --target-dir target/static \
 
 export CC PREFIX DESTDIR
 
-.PHONY: build release run test check bench install clean
+.PHONY: build release run test check bench bench-pack install clean
 
 build release:
 	@$(RELEASE) -p guard --bin rocker-guard $(STATIC)
@@ -44,6 +44,10 @@ check: test
 bench: build
 	@$(RELEASE) -p tests --bin rocker-bench
 	@target/$(TARGET)/release/rocker-bench $(BIN)
+
+bench-pack: build
+	@$(RELEASE) -p tests --bin rocker-bench-pack
+	@target/$(TARGET)/release/rocker-bench-pack $(TREE)
 
 install: build
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/rocker

@@ -3,10 +3,13 @@
 use std::process::{Command, ExitCode};
 
 use serde_json::Value;
-use tests::{bin, runner};
+use tests::{Package, bin, runner, scratch};
 
 fn main() -> ExitCode {
-    runner::main(tests::root![the_benchmark_measures_everything])
+    runner::main(tests::root![
+        the_benchmark_measures_everything,
+        packages_are_measured_beside_plain_files,
+    ])
 }
 
 fn the_benchmark_measures_everything() {
@@ -49,4 +52,29 @@ fn the_benchmark_measures_everything() {
     for size in said["sizes"].as_array().expect("a list") {
         assert!(size["bytes"].as_u64() <= size["limit"].as_u64(), "{size}");
     }
+}
+
+fn packages_are_measured_beside_plain_files() {
+    let dir = scratch();
+    let tree = dir.path().join("tree");
+    Package::with_probe().file("share/zeros", 0o644, [0; 100_000]).lay_out(&tree);
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_rocker-bench-pack"));
+    bench.args(["--rounds", "1", "--compression", "zstd,gzip", "--block-size", "4K,1M"]);
+    let output = bench.arg("--packer").arg(bin("rocker")).arg(&tree).arg("bin/probe").output();
+    let output = output.expect("cargo builds it with the tests");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    if complaint.contains("cachestat(2)") {
+        runner::skip("this kernel does not tell what is in the page cache");
+    }
+    assert!(output.status.success(), "{complaint}");
+    let table = String::from_utf8(output.stdout).expect("text");
+    for form in ["plain files", "zstd 4K", "zstd 1M", "gzip 4K", "gzip 1M"] {
+        let row = table.lines().find(|line| line.starts_with(&format!("| {form} |")));
+        let row = row.unwrap_or_else(|| panic!("{form}: {table}"));
+        let numbers = row.split('|').skip(2).filter(|cell| !cell.is_empty());
+        let numbers: Vec<f64> = numbers.map(|cell| cell.trim().parse().expect(cell)).collect();
+        assert_eq!(numbers.len(), 13, "{row}");
+        assert!(numbers.iter().all(|number| number.is_finite()), "{row}");
+    }
+    assert_eq!(tests::scratch::names(dir.path()), ["tree"]);
 }

@@ -26,9 +26,10 @@ pub(crate) enum Command {
         /// How to compress it
         #[arg(long, alias = "comp", value_enum, default_value_t)]
         compression: Compression,
-        /// How much is compressed together: a power of two from 4K to 1M
-        #[arg(long, value_name = "SIZE", value_parser = block_size, default_value = "128K")]
-        block_size: u32,
+        /// How much is compressed together, a power of two from 4K to 1M: larger blocks make a
+        /// smaller package and take more memory when it is read [default: 64K]
+        #[arg(long, value_name = "SIZE", value_parser = block_size)]
+        block_size: Option<u32>,
         /// How many threads compress, up to 256; the package is the same whatever their number
         /// [default: one for each processor]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]

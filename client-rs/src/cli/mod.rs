@@ -92,7 +92,10 @@ pub(crate) fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => return run::run(&args),
         Command::Pack { dir, package, compression, block_size, jobs } => {
-            let mut options = pack::Options { compression, block_size, ..pack::Options::default() };
+            let mut options = pack::Options { compression, ..pack::Options::default() };
+            if let Some(size) = block_size {
+                options.block_size = size;
+            }
             if let Some(jobs) = jobs.and_then(|jobs| NonZero::new(jobs.into())) {
                 options.jobs = jobs;
             }

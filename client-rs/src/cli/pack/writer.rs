@@ -17,9 +17,8 @@ use super::{Compression, Fault, Options};
 /// last one that is cut short.
 const PADDING_KIB: u32 = 4;
 
-/// Level of zstd. Measured on 140 MB of programs and documents (s, MB): level 3 0.8, 60.2; 6 1.6,
-/// 58.6; 9 1.9, 58.3; 12 5.0, 57.6; 15 12.0, 56.6. Beyond 9 each percent costs seconds, and who
-/// wants the smallest takes xz (27.5, 55.8).
+/// Level of zstd: beyond it each percent costs seconds, and who wants the smallest takes xz
+/// (docs/bench/packages.md).
 const ZSTD_LEVEL: u32 = 9;
 
 /// Longest target of a symlink, in bytes: all that backhand writes (it panics beyond).

@@ -250,6 +250,11 @@ fn failure_hint(step: Step, errno: Errno) -> Option<&'static str> {
         (Step::JoinNamespaces, Errno::INVAL | Errno::NOSYS) => {
             "entering by pidfd needs Linux 5.8 or later"
         }
+        (Step::HandOver, Errno::PERM | Errno::NOSYS) => {
+            "the master needs CAP_SYS_PTRACE and pidfd_getfd(2) for that; \
+             see kernel.yama.ptrace_scope"
+        }
+        (Step::HandOver, Errno::AGAIN) => "too many wait for its guard already; try again",
         (Step::JoinNamespaces, Errno::SRCH) => "the guard has ended",
         _ => return None,
     })

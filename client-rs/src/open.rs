@@ -20,7 +20,8 @@ use crate::trace::TraceEntry;
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// A rocker in which the caller runs programs. When this is dropped the rocker ends, with all
-/// that is left in it.
+/// that is left in it, unless it was to [stay](crate::Launch::stays). Of one that was
+/// [attached](Self::attach) to, only those programs end that were started by this.
 #[derive(Debug)]
 pub struct OpenRocker {
     started: Started,
@@ -115,6 +116,25 @@ impl OpenRocker {
         let (buffer, ended) = (Buffer::default(), Vec::new());
         // The launch has ended with one.
         Self { started, connection, guard, buffer, next_id: 1, pings: 1, ended, trace }
+    }
+
+    /// Attaches to the living rocker of this name, however it was started and by whom, as long
+    /// as the master at `socket` lets this user: root, and whoever has launched it. At most 8 can
+    /// at once.
+    ///
+    /// # Errors
+    ///
+    /// That no living rocker has this name, or none of this user's; that the master is not there
+    /// or cannot reach the guard; that neither answers within `timeout`.
+    pub fn attach(
+        socket: impl AsRef<std::path::Path>,
+        name: &str,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
+        let (started, connection, guard) = crate::query::attach(socket.as_ref(), name, timeout)?;
+        let mut rocker = Self::new(started, connection, guard, Vec::new());
+        rocker.pings = 0;
+        Ok(rocker)
     }
 
     /// The guard: PID 1 inside, this outside.

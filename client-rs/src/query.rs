@@ -5,13 +5,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use protocol::message::{ClientMessage, MasterMessage, Message};
+use protocol::message::{ClientMessage, GuardMessage, MasterMessage, Message};
 use protocol::socket::{Buffer, Received, receive_before, send};
 use protocol::{Errno, Item, Loss, Name, RockerInfo, Step};
 
 use crate::action::Outcome;
 use crate::error::{Error, printable};
 use crate::linux::{connect_to, deadline_ns};
+use crate::machine::Started;
 
 /// A living rocker.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -56,7 +57,7 @@ pub fn list(socket: impl AsRef<Path>, timeout: Duration) -> Result<Vec<RockerEnt
         match question.answer()? {
             Answer::Rocker(entry) => entries.push(entry),
             Answer::End => return Ok(entries),
-            Answer::Gone => return Err(question.lost(Loss::Garbage)),
+            Answer::Gone | Answer::Entrance(..) => return Err(question.lost(Loss::Garbage)),
         }
     }
 }
@@ -75,11 +76,29 @@ pub fn kill_by_name(socket: impl AsRef<Path>, name: &str, timeout: Duration) -> 
     let mut question = Question::ask(socket.as_ref(), Step::KillGuard, message, timeout)?;
     match question.answer()? {
         Answer::Gone => Ok(()),
-        Answer::Rocker(_) | Answer::End => Err(question.lost(Loss::Garbage)),
+        Answer::Rocker(_) | Answer::End | Answer::Entrance(..) => Err(question.lost(Loss::Garbage)),
+    }
+}
+
+/// Has the master pass a connection on to the guard of this name, which takes orders from it
+/// then: that connection, and the guard's pidfd.
+pub(crate) fn attach(
+    socket: &Path,
+    name: &str,
+    timeout: Duration,
+) -> Result<(Started, OwnedFd, OwnedFd), Error> {
+    let wanted = Name::new(name.as_bytes())
+        .map_err(|rule| Error::invalid(rule, Item::Name, name.as_bytes()))?;
+    let message = ClientMessage::Attach(wanted);
+    let mut question = Question::ask(socket, Step::HandOver, message, timeout)?;
+    match question.answer()? {
+        Answer::Entrance(started, guard) => Ok((started, question.connection, guard)),
+        Answer::Rocker(_) | Answer::End | Answer::Gone => Err(question.lost(Loss::Garbage)),
     }
 }
 
 enum Answer {
+    Entrance(Started, OwnedFd),
     Rocker(RockerEntry),
     End,
     Gone,
@@ -104,7 +123,7 @@ impl Question {
     ) -> Result<Self, Error> {
         let deadline_ns = deadline_ns(timeout);
         let subject = match &message {
-            ClientMessage::Kill(name) => name.to_string(),
+            ClientMessage::Kill(name) | ClientMessage::Attach(name) => name.to_string(),
             _ => String::new(),
         };
         let connection = connect_to(socket, deadline_ns).map_err(|outcome| {
@@ -134,6 +153,22 @@ impl Question {
                 MasterMessage::End => return Ok(Answer::End),
                 MasterMessage::Gone => return Ok(Answer::Gone),
                 MasterMessage::Failed(failure) => {
+                    let error = Error::new(failure.error).during(failure.command);
+                    return Err(error.about(self.subject.clone()));
+                }
+                _ => Ok(Loss::Garbage),
+            },
+            Ok(Received::Message(Message::Guard(message), mut fds)) => match message {
+                GuardMessage::Entrance { name, guard_pid, .. } => match fds.pop() {
+                    Some(guard) => {
+                        return Ok(Answer::Entrance(
+                            Started { name, guard_pid, app_pid: 0 },
+                            guard,
+                        ));
+                    }
+                    None => Ok(Loss::Garbage),
+                },
+                GuardMessage::Failed(failure) => {
                     let error = Error::new(failure.error).during(failure.command);
                     return Err(error.about(self.subject.clone()));
                 }

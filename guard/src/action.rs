@@ -110,6 +110,13 @@ pub enum Action {
         /// The peer's number for it.
         id: u32,
     },
+    /// The guard's pidfd to a new peer.
+    Welcome {
+        /// For whom.
+        peer: Peer,
+    },
+    /// Why somebody cannot become a peer.
+    TurnAway,
     /// Close a peer's connection.
     HangUp {
         /// Whose.

@@ -26,7 +26,7 @@ use crate::loop_device;
 use crate::machine::{Guard, Life, Outcome, Peer, forbidden_overlay};
 use crate::mounts::{self, Refusal};
 use crate::overlays::{NoPlan, Plan};
-use crate::peers::{PEERS_MAX, Peers};
+use crate::peers::{Intake, PEERS_MAX, Peers};
 use crate::privileges;
 use crate::programs::{At, Failed, Programs};
 use crate::reaper::{self, Reaper};
@@ -57,14 +57,16 @@ enum NotHeard {
 
 /// What there is to do for a guard that listens.
 struct Ready {
+    /// Somebody wants to give orders.
+    attached: bool,
     /// Somebody has ended, or may have.
     changed: bool,
     /// Who has something to say, or has read something.
     peers: heapless::Vec<Peer, PEERS_MAX>,
 }
 
-/// All that a guard waits for: children, somebody it watches, and peers.
-const SOURCES_MAX: usize = 2 + PEERS_MAX;
+/// All that a guard waits for: children, somebody it watches, peers, and new ones.
+const SOURCES_MAX: usize = 3 + PEERS_MAX;
 
 /// What only the building of the rocker needs; gone at root.5.
 #[derive(Default)]
@@ -98,6 +100,9 @@ pub struct Linux<'b> {
     reaper: Reaper,
     /// The caller's own connection, which from root.3 on is the guard's, and those of others.
     peers: Peers,
+    intake: Intake,
+    /// Who is to be turned away.
+    newcomer: Option<OwnedFd>,
     /// What runs at their command.
     programs: Programs,
     /// The order that came last, and its descriptors.
@@ -143,6 +148,8 @@ impl<'b> Linux<'b> {
         if !rustix::process::getpid().is_init() {
             return Err(rustix::io::Errno::PERM);
         }
+        // What whoever started the master left open in it is nothing to a rocker.
+        sys::close_from(3)?;
         let master = rustix::io::fcntl_dupfd_cloexec(sys::stdio(0), 3)?;
         rustix::stdio::dup2_stdin(sys::stdio(1))?;
         Ok(Self {
@@ -154,6 +161,8 @@ impl<'b> Linux<'b> {
             data: None,
             reaper: Reaper::new()?,
             peers: Peers::new(),
+            intake: Intake::new()?,
+            newcomer: None,
             programs: Programs::new(),
             order: Buffer::default(),
             order_descriptors: Descriptors::new(),
@@ -389,6 +398,7 @@ impl<'b> Linux<'b> {
             ClientMessage::Signal { .. }
             | ClientMessage::Launch(_)
             | ClientMessage::List
+            | ClientMessage::Attach(_)
             | ClientMessage::Kill(_) => return Err(NotHeard::Lost(Loss::Garbage)),
         })))
     }
@@ -409,6 +419,13 @@ impl<'b> Linux<'b> {
                 Err(error) => return Outcome::Failed(socket::errno(error)),
                 Ok(ready) => ready,
             };
+            if ready.attached {
+                match self.intake.take(&mut self.order) {
+                    Ok(Some(newcomer)) => return self.admit(newcomer),
+                    Ok(None) => {}
+                    Err(errno) => return Outcome::Failed(errno),
+                }
+            }
             let mut changed = ready.changed;
             for peer in ready.peers {
                 let was_reading = self.peers.is_reading(peer);
@@ -441,6 +458,7 @@ impl<'b> Linux<'b> {
         let mut polled: heapless::Vec<PollFd<'_>, SOURCES_MAX> =
             self.reaper.sources().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         let enders = polled.len();
+        let _ = polled.push(PollFd::new(self.intake.source(), PollFlags::IN));
         let mut peers: heapless::Vec<Peer, PEERS_MAX> = heapless::Vec::new();
         for (peer, source) in self.peers.sources() {
             // There is room for everybody.
@@ -454,8 +472,10 @@ impl<'b> Linux<'b> {
         let left = Timespec::try_from(left).ok().filter(|_| until != u64::MAX);
         poll(&mut polled, left.as_ref())?;
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
-        let (ended, said) = polled.split_at(enders);
+        let (ended, rest) = polled.split_at(enders);
+        let (attached, said) = rest.split_at(1);
         Ok(Ready {
+            attached: attached.iter().any(is_ready),
             changed: self.reaper.has_more() || ended.iter().any(is_ready),
             peers: peers
                 .iter()
@@ -568,6 +588,35 @@ impl<'b> Linux<'b> {
         socket::send(socket, message, fds, &mut self.outbox)
     }
 
+    fn admit(&mut self, newcomer: OwnedFd) -> Outcome {
+        match self.peers.admit(newcomer) {
+            Ok(peer) => Outcome::Attached { peer },
+            Err(newcomer) => {
+                self.newcomer = Some(newcomer);
+                Outcome::Crowded
+            }
+        }
+    }
+
+    /// The answer to an Attach is that to a launch.
+    fn welcome(&mut self, peer: Peer) -> Result<(), Errno> {
+        let entrance = pidfd_open(Pid::INIT, PidfdFlags::empty()).map_err(socket::errno)?;
+        let Launch { name, guard_pid, .. } = *self.launch();
+        // Who gives orders enters nothing.
+        let message = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter: &[] });
+        self.reply(peer, &message, &[entrance.as_fd()])
+    }
+
+    fn turn_away(&mut self) -> Result<(), Errno> {
+        /// `EUSERS`
+        const USERS: Errno = Errno(87);
+        let newcomer = self.newcomer.take().ok_or(Errno::PIPE)?;
+        let error = Error::Failed { step: Step::HandOver, errno: USERS };
+        let failure = Failure { error, command: "attach # 8 are attached already" };
+        let message = Message::Guard(GuardMessage::Failed(failure));
+        socket::send(&newcomer, &message, &[], &mut self.outbox)
+    }
+
     fn hang_up(&mut self, peer: Peer, kills: bool) {
         self.peers.close(peer);
         self.programs.forget(peer, kills);
@@ -643,6 +692,8 @@ impl<'b> Linux<'b> {
             Action::Answer { peer } => {
                 told(self.reply(peer, &Message::Guard(GuardMessage::Pong), &[]))
             }
+            Action::Welcome { peer } => told(self.welcome(peer)),
+            Action::TurnAway => told(self.turn_away()),
             Action::CarryOut(order) => done(self.carry_out(order)),
             Action::ReportObeyed { peer, id } => told(self.report_obeyed(peer, id)),
             Action::HangUp { peer, kills } => {
@@ -757,6 +808,8 @@ impl<'b> Linux<'b> {
                 command.write_str("sendmsg # to the caller, with a pidfd")
             }
             Action::CarryOut(_) => self.write_order(command),
+            Action::Welcome { .. } => command.write_str("sendmsg # to the peer, with a pidfd"),
+            Action::TurnAway => command.write_str("sendmsg # to the peer"),
             Action::ReportObeyed { .. }
             | Action::ReportNotStarted { .. }
             | Action::Answer { .. }

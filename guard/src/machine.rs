@@ -153,6 +153,13 @@ pub enum State {
         /// As above.
         id: u32,
     },
+    /// A new peer is told that it may give orders.
+    Welcome {
+        /// Who.
+        peer: Peer,
+    },
+    /// Somebody who wants to give orders is told that too many do already.
+    TurnAway,
     /// A peer is gone, or may as well be: nothing of its own is left to it.
     HangUp {
         /// Who.
@@ -233,6 +240,13 @@ pub enum Outcome {
         /// What.
         order: Order,
     },
+    /// The master has passed somebody on, who may give orders.
+    Attached {
+        /// The number for it.
+        peer: Peer,
+    },
+    /// The master has passed somebody on for whom there is no room.
+    Crowded,
     /// A peer of a living rocker has closed its connection, breaks the protocol, or does not
     /// read what it is told.
     PeerLost {
@@ -314,6 +328,7 @@ impl Guard {
             | State::Ended(_) => State::Ended(Err(error)),
             // Whom it cannot watch it asks for once more: CountOthers alone ends a rocker.
             State::Listen | State::Reap | State::FindStrangers | State::Rest => State::Rest,
+            State::TurnAway => State::Reap,
             State::StartProgram { peer, id } | State::CarryOut { peer, id, .. } => {
                 State::ReportNotStarted { peer, id, error }
             }
@@ -325,6 +340,7 @@ impl Guard {
             State::ReportStarted { peer, .. }
             | State::ReportNotStarted { peer, .. }
             | State::Answer { peer }
+            | State::Welcome { peer }
             | State::ReportObeyed { peer, .. }
             | State::ReportExit { peer } => self.lost(peer),
             _ => State::ReportFailure(error),
@@ -358,6 +374,8 @@ impl Guard {
                 S::CarryOut { peer, id, order }
             }
             (S::CarryOut { peer, id, .. }, O::Done) => S::ReportObeyed { peer, id },
+            (S::Listen, O::Attached { peer }) => S::Welcome { peer },
+            (S::Listen, O::Crowded) => S::TurnAway,
             (S::Listen, O::PeerLost { peer }) => self.lost(peer),
             // Whatever the kernel refuses, this it does not.
             (S::Listen, O::Late) | (S::Rest, O::Done) => S::KillLate,
@@ -369,6 +387,8 @@ impl Guard {
                 | S::ReportNotStarted { .. }
                 | S::SendSignal { .. }
                 | S::Answer { .. }
+                | S::Welcome { .. }
+                | S::TurnAway
                 | S::ReportObeyed { .. }
                 | S::ReportExit { .. }
                 | S::KillLate,
@@ -420,7 +440,11 @@ impl Machine for Guard {
             // The same wait, which is for an end where nobody else keeps the rocker alive.
             State::Listen | State::Reap if self.life == Life::Processes => Step::ExitSelf,
             State::CountOthers | State::FindStrangers | State::Rest => Step::ExitSelf,
-            State::Listen | State::Answer { .. } | State::HangUp { .. } => Step::RequestExec,
+            State::Listen
+            | State::Answer { .. }
+            | State::Welcome { .. }
+            | State::TurnAway
+            | State::HangUp { .. } => Step::RequestExec,
             State::StartProgram { .. } | State::SendSignal { .. } | State::CarryOut { .. } => {
                 Step::StartProgram
             }
@@ -460,6 +484,8 @@ impl Machine for Guard {
             }
             State::SendSignal { peer, id, signal } => Action::SendSignal { peer, id, signal },
             State::Answer { peer } => Action::Answer { peer },
+            State::Welcome { peer } => Action::Welcome { peer },
+            State::TurnAway => Action::TurnAway,
             State::CarryOut { order, .. } => Action::CarryOut(order),
             State::ReportObeyed { peer, id } => Action::ReportObeyed { peer, id },
             State::HangUp { peer, kills } => Action::HangUp { peer, kills },
@@ -715,6 +741,7 @@ mod tests {
             State::ReportStarted { peer, id: 1 },
             State::ReportNotStarted { peer, id: 1, error },
             State::Answer { peer },
+            State::Welcome { peer },
             State::ReportExit { peer },
         ] {
             let mut guard = Guard { state, life: Life::Owner };

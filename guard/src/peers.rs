@@ -1,12 +1,15 @@
-//! exec.0: whose orders the guard takes. Nobody of them can make it wait: an order is heard when
+//! exec.0: whose orders the guard takes, and how its master brings it another. Nobody of them can make it wait: an order is heard when
 //! there is room for its answer, an end is told when there is room for it, and who leaves no room
 //! for too long is lost.
 
 use core::array;
 
-use protocol::limits::{ATTACHED_MAX, UNREAD_MS};
+use protocol::limits::{ATTACHED_MAX, INTAKE, UNREAD_MS};
+use protocol::socket::{Buffer, Received, receive};
+use protocol::{Errno, MasterMessage, Message};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::machine::Peer;
 
@@ -27,9 +30,60 @@ struct Connection {
     read_by_ns: u64,
 }
 
+/// Where the master puts the connections of those who may give orders. It takes the guard's own
+/// sending end for that, by its number ([`INTAKE`], `man 2 pidfd_getfd`), so that neither needs to
+/// hold anything for the other. Nobody else can: the guard is not dumpable, and what it starts
+/// inherits nothing.
+pub(crate) struct Intake {
+    inside: OwnedFd,
+    _outside: OwnedFd,
+}
+
+impl Intake {
+    /// `EBUSY` if the number is taken.
+    pub(crate) fn new() -> Result<Self, rustix::io::Errno> {
+        let (family, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
+        let (inside, outside) = socketpair(family, SocketType::SEQPACKET, flags, None)?;
+        let outside = rustix::io::fcntl_dupfd_cloexec(&outside, INTAKE)?;
+        if outside.as_raw_fd() != INTAKE {
+            return Err(rustix::io::Errno::BUSY);
+        }
+        Ok(Self { inside, _outside: outside })
+    }
+
+    /// What can be read when somebody has been put there.
+    pub(crate) fn source(&self) -> &OwnedFd {
+        &self.inside
+    }
+
+    /// Takes one connection.
+    pub(crate) fn take(&self, buffer: &mut Buffer) -> Result<Option<OwnedFd>, Errno> {
+        Ok(match receive(&self.inside, buffer)? {
+            Received::Message(Message::Master(MasterMessage::Attach), mut descriptors) => {
+                descriptors.pop()
+            }
+            // The descriptor did not get through, or a master of another version has sent it:
+            // whoever waits for an answer sees the connection closed.
+            Received::Message(..) | Received::Lost(_) | Received::Empty => None,
+        })
+    }
+}
+
 impl Peers {
     pub(crate) fn new() -> Self {
         Self { connections: array::from_fn(|_| None), turn: 0 }
+    }
+
+    /// Takes another's connection; gives it back if there is no room.
+    pub(crate) fn admit(&mut self, socket: OwnedFd) -> Result<Peer, OwnedFd> {
+        let places = (1_u8..).zip(self.connections.iter_mut().skip(1));
+        match { places }.find(|(_, place)| place.is_none()) {
+            Some((number, place)) => {
+                *place = Some(Connection { socket, read_by_ns: u64::MAX });
+                Ok(Peer(number))
+            }
+            None => Err(socket),
+        }
     }
 
     /// Takes the owner's connection.

@@ -435,7 +435,7 @@ pub(crate) fn place(fd: BorrowedFd<'_>, target: u32) -> Result<(), Errno> {
     unsafe { syscall!(Sysno::dup3, number(fd), target as usize, 0) }.map(drop).map_err(ours)
 }
 
-/// Closes this descriptor and all above, in a process that is about to execute.
+/// Closes this descriptor and all above, in a process that is about to execute, or has just been.
 pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
     // SAFETY: as above.
     unsafe { syscall!(Sysno::close_range, first as usize, u32::MAX as usize, 0) }

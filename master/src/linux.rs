@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
-use protocol::limits::GRACE_MS;
+use protocol::limits::{GRACE_MS, INTAKE};
 use protocol::socket::{self, Buffer, Received, errno, now_ns};
 use protocol::{
     Actor, ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Item, Loss,
@@ -15,7 +15,10 @@ use protocol::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
-use rustix::process::{Signal as PidfdSignal, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Signal as PidfdSignal, pidfd_getfd, pidfd_open,
+    pidfd_send_signal,
+};
 
 use crate::action::Action;
 use crate::clone_guard::{Stack, clone_guard};
@@ -69,6 +72,7 @@ impl Work<'_> {
             Ok(Some(_)) if !self.is_at_home() => Poll::Ready(Outcome::Refused(FOREIGN)),
             Ok(Some(Asked::List)) => Poll::Ready(self.list()),
             Ok(Some(Asked::Kill(name))) => Poll::Ready(self.kill_by_name(name)),
+            Ok(Some(Asked::Attach(name))) => Poll::Ready(self.attach(name)),
             Ok(None) => Poll::Pending,
             Err(outcome) => Poll::Ready(outcome),
         }
@@ -89,6 +93,7 @@ impl Work<'_> {
         match message {
             ClientMessage::List => Ok(Some(Asked::List)),
             ClientMessage::Kill(name) => Ok(Some(Asked::Kill(name))),
+            ClientMessage::Attach(name) => Ok(Some(Asked::Attach(name))),
             ClientMessage::AppStarted
             | ClientMessage::Exec(_)
             | ClientMessage::Signal { .. }
@@ -150,12 +155,8 @@ impl Work<'_> {
         let Ok(Launch { client, caller, .. }) = self.held.launch.as_deref_mut().ok_or(()) else {
             return Outcome::Failed(Errno::BADF);
         };
-        let found = self.sessions.rockers_mut().find(|entry| {
-            let rocker = entry.held.rocker.as_ref();
-            rocker.is_some_and(|it| it.name == name && (caller.uid == 0 || caller.uid == it.owner))
-        });
-        let Some(entry) = found else {
-            return Outcome::Refused(Error::Invalid { rule: Rule::NoSuchRocker, item: Item::Name });
+        let Some(entry) = self.sessions.rocker_of(caller, name) else {
+            return Outcome::Refused(NO_SUCH_ROCKER);
         };
         if entry.held.waiters.len() >= WAITERS_MAX {
             let (rule, item) = (Rule::TooManyRockers, Item::Request);
@@ -167,6 +168,30 @@ impl Work<'_> {
                 Outcome::Answered
             }
             Err(errno) => Outcome::Failed(errno),
+        }
+    }
+
+    /// Passes the connection on to a living guard, as at root.3, and is out of the conversation.
+    fn attach(&mut self, name: Name) -> Outcome {
+        let Ok(Launch { client, caller, .. }) = self.held.launch.as_deref_mut().ok_or(()) else {
+            return Outcome::Failed(Errno::BADF);
+        };
+        let Some(entry) = self.sessions.rocker_of(caller, name) else {
+            return Outcome::Refused(NO_SUCH_ROCKER);
+        };
+        let Some(connection) = client.take() else { return Outcome::Failed(Errno::BADF) };
+        // Programs may be given descriptors.
+        rights::accept(&connection);
+        let message = Message::Master(MasterMessage::Attach);
+        let handed = intake(&entry.held).and_then(|intake| {
+            socket::send(&intake, &message, &[connection.as_fd()], &mut self.host.outbox)
+        });
+        match handed {
+            Ok(()) => Outcome::Answered,
+            Err(errno) => {
+                *client = Some(connection);
+                Outcome::Refused(Error::Failed { step: Step::HandOver, errno })
+            }
         }
     }
 
@@ -487,6 +512,7 @@ enum Asked {
     Launch { data_dir: bool },
     List,
     Kill(Name),
+    Attach(Name),
 }
 
 /// Why a step failed: a number of the kernel's, or a rule of ours.
@@ -513,6 +539,8 @@ const LIST_QUEUE: usize = 16 << 20;
 /// Connections that wait for one rocker's end.
 const WAITERS_MAX: usize = 16;
 
+const NO_SUCH_ROCKER: Error = Error::Invalid { rule: Rule::NoSuchRocker, item: Item::Name };
+
 const FOREIGN: Error = Error::Invalid { rule: Rule::ForeignNamespace, item: Item::Request };
 
 /// SIGKILL, to a child that is not reaped yet, or by pidfd: never to another process.
@@ -526,6 +554,23 @@ fn kill_guard(held: &Held) -> Result<(), Errno> {
     let pid = held.rocker.as_ref().map(|rocker| rocker.guard_pid).ok_or(Errno::SRCH)?;
     let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
     kill(pid, Signal::SIGKILL).map_err(from_nix)
+}
+
+/// The way into a living guard, which is that guard's own: see `guard/src/peers.rs`. It is asked
+/// for each time anew, so that nothing is held for a living rocker.
+fn intake(held: &Held) -> Result<OwnedFd, Errno> {
+    if held.exited {
+        return Err(Errno::SRCH);
+    }
+    let get =
+        |guard: BorrowedFd<'_>| pidfd_getfd(guard, INTAKE, PidfdGetfdFlags::empty()).map_err(errno);
+    if let Some(guard) = &held.adopted {
+        return get(guard.as_fd());
+    }
+    // A child that is not reaped yet: the number is its own.
+    let pid = held.rocker.as_ref().map(|rocker| rocker.guard_pid.cast_signed());
+    let pid = pid.and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+    get(pidfd_open(pid, PidfdFlags::empty()).map_err(errno)?.as_fd())
 }
 
 fn from_nix(error: nix::errno::Errno) -> Errno {

@@ -7,8 +7,7 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
-use protocol::Request;
-use protocol::{ClientMessage, Message, wire};
+use protocol::{ClientMessage, Message, Name, Request, wire};
 
 use crate::machine::{Session, State};
 use crate::policy::{Caller, Load};
@@ -110,6 +109,15 @@ impl Sessions {
     pub(crate) fn rockers_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
         let launching = self.launching.iter_mut().filter(|entry| entry.is_released());
         self.living.values_mut().chain(launching)
+    }
+
+    /// The rocker of this name, if the caller may do something about it.
+    pub(crate) fn rocker_of(&mut self, caller: &Caller, name: Name) -> Option<&mut Entry> {
+        let uid = caller.uid;
+        self.rockers_mut().find(|entry| {
+            let rocker = entry.held.rocker.as_ref();
+            rocker.is_some_and(|it| it.name == name && (uid == 0 || uid == it.owner))
+        })
     }
 
     /// Whether there is nobody.

@@ -36,6 +36,9 @@ pub const PROGRAMS_MAX: usize = 64;
 /// Connections that give orders to one rocker beside its owner's.
 pub const ATTACHED_MAX: usize = 8;
 
+/// The number of the descriptor by which a master reaches a living guard.
+pub const INTAKE: i32 = 10;
+
 /// How long whoever gives orders may leave answers unread before the guard takes it for lost, in
 /// milliseconds.
 pub const UNREAD_MS: u32 = 5_000;

@@ -18,6 +18,10 @@
 //!
 //! client -> master   List, Kill          no launch: asked and answered
 //! master -> client   Rocker.., End; Gone
+//!
+//! client -> master   Attach              no launch: the guard has the connection then, and takes
+//! master -> guard    Attach + 1 fd                   orders from it, too
+//! guard  -> client   Entrance + pidfd                or Failed
 //! ```
 
 use core::fmt;
@@ -179,6 +183,9 @@ pub enum ClientMessage<'a> {
         /// Where it is.
         path: FilePath<'a>,
     },
+    /// Asks the master to pass this connection on to a living guard, which answers with an
+    /// Entrance, or Failed; then it takes orders.
+    Attach(Name),
 }
 
 /// What the master says.
@@ -210,6 +217,8 @@ pub enum MasterMessage<'a> {
     End,
     /// Answer to Kill: guard, processes, mounts and loop device are gone (root.15 is done).
     Gone,
+    /// To a living guard: somebody whose orders it may take. One descriptor: the connection.
+    Attach,
 }
 
 /// What a guard says.
@@ -217,7 +226,8 @@ pub enum MasterMessage<'a> {
 pub enum GuardMessage<'a> {
     /// prepare.7, to the master. No descriptor.
     Done,
-    /// root.5 = enter.0, to the client. One descriptor: the guard's pidfd, which is the entrance.
+    /// root.5 = enter.0, to the client, and the answer to Attach. One descriptor: the guard's
+    /// pidfd, which is the entrance.
     Entrance {
         /// The guard's name.
         name: Name,
@@ -290,6 +300,7 @@ impl Message<'_> {
     pub fn descriptors(&self) -> usize {
         match self {
             Self::Client(ClientMessage::AppStarted)
+            | Self::Master(MasterMessage::Attach)
             | Self::Guard(GuardMessage::Entrance { .. } | GuardMessage::Started { .. }) => 1,
             Self::Client(ClientMessage::Exec(exec)) => usize::from(exec.descriptors),
             Self::Guard(GuardMessage::Opened { errnos, .. }) => {

@@ -165,7 +165,8 @@ fn plain() -> Vec<(String, Message<'static>)> {
         | ClientMessage::Ping
         | ClientMessage::Open { .. }
         | ClientMessage::Delete { .. }
-        | ClientMessage::Symlink { .. } => (),
+        | ClientMessage::Symlink { .. }
+        | ClientMessage::Attach(_) => (),
     };
     let _ = |message: MasterMessage<'_>| match message {
         MasterMessage::HandOver { .. }
@@ -174,7 +175,8 @@ fn plain() -> Vec<(String, Message<'static>)> {
         | MasterMessage::Step(_)
         | MasterMessage::Rocker(_)
         | MasterMessage::End
-        | MasterMessage::Gone => (),
+        | MasterMessage::Gone
+        | MasterMessage::Attach => (),
     };
     let _ = |message: GuardMessage<'_>| match message {
         GuardMessage::Done
@@ -314,6 +316,8 @@ fn programs() -> Vec<(String, Message<'static>)> {
             Message::Guard(GuardMessage::ExecFailed { id: 1, failure }),
         ),
         ("guard_pong".to_owned(), Message::Guard(GuardMessage::Pong)),
+        ("client_attach".to_owned(), Message::Client(ClientMessage::Attach(name()))),
+        ("master_attach".to_owned(), Message::Master(MasterMessage::Attach)),
     ];
     let verdicts = all!(Verdict: Normal, TimeLimitExceeded, MemoryLimitExceeded,
         OutputLimitExceeded, DisallowedSyscall, Signalled, NonzeroExitStatus, RunnerError,

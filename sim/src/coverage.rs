@@ -23,14 +23,14 @@ kinds!(GuardState: AwaitRequest IsolateMounts CreateLoop BindPackage BindPackage
     BindPackageLast MountBare MountOverlaid ListTopDirs BuildOverlay MountOverlay AttachPackage
     RemountProc TakeAppIds UnshareUser DropPrivileges ReportDone AwaitRelease SendEntrance AwaitApp
     Listen StartProgram ReportStarted ReportNotStarted SendSignal SendSignalToAll Answer CarryOut
-    ReportObeyed HangUp
+    ReportObeyed Welcome TurnAway HangUp
     KillLate Reap ReportExit CountOthers FindStrangers Rest ReportFailure);
 kinds!(SessionState: AwaitRequest CheckCaller OpenPackage OpenPackageWithData LockDataDir CloneGuard
     HandOver AwaitDone DenySetgroups WriteUidMap WriteGidMap RecordRocker ReleaseGuard AwaitApp
     AwaitExit FreeResidue RefuseUncloned RefuseCloned StopGuard KillGuard);
 kinds!(ClientState: Connect SendRequest AwaitEntrance ForkHelper AwaitApp ReportApp Greet);
 kinds!(HelperState: DropGroups JoinNamespaces TakeIds DropPrivileges EnterDirectory StartApp);
-kinds!(Kind: Done Good OtherGood ThirdGood Exec Signal Ping Order PeerLost Changed Late Failed Busy Died Silent Garbage Version Refused);
+kinds!(Kind: Done Good OtherGood ThirdGood Exec Signal Ping Order Attached Crowded PeerLost Changed Late Failed Busy Died Silent Garbage Version Refused);
 
 /// A machine's states in the order of the diagrams, and what each can be told. `Good` and
 /// `OtherGood` are the outcomes with a name of their own, in the order given here.
@@ -66,7 +66,7 @@ const GUARD: Contract = Contract {
         ("AwaitRelease", "Done Failed Died Silent Garbage Version Refused"),
         ("SendEntrance", "Done Failed"),
         ("AwaitApp", "Done Exec Signal Ping Order Failed Died Silent Garbage Version"),
-        ("Listen", "Exec Signal Ping Order PeerLost Changed Late Failed"),
+        ("Listen", "Exec Signal Ping Order Attached Crowded PeerLost Changed Late Failed"),
         ("StartProgram", "Done Failed"),
         ("ReportStarted", "Done Failed"),
         ("ReportNotStarted", "Done Failed"),
@@ -75,6 +75,8 @@ const GUARD: Contract = Contract {
         ("Answer", "Done Failed"),
         ("CarryOut", "Done Failed"),
         ("ReportObeyed", "Done Failed"),
+        ("Welcome", "Done Failed"),
+        ("TurnAway", "Done Failed"),
         ("HangUp", "Done"),
         ("KillLate", "Done"),
         ("Reap", "Good=Watched OtherGood=NobodyKnown ThirdGood=Exited Failed"),
@@ -267,6 +269,8 @@ impl Coverage {
             S::Answer { .. } => K::Answer,
             S::CarryOut { .. } => K::CarryOut,
             S::ReportObeyed { .. } => K::ReportObeyed,
+            S::Welcome { .. } => K::Welcome,
+            S::TurnAway => K::TurnAway,
             S::HangUp { .. } => K::HangUp,
             S::KillLate => K::KillLate,
             S::Reap => K::Reap,
@@ -287,6 +291,8 @@ impl Coverage {
             O::Signal { .. } => Kind::Signal,
             O::Ping { .. } => Kind::Ping,
             O::Order { .. } => Kind::Order,
+            O::Attached { .. } => Kind::Attached,
+            O::Crowded => Kind::Crowded,
             O::PeerLost { .. } => Kind::PeerLost,
             O::Changed => Kind::Changed,
             O::Late => Kind::Late,

@@ -50,6 +50,7 @@ calls! {
     WriteRecord: 28 5 17 30 12;
     RemoveRecord: 5 30 12;
     Kill: 1;
+    GetFd: 1 24 12;
     // Guard.
     MakePrivate: 12 22;
     FindFreeLoop: 2 13 28 24 12;

@@ -72,6 +72,10 @@ impl GuardActor {
     pub(crate) fn new(kernel: &mut Kernel, pid: Pid, link: Fd) -> Self {
         let table = kernel.new_table(pid);
         kernel.install(table, Role::Link, link);
+        for (role, end) in [Role::Intake, Role::IntakeOutside].into_iter().zip(kernel.socketpair())
+        {
+            kernel.install(table, role, end);
+        }
         let hello_ms = kernel.now_ms + u64::from(HELLO_MS);
         let (launch, first_place, watched) = (None, None, vec![]);
         let (rests_until_ms, rested_among) = (None, None);
@@ -168,6 +172,8 @@ impl AtWork<'_> {
                 told(self.hands.programs.signal(self.kernel, pid, peer, id, signal))
             }
             Action::Answer { peer } => told(self.reply(peer, Body::Pong, &[])),
+            Action::Welcome { peer } => told(self.welcome(peer)),
+            Action::TurnAway => told(self.turn_away()),
             Action::CarryOut(Order::Open | Order::Delete | Order::Symlink) => {
                 told(self.kernel.call(Call::Files))
             }
@@ -540,12 +546,22 @@ impl AtWork<'_> {
             false => self.kernel.is_readable(table, role_of(*peer)),
         };
         let ready: Vec<Peer> = self.peers().into_iter().filter(is_ready).collect();
-        if ready.is_empty() && !changed {
+        let is_attached = self.kernel.is_readable(table, Role::Intake);
+        if ready.is_empty() && !changed && !is_attached {
             // No call, so that how often one looks does not count.
             return Poll::Pending;
         }
         if let Err(errno) = self.kernel.call(Call::Poll) {
             return Poll::Ready(Outcome::Failed(errno));
+        }
+        if is_attached {
+            match self.receive(Role::Intake, u64::MAX) {
+                Poll::Ready(Ok(message)) => return Poll::Ready(self.admit(message)),
+                Poll::Ready(Err(Outcome::Lost(_))) | Poll::Pending => {}
+                failed @ Poll::Ready(Err(_)) => {
+                    return failed.map(|it| it.err().unwrap_or(Outcome::Done));
+                }
+            }
         }
         for peer in ready {
             if !self.has_room(peer) {
@@ -567,6 +583,36 @@ impl AtWork<'_> {
             };
         }
         if changed { Poll::Ready(Outcome::Changed) } else { Poll::Pending }
+    }
+
+    fn admit(&mut self, message: Message) -> Outcome {
+        let table = self.hands.table;
+        let Some(connection) = message.fds[0].filter(|_| message.body == Body::Newcomer) else {
+            self.kernel.drop_message(message);
+            return Outcome::Changed;
+        };
+        let mut places = (1..PEERS_MAX).map(peer_at);
+        let place = places.find(|&peer| self.kernel.fd(table, role_of(peer)).is_err());
+        self.kernel.install(table, place.map_or(Role::Newcomer, role_of), connection);
+        self.kernel.drop_message(message);
+        place.map_or(Outcome::Crowded, |peer| Outcome::Attached { peer })
+    }
+
+    fn welcome(&mut self, peer: Peer) -> Answer {
+        let (handed, _) = self.launch()?;
+        if let Err(errno) = self.kernel.call(Call::OpenPidfd) {
+            self.hands.hurt.push(peer);
+            return Err(errno);
+        }
+        let body = Body::Entrance { name: handed.name, guard: handed.pid };
+        self.reply(peer, body, &[Fd::Pidfd(self.hands.pid)])
+    }
+
+    fn turn_away(&mut self) -> Answer {
+        let error = Error::Failed { step: Step::HandOver, errno: Errno(87) };
+        let said = self.send(Role::Newcomer, Body::Failed(error), &[]);
+        self.kernel.close(self.hands.table, Role::Newcomer);
+        said
     }
 
     fn hang_up(&mut self, peer: Peer, kills: bool) {

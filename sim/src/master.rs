@@ -305,6 +305,8 @@ impl Slot {
     }
 }
 
+const NO_SUCH_ROCKER: Error = Error::Invalid { rule: Rule::NoSuchRocker, item: Item::Name };
+
 const TOO_MANY: Error = Error::Invalid { rule: Rule::TooManyRockers, item: Item::Request };
 
 impl Held {
@@ -451,6 +453,7 @@ impl AtWork<'_, '_> {
             }
             Body::List => self.list(),
             Body::Kill(name) => self.kill_by_name(name),
+            Body::Attach(name) => self.attach(name),
             _ => Outcome::Lost(Loss::Garbage),
         })
     }
@@ -476,15 +479,7 @@ impl AtWork<'_, '_> {
 
     /// root.10 for whoever knows only a name: the answer comes after root.15.
     fn kill_by_name(&mut self, name: Name) -> Outcome {
-        let uid = self.held().uid;
-        let is_it = |slot: &Slot| {
-            slot.is_rocker()
-                && slot.may_be_known_to(uid)
-                && slot.held.rocker.is_some_and(|it| it.name == name)
-        };
-        let Some(found) = self.master.sessions.iter().position(is_it) else {
-            return Outcome::Refused(Error::Invalid { rule: Rule::NoSuchRocker, item: Item::Name });
-        };
+        let Some(found) = self.rocker_of(name) else { return Outcome::Refused(NO_SUCH_ROCKER) };
         let waiter = self.around.kernel.new_table(self.master.pid);
         let asker = self.held().table;
         let moved = self.around.kernel.fd(asker, Role::Connection).map(|connection| {
@@ -501,6 +496,40 @@ impl AtWork<'_, '_> {
                 self.around.kernel.close_table(waiter);
                 Outcome::Failed(errno)
             }
+        }
+    }
+
+    /// The rocker of this name, if the caller may do something about it.
+    fn rocker_of(&mut self, name: Name) -> Option<usize> {
+        let uid = self.held().uid;
+        let is_it = |slot: &Slot| {
+            slot.is_rocker()
+                && slot.may_be_known_to(uid)
+                && slot.held.rocker.is_some_and(|it| it.name == name)
+        };
+        self.master.sessions.iter().position(is_it)
+    }
+
+    /// The guard has the caller's connection then, and the master is out of the conversation.
+    fn attach(&mut self, name: Name) -> Outcome {
+        let Some(found) = self.rocker_of(name) else { return Outcome::Refused(NO_SUCH_ROCKER) };
+        let held = &self.master.sessions[found].held;
+        let guard = held.rocker.map(|rocker| rocker.guard).filter(|_| !held.exited);
+        let table = self.held().table;
+        let kernel = &mut *self.around.kernel;
+        let handed = guard.ok_or(Errno::SRCH).and_then(|guard| {
+            let connection = kernel.fd(table, Role::Connection)?;
+            let intake = kernel.get_fd(guard, Role::IntakeOutside)?;
+            kernel.install(table, Role::Link, intake);
+            kernel.send(table, Role::Link, Body::Newcomer, &[connection])
+        });
+        kernel.close(table, Role::Link);
+        match handed {
+            Ok(()) => {
+                kernel.close(table, Role::Connection);
+                Outcome::Answered
+            }
+            Err(errno) => Outcome::Refused(Error::Failed { step: Step::HandOver, errno }),
         }
     }
 

@@ -21,6 +21,7 @@ pub(crate) enum Body {
     AppStarted,
     List,
     Kill(Name),
+    Attach(Name),
     Exec { id: u32, does: Does, wall_ms: u32 },
     Signal { id: Option<u32>, signal: u8 },
     Ping,
@@ -28,6 +29,7 @@ pub(crate) enum Body {
     // From the master.
     HandOver { launch: usize, name: Name, guard: Pid },
     GoOn,
+    Newcomer,
     Rocker(Name),
     End,
     Gone,

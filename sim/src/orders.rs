@@ -3,7 +3,7 @@
 
 use guard::machine::Peer;
 use protocol::limits::UNREAD_MS;
-use protocol::{Errno, Error, Exit, Step, Verdict};
+use protocol::{Errno, Error, Exit, Name, Step, Verdict};
 
 use crate::fault::Who;
 use crate::kernel::{Answer, Fd, Kernel, Pid, Received, Role};
@@ -17,6 +17,13 @@ use crate::words;
 pub(crate) struct Caller {
     launch: usize,
     table: usize,
+    tasks: &'static [Task],
+    /// Whether it leaves when it has done them.
+    leaves: bool,
+    /// It has attached, and has no answer yet.
+    joins: bool,
+    /// Whether the rocker is its own.
+    owns: bool,
     /// How many of its tasks it has done.
     done: usize,
     asked: Vec<Asked>,
@@ -65,6 +72,10 @@ impl Caller {
         Self {
             launch,
             table,
+            tasks: scene.orders.unwrap_or_default(),
+            leaves: scene.end == End::ByItself,
+            joins: false,
+            owns: true,
             done: 0,
             asked: vec![],
             pings_owed: u32::from(scene.greets),
@@ -78,13 +89,42 @@ impl Caller {
         }
     }
 
+    /// One that attaches, by another connection of the same process.
+    pub(crate) fn visitor(
+        kernel: &mut Kernel,
+        launch: usize,
+        (pid, name): (Pid, Name),
+        tasks: &'static [Task],
+    ) -> Self {
+        let table = kernel.new_table(pid);
+        let plain = Self::new(launch, table, &Launch::BARE, false);
+        let mut visitor =
+            Self { tasks, leaves: true, joins: true, owns: false, pings_owed: 0, ..plain };
+        let asked = kernel
+            .connect(table)
+            .and_then(|_| kernel.send(table, Role::Connection, Body::Attach(name), &[]));
+        visitor.say(kernel, Step::HandOver, || "sendmsg # to the master: attach".to_owned());
+        if asked.is_err() {
+            visitor.leave(kernel, Left::Lost, "close # there is no master");
+        }
+        visitor
+    }
+
+    /// A program of one that has attached and is gone, if it lives.
+    pub(crate) fn outlived(&self, kernel: &Kernel) -> Option<Pid> {
+        let lives = |asked: &Asked| match asked.stands {
+            Stands::Runs(pid) if kernel.is_alive(pid) => Some(pid),
+            _ => None,
+        };
+        self.asked.iter().find_map(lives).filter(|_| !self.owns)
+    }
+
     /// One turn; whether anything was done.
-    pub(crate) fn turn(&mut self, kernel: &mut Kernel, scene: &Launch, guard: Pid) -> bool {
+    pub(crate) fn turn(&mut self, kernel: &mut Kernel, guard: Pid) -> bool {
         if self.left.is_some() {
             return self.let_go(kernel, guard);
         }
-        let tasks = scene.orders.unwrap_or_default();
-        if self.told || (self.done == tasks.len() && scene.end == End::ByItself) {
+        if self.told || (self.done == self.tasks.len() && self.leaves && !self.joins) {
             self.leave(kernel, Left::Closed, "close # the connection");
             return true;
         }
@@ -99,7 +139,8 @@ impl Caller {
             self.hear(kernel);
             return true;
         }
-        tasks.get(self.done).is_some_and(|&task| self.does(kernel, task))
+        let next = self.tasks.get(self.done).copied().filter(|_| !self.joins);
+        next.is_some_and(|task| self.does(kernel, task))
     }
 
     fn say(&self, kernel: &mut Kernel, step: Step, words: impl FnOnce() -> String) {
@@ -202,6 +243,14 @@ impl Caller {
         };
         let wrong = match message.body {
             Body::Step => None,
+            Body::Entrance { .. } if self.joins => {
+                self.joins = false;
+                self.say(kernel, Step::HandOver, || "recvmsg # it may give orders".to_owned());
+                None
+            }
+            Body::Failed(_) if self.joins => {
+                return self.leave(kernel, Left::Lost, "close # it may not give orders");
+            }
             Body::Started { id } => self.started(kernel, id, message.fds),
             Body::ExecFailed { id, error } => self.refused(kernel, id, error),
             Body::Exited { id, exit, verdict } => self.exited(kernel, id, exit, verdict),
@@ -322,7 +371,7 @@ impl Caller {
             Stands::Over => false,
         };
         let missed = self.asked.iter().find(has_missed);
-        missed.map(|asked| asked.id).or(self.owed())
+        missed.map(|asked| asked.id).or(self.owed()).or(self.joins.then_some(0))
     }
 
     /// An order that is no program's, or a ping, without its answer.

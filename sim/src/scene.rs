@@ -36,6 +36,8 @@ pub struct Launch {
     pub orders: Option<&'static [Task]>,
     /// Whether the client says first that orders will come, as ours does.
     pub greets: bool,
+    /// What those do who attach to the rocker, at the same time.
+    pub visits: &'static [&'static [Task]],
     /// Whether a rocker that takes orders outlives its owner's connection.
     pub stays: bool,
     /// What ends it.
@@ -153,6 +155,14 @@ pub const ORDERS: [&[Task]; 4] = [
     ],
 ];
 
+/// Those who attach: with programs of all kinds that they leave behind, with an answer to await,
+/// and one more than there is room for.
+pub const VISITS: &[&[Task]] = &[
+    &[exec(1, Does::WaitInTwo, 0), exec(2, Does::Exit(3), 0), signal(Some(7), 15), Task::Ping],
+    &[exec(1, Does::Exit(0), 0), order(3, Order::Open), Task::AwaitEnds, Task::Sleep { ms: 7_000 }],
+    &[Task::Ping, Task::AwaitEnds],
+];
+
 const fn exec(id: u32, does: Does, wall_ms: u32) -> Task {
     Task::Exec { id, does, wall_ms }
 }
@@ -204,6 +214,7 @@ impl Launch {
         app: App::Plain,
         orders: None,
         greets: true,
+        visits: &[],
         stays: false,
         end: End::StopAll,
         timeout_ms: 5_000,

@@ -100,6 +100,11 @@ pub enum Violation {
         /// The guard.
         guard: u32,
     },
+    /// A program lives on though whoever was attached for it has gone.
+    Outlived {
+        /// The program.
+        pid: u32,
+    },
     /// An order without an answer, or an end of which nobody was told.
     Unanswered {
         /// Whose.
@@ -179,6 +184,9 @@ impl fmt::Display for Violation {
             }
             Self::GaveUp { guard } => {
                 write!(f, "guard {guard} ended though caller and programs were well")
+            }
+            Self::Outlived { pid } => {
+                write!(f, "program {pid} outlives whoever was attached for it")
             }
             Self::Unanswered { launch, id: 0 } => {
                 write!(f, "the caller of launch {launch} has no answer to a ping")

@@ -102,6 +102,8 @@ pub struct World {
     apps: Vec<AppActor>,
     /// Those whose rockers take orders, by launch.
     callers: Vec<Option<Caller>>,
+    /// Those who have attached, by launch.
+    visitors: Vec<Vec<Caller>>,
     hung: Vec<(Who, Mode)>,
     operator: Vec<Question>,
     /// Before which turns the operator asks for a list.
@@ -143,6 +145,7 @@ impl World {
             guards: vec![],
             apps: vec![],
             callers: scenes.iter().map(|_| None).collect(),
+            visitors: scenes.iter().map(|_| vec![]).collect(),
             hung: vec![],
             operator: vec![],
             asks: vec![],
@@ -485,8 +488,16 @@ impl World {
         if at_ms > client.hands.deadline_ms && !self.unpunctual {
             self.kernel.violated(Violation::ToldLate { launch: n, at_ms });
         }
+        if let Some(Ok(begun)) = self.clients[n].machine.result() {
+            let who = (self.clients[n].hands.pid, begun.name);
+            let visits = self.scenes[n].visits.iter();
+            let kernel = &mut self.kernel;
+            self.visitors[n] = visits.map(|tasks| Caller::visitor(kernel, n, who, tasks)).collect();
+        }
         if started && takes_orders {
-            let calm = self.kernel.plan.is_empty() && self.choices_made == 0;
+            let calm = self.kernel.plan.is_empty()
+                && self.choices_made == 0
+                && self.scenes[n].visits.is_empty();
             let table = self.clients[n].hands.table();
             self.callers[n] = Some(Caller::new(n, table, &self.scenes[n], calm));
             return;
@@ -504,8 +515,13 @@ impl World {
         let client = &self.clients[n];
         let (pid, table) = (client.hands.pid, client.hands.table());
         let Some((guard, app)) = client.started() else { return false };
+        for visitor in &mut self.visitors[n] {
+            if visitor.turn(&mut self.kernel, guard) {
+                return true;
+            }
+        }
         if let Some(caller) = &mut self.callers[n] {
-            return caller.turn(&mut self.kernel, &self.scenes[n], guard);
+            return caller.turn(&mut self.kernel, guard);
         }
         if self.kernel.wait_for(pid, app) == Ok(true) {
             self.kernel.say(None, Who::Client(n), || format!("wait {app} -> ok"));
@@ -802,6 +818,9 @@ impl World {
     }
 
     fn broken_promise(&self, n: usize) -> Option<Violation> {
+        if let Some(broken) = self.broken_to_visitors(n) {
+            return Some(broken);
+        }
         let caller = self.callers[n].as_ref()?;
         let (pid, (guard, _)) = (self.clients[n].hands.pid, self.clients[n].started()?);
         let number = self.guards.iter().position(|it| it.hands.pid == guard)?;
@@ -821,6 +840,21 @@ impl World {
             return None;
         }
         caller.misses(&self.kernel).map(|id| Violation::Unanswered { launch: n, id })
+    }
+
+    /// The same for those who have attached, of whose programs none outlives them.
+    fn broken_to_visitors(&self, n: usize) -> Option<Violation> {
+        let (guard, _) = self.clients[n].started()?;
+        let number = self.guards.iter().position(|it| it.hands.pid == guard)?;
+        if self.hangs(Who::Guard(number)) || self.rests(number) || !self.kernel.is_alive(guard) {
+            return None;
+        }
+        let is_there = self.kernel.is_alive(self.clients[n].hands.pid);
+        self.visitors[n].iter().find_map(|visitor| match visitor.left.is_none() && is_there {
+            true if self.hangs(Who::Client(n)) || self.hangs(Who::Master) => None,
+            true => visitor.misses(&self.kernel).map(|id| Violation::Unanswered { launch: n, id }),
+            false => visitor.outlived(&self.kernel).map(|pid| Violation::Outlived { pid }),
+        })
     }
 
     /// Every living caller, but for those who hang.
@@ -879,6 +913,7 @@ impl World {
         };
         if is_stopped || self.phase == Phase::Mend {
             self.callers[n].iter_mut().for_each(|caller| caller.told = true);
+            self.visitors[n].iter_mut().for_each(|visitor| visitor.told = true);
             for app in self.apps.iter_mut().filter(|app| app.launch == n) {
                 app.told = true;
             }

@@ -35,6 +35,8 @@ fn orders(walk: &mut Walk) {
     for orders in ORDERS {
         walk.single_faults(&[Launch::open(orders)], Order::CallerFirst);
     }
+    let visited = [Launch { visits: sim::VISITS, ..Launch::open(ORDERS[2]) }];
+    walk.single_faults(&visited, Order::InTurn);
     let signal: &[Task] = const { &[Task::Signal { id: None, signal: 15 }] };
     let delete: &[Task] = const { &[Task::Do { id: 1, order: guard::action::Order::Delete }] };
     for orders in [signal, delete, ORDERS[0], ORDERS[2]] {

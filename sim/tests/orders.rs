@@ -2,7 +2,7 @@
 //! is killed in time, and whatever goes wrong leaves nothing.
 
 use sim::walk::{Walk, faults_of, run};
-use sim::{Coverage, End, Launch, ORDERS, Order, World};
+use sim::{Coverage, End, Launch, ORDERS, Order, VISITS, World};
 
 #[test]
 fn orders_of_all_kinds_are_answered() {
@@ -65,6 +65,34 @@ fn every_single_fault_with_a_short_queue_leaves_nothing() {
             }
         }
     }
+    if let Err(story) = walk.verdict() {
+        panic!("{story}");
+    }
+}
+
+/// Those who attach at any time, to a rocker that takes orders, to one that stays, and to one that
+/// was entered: nobody hears what is another's, and whoever leaves leaves nothing.
+#[test]
+fn every_single_fault_of_a_rocker_with_visitors_leaves_nothing() {
+    let mut walk = Walk::default();
+    let launches = [
+        Launch::open(ORDERS[0]),
+        Launch { stays: true, end: End::ByItself, ..Launch::open(ORDERS[2]) },
+        Launch::BARE,
+    ];
+    for launch in launches {
+        let launch = [Launch { visits: VISITS, ..launch }];
+        for queue in [2, 64] {
+            for order in Order::ALL {
+                walk.run(&launch, &[], &|| World::new(&launch).order(order).queue(queue));
+            }
+        }
+        for fault in faults_of(&launch, Order::InTurn, &[]) {
+            let world = || World::new(&launch).order(Order::InTurn).faults(&[fault]);
+            walk.run(&launch, &[fault], &world);
+        }
+    }
+    println!("{} worlds", walk.worlds);
     if let Err(story) = walk.verdict() {
         panic!("{story}");
     }

@@ -360,6 +360,13 @@ fn rockers(verb: &str, rest: &[&str]) -> Option<String> {
             let address = SocketAddrUnix::new(*socket);
             word(made.and_then(|ours| rustix::net::connect(ours, &address?)))
         }
+        ("attach", [socket, name]) => {
+            let wait = core::time::Duration::from_secs(5);
+            match rocker_client::OpenRocker::attach(socket, name, wait) {
+                Ok(_) => "ok".to_owned(),
+                Err(error) => error.to_string(),
+            }
+        }
         ("launch", [socket, package, exec_dir]) => {
             let launch = rocker_client::Launch::new(package).socket(socket).exec_dir(exec_dir);
             match launch.spawn(&rocker_client::Program::new("bin/probe")) {

@@ -86,9 +86,14 @@ pub(crate) enum Role {
     /// Between a guard and those who were attached.
     Attached,
     AttachedToo,
+    /// For whom a guard has no room.
+    Newcomer,
+    /// Where a guard finds those whom its master passes on, and the end that the master takes.
+    Intake,
+    IntakeOutside,
 }
 
-const ROLES: usize = 13;
+const ROLES: usize = 16;
 
 /// A table of descriptors: a process', shared with its helper, or one session's of the master.
 #[derive(Clone, Debug)]

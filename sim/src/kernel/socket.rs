@@ -116,6 +116,16 @@ impl Kernel {
         if is_held { Err(Errno::AGAIN) } else { Ok(Fd::Lock { data }) }
     }
 
+    /// `pidfd_getfd`
+    pub(crate) fn get_fd(&mut self, of: Pid, role: Role) -> Answer<Fd> {
+        self.call(Call::GetFd)?;
+        if !self.is_alive(of) {
+            return Err(Errno::SRCH);
+        }
+        let table = self.tables.iter().position(|table| table.owner == of).ok_or(Errno::BADF)?;
+        self.fd(table, role)
+    }
+
     pub(crate) fn socketpair(&mut self) -> [Fd; 2] {
         self.connections.push(Connection::default());
         let connection = self.connections.len() - 1;
@@ -187,6 +197,8 @@ impl Kernel {
             Err(Fault::Refuse(errno)) => return Err(errno),
             Err(Fault::Garble) => message.body = Body::Garbage,
             Err(Fault::Misversion) => message.body = Body::OtherVersion,
+            // Both ends are the guard's own: nobody can cut them.
+            Err(_) if body == Body::Newcomer => return Ok(()),
             Err(_) => {
                 let (connection, _) = self.socket(table, role)?;
                 self.cut(connection);
@@ -337,5 +349,8 @@ const fn slot(role: Role) -> usize {
         Role::App => 10,
         Role::Attached => 11,
         Role::AttachedToo => 12,
+        Role::Newcomer => 13,
+        Role::Intake => 14,
+        Role::IntakeOutside => 15,
     }
 }

@@ -60,8 +60,12 @@ fn has_ended(process: impl AsFd) -> bool {
     wait_readable(process, protocol::socket::now_ns() + 5_000_000_000) == Ok(true)
 }
 
+fn start(rocker: &mut OpenRocker, program: &Program, limits: &Limits) -> Run {
+    rocker.spawn(program, limits).unwrap()
+}
+
 fn status(rocker: &mut OpenRocker, script: &str) -> Exit {
-    let run = rocker.spawn(&sh(script), &Limits::new()).unwrap();
+    let run = start(rocker, &sh(script), &Limits::new());
     rocker.wait(&run).unwrap().exit
 }
 
@@ -74,9 +78,9 @@ fn programs_of_several_connections_are_each_ones_own() {
     // Each has its own number 1.
     let runs: Vec<Run> = (1..)
         .zip(&mut others)
-        .map(|(status, other)| other.spawn(&sh(&format!("exit {status}")), &Limits::new()).unwrap())
+        .map(|(status, other)| start(other, &sh(&format!("exit {status}")), &Limits::new()))
         .collect();
-    let mine = owner.spawn(&sh("exit 9"), &Limits::new()).unwrap();
+    let mine = start(&mut owner, &sh("exit 9"), &Limits::new());
     for ((status, other), run) in (1..).zip(&mut others).zip(&runs) {
         assert_eq!(other.wait(run).unwrap().exit, Exit::Status(status));
         assert!(other.try_wait(run).unwrap().is_none(), "an end is told once");
@@ -96,14 +100,14 @@ fn an_entered_rocker_can_be_attached_to() {
     let mut other = attach(&daemon, rocker.guard_name()).unwrap();
     let (mut output, stdout) = std::io::pipe().unwrap();
     let ids = Program::new("bin/probe").arg("ids").stdin(Stdio::Null).stdout(stdout);
-    let run = other.spawn(&ids, &Limits::new()).unwrap();
+    let run = start(&mut other, &ids, &Limits::new());
     drop(ids);
     let mut text = String::new();
     output.read_to_string(&mut text).unwrap();
     assert_eq!(other.wait(&run).unwrap().verdict, Verdict::Normal);
     assert!(text.contains(&APP_UID.to_string()), "{text}");
     // The App ends; what was started meanwhile keeps the rocker alive, the connection does not.
-    let run = other.spawn(&sh("sleep 1"), &Limits::new()).unwrap();
+    let run = start(&mut other, &sh("sleep 1"), &Limits::new());
     drop(input);
     assert!(rocker.wait().unwrap().success());
     assert!(process::is_alive(rocker.guard_pid()));
@@ -161,7 +165,7 @@ fn whoever_may_not_is_refused() {
     let (mut output, stdout) = std::io::pipe().unwrap();
     let command = format!("attach {} {name}", socket.display());
     let inside = Program::new("bin/probe").arg(command).stdin(Stdio::Null).stdout(stdout);
-    let run = owner.spawn(&inside, &Limits::new()).unwrap();
+    let run = start(&mut owner, &inside, &Limits::new());
     drop(inside);
     let mut text = String::new();
     output.read_to_string(&mut text).unwrap();
@@ -174,8 +178,8 @@ fn an_attached_connection_takes_its_programs_along() {
     let daemon = Daemon::start();
     let mut owner = open(&daemon);
     let mut other = attach(&daemon, owner.guard_name()).unwrap();
-    let mine = owner.spawn(&sh("exec sleep 60"), &Limits::new()).unwrap();
-    let theirs = other.spawn(&sh("sleep 60 & sleep 60"), &Limits::new()).unwrap();
+    let mine = start(&mut owner, &sh("exec sleep 60"), &Limits::new());
+    let theirs = start(&mut other, &sh("sleep 60 & sleep 60"), &Limits::new());
     let theirs = theirs.pidfd().try_clone_to_owned().unwrap();
     drop(other);
     assert!(has_ended(&theirs), "it outlives its connection");
@@ -241,7 +245,7 @@ fn who_floods_talks_nonsense_or_does_not_read_hurts_nobody_else() {
         let ordered = Instant::now();
         assert_eq!(status(&mut owner, "exit 0"), Exit::Status(0));
         slowest = slowest.max(ordered.elapsed());
-        let run = owner.spawn(&sh("sleep 60"), &wall).unwrap();
+        let run = start(&mut owner, &sh("sleep 60"), &wall);
         assert_eq!(owner.wait(&run).unwrap().verdict, Verdict::TimeLimitExceeded);
     }
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
@@ -268,7 +272,7 @@ fn a_rocker_that_stays_ends_with_its_last_process() {
     let mut owner = replayed(launch.open()).unwrap();
     let guard = owner.guard_pidfd().try_clone_to_owned().unwrap();
     let (name, pid) = (owner.guard_name(), owner.guard_pid());
-    owner.spawn(&sh("sleep 60"), &Limits::new()).unwrap();
+    start(&mut owner, &sh("sleep 60"), &Limits::new());
     drop(owner);
     std::thread::sleep(Duration::from_millis(200));
     assert!(process::is_alive(pid), "it was to stay");
@@ -346,9 +350,9 @@ fn a_guard_without_descriptors_rests_and_goes_on() {
         sh(&format!("{} && sleep 3 && {}", set(soft), set(later)))
     };
     let late = Limits::new().wall(Duration::from_millis(1500));
-    let run = owner.spawn(&sh("exec sleep 60"), &late).unwrap();
+    let run = start(&mut owner, &sh("exec sleep 60"), &late);
     let began = Instant::now();
-    let lowered = owner.spawn(&limit(2, 1024), &Limits::new()).unwrap();
+    let lowered = start(&mut owner, &limit(2, 1024), &Limits::new());
     // It is killed all the same, a rest later at most; but nobody can be heard meanwhile.
     let report = owner.wait(&run).unwrap();
     assert_eq!(report.verdict, Verdict::TimeLimitExceeded, "{report:?}");
@@ -358,7 +362,7 @@ fn a_guard_without_descriptors_rests_and_goes_on() {
     assert_eq!(owner.wait(&lowered).unwrap().exit, Exit::Status(0));
     assert_eq!(status(&mut other, "exit 7"), Exit::Status(7));
     // No number is left for a further descriptor: who comes then is not served, and nobody hurt.
-    let lowered = owner.spawn(&limit(13, 1024), &Limits::new()).unwrap();
+    let lowered = start(&mut owner, &limit(13, 1024), &Limits::new());
     std::thread::sleep(Duration::from_millis(500));
     for _ in 0..ATTACHED_MAX {
         drop(attach(&daemon, owner.guard_name()));

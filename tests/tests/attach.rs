@@ -251,7 +251,10 @@ fn who_floods_talks_nonsense_or_does_not_read_hurts_nobody_else() {
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     let (said, lived) = flooding.join().unwrap();
     assert!(said > 50, "{said}");
-    assert!(lived < Duration::from_secs(8), "who does not read is lost after 5 s, not {lived:?}");
+    assert!(
+        (4..8).contains(&lived.as_secs()),
+        "who does not read is lost after 5 s, not {lived:?}"
+    );
     ends(owner);
 }
 

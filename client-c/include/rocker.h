@@ -399,6 +399,8 @@ typedef struct {
     /* The signal that ended it; 0 if none did. */
     int signal;
     ROCKER_VERDICT verdict;
+    /* The number of the system call for which it was killed; -1 if it was not. */
+    int syscall;
     /* Processor time outside the kernel, of it and all its descendants that were waited for, in
      * microseconds; and the same in the kernel. */
     uint64_t user_us;

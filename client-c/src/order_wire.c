@@ -65,6 +65,7 @@ void rk_encode_exec(uint32_t id, const RockerProgram *program, const RockerExec 
     }
     rk_put_number(out, exec->wall_ms);
     rk_put_number(out, exec->grace_ms);
+    rk_put_number(out, 0); /* no filter of its own */
 }
 
 void rk_encode_signal(uint32_t id, uint8_t signal, struct rk_pieces *out)
@@ -78,6 +79,18 @@ void rk_encode_signal(uint32_t id, uint8_t signal, struct rk_pieces *out)
 }
 
 /* --- In. --- */
+
+static bool get_syscall(struct rk_reader *in, int *number)
+{
+    uint8_t is_there;
+    uint32_t found = UINT32_MAX;
+
+    if (!rk_get_byte(in, &is_there) || is_there > 1 || (is_there && !rk_get_u32(in, &found))) {
+        return false;
+    }
+    *number = (int)found;
+    return true;
+}
 
 static bool get_report(struct rk_reader *in, RockerReport *report)
 {
@@ -94,7 +107,7 @@ static bool get_report(struct rk_reader *in, RockerReport *report)
     report->verdict = (ROCKER_VERDICT)verdict;
     return rk_get_number(in, 64, &report->user_us) && rk_get_number(in, 64, &report->system_us)
            && rk_get_number(in, 64, &report->wall_us)
-           && rk_get_number(in, 64, &report->peak_kib);
+           && rk_get_number(in, 64, &report->peak_kib) && get_syscall(in, &report->syscall);
 }
 
 static bool get_answer(struct rk_reader *in, uint8_t sender, uint8_t variant,

@@ -89,23 +89,24 @@ AT(RockerExec, rlimits, WORD == 8 ? 32 : 20);
 AT(RockerExec, program_fd, WORD == 8 ? 40 : 24);
 AT(RockerExec, terminal, WORD == 8 ? 44 : 28);
 
-SIZE(RockerReport, 48, 44);
+SIZE(RockerReport, 48, 48);
 AT(RockerReport, status, 0);
 AT(RockerReport, signal, 4);
 AT(RockerReport, verdict, 8);
-AT(RockerReport, user_us, WORD == 8 ? 16 : 12);
-AT(RockerReport, system_us, WORD == 8 ? 24 : 20);
-AT(RockerReport, wall_us, WORD == 8 ? 32 : 28);
-AT(RockerReport, peak_kib, WORD == 8 ? 40 : 36);
+AT(RockerReport, syscall, 12);
+AT(RockerReport, user_us, 16);
+AT(RockerReport, system_us, 24);
+AT(RockerReport, wall_us, 32);
+AT(RockerReport, peak_kib, 40);
 
-SIZE(RockerEvent, 1152, 1140);
+SIZE(RockerEvent, 1152, 1144);
 AT(RockerEvent, kind, 0);
 AT(RockerEvent, id, 4);
 AT(RockerEvent, data, 8);
 AT(RockerEvent, pid, 8 + WORD);
 AT(RockerEvent, pidfd, 12 + WORD);
 AT(RockerEvent, report, 16 + WORD);
-AT(RockerEvent, error, WORD == 8 ? 72 : 64);
+AT(RockerEvent, error, WORD == 8 ? 72 : 68);
 
 #define CODE(name, value) \
     _Static_assert(ROCKER_ERR_##name == (value), "ROCKER_ERR_" #name)

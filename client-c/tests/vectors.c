@@ -318,7 +318,7 @@ static void test_encode_exec_without_room(void)
 
     rk_encode_exec(1, &program, &exec, 3, &out);
     CHECK_IS(out.used, sizeof(numbers));
-    CHECK_IS(out.length, 4 + 1 + sizeof("a program") + 1 + 1 + 6);
+    CHECK_IS(out.length, 4 + 1 + sizeof("a program") + 1 + 1 + 7);
 }
 
 static void test_encode_signal_and_ping_vectors(void)
@@ -429,6 +429,7 @@ static void test_decode_answer_vectors(void)
         CHECK_IS(report->verdict, verdicts);
         CHECK_IS(report->status, verdicts == ROCKER_VERDICT_normal ? 0 : -1);
         CHECK_IS(report->signal, verdicts == ROCKER_VERDICT_normal ? 0 : 9);
+        CHECK_IS(report->syscall, verdicts == ROCKER_VERDICT_disallowed_syscall ? 101 : -1);
         CHECK(report->user_us == 1000 && report->system_us == 2000);
         CHECK(report->wall_us == UINT64_MAX && report->peak_kib == 4096);
         verdicts++;

@@ -52,6 +52,7 @@ mod program;
 mod query;
 mod rocker;
 mod trace;
+mod words;
 
 pub use error::{Code, Error, errno_name};
 pub use files::OpenFile;
@@ -62,3 +63,4 @@ pub use protocol;
 pub use query::{RockerEntry, kill_by_name, list};
 pub use rocker::{Rocker, guard_name};
 pub use trace::TraceEntry;
+pub use words::syscall_name;

@@ -68,6 +68,7 @@ impl Run {
 pub struct Limits {
     rlimits: Vec<Rlimit>,
     wall: Option<Duration>,
+    filter: Vec<u8>,
 }
 
 impl Limits {
@@ -89,6 +90,17 @@ impl Limits {
     pub fn rlimit(mut self, resource: u8, soft: u64, hard: u64) -> Self {
         self.rlimits.retain(|limit| limit.resource != resource);
         self.rlimits.push(Rlimit { resource, soft, hard });
+        self
+    }
+
+    /// Which system calls it may make of those that the rocker lets it: a filter, 1 to 4096 of
+    /// `struct sock_filter` (`man 2 seccomp`), that allows `execve`. `SECCOMP_RET_USER_NOTIF` in
+    /// it means that the program is killed, that the verdict is
+    /// [`DisallowedSyscall`](protocol::Verdict::DisallowedSyscall), and that the report has the
+    /// number: [`syscall_name`](crate::syscall_name).
+    #[must_use]
+    pub fn filter(mut self, filter: Vec<u8>) -> Self {
+        self.filter = filter;
         self
     }
 }
@@ -189,6 +201,7 @@ impl OpenRocker {
                 .map_err(|_| invalid(Rule::TooMany))?,
             wall_ms,
             grace_ms: 0,
+            filter: &limits.filter,
         };
         if descriptors.len() > protocol::limits::DESCRIPTORS_MAX {
             return Err(invalid(Rule::TooMany));

@@ -13,6 +13,7 @@
 //! privileges   prepare.6
 //! programs     exec.1, exec.3: what runs at their command
 //! files        exec.1: what is opened, deleted and linked at their command
+//! violations   exec.3: what a program's own filter forbids
 //! reaper       exec.3, root.9: who has ended
 //! sys          the system calls that rustix has no function for
 //! start        the program without a C library; part of the binary only
@@ -40,3 +41,4 @@ mod privileges;
 mod programs;
 mod reaper;
 mod sys;
+mod violations;

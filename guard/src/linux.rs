@@ -8,7 +8,7 @@ use core::fmt::Write as _;
 use core::task::Poll;
 use core::time::Duration;
 
-use protocol::limits::DESCRIPTORS_MAX;
+use protocol::limits::{DESCRIPTORS_MAX, PROGRAMS_MAX};
 use protocol::seccomp;
 use protocol::socket::{self, Buffer, Descriptors, Received, now_ns};
 use protocol::{
@@ -61,12 +61,15 @@ struct Ready {
     attached: bool,
     /// Somebody has ended, or may have.
     changed: bool,
+    /// A program may have done what its own filter forbids.
+    violated: bool,
     /// Who has something to say, or has read something.
     peers: heapless::Vec<Peer, PEERS_MAX>,
 }
 
-/// All that a guard waits for: children, somebody it watches, peers, and new ones.
-const SOURCES_MAX: usize = 3 + PEERS_MAX;
+/// All that a guard waits for: children, somebody it watches, peers, new ones, and filters that
+/// tell.
+const SOURCES_MAX: usize = 3 + PEERS_MAX + PROGRAMS_MAX;
 
 /// What only the building of the rocker needs; gone at root.5.
 #[derive(Default)]
@@ -419,6 +422,12 @@ impl<'b> Linux<'b> {
                 Err(error) => return Outcome::Failed(socket::errno(error)),
                 Ok(ready) => ready,
             };
+            if ready.violated {
+                self.programs.hear_violations();
+                if self.programs.late_ns() <= now {
+                    return Outcome::Late;
+                }
+            }
             if ready.attached {
                 match self.intake.take(&mut self.order) {
                     Ok(Some(newcomer)) => return self.admit(newcomer),
@@ -459,6 +468,8 @@ impl<'b> Linux<'b> {
             self.reaper.sources().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         let enders = polled.len();
         let _ = polled.push(PollFd::new(self.intake.source(), PollFlags::IN));
+        polled.extend(self.programs.listeners().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let tellers = polled.len() - enders - 1;
         let mut peers: heapless::Vec<Peer, PEERS_MAX> = heapless::Vec::new();
         for (peer, source) in self.peers.sources() {
             // There is room for everybody.
@@ -473,10 +484,12 @@ impl<'b> Linux<'b> {
         poll(&mut polled, left.as_ref())?;
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
         let (ended, rest) = polled.split_at(enders);
-        let (attached, said) = rest.split_at(1);
+        let (attached, rest) = rest.split_at(1);
+        let (told, said) = rest.split_at(tellers);
         Ok(Ready {
             attached: attached.iter().any(is_ready),
             changed: self.reaper.has_more() || ended.iter().any(is_ready),
+            violated: told.iter().any(is_ready),
             peers: peers
                 .iter()
                 .zip(said)
@@ -494,7 +507,8 @@ impl<'b> Linux<'b> {
         };
         let Some(launch) = &self.launch else { return Outcome::Failed(Errno::PROTO) };
         let filter = seccomp::filter(&launch.request.options);
-        match self.programs.start(peer, &exec, &descriptors, work_dir(Some(launch)), filter) {
+        let room = self.outbox.bytes();
+        match self.programs.start(peer, &exec, &descriptors, work_dir(Some(launch)), filter, room) {
             Ok(started) => {
                 self.started = Some(started);
                 Outcome::Done
@@ -840,6 +854,7 @@ impl<'b> Linux<'b> {
             Some(At::Rlimit) => command.write_str("prlimit"),
             Some(At::Directory) => write!(command, "cd {}", first(exec.cwd)),
             Some(At::Filter) => command.write_str("seccomp # the rocker's filter"),
+            Some(At::OwnFilter) => command.write_str("seccomp # the program's filter"),
             Some(At::Execute) | None => write!(command, "exec {}", first(exec.args)),
         }
     }

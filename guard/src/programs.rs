@@ -11,9 +11,13 @@ use rustix::io::Errno;
 
 use crate::machine::Peer;
 use crate::sys::{self, Ended, Pointers, Spawned, Stack};
+use crate::violations::{self, Filter, Heard, Watch};
 
 const SIGKILL: u8 = 9;
 const SIGTERM: u8 = 15;
+
+/// How often a program that has a listener is looked after until it has executed.
+const LOOK_NS: u64 = 5_000_000;
 
 /// `execvp(3)` looks here when a program has no `PATH`.
 const PATH_DEFAULT: &[u8] = b"/bin:/usr/bin";
@@ -34,6 +38,8 @@ struct Running {
     killed: Option<Verdict>,
     /// It was told so by SIGTERM: however it ends then, it was late.
     warned: bool,
+    /// It was killed for this system call.
+    syscall: Option<u32>,
     /// Its number may be another's already.
     ended: Option<ExitReport>,
 }
@@ -41,6 +47,8 @@ struct Running {
 /// All of them. A place is given up when the program's end has been told.
 pub(crate) struct Programs {
     running: [Option<Running>; PROGRAMS_MAX],
+    /// Each has the place of a program that lives: who tells what its filter forbids.
+    listeners: [Option<OwnedFd>; PROGRAMS_MAX],
     /// The guard itself heeds all signals: its children inherit that.
     heeds_signals: bool,
 }
@@ -61,12 +69,17 @@ pub(crate) enum At {
     Rlimit,
     Directory,
     Filter,
+    OwnFilter,
     Execute,
 }
 
 impl Programs {
     pub(crate) const fn new() -> Self {
-        Self { running: [None; PROGRAMS_MAX], heeds_signals: false }
+        Self {
+            running: [None; PROGRAMS_MAX],
+            listeners: [const { None }; PROGRAMS_MAX],
+            heeds_signals: false,
+        }
     }
 
     fn find(&mut self, peer: Peer, id: u32) -> Option<&mut Running> {
@@ -83,6 +96,7 @@ impl Programs {
         descriptors: &[OwnedFd],
         exec_dir: &[u8],
         filter: &[u8],
+        room: &mut [u8],
     ) -> Result<(u32, OwnedFd), Failed> {
         let failed = |at| move |errno| Failed { errno, at };
         if self.find(peer, exec.id).is_some() {
@@ -92,6 +106,8 @@ impl Programs {
         let place = place.ok_or(Failed { errno: Errno::AGAIN, at: At::Clone })?;
         let args = Pointers::new(exec.args.iter()).map_err(failed(At::Execute))?;
         let env = Pointers::new(exec.env.iter()).map_err(failed(At::Execute))?;
+        let own = Filter::new(exec.filter, room).map_err(failed(At::OwnFilter))?;
+        let (own, mut watch) = own.map_or((None, None), |(own, watch)| (Some(own), watch));
         if !self.heeds_signals {
             sys::heed_all_signals();
             self.heeds_signals = true;
@@ -103,15 +119,34 @@ impl Programs {
         let spawned = sys::spawn(
             &mut Stack::new(),
             || {
-                failure = become_program(exec, descriptors, exec_dir, filter, &args, &env);
+                failure = become_program(
+                    exec,
+                    descriptors,
+                    exec_dir,
+                    (filter, own.as_ref()),
+                    &args,
+                    &env,
+                );
                 // What a shell says of a program that it cannot execute.
                 127
             },
             wall_ns.min(nanoseconds(UNREAD_MS)),
-            || kill_late(&mut self.running),
+            || {
+                let next_ns = kill_late(&mut self.running);
+                // It may have to ask before it has executed, and would wait for an answer.
+                match &mut watch {
+                    Some(watch) => {
+                        watch.look();
+                        next_ns.min(LOOK_NS)
+                    }
+                    None => next_ns,
+                }
+            },
         );
         let Spawned { pid, pidfd, killed } = spawned.map_err(failed(At::Clone))?;
         failure?;
+        let (listener, named) = watch.map_or((None, None), Watch::finish);
+        self.listeners[place] = listener;
         self.running[place] = Some(Running {
             peer: Some(peer),
             id: exec.id,
@@ -121,8 +156,12 @@ impl Programs {
             grace_ns: nanoseconds(exec.grace_ms),
             killed: killed.then_some(Verdict::TimeLimitExceeded),
             warned: false,
+            syscall: None,
             ended: None,
         });
+        if let (Some(number), Some(program)) = (named, &mut self.running[place]) {
+            program.violates(number);
+        }
         Ok((u32::try_from(pid).unwrap_or(0), pidfd))
     }
 
@@ -159,6 +198,23 @@ impl Programs {
         }
     }
 
+    /// What can be read when a program does what its own filter forbids.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.listeners.iter().flatten()
+    }
+
+    /// Notes who does so: it is late from now on.
+    pub(crate) fn hear_violations(&mut self) {
+        for (program, place) in self.running.iter_mut().zip(&mut self.listeners) {
+            let (Some(program), Some(listener)) = (program, &*place) else { continue };
+            match violations::hear(listener) {
+                Heard::Call(number) => program.violates(number),
+                Heard::Nothing => {}
+                Heard::End => *place = None,
+            }
+        }
+    }
+
     /// When the next one is late; `u64::MAX`: none ever is.
     pub(crate) fn late_ns(&self) -> u64 {
         self.running.iter().flatten().map(|program| program.late_ns).min().unwrap_or(u64::MAX)
@@ -173,10 +229,13 @@ impl Programs {
     pub(crate) fn note(&mut self, ended: &Ended) {
         let is_it =
             |it: &Option<Running>| it.is_some_and(|it| it.pid == ended.pid && it.ended.is_none());
-        let Some(place) = self.running.iter_mut().find(|place| is_it(place)) else { return };
+        let Some(at) = self.running.iter().position(is_it) else { return };
+        let place = &mut self.running[at];
         let Some(program) = place else { return };
         program.late_ns = u64::MAX;
         program.ended = Some(program.report(ended));
+        // Whoever it leaves behind under its filter has nobody to ask: ENOSYS.
+        self.listeners[at] = None;
         if program.peer.is_none() {
             *place = None;
         }
@@ -209,6 +268,14 @@ impl Running {
         let _ = sys::kill(-self.pid, signal);
     }
 
+    /// It is to be killed, now, and for this.
+    fn violates(&mut self, number: Option<u32>) {
+        if self.killed.is_none() && self.ended.is_none() {
+            (self.killed, self.syscall) = (Some(Verdict::DisallowedSyscall), number);
+            (self.late_ns, self.grace_ns) = (0, 0);
+        }
+    }
+
     /// Nothing more is to be done about one that was killed.
     fn is_killed(&mut self, by: Option<Verdict>) {
         self.killed = self.killed.or(by);
@@ -232,6 +299,7 @@ impl Running {
             system_us: ended.system_us,
             wall_us: now_ns().saturating_sub(self.began_ns) / 1000,
             peak_kib: ended.peak_kib,
+            syscall: self.syscall.filter(|_| killed == Some(Verdict::DisallowedSyscall)),
         }
     }
 }
@@ -259,7 +327,7 @@ fn become_program(
     exec: &Exec<'_>,
     descriptors: &[OwnedFd],
     exec_dir: &[u8],
-    filter: &[u8],
+    (filter, own_filter): (&[u8], Option<&Filter<'_>>),
     args: &Pointers<'_>,
     env: &Pointers<'_>,
 ) -> Result<(), Failed> {
@@ -268,7 +336,8 @@ fn become_program(
     let own = descriptors.get(usize::from(exec.by_descriptor)..).unwrap_or_default();
     sys::leave_session_keyring().map_err(failed(At::Clone))?;
     rustix::process::setsid().map_err(failed(At::Clone))?;
-    let file = place_all(own, file).map_err(failed(At::Descriptors))?;
+    let way = own_filter.and_then(Filter::way);
+    let [file, way] = place_all(own, [file, way]).map_err(failed(At::Descriptors))?;
     if exec.terminal {
         sys::take_terminal().map_err(failed(At::Terminal))?;
     }
@@ -285,6 +354,9 @@ fn become_program(
     sys::unblock_signals();
     // Last, so that it has to allow nothing but the execution.
     sys::install_filter(filter).map_err(failed(At::Filter))?;
+    if let Some(own_filter) = own_filter {
+        own_filter.install(way.as_ref()).map_err(failed(At::OwnFilter))?;
+    }
     let errno = match file {
         Some(file) => sys::execute(b"\0", Some(file.as_fd()), args, env),
         None => search(exec, args, env),
@@ -293,17 +365,20 @@ fn become_program(
 }
 
 /// Brings each descriptor to its number, `/dev/null` to those of 0 to 2 that have none, and
-/// closes all others but the program's file, which comes after them.
-fn place_all(own: &[OwnedFd], file: Option<&OwnedFd>) -> Result<Option<OwnedFd>, Errno> {
+/// closes all others but two that come after them, until the program is executed.
+fn place_all(
+    own: &[OwnedFd],
+    others: [Option<&OwnedFd>; 2],
+) -> Result<[Option<OwnedFd>; 2], Errno> {
     let count = u32::try_from(own.len().max(3)).map_err(|_| Errno::INVAL)?;
-    let above = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, count.cast_signed());
+    let above = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, count.cast_signed() + 2);
     // Out of the way of all targets, so that no move hits the source of a later one.
     let mut moved: heapless::Vec<OwnedFd, { protocol::limits::DESCRIPTORS_MAX }> =
         heapless::Vec::new();
     for fd in own {
         moved.push(above(fd)?).map_err(|_| Errno::INVAL)?;
     }
-    let file = file.map(above).transpose()?;
+    let others = others.map(|fd| fd.map(above));
     for target in 0..count {
         match moved.get(usize::try_from(target).unwrap_or(usize::MAX)) {
             Some(fd) => sys::place(fd.as_fd(), target)?,
@@ -316,15 +391,17 @@ fn place_all(own: &[OwnedFd], file: Option<&OwnedFd>) -> Result<Option<OwnedFd>,
     }
     // The moved ones go by this, not one by one.
     core::mem::forget(moved);
-    match file {
-        Some(file) => {
-            sys::place(file.as_fd(), count)?;
-            core::mem::forget(file);
-            sys::close_from(count + 1)?;
-            sys::close_on_exec(count).map(Some)
-        }
-        None => sys::close_from(count).map(|()| None),
+    let mut placed = [None, None];
+    let mut end = count;
+    for (place, other) in placed.iter_mut().zip(others) {
+        let Some(other) = other.transpose()? else { continue };
+        sys::place(other.as_fd(), end)?;
+        core::mem::forget(other);
+        *place = Some(sys::close_on_exec(end)?);
+        end += 1;
     }
+    sys::close_from(end)?;
+    Ok(placed)
 }
 
 /// As `execvp(3)` does, but with a `PATH` of the program's own, and no shell for what is neither

@@ -391,6 +391,10 @@ pub(crate) fn leave_session_keyring() -> Result<(), Errno> {
 
 /// `seccomp(2)` with a filter, as bytes; empty: none. The kernel wants `no_new_privs` for it.
 pub(crate) fn install_filter(bytes: &[u8]) -> Result<(), Errno> {
+    if bytes.is_empty() { Ok(()) } else { set_filter(bytes, 0).map(drop) }
+}
+
+fn set_filter(bytes: &[u8], flags: usize) -> Result<usize, Errno> {
     const SET_MODE_FILTER: usize = 1;
     /// `struct sock_fprog`
     #[repr(C)]
@@ -398,16 +402,118 @@ pub(crate) fn install_filter(bytes: &[u8]) -> Result<(), Errno> {
         instructions: u16,
         at: *const u8,
     }
-    if bytes.is_empty() {
-        return Ok(());
-    }
     let instructions = u16::try_from(bytes.len() / 8).map_err(|_| Errno::INVAL)?;
     let program = Program { instructions, at: bytes.as_ptr() };
     // SAFETY: the kernel reads the struct, and so many instructions of 8 bytes each, which are
     // there; it keeps a copy of its own.
-    unsafe { syscall!(Sysno::seccomp, SET_MODE_FILTER, 0, &raw const program) }
-        .map(drop)
-        .map_err(ours)
+    unsafe { syscall!(Sysno::seccomp, SET_MODE_FILTER, flags, &raw const program) }.map_err(ours)
+}
+
+/// A filter, and the descriptor that tells what it asks.
+pub(crate) fn install_listening(bytes: &[u8]) -> Result<OwnedFd, Errno> {
+    const NEW_LISTENER: usize = 8;
+    let listener = set_filter(bytes, NEW_LISTENER)?;
+    let listener = i32::try_from(listener).map_err(|_| Errno::OVERFLOW)?;
+    // SAFETY: the kernel has just made it for this call, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(listener) })
+}
+
+/// `sendmsg(2)` of one byte and a descriptor, with three numbers behind its arguments, for a
+/// filter that lets nothing else through.
+pub(crate) fn send_through(
+    way: BorrowedFd<'_>,
+    fd: BorrowedFd<'_>,
+    secret: [u32; 3],
+) -> Result<(), Errno> {
+    const SOL_SOCKET: i32 = 1;
+    const SCM_RIGHTS: i32 = 1;
+    /// `struct iovec`
+    #[repr(C)]
+    struct Piece {
+        at: *const u8,
+        length: usize,
+    }
+    /// `struct cmsghdr`, and its content.
+    #[repr(C)]
+    struct Control {
+        length: usize,
+        level: i32,
+        kind: i32,
+        fd: i32,
+    }
+    /// `struct msghdr`
+    #[repr(C)]
+    struct Message {
+        name: *const u8,
+        name_length: u32,
+        pieces: *const Piece,
+        piece_count: usize,
+        control: *const Control,
+        control_length: usize,
+        flags: i32,
+    }
+    let length = core::mem::offset_of!(Control, fd) + size_of::<i32>();
+    let (byte, fd) = ([0], fd.as_raw_fd());
+    let piece = Piece { at: byte.as_ptr(), length: byte.len() };
+    let control = Control { length, level: SOL_SOCKET, kind: SCM_RIGHTS, fd };
+    let message = Message {
+        name: core::ptr::null(),
+        name_length: 0,
+        pieces: &raw const piece,
+        piece_count: 1,
+        control: &raw const control,
+        control_length: size_of::<Control>(),
+        flags: 0,
+    };
+    let (message, [a, b, c]) = (&raw const message, secret.map(|word| word as usize));
+    // SAFETY: the kernel reads the struct and what it leads to, all of which is there until it
+    // returns; a number behind the three arguments it does not look at.
+    unsafe { syscall!(Sysno::sendmsg, number(way), message, 0, a, b, c) }.map(drop).map_err(ours)
+}
+
+/// The descriptor that somebody has sent, if it is there.
+pub(crate) fn receive_one(way: BorrowedFd<'_>) -> Option<OwnedFd> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let mut pieces = [rustix::io::IoSliceMut::new(&mut byte)];
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    recvmsg(way, &mut pieces, &mut control, flags).ok()?;
+    control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    })
+}
+
+/// A call that is not made yet.
+pub(crate) struct Notification {
+    /// Whose, as seen here; 0: nobody's of this rocker.
+    pub(crate) pid: i32,
+    /// Which.
+    pub(crate) number: u32,
+    /// `AUDIT_ARCH_*`
+    pub(crate) machine: u32,
+}
+
+/// What a filter asks; `ENOENT` if nobody waits for an answer any more.
+pub(crate) fn hear_notification(listener: BorrowedFd<'_>) -> Result<Notification, Errno> {
+    /// `SECCOMP_IOCTL_NOTIF_RECV`, `_ID_VALID` as every kernel knows it.
+    const RECEIVE: usize = 0xc050_2100;
+    const IS_VALID: usize = 0x8008_2102;
+    // `struct seccomp_notif`: id, pid and flags, then `struct seccomp_data`.
+    let mut words = [0_u64; 10];
+    // SAFETY: the kernel wants the 80 bytes to be zero, and writes as many.
+    unsafe { syscall!(Sysno::ioctl, number(listener), RECEIVE, words.as_mut_ptr()) }
+        .map_err(ours)?;
+    // SAFETY: it reads 8 bytes.
+    unsafe { syscall!(Sysno::ioctl, number(listener), IS_VALID, words.as_ptr()) }.map_err(ours)?;
+    let halves = |word: u64| {
+        let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+        (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]))
+    };
+    let ((pid, _), (number, machine)) = (halves(words[1]), halves(words[2]));
+    Ok(Notification { pid: pid.cast_signed(), number, machine })
 }
 
 /// `prlimit(2)` of this process; `u64::MAX` is "none" for the kernel too.

@@ -89,6 +89,9 @@ pub struct Exec<'a> {
     pub wall_ms: u32,
     /// At that time it gets SIGTERM first, and is killed so many milliseconds later.
     pub grace_ms: u32,
+    /// A filter of its own beside that of the rocker, an array of `struct sock_filter`; empty:
+    /// none. `SECCOMP_RET_USER_NOTIF` in it means: it is killed, and the call is named.
+    pub filter: &'a [u8],
 }
 
 /// How a program ended.
@@ -141,6 +144,9 @@ pub struct ExitReport {
     pub wall_us: u64,
     /// Most memory that it, or one of those descendants, had at once, in KiB.
     pub peak_kib: u64,
+    /// The number of the system call for which it was killed, if that was for one of this
+    /// machine's.
+    pub syscall: Option<u32>,
 }
 
 impl Exit {

@@ -42,6 +42,37 @@ pub const fn argument_at(index: u32) -> u32 {
     16 + 8 * index
 }
 
+/// Whether a filter may want to ask somebody.
+pub fn notifies(filter: &[u8]) -> bool {
+    const RETURN: u16 = 0x06;
+    const ACTION: u32 = 0xffff_0000;
+    filter.as_chunks().0.iter().any(|&[c, d, _, _, k, l, m, n]| {
+        u16::from_ne_bytes([c, d]) == RETURN && u32::from_ne_bytes([k, l, m, n]) & ACTION == NOTIFY
+    })
+}
+
+/// A few instructions to stand before a filter, so that one call is allowed whatever follows:
+/// `sendmsg(2)`, of which the kernel takes three arguments, with these three behind them.
+///
+/// Whoever installs a filter with somebody to ask has to send the descriptor for that away,
+/// under that very filter. Nobody else knows the numbers, and there are 2^96 to be guessed.
+pub fn door(secret: [u32; 3]) -> Assembler<DOOR> {
+    let mut code = Assembler::new();
+    // Behind the last one: where the filter begins, with nothing loaded.
+    let closed = DOOR;
+    let allowed = code.answer(ALLOW);
+    let fits = (3..).zip(secret).fold(allowed, |then, (index, number)| {
+        let same = code.test(Test::Equal, number, then, closed);
+        code.load(argument_at(index), same)
+    });
+    let call = code.test(Test::Equal, THIS.sendmsg, fits, closed);
+    code.load(NUMBER_AT, call);
+    code
+}
+
+/// So many instructions it has.
+pub const DOOR: usize = 9;
+
 /// The filter that such a rocker's App gets; empty: none.
 pub fn filter<'a>(options: &Options<'a>) -> &'a [u8] {
     static DEFAULT: [[u8; INSTRUCTION]; length(Kind::Default)] = made(Kind::Default);
@@ -207,6 +238,7 @@ struct Machine {
     ioctl: u32,
     personality: u32,
     socket: u32,
+    sendmsg: u32,
     /// Numbers far from all others: from where on, and whether they are allowed.
     far: &'static [(u32, bool)],
 }
@@ -281,6 +313,7 @@ macro_rules! machine {
             ioctl: S::ioctl as u32,
             personality: S::personality as u32,
             socket: S::socket as u32,
+            sendmsg: S::sendmsg as u32,
             far: $far,
         }
     }};
@@ -620,6 +653,25 @@ mod tests {
             for &number in machine.nesting {
                 assert_eq!(plain(&machine, Kind::Nesting, number), ALLOW, "{name} {number}");
             }
+        }
+    }
+
+    #[test]
+    fn a_door_is_for_who_knows_it() {
+        let secret = [0x5eed, 1, u32::MAX];
+        let mut code = Assembler::<1>::new();
+        code.answer(NOTIFY);
+        let door = door(secret);
+        let mut filter = Vec::from(door.bytes().unwrap());
+        assert_eq!(filter.len(), DOOR * INSTRUCTION);
+        filter.extend_from_slice(code.bytes().unwrap());
+        assert!(notifies(&filter) && !notifies(door.bytes().unwrap()));
+        let [a, b, c] = secret.map(u64::from);
+        let ask = |number, arguments| run(&filter, THIS.number, number, arguments);
+        assert_eq!(ask(THIS.sendmsg, [1, 2, 3, a, b, c]), ALLOW);
+        assert_eq!(ask(THIS.sendmsg + 1, [1, 2, 3, a, b, c]), NOTIFY);
+        for wrong in [[a + 1, b, c], [a, 0, c], [a, b, c - 1], [0; 3]] {
+            assert_eq!(ask(THIS.sendmsg, [1, 2, 3, wrong[0], wrong[1], wrong[2]]), NOTIFY);
         }
     }
 

@@ -282,6 +282,7 @@ fn programs() -> Vec<(String, Message<'static>)> {
         rlimits: heapless::Vec::new(),
         wall_ms: 0,
         grace_ms: 0,
+        filter: &[],
     };
     let rlimit = Rlimit { resource: 15, soft: 64 << 20, hard: u64::MAX };
     let full = Exec {
@@ -295,12 +296,15 @@ fn programs() -> Vec<(String, Message<'static>)> {
         rlimits: heapless::Vec::from_slice(&[rlimit; 16]).unwrap(),
         wall_ms: 3000,
         grace_ms: 500,
+        filter: &[],
     };
+    let filtered = Exec { filter: &FILTER, ..bare.clone() };
     let error = Error::Failed { step: Step::StartProgram, errno: Errno::NOENT };
     let failure = Failure { error, command: "exec bin/app" };
     let mut all = vec![
         ("client_exec_bare".to_owned(), Message::Client(ClientMessage::Exec(bare))),
         ("client_exec".to_owned(), Message::Client(ClientMessage::Exec(full))),
+        ("client_exec_with_a_filter".to_owned(), Message::Client(ClientMessage::Exec(filtered))),
         (
             "client_signal".to_owned(),
             Message::Client(ClientMessage::Signal { id: Some(1), signal: 15 }),
@@ -326,7 +330,8 @@ fn programs() -> Vec<(String, Message<'static>)> {
     for verdict in verdicts {
         let exit = if verdict == Verdict::Normal { Exit::Status(0) } else { Exit::Signal(9) };
         let (user_us, system_us, wall_us, peak_kib) = (1_000, 2_000, u64::MAX, 4096);
-        let report = ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib };
+        let syscall = (verdict == Verdict::DisallowedSyscall).then_some(101);
+        let report = ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib, syscall };
         let exited = Message::Guard(GuardMessage::Exited { id: 1, report });
         all.push((format!("guard_exited_{}", snake(&verdict)), exited));
     }

@@ -48,7 +48,7 @@ size_t rk_sim_layout(size_t n)
         AT(rk_pieces, used), AT(rk_pieces, length), AT(rk_pieces, count), AT(rk_pieces, pieces),
 
         sizeof(RockerReport), IN(RockerReport, status), IN(RockerReport, signal),
-        IN(RockerReport, verdict), IN(RockerReport, user_us), IN(RockerReport, system_us),
+        IN(RockerReport, verdict), IN(RockerReport, syscall), IN(RockerReport, user_us), IN(RockerReport, system_us),
         IN(RockerReport, wall_us), IN(RockerReport, peak_kib),
 
         sizeof(struct rk_message), AT(rk_message, kind), AT(rk_message, loss),

@@ -123,6 +123,7 @@ struct RawReport {
     status: c_int,
     signal: c_int,
     verdict: c_uint,
+    syscall: c_int,
     user_us: u64,
     system_us: u64,
     wall_us: u64,
@@ -824,7 +825,8 @@ impl RawReport {
         };
         let Self { user_us, system_us, wall_us, peak_kib, .. } = self;
         let verdict = VERDICTS[usize::try_from(self.verdict).expect("there are ten")];
-        ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib }
+        let syscall = (self.syscall != -1).then_some(self.syscall.cast_unsigned());
+        ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib, syscall }
     }
 }
 
@@ -1113,7 +1115,7 @@ mod tests {
                 overlay_index unconfined user_namespaces commanded stays overlay_dirs timeout_ms;
             RawPiece: iov_base iov_len;
             RawPieces: numbers room used length count pieces;
-            RawReport: status signal verdict user_us system_us wall_us peak_kib;
+            RawReport: status signal verdict syscall user_us system_us wall_us peak_kib;
             RawMessage: kind loss descriptors reserved pid error name rest id report;
             RawProgram: size path argv envp cwd stdio fds_count fds keep_session;
             RawRlimit: resource soft hard;

@@ -473,6 +473,8 @@ fn c_says_the_bytes_on_record() {
                 asked(&request).encode()
             }
             Message::Client(ClientMessage::AppStarted) => encode_app_started(),
+            // Nor any filter.
+            Message::Client(ClientMessage::Exec(exec)) if !exec.filter.is_empty() => continue,
             Message::Client(ClientMessage::Exec(exec)) => wanted_of(&exec).encode(exec.id),
             Message::Client(ClientMessage::Signal { id, signal }) => encode_signal(id, signal),
             Message::Client(ClientMessage::Ping) => encode_ping(),
@@ -825,7 +827,8 @@ fn refusal(id: u32) -> Vec<u8> {
 
 fn an_end(id: u32, peak_kib: u64) -> (Vec<u8>, ExitReport) {
     let (exit, verdict) = (Exit::Status(0), Verdict::Normal);
-    let report = ExitReport { exit, verdict, user_us: 1, system_us: 2, wall_us: 3, peak_kib };
+    let report =
+        ExitReport { exit, verdict, user_us: 1, system_us: 2, wall_us: 3, peak_kib, syscall: None };
     (said(GuardMessage::Exited { id, report }), report)
 }
 

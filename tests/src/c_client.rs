@@ -143,6 +143,7 @@ mod ffi {
         pub(super) status: c_int,
         pub(super) signal: c_int,
         pub(super) verdict: c_uint,
+        pub(super) syscall: c_int,
         pub(super) user_us: u64,
         pub(super) system_us: u64,
         pub(super) wall_us: u64,
@@ -1052,7 +1053,8 @@ impl ffi::RockerReport {
         let name = unsafe { CStr::from_ptr(ffi::ROCKER_verdict_name(self.verdict)) };
         assert_eq!(name.to_str(), Ok(&*verdict.to_string()), "both have the same words");
         let Self { user_us, system_us, wall_us, peak_kib, .. } = self;
-        ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib }
+        let syscall = u32::try_from(self.syscall).ok();
+        ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib, syscall }
     }
 }
 

@@ -1009,6 +1009,16 @@ fn a_profile_says_which_system_calls_there_are() {
     for (command, wanted) in &answers {
         assert_eq!(told.one(command), *wanted, "{command}");
     }
+    // The guard names it.
+    for (json, wanted) in [(false, "rocker: disallowed system call: acct\n"), (true, "\"acct\"")] {
+        let mut command = run(&daemon);
+        command.arg("--seccomp").arg(&file).args(["--wall", "9"]).args(json.then_some("--json"));
+        let call = format!("call {}", libc::SYS_acct);
+        let ended = command.arg(probe_package()).args(["--", "bin/probe", &call]).output().unwrap();
+        assert_eq!(ended.status.code(), Some(128 + libc::SIGKILL));
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(said.contains(wanted), "{said}");
+    }
     let ended = filtered(&["say before", &format!("call {}", libc::SYS_acct), "say after"]);
     assert_eq!(ended.status.code(), Some(128 + libc::SIGSYS));
     assert_eq!(ended.stdout, b"say: before\n");

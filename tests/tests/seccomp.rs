@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::process::ExitCode;
 
-use protocol::{Errno, Step};
+use protocol::{Errno, Exit, ExitReport, Step, Verdict};
 use rocker_client::{Launch, Limits, OpenRocker, Seccomp, Stdio};
 use tests::app::{self, Answer, App};
 use tests::{APP_GID, APP_UID, Daemon, Program, SOON, probe_package, replayed, runner};
@@ -23,6 +23,12 @@ fn main() -> ExitCode {
         a_filter_that_the_kernel_refuses_is_told,
         user_namespaces_are_for_who_asks,
         the_policy_says_who_may_ask,
+        a_program_is_killed_for_what_its_own_filter_forbids_and_the_call_is_named,
+        a_program_may_not_even_be_executed,
+        many_threads_at_once_are_one_violation,
+        a_child_in_another_session_is_no_way_out,
+        who_outlives_its_program_is_denied,
+        a_program_may_have_a_filter_that_asks_nobody,
     ])
 }
 
@@ -307,6 +313,121 @@ fn the_policy_says_who_may_ask() {
         let rocker = replayed(as_user(|| launch.open())).unwrap();
         assert!(rocker.kill(SOON).unwrap());
     }
+}
+
+/// Kills, and names, who makes this call.
+fn one_is_named(call: i64) -> Limits {
+    let Seccomp::Filter(mut filter) = one_fails(call, 0) else { unreachable!("it is one") };
+    filter[16..24].copy_from_slice(&instruction(0x06, 0, 0, 0x7fc0_0000));
+    Limits::new().filter(filter)
+}
+
+/// What comes of a script under these limits, and what it says until all ends of its output are
+/// closed.
+fn script(rocker: &mut OpenRocker, limits: &Limits, line: &str) -> (ExitReport, String) {
+    let program = Program::new("/bin/sh").args(["-c", line]);
+    let (mut output, stdout) = std::io::pipe().unwrap();
+    let run = rocker.spawn(&program.stdin(Stdio::Null).stdout(stdout), limits).unwrap();
+    let report = rocker.wait(&run).unwrap();
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    (report, text)
+}
+
+fn assert_is_named(report: &ExitReport, call: i64) {
+    let told = (report.exit, report.verdict, report.syscall);
+    let wanted = (Exit::Signal(9), Verdict::DisallowedSyscall, u32::try_from(call).ok());
+    assert_eq!(told, wanted, "{report:?}");
+}
+
+fn a_program_is_killed_for_what_its_own_filter_forbids_and_the_call_is_named() {
+    let daemon = Daemon::start();
+    let mut rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+    let limits = one_is_named(libc::SYS_sync);
+    let line = format!("bin/probe 'say before' 'call {}' 'say after'", libc::SYS_sync);
+    for line in [line.clone(), format!("{line} & wait; echo not reached"), format!("exec {line}")] {
+        let (report, text) = script(&mut rocker, &limits, &line);
+        assert_is_named(&report, libc::SYS_sync);
+        assert_eq!(text, "say: before\n", "{line}");
+    }
+    assert_eq!(rocker_client::syscall_name(u32::try_from(libc::SYS_sync).unwrap()), Some("sync"));
+    // Others have another filter, or none, and what it allows is allowed.
+    let (report, text) = script(&mut rocker, &Limits::new(), &line);
+    assert_eq!((report.verdict, report.syscall), (Verdict::Normal, None));
+    assert!(text.ends_with("say: after\n"), "{text}");
+    let (report, _) = script(&mut rocker, &limits, "ls / >/dev/null; exit 3");
+    assert_eq!((report.verdict, report.syscall), (Verdict::NonzeroExitStatus, None));
+    assert!(rocker.kill(SOON).unwrap());
+}
+
+fn a_program_may_not_even_be_executed() {
+    let daemon = Daemon::start();
+    let mut rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+    for call in [libc::SYS_execveat, libc::SYS_execve] {
+        let began = std::time::Instant::now();
+        let (report, text) = script(&mut rocker, &one_is_named(call), "exec /bin/true");
+        assert_is_named(&report, call);
+        assert_eq!(text, "");
+        assert!(began.elapsed() < SOON / 5, "{:?}", began.elapsed());
+    }
+    assert!(rocker.kill(SOON).unwrap());
+}
+
+fn many_threads_at_once_are_one_violation() {
+    let daemon = Daemon::start();
+    let mut rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+    let line = format!("bin/probe 'call-by 100 {}'", libc::SYS_sync);
+    let forks = format!("for n in 1 2 3 4 5 6 7 8 9; do {line} & done; wait");
+    for line in [line, forks] {
+        let (report, text) = script(&mut rocker, &one_is_named(libc::SYS_sync), &line);
+        assert_is_named(&report, libc::SYS_sync);
+        assert_eq!(text, "");
+    }
+    // It goes on as if nothing had been.
+    rocker.ping().unwrap();
+    assert!(rocker.kill(SOON).unwrap());
+}
+
+fn a_child_in_another_session_is_no_way_out() {
+    let daemon = Daemon::start();
+    let mut rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+    let line = format!("setsid bin/probe 'call {}' 'say after' & sleep 50", libc::SYS_sync);
+    let (report, text) = script(&mut rocker, &one_is_named(libc::SYS_sync), &line);
+    assert_is_named(&report, libc::SYS_sync);
+    assert_eq!(text, "");
+    assert!(rocker.kill(SOON).unwrap());
+}
+
+fn who_outlives_its_program_is_denied() {
+    let daemon = Daemon::start();
+    let mut rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+    let call = format!("call {}", libc::SYS_sync);
+    let line = format!("setsid sh -c 'sleep 0.5; bin/probe \"{call}\"' & exit 0");
+    let (report, text) = script(&mut rocker, &one_is_named(libc::SYS_sync), &line);
+    assert_eq!((report.exit, report.verdict), (Exit::Status(0), Verdict::Normal));
+    assert_eq!(text, format!("{call}: ENOSYS\n"));
+    assert!(rocker.kill(SOON).unwrap());
+}
+
+fn a_program_may_have_a_filter_that_asks_nobody() {
+    const EXDEV: u32 = 18;
+    let daemon = Daemon::start();
+    let mut rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+    let Seccomp::Filter(filter) = one_fails(libc::SYS_sync, EXDEV) else { unreachable!("it is") };
+    let line = format!("bin/probe 'call {}' 'call {}'", libc::SYS_sync, libc::SYS_keyctl);
+    let (report, text) = script(&mut rocker, &Limits::new().filter(filter), &line);
+    assert_eq!(report.verdict, Verdict::Normal);
+    // The rocker's holds as well.
+    assert!(text.contains(": EXDEV\n") && text.ends_with(": EPERM\n"), "{text}");
+    // It falls off its end; it is none.
+    for filter in [instruction(0x20, 0, 0, 0).to_vec(), vec![0; 7]] {
+        let limits = Limits::new().filter(filter);
+        let error = rocker.spawn(&Program::new("bin/probe"), &limits).unwrap_err();
+        let wanted =
+            "cannot start the program (exec.1): seccomp # the program's filter: Invalid argument";
+        assert_eq!(error.to_string(), wanted);
+    }
+    assert!(rocker.kill(SOON).unwrap());
 }
 
 /// Does it in a thread that is the App's user: ids are a thread's own.

@@ -3,7 +3,7 @@
 use core::fmt::Write as _;
 
 use protocol::ExitReport;
-use rocker_client::{Error, OpenRocker, Rocker, Run, TraceEntry, errno_name};
+use rocker_client::{Error, OpenRocker, Rocker, Run, TraceEntry, errno_name, syscall_name};
 use serde_json::{Map, Value, json};
 
 use super::Fault;
@@ -77,11 +77,19 @@ fn in_order(steps: &[TraceEntry]) -> Vec<&TraceEntry> {
     steps
 }
 
+/// Its name, or its number.
+pub(crate) fn system_call(number: u32) -> String {
+    syscall_name(number).map_or_else(|| number.to_string(), ToOwned::to_owned)
+}
+
 /// `--json`: how it ended, in one line.
 pub(crate) fn result(lived: Option<&Lived>, ending: &Result<Ending, Fault>) -> Value {
     let mut result = Map::new();
     if let Some(told) = lived.and_then(|lived| lived.told) {
         result.insert("verdict".into(), json!(told.verdict.to_string()));
+        if let Some(number) = told.syscall {
+            result.insert("syscall".into(), json!(system_call(number)));
+        }
         result.insert("user_us".into(), json!(told.user_us));
         result.insert("system_us".into(), json!(told.system_us));
         result.insert("wall_us".into(), json!(told.wall_us));

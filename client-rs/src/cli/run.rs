@@ -11,7 +11,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
-use protocol::seccomp::KILL_PROCESS;
+use protocol::seccomp::{KILL_PROCESS, NOTIFY};
 use protocol::{Errno, Exit, Step, Verdict};
 use rocker_client::{EXEC_DIR, Launch, Limits, OpenRocker, Program, Rocker, SOCKET, Seccomp};
 
@@ -130,8 +130,10 @@ fn attempt_by_guard(
     let told = told?;
     gone.map_err(|error| Fault::refused("end the rocker", &error))?;
     finished?;
-    if told.verdict == Verdict::TimeLimitExceeded && !args.json {
-        let _ = writeln!(io::stderr(), "rocker: {}", told.verdict);
+    let killed = matches!(told.verdict, Verdict::TimeLimitExceeded | Verdict::DisallowedSyscall);
+    if killed && !args.json {
+        let call = told.syscall.map(|number| format!(": {}", report::system_call(number)));
+        let _ = writeln!(io::stderr(), "rocker: {}{}", told.verdict, call.unwrap_or_default());
     }
     Ok(match told.exit {
         Exit::Status(status) => Ending::Exit(status),
@@ -153,18 +155,27 @@ fn limits(args: &Run) -> Result<Limits, Fault> {
         // A second more for an App that wants to say why it ends.
         limits = limits.rlimit(RLIMIT_CPU, seconds, seconds.saturating_add(1));
     }
+    let profile = args
+        .seccomp
+        .as_ref()
+        .filter(|it| !["log", "unconfined"].map(Path::new).contains(&it.as_path()));
+    if let Some(profile) = profile {
+        limits = limits.filter(profile::read(profile, NOTIFY)?);
+    }
     if let Some(bytes) = args.output {
         limits = limits.rlimit(RLIMIT_FSIZE, bytes, bytes);
     }
     Ok(limits)
 }
 
-/// Which system calls the App may make.
-fn seccomp(args: &Run) -> Result<Seccomp, Fault> {
+/// Which system calls the App may make. A program that the guard starts has a profile for itself:
+/// then the guard can name the call that it was killed for.
+fn seccomp(args: &Run, by_guard: bool) -> Result<Seccomp, Fault> {
     let Some(said) = &args.seccomp else { return Ok(Seccomp::Default) };
     Ok(match said.as_os_str().as_bytes() {
-        b"unconfined" => Seccomp::Unconfined,
         b"log" => Seccomp::Log,
+        b"unconfined" => Seccomp::Unconfined,
+        _ if by_guard => Seccomp::Unconfined,
         _ => Seccomp::Filter(profile::read(said, KILL_PROCESS)?),
     })
 }
@@ -199,6 +210,8 @@ impl Plan {
         };
         let timeout = Duration::try_from_secs_f64(args.timeout)
             .map_err(|_| Fault::Said(format!("timeout {}: not a time", args.timeout)))?;
+        let limited = args.wall.is_some() || args.time.is_some() || args.output.is_some();
+        let by_guard = limited || !nix::unistd::geteuid().is_root();
         let mut launch = Launch::new(&package)
             .app_id(args.app_id)
             .uid(uid)
@@ -206,7 +219,7 @@ impl Plan {
             .exec_dir(&exec_dir)
             .volatile(args.volatile)
             .user_namespaces(args.userns)
-            .seccomp(seccomp(args)?)
+            .seccomp(seccomp(args, by_guard)?)
             .timeout(timeout)
             .socket(socket)
             .trace(args.trace || args.report.is_some());
@@ -219,8 +232,6 @@ impl Plan {
             Overlays::Dirs(dirs) => dirs.iter().fold(launch, Launch::overlay),
         };
         let program = program(args, manifest.as_ref(), &exec_dir, home.as_deref())?;
-        let limited = args.wall.is_some() || args.time.is_some() || args.output.is_some();
-        let by_guard = limited || !nix::unistd::geteuid().is_root();
         Ok(Self { launch, program, embeddable, by_guard })
     }
 

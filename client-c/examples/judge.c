@@ -137,6 +137,8 @@ static bool understand(const RockerEvent *event)
         break;
     }
     case ROCKER_EVENT_pong:
+    case ROCKER_EVENT_done:
+    case ROCKER_EVENT_opened:
         break;
     }
     return true;

@@ -33,6 +33,8 @@ static void check_told(uint8_t *states, uint32_t ordered, const RockerEvent *eve
         break;
     case ROCKER_EVENT_failed:
     case ROCKER_EVENT_pong:
+    case ROCKER_EVENT_done:
+    case ROCKER_EVENT_opened:
         demand(*state == UNHEARD);
         *state = OVER;
         break;
@@ -55,7 +57,10 @@ static void hear(struct rk_orders *orders, uint8_t *states, const uint8_t *bytes
     memset(&message, 0xa5, sizeof(message));
     memset(&event, 0, sizeof(event));
     rk_decode_answer(exact, length, &message);
-    demand(message.kind == RK_STARTED ? message.descriptors == 1 : message.descriptors == 0);
+    demand(message.kind == RK_STARTED  ? message.descriptors == 1
+           : message.kind == RK_OPENED ? message.descriptors <= message.files
+                                       : message.descriptors == 0);
+    demand(message.files <= ROCKER_FILES_MAX);
     if (message.kind == RK_NOT_STARTED) {
         const uint8_t *command = (const uint8_t *)message.rest.bytes;
         demand(command >= exact && command + message.rest.length <= exact + length);
@@ -77,8 +82,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         uint8_t what = data[0];
         size_t length = data[1] < size - 2 ? data[1] : size - 2;
         if (orders.last_id < ORDERS_MAX - 1) {
-            if ((what & 1) && rk_orders_have_room(&orders)) {
+            if ((what & 1) && rk_orders_have_room(&orders, RK_PROGRAM)) {
                 rk_orders_exec(&orders, NULL);
+            } else if ((what & 0x81) == 0x80 && rk_orders_have_room(&orders, RK_FILES)) {
+                rk_orders_files(&orders, (what >> 4) & 7);
+            } else if ((what & 0x41) == 0x40 && rk_orders_have_room(&orders, RK_DEED)) {
+                rk_orders_deed(&orders);
             } else if (what & 2) {
                 rk_orders_ping(&orders);
             }

@@ -421,8 +421,15 @@ typedef enum {
     /* exec.3: the program has ended: `report`. */
     ROCKER_EVENT_ended,
     /* The guard is there, and listens. */
-    ROCKER_EVENT_pong
+    ROCKER_EVENT_pong,
+    /* The order was carried out. */
+    ROCKER_EVENT_done,
+    /* The same, of ROCKER_open_files(): `files`. */
+    ROCKER_EVENT_opened
 } ROCKER_EVENT;
+
+/* Most files of one order. */
+#define ROCKER_FILES_MAX 16
 
 /* What has come of an order. Of the fields below `data` those are set that its kind names. */
 typedef struct {
@@ -438,6 +445,9 @@ typedef struct {
     int pidfd;
     RockerReport report;
     RockerError error;
+    /* For each file its descriptor, which is the caller's to close; or, negative, the errno. */
+    unsigned files_count;
+    int files[ROCKER_FILES_MAX];
 } RockerEvent;
 
 /* Starts a rocker that takes orders. `options` and `error` may be NULL. On failure nothing is
@@ -476,6 +486,58 @@ ROCKER_API ROCKER_ERR ROCKER_signal(RockerOpen *open, unsigned id, int signal,
 /* Asks whether the guard is there and listens. ROCKER_EVENT_pong answers the latest question:
  * those that it overtakes are answered by it as well. */
 ROCKER_API ROCKER_ERR ROCKER_ping(RockerOpen *open, unsigned *id, RockerError *error);
+
+/* How a file is opened; the numbers are ROCKER's own. */
+#define ROCKER_FILE_READ 1u
+#define ROCKER_FILE_WRITE 2u
+/* Makes it if it is not there, with `mode`. */
+#define ROCKER_FILE_CREATE 4u
+/* With that: fails if anything is there, be it a link. */
+#define ROCKER_FILE_EXCLUSIVE 8u
+/* Empties it. */
+#define ROCKER_FILE_TRUNCATE 16u
+/* Writes to its end, whatever others do. */
+#define ROCKER_FILE_APPEND 32u
+/* Only a directory will do. */
+#define ROCKER_FILE_DIRECTORY 64u
+/* A link at the end of the path will not do. */
+#define ROCKER_FILE_NO_FOLLOW 128u
+/* Neither opening nor what is done afterwards waits (O_NONBLOCK). */
+#define ROCKER_FILE_NON_BLOCKING 256u
+/* A fifo, a socket or a device will do. Else they are refused (EACCES), so that nobody waits for
+ * what an App has put in a file's place. */
+#define ROCKER_FILE_ANY_KIND 512u
+
+/* A file in a rocker. */
+typedef struct {
+    /* As its programs see it: absolute, or below the work dir, out of which no link then leads. */
+    const char *path;
+    /* ROCKER_FILE_*. Neither to be read nor written: to be read. */
+    unsigned how;
+    /* Who may do what with it, if it is made: at most 0777, less 0022. */
+    unsigned mode;
+} RockerFile;
+
+/*
+ * Opens files in the rocker, with the App's rights; ROCKER_EVENT_opened says for each what came of
+ * it. The guard never waits: EAGAIN for a file on which a process of the rocker has a lease. Magic
+ * links (/proc/PID/fd) are not followed (ELOOP), files of a proc not opened (EACCES), and a path
+ * below the work dir leads nowhere else (EXDEV).
+ */
+ROCKER_API ROCKER_ERR ROCKER_open_files(RockerOpen *open, const RockerFile *files, unsigned count,
+                                        unsigned *id, RockerError *error);
+
+/* Deletes a file, a link or an empty directory in the rocker, or, if `tree` is not 0, a directory
+ * with all that is in it, with the App's rights. ROCKER_EVENT_done, or ROCKER_EVENT_failed: ETIME
+ * if a tree takes more than a second; then some of it is gone, and the caller may order the rest.
+ * What is mounted below is not touched: EBUSY. */
+ROCKER_API ROCKER_ERR ROCKER_delete(RockerOpen *open, const char *path, int tree, unsigned *id,
+                                    RockerError *error);
+
+/* Makes a symbolic link at `path` that leads to `target`, with the App's rights. Events as of
+ * ROCKER_delete(). */
+ROCKER_API ROCKER_ERR ROCKER_symlink(RockerOpen *open, const char *target, const char *path,
+                                     unsigned *id, RockerError *error);
 
 /* The next event, without waiting: 1, or 0 if there is none. Before polling, ask until there is
  * none: a descriptor is not readable for what ROCKER_await() has read and not told. */

@@ -13,7 +13,8 @@
 
 _Static_assert(sizeof(struct rk_orders) <= sizeof(((RockerOpen *)0)->opaque), "it holds them");
 _Static_assert(_Alignof(struct rk_orders) <= _Alignof(RockerOpen), "it holds them");
-_Static_assert(ROCKER_EXEC_FDS_MAX == RK_DESCRIPTORS_MAX, "as many as a message carries");
+_Static_assert(ROCKER_EXEC_FDS_MAX == RK_DESCRIPTORS_MAX && ROCKER_FILES_MAX == RK_DESCRIPTORS_MAX,
+               "as many as a message carries");
 
 /* How long a guard may take for an answer that it need not wait for itself. */
 enum { ANSWER_MS = 10000 };
@@ -133,7 +134,8 @@ static ROCKER_ERR order(RockerOpen *open, struct rk_pieces *message, const int *
     case ECONNRESET:
         return succeed(error);
     case EMSGSIZE:
-        return fail(rk_invalid(RK_RULE_TOO_LONG, RK_ITEM_PROGRAM, 0), 0, "", error);
+        return fail(rk_invalid(RK_RULE_TOO_LONG, count > 0 ? RK_ITEM_PROGRAM : RK_ITEM_FILE, 0), 0,
+                    "", error);
     default:
         return fail(rk_failed(RK_REQUEST_EXEC, (uint16_t)why), 0, "", error);
     }
@@ -221,7 +223,7 @@ ROCKER_ERR ROCKER_exec(RockerOpen *open, const RockerProgram *program, const Roc
     if (program->path == NULL || program->path[0] == '\0') {
         return fail(rk_invalid(RK_RULE_EMPTY, RK_ITEM_PROGRAM, 0), 0, "", error);
     }
-    if (!rk_orders_have_room(in(open))) {
+    if (!rk_orders_have_room(in(open), RK_PROGRAM)) {
         /* As the guard itself says it of one too many. */
         return fail(rk_failed(RK_START_PROGRAM, EAGAIN), 0, "clone # the program", error);
     }
@@ -270,6 +272,114 @@ ROCKER_ERR ROCKER_ping(RockerOpen *open, unsigned *id, RockerError *error)
     return code;
 }
 
+/* --- Files. ----------------------------------------------------------------------------------- */
+
+/* What is wrong with a path, in `error`; success: nothing. */
+static ROCKER_ERR check_file(const char *text, RockerError *error)
+{
+    struct rk_path path = rk_path(text);
+
+    if (path.length > 0 && path.length <= RK_PATH_MAX) {
+        return succeed(error);
+    }
+    ROCKER_ERR code = fail(rk_invalid(path.length == 0 ? RK_RULE_EMPTY : RK_RULE_TOO_LONG,
+                                      RK_ITEM_FILE, 0),
+                           0, "", error);
+    if (error != NULL) {
+        rk_add(error->subject, path.bytes, path.length);
+    }
+    return code;
+}
+
+static ROCKER_ERR check_room(const RockerOpen *open, RockerError *error)
+{
+    const struct rk_orders *orders = (const struct rk_orders *)(const void *)open->opaque;
+
+    return rk_orders_have_room(orders, RK_DEED)
+               ? succeed(error)
+               : fail(rk_failed(RK_REQUEST_EXEC, EAGAIN), 0, "", error);
+}
+
+ROCKER_ERR ROCKER_open_files(RockerOpen *open, const RockerFile *files, unsigned count,
+                             unsigned *id, RockerError *error)
+{
+    uint8_t bytes[RK_MESSAGE_MAX];
+    struct rk_pieces message = rk_pieces(bytes, sizeof(bytes));
+    ROCKER_ERR code = check_room(open, error);
+
+    *id = 0;
+    if (count > ROCKER_FILES_MAX) {
+        return fail(rk_invalid(RK_RULE_TOO_MANY, RK_ITEM_FILE, 0), 0, "", error);
+    }
+    for (unsigned i = 0; i < count && code == ROCKER_ERR_success; i++) {
+        code = check_file(files[i].path, error);
+        if (code == ROCKER_ERR_success && (files[i].how > UINT16_MAX || files[i].mode > UINT16_MAX)) {
+            code = misuse("RockerFile.how or mode is none", error);
+        }
+    }
+    if (code == ROCKER_ERR_success) {
+        rk_encode_open(rk_orders_next_id(in(open)), files, count, &message);
+        code = order(open, &message, NULL, 0, error);
+    }
+    if (code == ROCKER_ERR_success) {
+        rk_orders_files(in(open), count);
+        *id = in(open)->last_id;
+    }
+    return code;
+}
+
+/* To be sent, and answered by ROCKER_EVENT_done. */
+static ROCKER_ERR order_deed(RockerOpen *open, struct rk_pieces *message, unsigned *id,
+                             RockerError *error)
+{
+    ROCKER_ERR code = order(open, message, NULL, 0, error);
+
+    if (code == ROCKER_ERR_success) {
+        rk_orders_deed(in(open));
+        *id = in(open)->last_id;
+    }
+    return code;
+}
+
+ROCKER_ERR ROCKER_delete(RockerOpen *open, const char *path, int tree, unsigned *id,
+                         RockerError *error)
+{
+    uint8_t bytes[RK_PATH_MAX + RK_NUMBERS_MAX];
+    struct rk_pieces message = rk_pieces(bytes, sizeof(bytes));
+    ROCKER_ERR code = check_room(open, error);
+
+    *id = 0;
+    if (code == ROCKER_ERR_success) {
+        code = check_file(path, error);
+    }
+    if (code != ROCKER_ERR_success) {
+        return code;
+    }
+    rk_encode_delete(rk_orders_next_id(in(open)), path, tree != 0, &message);
+    return order_deed(open, &message, id, error);
+}
+
+ROCKER_ERR ROCKER_symlink(RockerOpen *open, const char *target, const char *path, unsigned *id,
+                          RockerError *error)
+{
+    uint8_t bytes[2 * RK_PATH_MAX + RK_NUMBERS_MAX];
+    struct rk_pieces message = rk_pieces(bytes, sizeof(bytes));
+    ROCKER_ERR code = check_room(open, error);
+
+    *id = 0;
+    if (code == ROCKER_ERR_success) {
+        code = check_file(target, error);
+    }
+    if (code == ROCKER_ERR_success) {
+        code = check_file(path, error);
+    }
+    if (code != ROCKER_ERR_success) {
+        return code;
+    }
+    rk_encode_symlink(rk_orders_next_id(in(open)), target, path, &message);
+    return order_deed(open, &message, id, error);
+}
+
 /* --- Events. ---------------------------------------------------------------------------------- */
 
 /* Without ids, pids and descriptors. */
@@ -313,6 +423,13 @@ static bool understand(RockerOpen *open, struct rk_datagram *datagram, RockerEve
     }
     if (event->kind == ROCKER_EVENT_started) {
         event->pidfd = datagram->descriptors[0];
+        datagram->count = 0;
+    } else if (event->kind == ROCKER_EVENT_opened) {
+        event->files_count = message.files;
+        for (unsigned i = 0, opened = 0; i < message.files; i++) {
+            event->files[i] = message.errnos[i] == 0 ? datagram->descriptors[opened++]
+                                                     : -(int)message.errnos[i];
+        }
         datagram->count = 0;
     } else if (event->kind == ROCKER_EVENT_failed) {
         char text[520] = "";

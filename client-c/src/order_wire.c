@@ -3,8 +3,15 @@
 #include "postcard.h"
 
 /* By their place in message.rs. */
-enum { CLIENT_EXEC = 4, CLIENT_SIGNAL };
-enum { GUARD_STARTED = 4, GUARD_EXEC_FAILED, GUARD_EXITED, GUARD_PONG };
+enum { CLIENT_EXEC = 4, CLIENT_SIGNAL, CLIENT_OPEN = 7, CLIENT_DELETE, CLIENT_SYMLINK };
+enum {
+    GUARD_STARTED = 4,
+    GUARD_EXEC_FAILED,
+    GUARD_EXITED,
+    GUARD_PONG,
+    GUARD_OBEYED,
+    GUARD_OPENED
+};
 
 /* enum Exit */
 enum { EXIT_STATUS, EXIT_SIGNAL, EXIT_COUNT };
@@ -46,11 +53,16 @@ static void put_strings(struct rk_pieces *out, const char *first, char *const *m
     }
 }
 
+static void begin(struct rk_pieces *out, uint8_t variant, uint32_t id)
+{
+    rk_begin(out, variant);
+    rk_put_number(out, id);
+}
+
 void rk_encode_exec(uint32_t id, const RockerProgram *program, const RockerExec *exec,
                     unsigned descriptors, struct rk_pieces *out)
 {
-    rk_begin(out, CLIENT_EXEC);
-    rk_put_number(out, id);
+    begin(out, CLIENT_EXEC, id);
     put_strings(out, program->path, program->argv != NULL ? program->argv + 1 : NULL);
     put_strings(out, NULL, program->envp);
     put_strings(out, program->cwd, NULL);
@@ -76,6 +88,41 @@ void rk_encode_signal(uint32_t id, uint8_t signal, struct rk_pieces *out)
         rk_put_number(out, id);
     }
     rk_put_byte(out, signal);
+}
+
+/* Without the NUL. */
+static void put_path(struct rk_pieces *out, const char *path)
+{
+    rk_put_number(out, length_of(path));
+    for (; *path != '\0'; path++) {
+        rk_put_byte(out, (uint8_t)*path);
+    }
+}
+
+void rk_encode_open(uint32_t id, const RockerFile *files, unsigned count, struct rk_pieces *out)
+{
+    begin(out, CLIENT_OPEN, id);
+    rk_put_number(out, count);
+    for (const RockerFile *file = files; file < files + count; file++) {
+        bool is_accessed = file->how & (ROCKER_FILE_READ | ROCKER_FILE_WRITE);
+        put_path(out, file->path);
+        rk_put_number(out, is_accessed ? file->how : file->how | ROCKER_FILE_READ);
+        rk_put_number(out, file->mode);
+    }
+}
+
+void rk_encode_delete(uint32_t id, const char *path, bool tree, struct rk_pieces *out)
+{
+    begin(out, CLIENT_DELETE, id);
+    put_path(out, path);
+    rk_put_byte(out, tree);
+}
+
+void rk_encode_symlink(uint32_t id, const char *target, const char *path, struct rk_pieces *out)
+{
+    begin(out, CLIENT_SYMLINK, id);
+    put_path(out, target);
+    put_path(out, path);
 }
 
 /* --- In. --- */
@@ -110,6 +157,20 @@ static bool get_report(struct rk_reader *in, RockerReport *report)
            && rk_get_number(in, 64, &report->peak_kib) && get_syscall(in, &report->syscall);
 }
 
+static bool get_files(struct rk_reader *in, struct rk_message *message)
+{
+    if (!rk_get_u32(in, &message->files) || message->files > ROCKER_FILES_MAX) {
+        return false;
+    }
+    for (unsigned i = 0; i < message->files; i++) {
+        if (!rk_get_errno(in, &message->errnos[i])) {
+            return false;
+        }
+        message->descriptors = (uint8_t)(message->descriptors + (message->errnos[i] == 0));
+    }
+    return true;
+}
+
 static bool get_answer(struct rk_reader *in, uint8_t sender, uint8_t variant,
                        struct rk_message *message)
 {
@@ -137,6 +198,12 @@ static bool get_answer(struct rk_reader *in, uint8_t sender, uint8_t variant,
     case GUARD_EXITED:
         message->kind = RK_EXITED;
         return get_report(in, &message->report);
+    case GUARD_OBEYED:
+        message->kind = RK_OBEYED;
+        return true;
+    case GUARD_OPENED:
+        message->kind = RK_OPENED;
+        return get_files(in, message);
     default:
         return false;
     }

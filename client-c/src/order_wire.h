@@ -17,6 +17,11 @@ void rk_encode_exec(uint32_t id, const RockerProgram *program, const RockerExec 
 /* For one program; 0: for all. */
 void rk_encode_signal(uint32_t id, uint8_t signal, struct rk_pieces *out);
 
+/* Files of this rocker; what they are called is checked. */
+void rk_encode_open(uint32_t id, const RockerFile *files, unsigned count, struct rk_pieces *out);
+void rk_encode_delete(uint32_t id, const char *path, bool tree, struct rk_pieces *out);
+void rk_encode_symlink(uint32_t id, const char *target, const char *path, struct rk_pieces *out);
+
 /* Reads one datagram of a guard that takes orders; whatever it holds, it gives a message or a
  * loss. */
 void rk_decode_answer(const uint8_t *datagram, size_t length, struct rk_message *message);

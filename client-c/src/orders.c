@@ -12,10 +12,12 @@ uint32_t rk_orders_next_id(const struct rk_orders *orders)
     return orders->last_id == UINT32_MAX ? 1 : orders->last_id + 1;
 }
 
-/* With RK_NO_ORDER: a free place. */
+enum { ORDERS_MAX = RK_PROGRAMS_MAX + RK_OTHERS_MAX };
+
+/* The one of this stage; of any number, if that is 0. */
 static struct rk_order *find(struct rk_orders *orders, uint32_t id, enum rk_stage stage)
 {
-    for (unsigned i = 0; i < RK_PROGRAMS_MAX; i++) {
+    for (unsigned i = 0; i < ORDERS_MAX; i++) {
         struct rk_order *order = &orders->orders[i];
         if (order->stage == stage && (id == 0 || order->id == id)) {
             return order;
@@ -24,24 +26,50 @@ static struct rk_order *find(struct rk_orders *orders, uint32_t id, enum rk_stag
     return NULL;
 }
 
-bool rk_orders_have_room(const struct rk_orders *orders)
+/* Where one more of this kind would go; ORDERS_MAX: nowhere. */
+static unsigned free_place(const struct rk_orders *orders, enum rk_kind_of_order kind)
 {
-    for (unsigned i = 0; i < RK_PROGRAMS_MAX; i++) {
-        if (orders->orders[i].stage == RK_NO_ORDER) {
-            return true;
-        }
+    unsigned place = kind == RK_PROGRAM ? 0 : RK_PROGRAMS_MAX;
+    unsigned end = kind == RK_PROGRAM ? RK_PROGRAMS_MAX : ORDERS_MAX;
+
+    while (place < end && orders->orders[place].stage != RK_NO_ORDER) {
+        place++;
     }
-    return false;
+    return place < end ? place : ORDERS_MAX;
+}
+
+bool rk_orders_have_room(const struct rk_orders *orders, enum rk_kind_of_order kind)
+{
+    return free_place(orders, kind) < ORDERS_MAX;
+}
+
+static void order(struct rk_orders *orders, enum rk_kind_of_order kind, unsigned files, void *data)
+{
+    unsigned place = free_place(orders, kind);
+
+    orders->last_id = rk_orders_next_id(orders);
+    if (place < ORDERS_MAX) {
+        orders->orders[place] = (struct rk_order){ .id = orders->last_id,
+                                                   .stage = RK_ASKED,
+                                                   .kind = (uint8_t)kind,
+                                                   .files = (uint8_t)files,
+                                                   .data = data };
+    }
 }
 
 void rk_orders_exec(struct rk_orders *orders, void *data)
 {
-    struct rk_order *order = find(orders, 0, RK_NO_ORDER);
+    order(orders, RK_PROGRAM, 0, data);
+}
 
-    orders->last_id = rk_orders_next_id(orders);
-    if (order != NULL) {
-        *order = (struct rk_order){ .id = orders->last_id, .stage = RK_ASKED, .data = data };
-    }
+void rk_orders_files(struct rk_orders *orders, unsigned count)
+{
+    order(orders, RK_FILES, count, NULL);
+}
+
+void rk_orders_deed(struct rk_orders *orders)
+{
+    order(orders, RK_DEED, 0, NULL);
 }
 
 void rk_orders_ping(struct rk_orders *orders)
@@ -59,7 +87,7 @@ void rk_orders_signal(struct rk_orders *orders)
 
 static const struct rk_order *look(const struct rk_orders *orders, uint32_t id)
 {
-    for (unsigned i = 0; i < RK_PROGRAMS_MAX; i++) {
+    for (unsigned i = 0; i < ORDERS_MAX; i++) {
         const struct rk_order *order = &orders->orders[i];
         if (order->stage != RK_NO_ORDER && order->id == id) {
             return order;
@@ -72,7 +100,7 @@ bool rk_orders_live(const struct rk_orders *orders, uint32_t id)
 {
     const struct rk_order *order = look(orders, id);
 
-    return order != NULL && order->stage != RK_OVER;
+    return order != NULL && order->kind == RK_PROGRAM && order->stage != RK_OVER;
 }
 
 bool rk_orders_may_await(const struct rk_orders *orders, uint32_t id)
@@ -80,7 +108,7 @@ bool rk_orders_may_await(const struct rk_orders *orders, uint32_t id)
     if (orders->ping_id != 0 && orders->ping_id != id) {
         return false;
     }
-    for (unsigned i = 0; i < RK_PROGRAMS_MAX; i++) {
+    for (unsigned i = 0; i < ORDERS_MAX; i++) {
         if (orders->orders[i].stage == RK_ASKED && orders->orders[i].id != id) {
             return false;
         }
@@ -130,7 +158,7 @@ static enum rk_answer hear_pong(struct rk_orders *orders, RockerEvent *event)
 enum rk_answer rk_orders_hear(struct rk_orders *orders, const struct rk_message *message,
                               RockerEvent *event)
 {
-    struct rk_order *order;
+    struct rk_order *order = find(orders, message->id, RK_ASKED);
 
     /* Which is nobody's. */
     if (message->id == 0 && message->kind != RK_PONG) {
@@ -138,8 +166,7 @@ enum rk_answer rk_orders_hear(struct rk_orders *orders, const struct rk_message 
     }
     switch ((enum rk_kind)message->kind) {
     case RK_STARTED:
-        order = find(orders, message->id, RK_ASKED);
-        if (order == NULL) {
+        if (order == NULL || order->kind != RK_PROGRAM) {
             return RK_DENY;
         }
         order->stage = RK_RUNS;
@@ -157,6 +184,18 @@ enum rk_answer rk_orders_hear(struct rk_orders *orders, const struct rk_message 
         return RK_KEEP;
     case RK_PONG:
         return hear_pong(orders, event);
+    case RK_OBEYED:
+        if (order == NULL || order->kind != RK_DEED) {
+            return RK_DENY;
+        }
+        order->stage = RK_NO_ORDER;
+        return tell(event, ROCKER_EVENT_done, order);
+    case RK_OPENED:
+        if (order == NULL || order->kind != RK_FILES || order->files != message->files) {
+            return RK_DENY;
+        }
+        order->stage = RK_NO_ORDER;
+        return tell(event, ROCKER_EVENT_opened, order);
     case RK_NOTHING:
     case RK_ENTERING:
     case RK_FAILURE:

@@ -8,8 +8,12 @@
 
 #include "wire.h"
 
-/* As many programs as a guard runs. */
+/* As many programs as a guard runs, and as many other orders as may be unanswered. */
 #define RK_PROGRAMS_MAX 64
+#define RK_OTHERS_MAX 16
+
+/* What was ordered. */
+enum rk_kind_of_order { RK_PROGRAM, RK_FILES, RK_DEED };
 
 /* Where an order stands. */
 enum rk_stage {
@@ -22,7 +26,9 @@ enum rk_stage {
 struct rk_order {
     uint32_t id;
     uint8_t stage; /* enum rk_stage */
-    uint8_t reserved[3];
+    uint8_t kind;  /* enum rk_kind_of_order */
+    uint8_t files; /* of RK_FILES: how many */
+    uint8_t reserved;
     void *data;
     RockerReport report; /* from RK_OVER on */
 };
@@ -36,7 +42,8 @@ struct rk_orders {
     uint32_t signals;
     /* Why there is no guard any more; no fault: there is. */
     struct rk_error lost;
-    struct rk_order orders[RK_PROGRAMS_MAX];
+    /* Programs first. */
+    struct rk_order orders[RK_PROGRAMS_MAX + RK_OTHERS_MAX];
 };
 
 /* What to do with an answer. */
@@ -53,11 +60,13 @@ void rk_orders_init(struct rk_orders *orders);
 /* The number of the next order. */
 uint32_t rk_orders_next_id(const struct rk_orders *orders);
 
-/* Whether there is room for one more program. */
-bool rk_orders_have_room(const struct rk_orders *orders);
+/* Whether there is room for one more of this kind. */
+bool rk_orders_have_room(const struct rk_orders *orders, enum rk_kind_of_order kind);
 
 /* What was sent. */
 void rk_orders_exec(struct rk_orders *orders, void *data);
+void rk_orders_files(struct rk_orders *orders, unsigned count);
+void rk_orders_deed(struct rk_orders *orders);
 void rk_orders_ping(struct rk_orders *orders);
 void rk_orders_signal(struct rk_orders *orders);
 

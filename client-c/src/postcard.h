@@ -31,6 +31,8 @@ bool rk_get_u32(struct rk_reader *in, uint32_t *number);
 /* A number below `count`, which is at most 256. */
 bool rk_get_variant(struct rk_reader *in, unsigned count, uint8_t *variant);
 
+bool rk_get_errno(struct rk_reader *in, uint16_t *os_errno);
+
 /* Error and command of a failure. */
 bool rk_get_failure(struct rk_reader *in, struct rk_message *message);
 

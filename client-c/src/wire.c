@@ -170,7 +170,7 @@ static bool get_step(struct rk_reader *in, uint8_t *step)
     return rk_get_byte(in, step) && rk_is_step(*step);
 }
 
-static bool get_errno(struct rk_reader *in, uint16_t *os_errno)
+bool rk_get_errno(struct rk_reader *in, uint16_t *os_errno)
 {
     uint64_t number;
 
@@ -247,7 +247,7 @@ static bool get_error(struct rk_reader *in, struct rk_error *error)
                && rk_get_variant(in, RK_ITEM_COUNT, &error->item)
                && (error->item != RK_ITEM_OVERLAY_DIR || rk_get_byte(in, &error->index));
     case RK_FAILED_FAULT:
-        return get_step(in, &error->step) && get_errno(in, &error->os_errno);
+        return get_step(in, &error->step) && rk_get_errno(in, &error->os_errno);
     case RK_LOST_FAULT:
         return get_step(in, &error->step) && rk_get_variant(in, RK_LOSS_COUNT, &error->loss);
     case RK_NO_FAULT:

@@ -67,7 +67,9 @@ enum rk_kind {
     RK_STARTED,     /* Started: id, pid; one descriptor */
     RK_NOT_STARTED, /* ExecFailed: id, error, rest: the command */
     RK_EXITED,      /* Exited: id, report */
-    RK_PONG         /* Pong */
+    RK_PONG,        /* Pong */
+    RK_OBEYED,      /* Obeyed: id */
+    RK_OPENED       /* Opened: id, errnos; one descriptor for each of them that is 0 */
 };
 
 struct rk_message {
@@ -82,6 +84,8 @@ struct rk_message {
     struct rk_path rest;
     uint32_t id;
     RockerReport report;
+    uint16_t errnos[ROCKER_FILES_MAX];
+    uint32_t files;
 };
 
 /* Reads one datagram of a launch; whatever it holds, it gives a message or a loss. */

@@ -99,7 +99,7 @@ AT(RockerReport, system_us, 24);
 AT(RockerReport, wall_us, 32);
 AT(RockerReport, peak_kib, 40);
 
-SIZE(RockerEvent, 1152, 1144);
+SIZE(RockerEvent, 1216, 1212);
 AT(RockerEvent, kind, 0);
 AT(RockerEvent, id, 4);
 AT(RockerEvent, data, 8);
@@ -107,6 +107,13 @@ AT(RockerEvent, pid, 8 + WORD);
 AT(RockerEvent, pidfd, 12 + WORD);
 AT(RockerEvent, report, 16 + WORD);
 AT(RockerEvent, error, WORD == 8 ? 72 : 68);
+AT(RockerEvent, files_count, WORD == 8 ? 1148 : 1144);
+AT(RockerEvent, files, WORD == 8 ? 1152 : 1148);
+
+SIZE(RockerFile, 16, 12);
+AT(RockerFile, path, 0);
+AT(RockerFile, how, WORD);
+AT(RockerFile, mode, WORD + 4);
 
 #define CODE(name, value) \
     _Static_assert(ROCKER_ERR_##name == (value), "ROCKER_ERR_" #name)
@@ -125,7 +132,8 @@ CODE(get_guardname_failed, 10);
 _Static_assert(sizeof(ROCKER_ERR) == sizeof(int), "it is returned as one");
 
 _Static_assert(ROCKER_EVENT_lost == 0 && ROCKER_EVENT_started == 1 && ROCKER_EVENT_failed == 2
-                   && ROCKER_EVENT_ended == 3 && ROCKER_EVENT_pong == 4,
+                   && ROCKER_EVENT_ended == 3 && ROCKER_EVENT_pong == 4
+                   && ROCKER_EVENT_done == 5 && ROCKER_EVENT_opened == 6,
                "they are compiled into AppMasters");
 _Static_assert(ROCKER_VERDICT_normal == 0 && ROCKER_VERDICT_time_limit_exceeded == 1
                    && ROCKER_VERDICT_memory_limit_exceeded == 2
@@ -146,7 +154,7 @@ _Static_assert(ROCKER_VERDICT_normal == 0 && ROCKER_VERDICT_time_limit_exceeded 
 #endif
 
 _Static_assert(ROCKER_STDIO_INHERIT == -1 && ROCKER_STDIO_NULL == -2 && ROCKER_FDS_MAX == 64
-                   && ROCKER_EXEC_FDS_MAX == 16,
+                   && ROCKER_EXEC_FDS_MAX == 16 && ROCKER_FILES_MAX == 16,
                "they are compiled into AppMasters");
 
 /* The documented prototypes, and those of today. */

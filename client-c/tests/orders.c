@@ -687,6 +687,138 @@ static void test_signal(void)
     part(&pair);
 }
 
+/* --- Files. ----------------------------------------------------------------------------------- */
+
+static void test_files_bytes(void)
+{
+    static char longest[4097];
+    const RockerFile files[ROCKER_FILES_MAX + 1] = {
+        { "in", ROCKER_FILE_WRITE | ROCKER_FILE_CREATE, 0600 },
+        { "/out", 0, 0 },
+    };
+    struct surroundings before;
+    RockerError error;
+    unsigned id;
+
+    look(&before);
+    struct pair pair = new_pair();
+    CHECK_IS(ROCKER_open_files(&pair.open, files, 2, &id, &error), ROCKER_ERR_success);
+    /* Neither to be read nor written: to be read. */
+    check_heard(pair.guard, BYTES("\x01\x00\x07\x01\x02\x02" "in\x06\x80\x03\x04" "/out\x01\x00"),
+                0);
+    CHECK_IS(ROCKER_delete(&pair.open, "a", 1, &id, &error), ROCKER_ERR_success);
+    check_heard(pair.guard, BYTES("\x01\x00\x08\x02\x01" "a\x01"), 0);
+    CHECK_IS(ROCKER_symlink(&pair.open, "a", "/b", &id, &error), ROCKER_ERR_success);
+    check_heard(pair.guard, BYTES("\x01\x00\x09\x03\x01" "a\x02" "/b"), 0);
+    CHECK_IS(id, 3);
+    /* What is no path is not sent. */
+    memset(longest, 'x', sizeof(longest) - 1);
+    CHECK_IS(ROCKER_delete(&pair.open, longest, 0, &id, &error), ROCKER_ERR_param_invalid);
+    CHECK(strstr(line_of(&error), "file xxx") != NULL && strstr(line_of(&error), "too long") != NULL);
+    CHECK_IS(id, 0);
+    CHECK_IS(ROCKER_symlink(&pair.open, "a", "", &id, &error), ROCKER_ERR_param_invalid);
+    CHECK_TEXT(line_of(&error), "file: it is empty");
+    CHECK_IS(ROCKER_symlink(&pair.open, NULL, "a", &id, NULL), ROCKER_ERR_param_invalid);
+    CHECK_IS(ROCKER_open_files(&pair.open, files, 3, &id, &error), ROCKER_ERR_param_invalid);
+    CHECK_IS(ROCKER_open_files(&pair.open, files, 17, &id, &error), ROCKER_ERR_param_invalid);
+    const RockerFile odd = { "a", 1 << 16, 0 };
+    CHECK_IS(ROCKER_open_files(&pair.open, &odd, 1, &id, &error), ROCKER_ERR_param_invalid);
+    check_silence(pair.guard);
+    part(&pair);
+    check_unchanged(&before);
+}
+
+static void test_files_events(void)
+{
+    const RockerFile files[] = { { "a", 0, 0 }, { "b", 0, 0 }, { "c", 0, 0 } };
+    struct surroundings before;
+    RockerEvent event;
+    unsigned ids[3];
+
+    look(&before);
+    struct pair pair = new_pair();
+    ROCKER_open_files(&pair.open, files, 3, &ids[0], NULL);
+    ROCKER_delete(&pair.open, "a", 0, &ids[1], NULL);
+    ROCKER_symlink(&pair.open, "a", "b", &ids[2], NULL);
+    say(pair.guard, BYTES("\x01\x02\x09\x01\x03\x00\x02\x00"), 2);
+    answer(&pair, BYTES("\x01\x02\x08\x01"), ids[1], 0);
+    answer(&pair, BYTES("\x01\x02\x05\x01\x01\x41\x0d\x05" "ln -s"), ids[2], 0);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_opened);
+    CHECK(event.id == ids[0] && event.files_count == 3 && event.files[1] == -ENOENT);
+    CHECK(event.files[0] >= 0 && (fcntl(event.files[0], F_GETFD) & FD_CLOEXEC));
+    CHECK(event.files[2] >= 0 && event.files[2] != event.files[0]);
+    close(event.files[0]);
+    close(event.files[2]);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_done);
+    CHECK_IS(event.id, ids[1]);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_failed);
+    CHECK_TEXT(line_of(&event.error),
+               "cannot start the program (exec.1): ln -s: Permission denied");
+    CHECK_IS(ROCKER_next(&pair.open, &event), 0);
+    part(&pair);
+    check_unchanged(&before);
+}
+
+/* As many as may be unanswered. */
+static void test_files_one_too_many(void)
+{
+    struct pair pair = new_pair();
+    RockerEvent event;
+    RockerError error;
+    unsigned id;
+
+    for (unsigned i = 1; i <= 16; i++) {
+        CHECK_IS(ROCKER_delete(&pair.open, "a", 0, &id, &error), ROCKER_ERR_success);
+    }
+    CHECK_IS(ROCKER_delete(&pair.open, "a", 0, &id, &error), ROCKER_ERR_send_req_failed);
+    CHECK_IS(error.os_errno, EAGAIN);
+    CHECK_IS(exec_true(&pair, NULL), 17);
+    answer(&pair, BYTES("\x01\x02\x08\x01"), 9, 0);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_done && event.id == 9);
+    CHECK_IS(ROCKER_delete(&pair.open, "a", 0, &id, &error), ROCKER_ERR_success);
+    part(&pair);
+}
+
+/* An answer to another kind of order; and other descriptors than it says. */
+static void test_files_what_no_guard_says(void)
+{
+    static const RockerFile file = { "a", 0, 0 };
+    static const struct {
+        const char *says;
+        size_t length;
+        unsigned fds;
+    } cases[] = {
+        /* 1 is a program, 2 are files, 3 is a deed. */
+        { BYTES("\x01\x02\x08\x01"), 0 },
+        { BYTES("\x01\x02\x08\x02"), 0 },
+        { BYTES("\x01\x02\x09\x01\x01\x00"), 1 },
+        { BYTES("\x01\x02\x09\x03\x01\x00"), 1 },
+        { BYTES("\x01\x02\x09\x02\x02\x00\x00"), 2 },
+        { BYTES("\x01\x02\x09\x02\x00"), 0 },
+        { BYTES("\x01\x02\x09\x02\x01\x00"), 0 },
+        { BYTES("\x01\x02\x09\x02\x01\x02"), 1 },
+        { BYTES("\x01\x02\x09\x02\x11\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), 8 },
+        { BYTES("\x01\x02\x04\x02\x02"), 1 },
+        { BYTES("\x01\x02\x04\x03\x02"), 1 },
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct surroundings before;
+        unsigned id;
+
+        CASE("case %zu", i);
+        look(&before);
+        struct pair pair = new_pair();
+        exec_true(&pair, NULL);
+        ROCKER_open_files(&pair.open, &file, 1, &id, NULL);
+        ROCKER_delete(&pair.open, "a", 0, &id, NULL);
+        say(pair.guard, cases[i].says, cases[i].length, cases[i].fds);
+        check_lost(&pair, RK_LOSS_GARBAGE);
+        part(&pair);
+        check_unchanged(&before);
+    }
+}
+
 /* --- Events. ---------------------------------------------------------------------------------- */
 
 static void test_next_tells_what_came(void)
@@ -1045,6 +1177,10 @@ static const struct test tests[] = {
     TEST(test_orders_to_a_guard_that_reads_nothing),
     TEST(test_orders_to_a_guard_that_has_gone),
     TEST(test_signal),
+    TEST(test_files_bytes),
+    TEST(test_files_events),
+    TEST(test_files_one_too_many),
+    TEST(test_files_what_no_guard_says),
     TEST(test_next_tells_what_came),
     TEST(test_verdicts_have_names),
     TEST(test_next_what_no_guard_says),

@@ -87,7 +87,7 @@ enum reader { LAUNCH, ORDERS, READERS };
 static bool is_for(enum reader reader, const char *name)
 {
     static const char *const answers[] = { "guard_started", "guard_exec_failed", "guard_exited",
-                                           "guard_pong" };
+                                           "guard_pong",    "guard_obeyed",      "guard_opened" };
 
     for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
         if (begins(name, answers[i])) {
@@ -144,7 +144,11 @@ static void check_sane(const struct rk_message *message)
         CHECK(message->report.verdict <= ROCKER_VERDICT_cancelled);
         break;
     case RK_PONG:
+    case RK_OBEYED:
         CHECK(message->descriptors == 0);
+        break;
+    case RK_OPENED:
+        CHECK(message->files <= ROCKER_FILES_MAX && message->descriptors <= message->files);
         break;
     }
 }
@@ -321,6 +325,31 @@ static void test_encode_exec_without_room(void)
     CHECK_IS(out.length, 4 + 1 + sizeof("a program") + 1 + 1 + 7);
 }
 
+static void test_encode_files_vectors(void)
+{
+    static uint8_t numbers[RK_MESSAGE_MAX];
+    RockerFile files[ROCKER_FILES_MAX];
+    struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
+    const RockerFile two[] = { { "out\n\xff", ROCKER_FILE_READ, 0 },
+                               { "/tmp/x", 0x3ff, 0777 } };
+
+    rk_encode_open(1, two, 2, &out);
+    check_pieces("client_open", &out);
+    rk_encode_open(2, files, 0, &out);
+    check_pieces("client_open_none", &out);
+    for (int i = 0; i < ROCKER_FILES_MAX; i++) {
+        files[i] = two[1];
+    }
+    rk_encode_open(UINT32_MAX, files, ROCKER_FILES_MAX, &out);
+    check_pieces("client_open_extreme", &out);
+    rk_encode_delete(3, "a/b", false, &out);
+    check_pieces("client_delete", &out);
+    rk_encode_delete(4, "/a", true, &out);
+    check_pieces("client_delete_tree", &out);
+    rk_encode_symlink(5, "../x", "y", &out);
+    check_pieces("client_symlink", &out);
+}
+
 static void test_encode_signal_and_ping_vectors(void)
 {
     uint8_t numbers[RK_NUMBERS_MAX];
@@ -435,6 +464,14 @@ static void test_decode_answer_vectors(void)
         verdicts++;
     }
     CHECK_IS(verdicts, ROCKER_VERDICT_cancelled + 1);
+    vector = find("guard_obeyed");
+    decode(ORDERS, vector->bytes, vector->length, &message);
+    CHECK(message.kind == RK_OBEYED && message.id == 3);
+    vector = find("guard_opened");
+    decode(ORDERS, vector->bytes, vector->length, &message);
+    CHECK(message.kind == RK_OPENED && message.id == 1 && message.files == 4);
+    CHECK(message.errnos[0] == 0 && message.errnos[1] == 2 && message.errnos[2] == 0);
+    CHECK(message.errnos[3] == UINT16_MAX && message.descriptors == 2);
 }
 
 static void test_decode_what_is_for_others(void)
@@ -566,6 +603,7 @@ static const struct test tests[] = {
     TEST(test_encode_app_started_vector),
     TEST(test_encode_exec_vectors),
     TEST(test_encode_exec_without_room),
+    TEST(test_encode_files_vectors),
     TEST(test_encode_signal_and_ping_vectors),
     TEST(test_decode_entrance_vector),
     TEST(test_decode_failure_vectors),

@@ -54,7 +54,7 @@ size_t rk_sim_layout(size_t n)
         sizeof(struct rk_message), AT(rk_message, kind), AT(rk_message, loss),
         AT(rk_message, descriptors), AT(rk_message, reserved), AT(rk_message, pid),
         AT(rk_message, error), AT(rk_message, name), AT(rk_message, rest),
-        AT(rk_message, id), AT(rk_message, report),
+        AT(rk_message, id), AT(rk_message, report), AT(rk_message, errnos), AT(rk_message, files),
 
         sizeof(RockerProgram), IN(RockerProgram, size), IN(RockerProgram, path),
         IN(RockerProgram, argv), IN(RockerProgram, envp), IN(RockerProgram, cwd),
@@ -71,10 +71,13 @@ size_t rk_sim_layout(size_t n)
 
         sizeof(RockerEvent), IN(RockerEvent, kind), IN(RockerEvent, id), IN(RockerEvent, data),
         IN(RockerEvent, pid), IN(RockerEvent, pidfd), IN(RockerEvent, report),
-        IN(RockerEvent, error), IN(RockerEvent, error.subject),
+        IN(RockerEvent, error), IN(RockerEvent, error.subject), IN(RockerEvent, files_count),
+        IN(RockerEvent, files),
 
-        sizeof(struct rk_order), AT(rk_order, id), AT(rk_order, stage), AT(rk_order, reserved),
-        AT(rk_order, data), AT(rk_order, report),
+        sizeof(RockerFile), IN(RockerFile, path), IN(RockerFile, how), IN(RockerFile, mode),
+
+        sizeof(struct rk_order), AT(rk_order, id), AT(rk_order, stage), AT(rk_order, kind),
+        AT(rk_order, files), AT(rk_order, reserved), AT(rk_order, data), AT(rk_order, report),
 
         sizeof(struct rk_orders), AT(rk_orders, last_id), AT(rk_orders, pings),
         AT(rk_orders, ping_id), AT(rk_orders, signals), AT(rk_orders, lost),
@@ -110,7 +113,7 @@ size_t rk_sim_number(size_t n)
         /* c_client.rs */
         RK_NO_FAULT, RK_INVALID, RK_FAILED_FAULT, RK_LOST_FAULT, RK_DONE, RK_ENTRANCE, RK_APP,
         RK_FAILED, RK_LOST, RK_REFUSED, RK_NOTHING, RK_ENTERING, RK_FAILURE,
-        RK_STARTED, RK_NOT_STARTED, RK_EXITED, RK_PONG,
+        RK_STARTED, RK_NOT_STARTED, RK_EXITED, RK_PONG, RK_OBEYED, RK_OPENED,
 
         /* client-rs/src/machine.rs, helper.rs */
         RK_CONNECT, RK_SEND_REQUEST, RK_AWAIT_ENTRANCE, RK_FORK_HELPER, RK_AWAIT_APP,
@@ -120,7 +123,7 @@ size_t rk_sim_number(size_t n)
 
         RK_TELL, RK_KEEP, RK_FORGET, RK_DENY, RK_NO_ORDER, RK_ASKED, RK_RUNS, RK_OVER,
         ROCKER_EVENT_lost, ROCKER_EVENT_started, ROCKER_EVENT_failed, ROCKER_EVENT_ended,
-        ROCKER_EVENT_pong,
+        ROCKER_EVENT_pong, ROCKER_EVENT_done, ROCKER_EVENT_opened, RK_PROGRAM, RK_FILES, RK_DEED,
 
         /* protocol/src/program.rs */
         ROCKER_VERDICT_normal, ROCKER_VERDICT_time_limit_exceeded,
@@ -132,7 +135,12 @@ size_t rk_sim_number(size_t n)
         /* protocol/src/limits.rs, wire.rs */
         RK_NAME_LEN, RK_PATH_MAX, RK_OVERLAY_DIRS_MAX, RK_TIMEOUT_MS_DEFAULT, RK_TIMEOUT_MS_MAX,
         RK_MESSAGE_MAX, RK_COMMAND_MAX, RK_FILTER_MAX, RK_WIRE_VERSION, RK_PROGRAMS_MAX,
-        RK_RLIMITS_MAX,
+        RK_RLIMITS_MAX, ROCKER_FILES_MAX,
+
+        /* protocol/src/files.rs */
+        ROCKER_FILE_READ, ROCKER_FILE_WRITE, ROCKER_FILE_CREATE, ROCKER_FILE_EXCLUSIVE,
+        ROCKER_FILE_TRUNCATE, ROCKER_FILE_APPEND, ROCKER_FILE_DIRECTORY, ROCKER_FILE_NO_FOLLOW,
+        ROCKER_FILE_NON_BLOCKING, ROCKER_FILE_ANY_KIND,
     };
 
     return n < sizeof(list) / sizeof(*list) ? list[n] : SIZE_MAX;

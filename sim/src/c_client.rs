@@ -10,7 +10,7 @@ use core::mem::{MaybeUninit, size_of};
 use core::ptr;
 use std::ffi::CString;
 
-use protocol::limits::{MESSAGE_MAX, NAME_LEN, OVERLAY_DIRS_MAX, PROGRAMS_MAX};
+use protocol::limits::{DESCRIPTORS_MAX, MESSAGE_MAX, NAME_LEN, OVERLAY_DIRS_MAX, PROGRAMS_MAX};
 use protocol::message::Failure;
 use protocol::{
     Errno, Error, Exit, ExitReport, Item, Loss, Machine, Name, Rlimit, Rule, Step, Verdict,
@@ -105,6 +105,9 @@ struct RawPiece {
 
 const PIECES_MAX: usize = 2 * (3 + OVERLAY_DIRS_MAX) + 1;
 
+/// `RK_OTHERS_MAX`
+const OTHERS_MAX: usize = 16;
+
 /// `struct rk_pieces`
 #[repr(C)]
 struct RawPieces {
@@ -144,6 +147,16 @@ struct RawMessage {
     rest: RawPath,
     id: u32,
     report: RawReport,
+    errnos: [u16; DESCRIPTORS_MAX],
+    files: u32,
+}
+
+/// `RockerFile`
+#[repr(C)]
+struct RawFile {
+    path: *const c_char,
+    how: c_uint,
+    mode: c_uint,
 }
 
 /// `RockerProgram`
@@ -192,6 +205,8 @@ struct RawEvent {
     report: RawReport,
     error: [c_int; 9],
     words: [[c_char; 520]; 2],
+    files_count: c_uint,
+    files: [c_int; DESCRIPTORS_MAX],
 }
 
 /// `struct rk_order`
@@ -200,7 +215,9 @@ struct RawEvent {
 struct RawOrder {
     id: u32,
     stage: u8,
-    reserved: [u8; 3],
+    kind: u8,
+    files: u8,
+    reserved: u8,
     data: *mut c_void,
     report: RawReport,
 }
@@ -214,7 +231,7 @@ struct RawOrders {
     ping_id: u32,
     signals: u32,
     lost: RawError,
-    orders: [RawOrder; PROGRAMS_MAX],
+    orders: [RawOrder; PROGRAMS_MAX + OTHERS_MAX],
 }
 
 // As the headers assert it of theirs.
@@ -248,11 +265,16 @@ unsafe extern "C" {
         descriptors: c_uint,
         out: *mut RawPieces,
     );
+    fn rk_encode_open(id: u32, files: *const RawFile, count: c_uint, out: *mut RawPieces);
+    fn rk_encode_delete(id: u32, path: *const c_char, tree: bool, out: *mut RawPieces);
+    fn rk_encode_symlink(id: u32, target: *const c_char, path: *const c_char, out: *mut RawPieces);
     fn rk_decode(datagram: *const u8, length: usize, message: *mut RawMessage);
     fn rk_decode_answer(datagram: *const u8, length: usize, message: *mut RawMessage);
     fn rk_orders_init(orders: *mut RawOrders);
     safe fn rk_orders_next_id(orders: &RawOrders) -> u32;
-    safe fn rk_orders_have_room(orders: &RawOrders) -> bool;
+    safe fn rk_orders_have_room(orders: &RawOrders, kind: c_uint) -> bool;
+    safe fn rk_orders_files(orders: &mut RawOrders, count: c_uint);
+    safe fn rk_orders_deed(orders: &mut RawOrders);
     fn rk_orders_exec(orders: *mut RawOrders, data: *mut c_void);
     safe fn rk_orders_ping(orders: &mut RawOrders);
     safe fn rk_orders_signal(orders: &mut RawOrders);
@@ -733,6 +755,13 @@ const STARTED: u8 = 3;
 const NOT_STARTED: u8 = 4;
 const EXITED: u8 = 5;
 const PONG: u8 = 6;
+const OBEYED: u8 = 7;
+const OPENED: u8 = 8;
+
+/// `enum rk_kind_of_order`
+const PROGRAM: u32 = 0;
+const FILES: u32 = 1;
+const DEED: u32 = 2;
 
 impl RawMessage {
     /// What `read` makes of a datagram.
@@ -798,6 +827,18 @@ pub enum Answer<'a> {
     },
     /// The guard is there.
     Pong,
+    /// It was carried out.
+    Obeyed {
+        /// The order.
+        id: u32,
+    },
+    /// Files were opened, or not.
+    Opened {
+        /// The order.
+        id: u32,
+        /// How many, and for each the kernel's answer.
+        errnos: (usize, [u16; DESCRIPTORS_MAX]),
+    },
     /// No answer to an order.
     Lost(Loss),
 }
@@ -839,6 +880,13 @@ impl RawMessage {
             NOT_STARTED => Answer::Failed { id, failure: self.failure(datagram) },
             EXITED => Answer::Exited { id, report: self.report.read() },
             PONG => Answer::Pong,
+            OBEYED => Answer::Obeyed { id },
+            OPENED => {
+                let count = usize::try_from(self.files).expect("there are few");
+                let mut errnos = [0; DESCRIPTORS_MAX];
+                errnos[..count].copy_from_slice(&self.errnos[..count]);
+                Answer::Opened { id, errnos: (count, errnos) }
+            }
             other => unreachable!("there is no kind {other}"),
         }
     }
@@ -918,6 +966,31 @@ impl Wanted {
     }
 }
 
+/// The message that asks for files: path, how, and mode of each.
+pub fn encode_open(id: u32, files: &[(CString, u16, u16)]) -> Vec<u8> {
+    let raw = |(path, how, mode): &(CString, u16, u16)| RawFile {
+        path: path.as_ptr(),
+        how: (*how).into(),
+        mode: (*mode).into(),
+    };
+    let raw: Vec<RawFile> = files.iter().map(raw).collect();
+    let count = c_uint::try_from(raw.len()).expect("a few");
+    // SAFETY: it reads so many files, with paths that `files` owns.
+    gather(|out| unsafe { rk_encode_open(id, raw.as_ptr(), count, out) })
+}
+
+/// The message that deletes.
+pub fn encode_delete(id: u32, path: &CStr, tree: bool) -> Vec<u8> {
+    // SAFETY: it reads up to the NUL.
+    gather(|out| unsafe { rk_encode_delete(id, path.as_ptr(), tree, out) })
+}
+
+/// The message that links.
+pub fn encode_symlink(id: u32, target: &CStr, path: &CStr) -> Vec<u8> {
+    // SAFETY: as above.
+    gather(|out| unsafe { rk_encode_symlink(id, target.as_ptr(), path.as_ptr(), out) })
+}
+
 /// The message that greets a guard, and asks whether it is there.
 pub fn encode_ping() -> Vec<u8> {
     // SAFETY: it writes one `struct rk_pieces`, for which there is room.
@@ -957,6 +1030,16 @@ pub enum Event {
         /// The order.
         id: u32,
     },
+    /// It was carried out.
+    Done {
+        /// The order.
+        id: u32,
+    },
+    /// Files were opened, or not.
+    Opened {
+        /// The order.
+        id: u32,
+    },
 }
 
 /// What C makes of an answer.
@@ -989,12 +1072,30 @@ impl COrders {
     /// An order to start a program, if there is room for one: its number.
     pub fn exec(&mut self) -> Option<u32> {
         let id = rk_orders_next_id(&self.0);
-        let has_room = rk_orders_have_room(&self.0);
+        let has_room = rk_orders_have_room(&self.0, PROGRAM);
         has_room.then(|| {
             // Unlike any other.
             let data = ptr::without_provenance_mut(!usize::try_from(id).unwrap_or(0));
             // SAFETY: it keeps the pointer, and does not follow it.
             unsafe { rk_orders_exec(&raw mut *self.0, data) };
+            id
+        })
+    }
+
+    /// An order for so many files, if there is room for one.
+    pub fn files(&mut self, count: u32) -> Option<u32> {
+        let id = rk_orders_next_id(&self.0);
+        rk_orders_have_room(&self.0, FILES).then(|| {
+            rk_orders_files(&mut self.0, count);
+            id
+        })
+    }
+
+    /// An order of another kind, if there is room for one.
+    pub fn deed(&mut self) -> Option<u32> {
+        let id = rk_orders_next_id(&self.0);
+        rk_orders_have_room(&self.0, DEED).then(|| {
+            rk_orders_deed(&mut self.0);
             id
         })
     }
@@ -1062,18 +1163,23 @@ impl RawEvent {
             report: RawReport::default(),
             error: [0; 9],
             words: [[0; 520]; 2],
+            files_count: 0,
+            files: [0; DESCRIPTORS_MAX],
         })
     }
 
     fn read(&self) -> Event {
         let id = self.id;
-        let data = if self.kind == 4 { 0 } else { !usize::try_from(id).unwrap_or(0) };
-        assert_eq!(self.data.addr(), data, "what belongs to an order comes with its events");
+        let data = if id == 0 { 0 } else { !usize::try_from(id).unwrap_or(0) };
+        let is_programs = matches!(self.kind, 1 | 3) || self.data.addr() != 0;
+        assert!(!is_programs || self.data.addr() == data, "its data comes with its events");
         match self.kind {
             1 => Event::Started { id, pid: self.pid.cast_unsigned() },
             2 => Event::Failed { id },
             3 => Event::Ended { id, report: self.report.read() },
             4 => Event::Pong { id },
+            5 => Event::Done { id },
+            6 => Event::Opened { id },
             other => unreachable!("the machine tells of no event {other}"),
         }
     }
@@ -1116,12 +1222,13 @@ mod tests {
             RawPiece: iov_base iov_len;
             RawPieces: numbers room used length count pieces;
             RawReport: status signal verdict syscall user_us system_us wall_us peak_kib;
-            RawMessage: kind loss descriptors reserved pid error name rest id report;
+            RawMessage: kind loss descriptors reserved pid error name rest id report errnos files;
             RawProgram: size path argv envp cwd stdio fds_count fds keep_session;
             RawRlimit: resource soft hard;
             RawExec: size data wall_ms grace_ms rlimits_count rlimits program_fd terminal;
-            RawEvent: kind id data pid pidfd report error words;
-            RawOrder: id stage reserved data report;
+            RawEvent: kind id data pid pidfd report error words files_count files;
+            RawFile: path how mode;
+            RawOrder: id stage kind files reserved data report;
             RawOrders: last_id pings ping_id signals lost orders;
         ];
         assert_eq!(all(|n| rk_sim_layout(n)), ours);
@@ -1153,11 +1260,12 @@ mod tests {
         .map(Step::code);
         let faults = [NO_FAULT, INVALID, FAILED_FAULT, LOST_FAULT];
         let results = [DONE, ENTRANCE, APP, FAILED, LOST, REFUSED];
-        let kinds = [NOTHING, ENTERING, FAILURE, STARTED, NOT_STARTED, EXITED, PONG];
+        let kinds =
+            [NOTHING, ENTERING, FAILURE, STARTED, NOT_STARTED, EXITED, PONG, OBEYED, OPENED];
         // The states of either machine, and how many there are.
         let states = [0, 1, 2, 3, 4, 5, 6, 7, 8];
-        // What is told of answers, and how orders stand; and every event.
-        let orders = [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 4];
+        // What is told of answers, how orders stand, every event, and every kind of order.
+        let orders = [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 0, 1, 2];
         let verdicts = VERDICTS.map(|verdict| verdict as u8);
         let lists: [&[u8]; 14] = [
             &rules,
@@ -1181,6 +1289,9 @@ mod tests {
         ours.extend([NAME_LEN, limits::PATH_MAX, OVERLAY_DIRS_MAX, default, max]);
         ours.extend([limits::MESSAGE_MAX, limits::COMMAND_MAX, limits::OWN_FILTER_MAX]);
         ours.extend([usize::from(wire::VERSION), PROGRAMS_MAX, limits::RLIMITS_MAX]);
+        ours.push(DESCRIPTORS_MAX);
+        // All of `protocol::How`.
+        ours.extend((0..10).map(|bit| 1 << bit));
         assert_eq!(all(|n| rk_sim_number(n)), ours);
     }
 

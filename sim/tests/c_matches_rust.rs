@@ -21,8 +21,8 @@ use protocol::limits::{DESCRIPTORS_MAX, MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX,
 use protocol::message::{ClientMessage, Failure, GuardMessage, MasterMessage, Message};
 use protocol::socket::{Buffer, send};
 use protocol::{
-    Errno, Error, Exec, Exit, ExitReport, Item, Loss, Machine, Name, Options, Overlays, Request,
-    Rlimit, Rule, Seccomp, Step, Strings, Verdict, wire,
+    Errno, Error, Exec, Exit, ExitReport, FilePath, How, Item, Loss, Machine, Name, Options,
+    Overlays, Request, Rlimit, Rule, Seccomp, Step, Strings, Verdict, wire,
 };
 use rocker_client::action::{HelperOutcome, Outcome};
 use rocker_client::helper::Helper;
@@ -30,7 +30,8 @@ use rocker_client::machine::Client;
 use rocker_client::{EXEC_DIR, Launch, Limits, Program};
 use sim::c_client::{
     Answer, Asked, CClient, CHelper, COrders, Event, Heard, Meaning, Wanted, decode, decode_answer,
-    encode_app_started, encode_ping, encode_signal, path_length,
+    encode_app_started, encode_delete, encode_open, encode_ping, encode_signal, encode_symlink,
+    path_length,
 };
 
 // --- The machines. ---
@@ -448,6 +449,12 @@ fn answer_to_rust(datagram: &[u8]) -> (Answer<'_>, usize) {
         Message::Guard(GuardMessage::ExecFailed { id, failure }) => Answer::Failed { id, failure },
         Message::Guard(GuardMessage::Exited { id, report }) => Answer::Exited { id, report },
         Message::Guard(GuardMessage::Pong) => Answer::Pong,
+        Message::Guard(GuardMessage::Obeyed { id }) => Answer::Obeyed { id },
+        Message::Guard(GuardMessage::Opened { id, errnos }) => {
+            let mut all = [0; DESCRIPTORS_MAX];
+            all.iter_mut().zip(&errnos).for_each(|(place, errno)| *place = errno.0);
+            Answer::Opened { id, errnos: (errnos.len(), all) }
+        }
         _ => return (Answer::Lost(Loss::Garbage), 0),
     };
     (answer, descriptors)
@@ -478,6 +485,23 @@ fn c_says_the_bytes_on_record() {
             Message::Client(ClientMessage::Exec(exec)) => wanted_of(&exec).encode(exec.id),
             Message::Client(ClientMessage::Signal { id, signal }) => encode_signal(id, signal),
             Message::Client(ClientMessage::Ping) => encode_ping(),
+            Message::Client(ClientMessage::Open { id, files }) => {
+                let c = |path: FilePath<'_>| CString::new(path.as_bytes()).unwrap();
+                let how = |how: How| {
+                    let has = |n: &u16| how.has(HOW[usize::from(*n)]);
+                    (0..10).filter(has).fold(0, |all, n| all | 1 << n)
+                };
+                let files: Vec<_> =
+                    files.iter().map(|it| (c(it.path), how(it.how), it.mode)).collect();
+                encode_open(id, &files)
+            }
+            Message::Client(ClientMessage::Delete { id, path, tree }) => {
+                encode_delete(id, &CString::new(path.as_bytes()).unwrap(), tree)
+            }
+            Message::Client(ClientMessage::Symlink { id, target, path }) => {
+                let c = |path: FilePath<'_>| CString::new(path.as_bytes()).unwrap();
+                encode_symlink(id, &c(target), &c(path))
+            }
             _ => continue,
         };
         if ["client_launch_extreme", "client_launch_traced"].contains(&name) {
@@ -521,6 +545,20 @@ fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
     }
 }
 
+/// Every one, by its bit.
+const HOW: [How; 10] = [
+    How::READ,
+    How::WRITE,
+    How::CREATE,
+    How::EXCLUSIVE,
+    How::TRUNCATE,
+    How::APPEND,
+    How::DIRECTORY,
+    How::NO_FOLLOW,
+    How::NON_BLOCKING,
+    How::ANY_KIND,
+];
+
 fn wanted_of(exec: &Exec<'_>) -> Wanted {
     let strings = |strings: Strings<'_>| -> Vec<CString> {
         strings.iter().map(|it| CStr::from_bytes_with_nul(it).unwrap().to_owned()).collect()
@@ -550,8 +588,8 @@ fn c_reads_every_vector_as_rust_does() {
         heard[usize::from(is_for_clients)] += 1;
     }
     assert_eq!(heard[1], 2 + 22 + 13 + 4 + Step::ALL.len());
-    // Started, refused, pong, and an end with each verdict.
-    assert_eq!(answers, 3 + 10);
+    // Started, refused, pong, an end with each verdict, obeyed and opened.
+    assert_eq!(answers, 3 + 10 + 2);
 }
 
 #[test]
@@ -651,7 +689,19 @@ fn any_answer() -> impl Strategy<Value = Vec<u8>> {
     let refused = (any_number(), any_failure())
         .prop_map(|(id, failure)| [&[1, 2, 5], &id[..], &failure].concat());
     let ended = vec(any_number(), 8).prop_map(|it| [&[1, 2, 6], &it.concat()[..]].concat());
-    prop_oneof![1 => entrance, 4 => failed, 1 => started, 2 => refused, 2 => ended]
+    let opened = (0..20_usize, any_number())
+        .prop_flat_map(|(count, id)| (Just(count), Just(id), vec(any_number(), count)))
+        .prop_map(|(count, id, errnos)| {
+            [&[1, 2, 9], &id[..], &[u8::try_from(count).unwrap()], &errnos.concat()].concat()
+        });
+    prop_oneof![
+        1 => entrance,
+        4 => failed,
+        1 => started,
+        2 => refused,
+        2 => ended,
+        2 => opened,
+    ]
 }
 
 /// Error and command.
@@ -872,6 +922,45 @@ fn c_takes_no_answer_that_was_not_asked_for() {
     assert_eq!(orders.hear(&pong()), Meaning::Forgotten);
     assert_eq!(orders.hear(&pong()), Meaning::Told(Event::Pong { id }));
     assert_eq!(orders.hear(&pong()), Meaning::Denied);
+}
+
+/// An answer is one to the kind of order that was given.
+#[test]
+fn c_takes_no_answer_to_another_kind_of_order() {
+    let obeyed = |id| said(GuardMessage::Obeyed { id });
+    let opened = |id, count| {
+        let errnos = (0..count).map(|_| Errno::NOENT).collect();
+        said(GuardMessage::Opened { id, errnos })
+    };
+    let started = |id| said(GuardMessage::Started { id, pid: 9 });
+    let mut orders = COrders::new();
+    let program = orders.exec().unwrap();
+    let files = orders.files(2).unwrap();
+    let deed = orders.deed().unwrap();
+    for nonsense in [
+        obeyed(program),
+        obeyed(files),
+        opened(program, 2),
+        opened(deed, 2),
+        opened(files, 1),
+        opened(files, 3),
+        started(files),
+        started(deed),
+    ] {
+        assert_eq!(orders.hear(&nonsense), Meaning::Denied);
+    }
+    assert!(!orders.signal(Some(files)) && !orders.signal(Some(deed)), "they are no programs");
+    assert_eq!(orders.hear(&opened(files, 2)), Meaning::Told(Event::Opened { id: files }));
+    assert_eq!(orders.hear(&obeyed(deed)), Meaning::Told(Event::Done { id: deed }));
+    assert_eq!(orders.hear(&obeyed(deed)), Meaning::Denied);
+    let last = orders.files(0).unwrap();
+    assert_eq!(orders.hear(&refusal(last)), Meaning::Told(Event::Failed { id: last }));
+    // They leave programs their room, and have their own.
+    let all: Vec<u32> = (0..16).map(|_| orders.deed().unwrap()).collect();
+    assert_eq!((orders.deed(), orders.files(1)), (None, None));
+    assert!(orders.exec().is_some());
+    assert_eq!(orders.hear(&obeyed(all[7])), Meaning::Told(Event::Done { id: all[7] }));
+    assert!(orders.files(1).is_some());
 }
 
 #[test]

@@ -159,6 +159,15 @@ mod ffi {
         pub(super) pidfd: c_int,
         pub(super) report: RockerReport,
         pub(super) error: RockerError,
+        pub(super) files_count: c_uint,
+        pub(super) files: [c_int; 16],
+    }
+
+    #[repr(C)]
+    pub(super) struct RockerFile {
+        pub(super) path: *const c_char,
+        pub(super) how: c_uint,
+        pub(super) mode: c_uint,
     }
 
     pub(super) type Callback = unsafe extern "C" fn(*mut c_void) -> c_int;
@@ -252,6 +261,28 @@ mod ffi {
             id: *mut c_uint,
             error: *mut RockerError,
         ) -> c_int;
+        pub(super) fn ROCKER_open_files(
+            open: *mut RockerOpen,
+            files: *const RockerFile,
+            count: c_uint,
+            id: *mut c_uint,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_delete(
+            open: *mut RockerOpen,
+            path: *const c_char,
+            tree: c_int,
+            id: *mut c_uint,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_symlink(
+            open: *mut RockerOpen,
+            target: *const c_char,
+            path: *const c_char,
+            id: *mut c_uint,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_leave(open: *mut RockerOpen);
         pub(super) fn ROCKER_next(open: *mut RockerOpen, event: *mut RockerEvent) -> c_int;
         pub(super) fn ROCKER_await(
             open: *mut RockerOpen,
@@ -284,6 +315,7 @@ pub struct Request {
     pub data_dir: Option<CString>,
     pub overlay_dirs: Vec<CString>,
     pub overlay_all: bool,
+    pub stays: bool,
     pub socket: Option<CString>,
     pub timeout_ms: Option<i32>,
     pub unconfined: bool,
@@ -432,7 +464,8 @@ impl Request {
             timeout_ms: self.timeout_ms.unwrap_or(-1),
             overlay_all: self.overlay_all.into(),
             flags: core::ffi::c_ulong::from(self.unconfined)
-                | core::ffi::c_ulong::from(self.user_namespaces) << 1,
+                | core::ffi::c_ulong::from(self.user_namespaces) << 1
+                | (core::ffi::c_ulong::from(self.stays) << 2),
         }
     }
 
@@ -846,10 +879,26 @@ pub struct Exec {
 #[allow(missing_docs, reason = "the header says what they mean")]
 pub enum Event {
     Lost(Error),
-    Started { id: u32, data: usize, pid: i32, pidfd: OwnedFd },
-    Failed { id: u32, data: usize, error: Error },
-    Ended { id: u32, data: usize, report: ExitReport },
+    Started {
+        id: u32,
+        data: usize,
+        pid: i32,
+        pidfd: OwnedFd,
+    },
+    Failed {
+        id: u32,
+        data: usize,
+        error: Error,
+    },
+    Ended {
+        id: u32,
+        data: usize,
+        report: ExitReport,
+    },
     Pong(u32),
+    Done(u32),
+    /// For each file its descriptor, or the errno.
+    Opened(u32, Vec<Result<OwnedFd, i32>>),
 }
 
 impl fmt::Debug for Open {
@@ -979,6 +1028,44 @@ impl Open {
         came_of(code, error).map(|()| id)
     }
 
+    /// `ROCKER_open_files`, of path, `ROCKER_FILE_*` and mode.
+    pub fn open_files(&mut self, files: &[(CString, u32, u32)]) -> Result<u32, Error> {
+        let raw = |(path, how, mode): &(CString, u32, u32)| ffi::RockerFile {
+            path: path.as_ptr(),
+            how: *how,
+            mode: *mode,
+        };
+        let raw: Vec<_> = files.iter().map(raw).collect();
+        let count = c_uint::try_from(raw.len()).expect("a few");
+        let (mut id, mut error) = (7, no_error());
+        let (open, files) = (&raw mut *self.0, raw.as_ptr());
+        // SAFETY: as in `exec`.
+        let code = unsafe { ffi::ROCKER_open_files(open, files, count, &mut id, &raw mut error) };
+        came_of(code, error).map(|()| id)
+    }
+
+    pub fn delete(&mut self, path: &CStr, tree: bool) -> Result<u32, Error> {
+        let (mut id, mut error) = (7, no_error());
+        let (open, path) = (&raw mut *self.0, path.as_ptr());
+        // SAFETY: as in `exec`.
+        let code = unsafe { ffi::ROCKER_delete(open, path, tree.into(), &mut id, &raw mut error) };
+        came_of(code, error).map(|()| id)
+    }
+
+    pub fn symlink(&mut self, target: &CStr, path: &CStr) -> Result<u32, Error> {
+        let (mut id, mut error) = (7, no_error());
+        let open = &raw mut *self.0;
+        let (target, path) = (target.as_ptr(), path.as_ptr());
+        // SAFETY: as in `exec`.
+        let code = unsafe { ffi::ROCKER_symlink(open, target, path, &mut id, &raw mut error) };
+        came_of(code, error).map(|()| id)
+    }
+
+    pub fn leave(mut self) {
+        // SAFETY: as in `exec`; what was left may be ended.
+        unsafe { ffi::ROCKER_leave(&raw mut *self.0) };
+    }
+
     pub fn next_event(&mut self) -> Option<Event> {
         Event::made(|event| {
             // SAFETY: as in `exec`.
@@ -1068,11 +1155,13 @@ impl Event {
             pidfd: -7,
             report: ffi::RockerReport::default(),
             error: no_error(),
+            files_count: 0,
+            files: [-7; 16],
         });
         if make(&raw mut *raw) == 0 {
             return None;
         }
-        let ffi::RockerEvent { kind, id, data, pid, pidfd, report, error } = *raw;
+        let ffi::RockerEvent { kind, id, data, pid, pidfd, report, error, .. } = *raw;
         let data = data.addr();
         Some(match kind {
             0 => Self::Lost(Error(Box::new(error))),
@@ -1084,6 +1173,16 @@ impl Event {
             2 => Self::Failed { id, data, error: Error(Box::new(error)) },
             3 => Self::Ended { id, data, report: report.read() },
             4 => Self::Pong(id),
+            5 => Self::Done(id),
+            6 => {
+                let count = usize::try_from(raw.files_count).expect("there are few");
+                let file = |fd: &c_int| match *fd {
+                    errno @ ..0 => Err(-errno),
+                    // SAFETY: by the header it is the caller's own.
+                    fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+                };
+                Self::Opened(id, raw.files[..count].iter().map(file).collect())
+            }
             other => panic!("there is no event {other}"),
         })
     }

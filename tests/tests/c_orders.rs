@@ -4,19 +4,20 @@
 
 use core::time::Duration;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use protocol::{Exit, ExitReport, Rlimit, Step, Verdict};
 use rocker_client::{Limits, Stdio};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tests::c_client::{self, Event, Exec, Open, Request, c_string, code};
 use tests::programs::workspace;
 use tests::{
     APP_GID, APP_UID, Daemon, Package, Program, SOON, bin, probe_package, process, replayed,
-    runner, scratch,
+    runner, scratch, within,
 };
 
 const RLIMIT_CPU: u8 = 0;
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
         verdicts_of_both_are_the_same,
         a_program_may_be_an_open_file,
         a_program_may_have_a_terminal,
+        a_late_program_is_asked_first,
+        files_are_opened_deleted_and_linked,
+        a_rocker_may_stay,
         signals_reach_one_or_all,
         ends_are_kept_until_somebody_asks,
         a_guard_that_is_there_says_so,
@@ -298,6 +302,106 @@ fn a_program_may_have_a_terminal() {
     let program = probe(&["say no"]);
     let error = rocker.run(&program, &Exec { terminal: true, ..Exec::default() }).unwrap_err();
     assert!(error.to_string().contains("setsid --ctty"), "{error}");
+    assert_eq!(rocker.end(SOON_MS), 0);
+}
+
+fn a_late_program_is_asked_first() {
+    let daemon = Daemon::start();
+    let mut rocker = open(&daemon);
+    let mut run = |grace_ms| {
+        let script = "trap 'exit 7' TERM; while :; do sleep 0.01; done";
+        let program = c_client::Program::new("/bin/sh").args(["-c", script]);
+        let exec = Exec { wall_ms: 200, grace_ms, ..Exec::default() };
+        rocker.run(&program.stdio(0, Stdio::Null), &exec).unwrap()
+    };
+    assert_eq!(run(5_000).exit, Exit::Status(7));
+    let report = run(0);
+    assert_eq!((report.exit, report.verdict), (Exit::Signal(9), Verdict::TimeLimitExceeded));
+    assert_eq!(rocker.end(SOON_MS), 0);
+}
+
+fn files_are_opened_deleted_and_linked() {
+    const READ: u32 = 1;
+    const WRITE: u32 = 2;
+    const CREATE: u32 = 4;
+    const EXCLUSIVE: u32 = 8;
+    let daemon = Daemon::start();
+    let mut rocker = open(&daemon);
+    // Of the App's own, in the host's.
+    let dir = scratch();
+    std::os::unix::fs::chown(dir.path(), Some(APP_UID), Some(APP_GID)).unwrap();
+    let at = |name: &str| c_string(dir.path().join(name));
+    let done = |rocker: &mut Open, wanted: u32| match rocker.await_event(wanted, SOON_MS) {
+        Some(Event::Done(id)) if id == wanted => Ok(()),
+        Some(Event::Failed { id, error, .. }) if id == wanted => Err(error.errno()),
+        other => panic!("{other:?}"),
+    };
+    let files = [
+        (at("new"), READ | WRITE | CREATE | EXCLUSIVE, 0o640),
+        (at("missing"), 0, 0),
+        (c_string("share/hello"), 0, 0),
+        (c_string("/etc/shadow"), READ, 0),
+    ];
+    let wanted = rocker.open_files(&files).unwrap();
+    let Some(Event::Opened(id, opened)) = rocker.await_event(wanted, SOON_MS) else {
+        panic!("it is answered")
+    };
+    assert_eq!((id, opened.len()), (wanted, 4));
+    let mut opened = opened.into_iter();
+    let mut new = File::from(opened.next().unwrap().unwrap());
+    new.write_all(b"hello").unwrap();
+    assert_eq!(opened.next().unwrap().unwrap_err(), 2);
+    let mut text = String::new();
+    File::from(opened.next().unwrap().unwrap()).read_to_string(&mut text).unwrap();
+    assert!(!text.is_empty());
+    assert_eq!(opened.next().unwrap().unwrap_err(), 13);
+    assert_eq!(fs::read(dir.path().join("new")).unwrap(), b"hello");
+    let id = rocker.symlink(c"new", &at("link")).unwrap();
+    assert_eq!(done(&mut rocker, id), Ok(()));
+    assert_eq!(fs::read_link(dir.path().join("link")).unwrap(), Path::new("new"));
+    let id = rocker.symlink(c"new", &at("link")).unwrap();
+    assert_eq!(done(&mut rocker, id), Err(17));
+    let id = rocker.delete(&at("link"), false).unwrap();
+    assert_eq!(done(&mut rocker, id), Ok(()));
+    fs::create_dir_all(dir.path().join("tree/below")).unwrap();
+    for below in ["tree", "tree/below"] {
+        let below = dir.path().join(below);
+        std::os::unix::fs::chown(below, Some(APP_UID), Some(APP_GID)).unwrap();
+    }
+    let id = rocker.delete(&at("tree"), false).unwrap();
+    assert_eq!(done(&mut rocker, id), Err(39));
+    let id = rocker.delete(&at("tree"), true).unwrap();
+    assert_eq!(done(&mut rocker, id), Ok(()));
+    let names: Vec<_> = fs::read_dir(&dir).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert_eq!(names, ["new"]);
+    let error = rocker.delete(c"", false).unwrap_err();
+    assert_eq!((error.code(), &*error.to_string()), (code::PARAM_INVALID, "file: it is empty"));
+    assert_eq!(rocker.end(SOON_MS), 0);
+}
+
+/// Until its last process has ended, whoever ordered that.
+fn a_rocker_may_stay() {
+    let daemon = Daemon::start();
+    let stays = Request { stays: true, ..request(&daemon) };
+    let mut rocker = stays.open_rocker().unwrap();
+    let (stdin, input) = std::io::pipe().unwrap();
+    let waiting =
+        || c_client::Program::new("bin/probe").args(["wait"]).stdio(0, stdin.try_clone().unwrap());
+    let (_, pidfd) = started(&mut rocker, &waiting(), &Exec::default());
+    let guard = rocker.guard_pid();
+    rocker.leave();
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(
+        process::is_alive(guard)
+            && poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&Timespec::default())) == Ok(0)
+    );
+    drop(input);
+    assert!(within(SOON, || !process::is_alive(guard)));
+    // To end it is to end all of it.
+    let mut rocker = stays.open_rocker().unwrap();
+    let (stdin, _input) = std::io::pipe().unwrap();
+    let program = c_client::Program::new("bin/probe").args(["wait"]).stdio(0, stdin);
+    let (_, _pidfd) = started(&mut rocker, &program, &Exec::default());
     assert_eq!(rocker.end(SOON_MS), 0);
 }
 

@@ -389,7 +389,10 @@ impl OpenRocker {
                 self.trace.push(step.into());
                 return Ok(None);
             }
-            GuardMessage::Done | GuardMessage::Entrance { .. } | GuardMessage::Failed(_) => {
+            GuardMessage::Done
+            | GuardMessage::Mounted { .. }
+            | GuardMessage::Entrance { .. }
+            | GuardMessage::Failed(_) => {
                 return Err(lost(Loss::Garbage));
             }
         }))

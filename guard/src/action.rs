@@ -34,6 +34,16 @@ pub enum Action {
         /// N
         loop_dev: u32,
     },
+    /// prepare.3: hand that mount to the master, for later rockers.
+    SharePackage {
+        /// N
+        loop_dev: u32,
+    },
+    /// prepare.3: one more mount of a package that is mounted, nowhere yet.
+    ReusePackage {
+        /// N
+        loop_dev: u32,
+    },
     /// overlay.0: open the directories, and find what is mounted where below them.
     ListTopDirs,
     /// prepare.4: one overlay over a whole host mount, nowhere yet.

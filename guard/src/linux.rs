@@ -13,7 +13,7 @@ use protocol::seccomp;
 use protocol::socket::{self, Buffer, Descriptors, Received, now_ns};
 use protocol::{
     ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Loss, MasterMessage,
-    Message, Name, Overlays, Request, Step, TraceStep,
+    Message, Name, Overlays, Package, Request, Step, TraceStep,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -37,6 +37,8 @@ struct Launch<'b> {
     name: Name,
     guard_pid: u32,
     request: Request<'b>,
+    /// What came for its package.
+    package: Package,
     /// `CLOCK_MONOTONIC`, nanoseconds.
     deadline_ns: u64,
 }
@@ -78,6 +80,8 @@ struct Building {
     /// The bound loop device, then the mount on it.
     loop_device: Option<OwnedFd>,
     package_mount: Option<OwnedFd>,
+    /// The mount of the package that all its rockers are made from.
+    shared_mount: Option<OwnedFd>,
     /// The data dir's `.rocker` again, as this mount namespace has it.
     layers: Option<OwnedFd>,
     plan: Plan,
@@ -196,7 +200,9 @@ impl<'b> Linux<'b> {
             Ok(Received::Empty) => return Outcome::Lost(Loss::Silent),
             Err(errno) => return Outcome::Failed(errno),
         };
-        let Message::Master(MasterMessage::HandOver { name, guard_pid, request }) = message else {
+        let Message::Master(MasterMessage::HandOver { name, guard_pid, request, package }) =
+            message
+        else {
             return Outcome::Lost(Loss::Garbage);
         };
         let overlays = !request.overlays.is_empty();
@@ -206,11 +212,14 @@ impl<'b> Linux<'b> {
             (true, true) => Life::OwnerThenProcesses,
         };
         descriptors.next().into_iter().for_each(|client| self.peers.own(client));
-        self.building.package = descriptors.next();
+        match package {
+            Package::Own | Package::First => self.building.package = descriptors.next(),
+            Package::Shared { .. } => self.building.shared_mount = descriptors.next(),
+        }
         self.data = descriptors.next();
         let deadline_ns = now_ns() + u64::from(request.timeout_ms) * 1_000_000;
-        self.launch = Some(Launch { name, guard_pid, request, deadline_ns });
-        Outcome::RequestIs { overlays, life }
+        self.launch = Some(Launch { name, guard_pid, request, package, deadline_ns });
+        Outcome::RequestIs { overlays, package, life }
     }
 
     fn isolate(&self) -> Result<(), rustix::io::Errno> {
@@ -238,6 +247,25 @@ impl<'b> Linux<'b> {
         self.building.loop_device = None;
         self.building.package = None;
         Ok(())
+    }
+
+    /// The master keeps it; what this rocker gets is a copy, as all others'.
+    fn share_package(&mut self, loop_dev: u32) -> Result<(), Errno> {
+        let mount = self.building.package_mount.take().ok_or(Errno::BADF)?;
+        let master = self.master.as_ref().ok_or(Errno::BADF)?;
+        let message = Message::Guard(GuardMessage::Mounted { loop_dev });
+        socket::send(master, &message, &[mount.as_fd()], &mut self.outbox)?;
+        self.building.shared_mount = Some(mount);
+        Ok(())
+    }
+
+    fn reuse_package(&mut self, loop_dev: u32) -> Outcome {
+        let Some(shared) = self.building.shared_mount.take() else {
+            return Outcome::Failed(Errno::BADF);
+        };
+        let copy = mounts::package_again(shared.as_fd(), &format!("/dev/loop{loop_dev}"));
+        let copied = copy.map(|copy| self.building.package_mount = Some(copy));
+        self.refused(copied)
     }
 
     fn list_top_dirs(&mut self) -> Outcome {
@@ -678,6 +706,8 @@ impl<'b> Linux<'b> {
                 let mounted = self.mount_package(loop_dev);
                 self.refused(mounted)
             }
+            Action::SharePackage { loop_dev } => told(self.share_package(loop_dev)),
+            Action::ReusePackage { loop_dev } => self.reuse_package(loop_dev),
             Action::ListTopDirs => self.list_top_dirs(),
             Action::BuildOverlay { layer } => {
                 let built = self.build_overlay(layer);
@@ -781,6 +811,18 @@ impl<'b> Linux<'b> {
             }
             Action::MountPackage { loop_dev } => {
                 write!(command, "mount -t squashfs -o ro /dev/loop{loop_dev} {exec_dir}")
+            }
+            Action::SharePackage { .. } => {
+                command.write_str("sendmsg # to the master, with the mount")
+            }
+            Action::ReusePackage { loop_dev } => {
+                write!(command, "mount --bind package {exec_dir} # on /dev/loop{loop_dev}")?;
+                match self.launch().package {
+                    Package::Shared { .. } => {
+                        command.write_str(", reused: no prepare.1, no prepare.2")
+                    }
+                    Package::Own | Package::First => Ok(()),
+                }
             }
             Action::ListTopDirs => match &request.overlays {
                 Overlays::AllTopDirs => command.write_str("realpath /*/"),

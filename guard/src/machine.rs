@@ -1,7 +1,7 @@
 //! What PID 1 of one rocker does next, never doing it: root.3, prepare.0 to prepare.9, root.5,
 //! enter.4, exec.0 to exec.3, root.9. In diagram order.
 
-use protocol::{Errno, Error, Item, Loss, Machine, Rule, Step, limits::LOOP_TRIES_MAX};
+use protocol::{Errno, Error, Item, Loss, Machine, Package, Rule, Step, limits::LOOP_TRIES_MAX};
 
 use crate::action::{Action, Order};
 
@@ -35,6 +35,8 @@ pub enum State {
     IsolateMounts {
         /// Whether anything is to be overlaid.
         overlays: bool,
+        /// What there is of the package.
+        package: Package,
     },
     /// prepare.1
     CreateLoop {
@@ -42,6 +44,8 @@ pub enum State {
         tries: u8,
         /// As above.
         overlays: bool,
+        /// Whether the mount is for later rockers too.
+        share: bool,
     },
     /// prepare.2
     BindPackage {
@@ -51,9 +55,27 @@ pub enum State {
         tries: u8,
         /// As above.
         overlays: bool,
+        /// As above.
+        share: bool,
     },
     /// prepare.3, the mount itself, attached nowhere yet: an overlay would hide it (KERNEL A1).
     MountPackage {
+        /// `/dev/loopN`
+        loop_dev: u32,
+        /// As above.
+        overlays: bool,
+        /// As above.
+        share: bool,
+    },
+    /// prepare.3: the master keeps the mount for later rockers.
+    SharePackage {
+        /// `/dev/loopN`
+        loop_dev: u32,
+        /// As above.
+        overlays: bool,
+    },
+    /// prepare.3, and all there is of prepare.1 and prepare.2, for a package that is mounted.
+    ReusePackage {
         /// `/dev/loopN`
         loop_dev: u32,
         /// As above.
@@ -198,6 +220,8 @@ pub enum Outcome {
     RequestIs {
         /// Whether it asks for overlays.
         overlays: bool,
+        /// What came with it.
+        package: Package,
         /// What the rocker will live by.
         life: Life,
     },
@@ -300,6 +324,20 @@ impl Guard {
     /// What its rocker lives by.
     pub const fn life(&self) -> Life {
         self.life
+    }
+
+    /// prepare.1, or what is left of it for a package that is mounted.
+    const fn package_from(package: Package, overlays: bool) -> State {
+        match package {
+            Package::Own => State::CreateLoop { tries: 0, overlays, share: false },
+            Package::First => State::CreateLoop { tries: 0, overlays, share: true },
+            Package::Shared { loop_dev } => State::ReusePackage { loop_dev, overlays },
+        }
+    }
+
+    /// overlay.0, or the end of prepare.3 where nothing is overlaid.
+    const fn overlays_from(overlays: bool) -> State {
+        if overlays { State::ListTopDirs } else { State::AttachPackage }
     }
 
     /// The next layer, or the first place once all layers are there.
@@ -427,7 +465,10 @@ impl Machine for Guard {
             State::IsolateMounts { .. } => Step::CloneGuard,
             State::CreateLoop { .. } => Step::CreateLoop,
             State::BindPackage { .. } => Step::BindPackage,
-            State::MountPackage { .. } | State::AttachPackage => Step::MountPackage,
+            State::MountPackage { .. }
+            | State::SharePackage { .. }
+            | State::ReusePackage { .. }
+            | State::AttachPackage => Step::MountPackage,
             State::ListTopDirs => Step::ListTopDirs,
             State::BuildOverlay { .. } => Step::BuildOverlay,
             State::MountOverlay { .. } => Step::MountOverlay,
@@ -464,6 +505,8 @@ impl Machine for Guard {
             State::CreateLoop { .. } => Action::FindFreeLoop,
             State::BindPackage { loop_dev, .. } => Action::BindLoop { loop_dev },
             State::MountPackage { loop_dev, .. } => Action::MountPackage { loop_dev },
+            State::SharePackage { loop_dev, .. } => Action::SharePackage { loop_dev },
+            State::ReusePackage { loop_dev, .. } => Action::ReusePackage { loop_dev },
             State::ListTopDirs => Action::ListTopDirs,
             State::BuildOverlay { layer, .. } => Action::BuildOverlay { layer },
             State::MountOverlay { place, .. } => Action::MountOverlay { place },
@@ -509,25 +552,36 @@ impl Machine for Guard {
             return;
         }
         self.state = match (self.state, outcome) {
-            (S::AwaitRequest, O::RequestIs { overlays, life }) => {
+            (S::AwaitRequest, O::RequestIs { overlays, package, life }) => {
                 self.life = life;
-                S::IsolateMounts { overlays }
+                S::IsolateMounts { overlays, package }
             }
-            (S::IsolateMounts { overlays }, O::Done) => S::CreateLoop { tries: 0, overlays },
-            (S::CreateLoop { tries, overlays }, O::LoopIs(loop_dev)) => {
-                S::BindPackage { loop_dev, tries, overlays }
+            (S::IsolateMounts { overlays, package }, O::Done) => {
+                Self::package_from(package, overlays)
+            }
+            (S::CreateLoop { tries, overlays, share }, O::LoopIs(loop_dev)) => {
+                S::BindPackage { loop_dev, tries, overlays, share }
             }
             // Another process took the free device between prepare.1 and prepare.2.
-            (S::BindPackage { tries, overlays, .. }, O::Failed(Errno::BUSY))
+            (S::BindPackage { tries, overlays, share, .. }, O::Failed(Errno::BUSY))
                 if tries < LOOP_TRIES_MAX =>
             {
-                S::CreateLoop { tries: tries + 1, overlays }
+                S::CreateLoop { tries: tries + 1, overlays, share }
             }
-            (S::BindPackage { loop_dev, overlays, .. }, O::Done) => {
-                S::MountPackage { loop_dev, overlays }
+            (S::BindPackage { loop_dev, overlays, share, .. }, O::Done) => {
+                S::MountPackage { loop_dev, overlays, share }
             }
-            (S::MountPackage { overlays: true, .. }, O::Done) => S::ListTopDirs,
-            (S::MountPackage { overlays: false, .. }, O::Done) => S::AttachPackage,
+            (S::MountPackage { loop_dev, overlays, share: true }, O::Done) => {
+                S::SharePackage { loop_dev, overlays }
+            }
+            // From here on the first rocker of a package is like all others.
+            (S::SharePackage { loop_dev, overlays }, O::Done) => {
+                S::ReusePackage { loop_dev, overlays }
+            }
+            (
+                S::MountPackage { overlays, share: false, .. } | S::ReusePackage { overlays, .. },
+                O::Done,
+            ) => Self::overlays_from(overlays),
             (S::ListTopDirs, O::DirsAre { layers, places }) => {
                 Self::overlay_from(0, layers, places)
             }
@@ -584,7 +638,7 @@ mod tests {
         let mut guard = Guard::default();
         let mut walked = vec![];
         for outcome in [
-            Outcome::RequestIs { overlays: true, life: Life::Processes },
+            Outcome::RequestIs { overlays: true, package: Package::Own, life: Life::Processes },
             Outcome::Done,
             Outcome::LoopIs(8),
             Outcome::Done,
@@ -609,22 +663,45 @@ mod tests {
 
     #[test]
     fn bind_package_busy_tries_the_next_loop() {
-        let state = State::BindPackage { loop_dev: 8, tries: 3, overlays: true };
+        let state = State::BindPackage { loop_dev: 8, tries: 3, overlays: true, share: true };
         let next = after(state, Outcome::Failed(Errno::BUSY));
-        assert_eq!(next, State::CreateLoop { tries: 4, overlays: true });
+        assert_eq!(next, State::CreateLoop { tries: 4, overlays: true, share: true });
     }
 
     #[test]
     fn bind_package_always_busy_gives_up() {
-        let state = State::BindPackage { loop_dev: 8, tries: LOOP_TRIES_MAX, overlays: true };
+        let (tries, overlays, share) = (LOOP_TRIES_MAX, true, false);
+        let state = State::BindPackage { loop_dev: 8, tries, overlays, share };
         let error = Error::Failed { step: Step::BindPackage, errno: Errno::BUSY };
         assert_eq!(after(state, Outcome::Failed(Errno::BUSY)), State::ReportFailure(error));
     }
 
     #[test]
     fn mount_package_without_overlays_goes_to_its_place() {
-        let next = after(State::MountPackage { loop_dev: 8, overlays: false }, Outcome::Done);
+        let state = State::MountPackage { loop_dev: 8, overlays: false, share: false };
+        assert_eq!(after(state, Outcome::Done), State::AttachPackage);
+    }
+
+    #[test]
+    fn a_package_that_is_mounted_is_not_mounted_again() {
+        let package = Package::Shared { loop_dev: 8 };
+        let next = after(State::IsolateMounts { overlays: true, package }, Outcome::Done);
+        assert_eq!(next, State::ReusePackage { loop_dev: 8, overlays: true });
+        assert_eq!(after(next, Outcome::Done), State::ListTopDirs);
+        let next = after(State::ReusePackage { loop_dev: 8, overlays: false }, Outcome::Done);
         assert_eq!(next, State::AttachPackage);
+    }
+
+    #[test]
+    fn the_first_rocker_of_a_package_shares_the_mount() {
+        let package = Package::First;
+        let next = after(State::IsolateMounts { overlays: false, package }, Outcome::Done);
+        assert_eq!(next, State::CreateLoop { tries: 0, overlays: false, share: true });
+        let state = State::MountPackage { loop_dev: 8, overlays: false, share: true };
+        let next = after(state, Outcome::Done);
+        assert_eq!(next, State::SharePackage { loop_dev: 8, overlays: false });
+        let then = after(next, Outcome::Done);
+        assert_eq!(then, State::ReusePackage { loop_dev: 8, overlays: false });
     }
 
     #[test]

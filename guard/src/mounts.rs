@@ -50,6 +50,17 @@ pub(crate) fn package(device: &str) -> Result<OwnedFd, Refusal> {
     created(&context, made, MountAttrFlags::MOUNT_ATTR_RDONLY)
 }
 
+/// prepare.3 for a package that is mounted on `device`: one more mount of it, with the same flags.
+///
+/// Before Linux 6.15 what is attached nowhere cannot be cloned (KERNEL A14). There the device is
+/// mounted again, which gives the same file system: `shared` keeps it from being another's.
+pub(crate) fn package_again(shared: BorrowedFd<'_>, device: &str) -> Result<OwnedFd, Refusal> {
+    match clone_at(shared) {
+        Err(Errno::INVAL) => package(device),
+        answer => Ok(answer?),
+    }
+}
+
 /// prepare.4: one overlay. The layers are named by descriptor, through `/proc`, so that no
 /// character of a path means anything and no path is longer than fsconfig(2)'s 255 bytes.
 ///

@@ -11,12 +11,16 @@ pub enum Action {
     CheckCaller,
     /// root.2: open the package and look at its superblock.
     OpenPackage,
+    /// root.2: whether the package is mounted already; wait for a launch that is mounting it.
+    FindMount,
     /// root.2: open the data dir, make `.rocker` in it and lock that.
     LockDataDir,
     /// prepare.0: `clone(CLONE_NEWNS | CLONE_NEWPID)` and execute the guard.
     CloneGuard,
     /// root.3: request, package, data dir and the caller's own connection.
     HandOver,
+    /// prepare.3: wait for the mount of a package that others will use too.
+    AwaitMount,
     /// prepare.7: wait for the guard.
     AwaitDone,
     /// prepare.8: `echo deny > /proc/GUARD/setgroups`

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use protocol::socket::{Buffer, now_ns};
+use protocol::socket::{Buffer, Descriptors, now_ns};
 use protocol::{
     Command, Driver, Error, Failure, Item, Machine, MasterMessage, Message, Rule, Step,
 };
@@ -17,6 +17,7 @@ use crate::clone_guard::Stack;
 use crate::linux::{Host, Work};
 use crate::listener::{Knock, Listener};
 use crate::machine::{Session, State};
+use crate::packages::Packages;
 use crate::policy::{Caller, Config, Namespace};
 use crate::residue::Records;
 use crate::rights;
@@ -71,7 +72,8 @@ impl Master {
 
     /// A master for one connection, which ends with its rocker.
     pub fn serve_one(config: Config, guard: OwnedFd, connection: OwnedFd) -> Result<Self, String> {
-        let mut master = Self::new(config, guard)?;
+        // Nobody comes after it.
+        let mut master = Self::new(Config { max_packages: 0, ..config }, guard)?;
         master.take_in(connection);
         Ok(master)
     }
@@ -87,6 +89,7 @@ impl Master {
         let signals = SignalFd::with_flags(&caught, flags).map_err(|error| cannot(&error))?;
         let null = open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| cannot(&error))?;
+        let packages = Packages::new(config.max_packages, config.package_idle_ms);
         let host = Host {
             config,
             guard,
@@ -96,6 +99,8 @@ impl Master {
             records: None,
             inbox: Buffer::default(),
             outbox: Buffer::default(),
+            received: Descriptors::new(),
+            packages,
             command: Command::new(),
         };
         Ok(Self { host, sessions: Sessions::default(), signals, listener: None })
@@ -120,23 +125,28 @@ impl Master {
                     Ready::Adopted(pid) => self.has_exited(pid),
                 }
             }
-            self.advance_launching(&launching);
+            self.advance_launching(&mut launching);
+            self.advance_waiting();
+            unmount(self.host.packages.expired(now_ns()));
         }
         Ok(())
     }
 
-    /// Waits until there is something to do. Launches come first in the list, so that their
-    /// places in the table are still theirs.
+    /// Waits until there is something to do.
     fn wait(&self) -> Result<Vec<Ready>, rustix::io::Errno> {
         let mut sources: Vec<(BorrowedFd<'_>, Ready)> =
             vec![(self.signals.as_fd(), Ready::Signals)];
         if let Some(listener) = &self.listener {
             sources.push((listener.socket().as_fd(), Ready::Callers));
         }
-        let mut deadline_ns = u64::MAX;
+        let mut deadline_ns = self.host.packages.expires_ns();
         for (index, entry) in self.sessions.launching.iter().enumerate() {
             let Some(launch) = &entry.held.launch else { continue };
-            deadline_ns = deadline_ns.min(launch.deadline_ns);
+            deadline_ns = deadline_ns.min(entry.due_ns());
+            // Who waits for another launch hears of its own caller's end when it goes on.
+            if entry.awaits_mount() {
+                continue;
+            }
             if let Some(waits_on) = launch.link.as_ref().or(launch.client.as_ref()) {
                 sources.push((waits_on.as_fd(), Ready::Launching(index)));
             }
@@ -160,16 +170,19 @@ impl Master {
         drop(polled);
         let now = now_ns();
         let is_late = |ready: &Ready| match ready {
-            Ready::Launching(index) => self.sessions.launching.get(*index).is_some_and(|entry| {
-                entry.held.launch.as_ref().is_some_and(|launch| launch.deadline_ns <= now)
-            }),
+            Ready::Launching(index) => {
+                let entry = self.sessions.launching.get(*index);
+                entry.is_some_and(|entry| entry.due_ns() <= now)
+            }
             _ => false,
         };
         let ready = sources.into_iter().zip(happened);
-        Ok(ready
+        let ready = ready
             .filter(|((_, ready), happened)| *happened || is_late(ready))
-            .map(|((_, ready), _)| ready)
-            .collect())
+            .map(|((_, ready), _)| ready);
+        let waiting = self.sessions.launching.iter().enumerate();
+        let impatient = waiting.filter(|(_, entry)| entry.awaits_mount() && entry.due_ns() <= now);
+        Ok(ready.chain(impatient.map(|(index, _)| Ready::Launching(index))).collect())
     }
 
     fn is_told_to_stop(&self) -> bool {
@@ -244,10 +257,21 @@ impl Master {
     }
 
     /// Moves these launches on; from the last to the first, for each leaves its place.
-    fn advance_launching(&mut self, indices: &[usize]) {
+    fn advance_launching(&mut self, indices: &mut [usize]) {
+        indices.sort_unstable();
         for &index in indices.iter().rev() {
             let entry = self.sessions.launching.swap_remove(index);
             self.advance(entry);
+        }
+    }
+
+    /// Those who wait for another launch to mount their package: it has, or never will.
+    fn advance_waiting(&mut self) {
+        while self.host.packages.has_news() {
+            let launching = self.sessions.launching.iter().enumerate();
+            let waiting = launching.filter(|(_, entry)| entry.awaits_mount());
+            let mut waiting: Vec<usize> = waiting.map(|(index, _)| index).collect();
+            self.advance_launching(&mut waiting);
         }
     }
 
@@ -279,4 +303,15 @@ impl Master {
             _ => self.sessions.launching.push(entry),
         }
     }
+}
+
+/// Lets go of mounts. The last of a package frees what it had in memory, for milliseconds where
+/// that was much, and waits for its file system: nobody else waits with it.
+fn unmount(mounts: Vec<OwnedFd>) {
+    if mounts.is_empty() {
+        return;
+    }
+    let thread = std::thread::Builder::new().name("unmount".into()).stack_size(64 * 1024);
+    // Where there is no thread to be had it happens here: they are dropped either way.
+    let _ = thread.spawn(move || drop(mounts));
 }

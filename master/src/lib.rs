@@ -10,6 +10,7 @@
 //! listener      the socket and its directory
 //! policy        root.1: who is asking, and may they
 //! package       root.2: package and data dir, each opened once
+//! packages      which of them are mounted, for all rockers that are made from one
 //! guard_binary  the guard's program, sealed
 //! clone_guard   prepare.0
 //! id_maps       prepare.8
@@ -26,6 +27,7 @@ mod linux;
 mod listener;
 pub mod machine;
 mod package;
+pub mod packages;
 pub mod policy;
 mod residue;
 mod rights;

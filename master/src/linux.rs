@@ -7,11 +7,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
-use protocol::limits::{GRACE_MS, INTAKE};
-use protocol::socket::{self, Buffer, Received, errno, now_ns};
+use protocol::limits::{GRACE_MS, INTAKE, MOUNT_PATIENCE_MS};
+use protocol::socket::{self, Buffer, Descriptors, Received, errno, now_ns};
 use protocol::{
     Actor, ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Item, Loss,
-    MasterMessage, Message, Name, Path, RockerInfo, Rule, Step, TraceStep, wire,
+    MasterMessage, Message, Name, Package, Path, RockerInfo, Rule, Step, TraceStep, wire,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
@@ -23,9 +23,10 @@ use rustix::process::{
 use crate::action::Action;
 use crate::clone_guard::{Stack, clone_guard};
 use crate::machine::{Outcome, Session};
+use crate::packages::{Found, Lease, Packages};
 use crate::policy::{Config, Namespace};
 use crate::residue::{Records, Rocker};
-use crate::sessions::{Held, Launch, Sessions};
+use crate::sessions::{Held, Launch, Opened, Sessions};
 use crate::{id_maps, package, rights};
 
 /// What all sessions share.
@@ -43,6 +44,9 @@ pub(crate) struct Host {
     pub(crate) records: Option<Records>,
     pub(crate) inbox: Buffer,
     pub(crate) outbox: Buffer,
+    /// What came with the guard's last message.
+    pub(crate) received: Descriptors,
+    pub(crate) packages: Packages<OwnedFd>,
     /// The step just taken, for errors and traces.
     pub(crate) command: Command,
 }
@@ -217,9 +221,25 @@ impl Work<'_> {
         let launch = self.launch()?;
         let path = launch.request().ok_or(Errno::PROTO)?.package;
         let reach = self.host.config.package_reach(&launch.caller, path)?;
-        let package = package::open_package(path, reach)?;
-        self.launch_mut()?.package = Some(package);
+        let (file, key) = package::open_package(path, reach)?;
+        let patience_ns = now_ns() + u64::from(MOUNT_PATIENCE_MS) * 1_000_000;
+        self.launch_mut()?.package = Some(Opened { file, key, how: Package::Own, patience_ns });
         Ok(())
+    }
+
+    /// root.2
+    fn find_mount(&mut self) -> Poll<Outcome> {
+        let opened = self.held.launch.as_deref_mut().and_then(|launch| launch.package.as_mut());
+        let Some(opened) = opened else { return Poll::Ready(Outcome::Failed(Errno::BADF)) };
+        let is_late = opened.patience_ns <= now_ns();
+        match self.host.packages.find(opened.key, is_late) {
+            Found::NotYet => Poll::Pending,
+            Found::Package(how, lease) => {
+                opened.how = how;
+                self.held.lease = lease;
+                Poll::Ready(Outcome::PackageIs(how))
+            }
+        }
     }
 
     /// root.2
@@ -268,10 +288,19 @@ impl Work<'_> {
         {
             let request = launch.request().ok_or(Errno::PROTO)?;
             let (name, guard_pid) = (rocker.name, rocker.guard_pid);
-            let message = Message::Master(MasterMessage::HandOver { name, guard_pid, request });
-            let held = [&launch.client, &launch.package, &launch.data];
+            let opened = launch.package.as_ref().ok_or(Errno::BADF)?;
+            let package = opened.how;
+            let mount = self.held.lease.as_ref().and_then(Lease::mount);
+            let handed = if let Package::Shared { .. } = package {
+                mount.ok_or(Errno::BADF)?
+            } else {
+                &opened.file
+            };
+            let message =
+                Message::Master(MasterMessage::HandOver { name, guard_pid, request, package });
+            let held = [launch.client.as_ref(), Some(handed), launch.data.as_ref()];
             let descriptors: heapless::Vec<BorrowedFd<'_>, 3> =
-                held.into_iter().flatten().map(OwnedFd::as_fd).collect();
+                held.into_iter().flatten().map(AsFd::as_fd).collect();
             let link = launch.link.as_ref().ok_or(Errno::BADF)?;
             // enter.4 brings the guard a pidfd.
             launch.client.iter().for_each(rights::accept);
@@ -279,6 +308,19 @@ impl Work<'_> {
         }
         (launch.client, launch.package, launch.data) = (None, None, None);
         Ok(())
+    }
+
+    /// prepare.3
+    fn await_mount(&mut self) -> Poll<Outcome> {
+        let heard = self.hear_guard(|message| matches!(message, GuardMessage::Mounted { .. }));
+        let lease = self.held.lease.as_ref();
+        if let (Poll::Ready(Outcome::Done), Some(lease)) = (&heard, lease)
+            && let Some(Message::Guard(GuardMessage::Mounted { loop_dev })) = self.host.inbox.last()
+            && let Some(mount) = self.host.received.pop()
+        {
+            lease.put(mount, loop_dev);
+        }
+        heard
     }
 
     /// prepare.7
@@ -292,7 +334,10 @@ impl Work<'_> {
             return Poll::Ready(Outcome::Failed(Errno::BADF));
         };
         Poll::Ready(match socket::receive(link, &mut self.host.inbox) {
-            Ok(Received::Message(Message::Guard(said), _)) if is_awaited(&said) => Outcome::Done,
+            Ok(Received::Message(Message::Guard(said), with)) if is_awaited(&said) => {
+                self.host.received = with;
+                Outcome::Done
+            }
             Ok(Received::Message(..)) => Outcome::Lost(Loss::Garbage),
             Ok(Received::Empty) if now_ns() < *deadline_ns => return Poll::Pending,
             Ok(Received::Empty) => Outcome::Lost(Loss::Silent),
@@ -377,6 +422,7 @@ impl Work<'_> {
     /// Tells the caller of a failure, and lets go of caller and guard.
     fn refuse(&mut self, error: Error) -> Result<(), Refusal> {
         let command = self.failed_command(error);
+        self.held.lease = None;
         let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
         launch.link = None;
         let client = launch.client.take().ok_or(Errno::PIPE)?;
@@ -398,8 +444,10 @@ impl Work<'_> {
             Action::CheckCaller => self.check_caller(),
             Action::OpenPackage => self.open_package(),
             Action::LockDataDir => self.lock_data_dir(),
+            Action::FindMount => return self.find_mount(),
             Action::CloneGuard => self.clone_guard(),
             Action::HandOver => self.hand_over(),
+            Action::AwaitMount => return self.await_mount(),
             Action::AwaitDone => return self.await_done(),
             Action::DenySetgroups | Action::WriteUidMap | Action::WriteGidMap => {
                 self.write_map(action)
@@ -412,7 +460,11 @@ impl Work<'_> {
             Action::FreeResidue => self.free_residue(),
             Action::Refuse(error) => self.refuse(error),
             Action::StopGuard(error) => self.stop_guard(error),
-            Action::KillGuard => kill_guard(self.held).map_err(Refusal::from),
+            Action::KillGuard => {
+                // Others may wait for a mount that will not come.
+                self.held.lease = None;
+                kill_guard(self.held).map_err(Refusal::from)
+            }
         };
         Poll::Ready(match answer {
             Ok(()) => Outcome::Done,
@@ -446,8 +498,10 @@ impl Work<'_> {
                 Some(dir) => write!(command, "mkdir -m 700 {dir}/.rocker; flock {dir}/.rocker"),
                 None => Ok(()),
             },
+            Action::FindMount => write!(command, "findmnt --types squashfs # {}", request.package),
             Action::CloneGuard => command.write_str("unshare --mount --pid --fork rocker-guard"),
             Action::HandOver => command.write_str("sendmsg # to the guard, with descriptors"),
+            Action::AwaitMount => command.write_str("recvmsg # from the guard, with the mount"),
             Action::AwaitDone => command.write_str("recvmsg # from the guard"),
             Action::DenySetgroups => write!(command, "echo deny > /proc/{guard}/setgroups"),
             Action::WriteUidMap => {

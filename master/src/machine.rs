@@ -1,8 +1,8 @@
-//! What the master does next for one launch, never doing it: root.1 to root.3, prepare.7 to
-//! prepare.9, the end of enter.4, root.11, root.15. In diagram order. One connection is one
+//! What the master does next for one launch, never doing it: root.1 to root.3, the end of
+//! prepare.3, prepare.7 to prepare.9, the end of enter.4, root.11, root.15. In diagram order. One connection is one
 //! launch is one session.
 
-use protocol::{Errno, Error, Loss, Machine, Step};
+use protocol::{Errno, Error, Loss, Machine, Package, Step};
 
 use crate::action::Action;
 
@@ -25,8 +25,15 @@ pub enum State {
     LockDataDir,
     /// root.2 = prepare.0
     CloneGuard,
+    /// root.2: several launches may come at once for a package that none has mounted yet.
+    FindMount,
     /// root.3: the last that the master has to do with the caller.
-    HandOver,
+    HandOver {
+        /// Whether this guard is to mount the package for all.
+        first: bool,
+    },
+    /// prepare.3: others wait for the mount.
+    AwaitMount,
     /// prepare.7
     AwaitDone,
     /// prepare.8
@@ -70,6 +77,8 @@ pub enum Outcome {
         /// Whether it names a data dir.
         data_dir: bool,
     },
+    /// How the guard gets the package.
+    PackageIs(Package),
     /// It was not a launch but a question, and is answered.
     Answered,
     /// The guard has ended and was reaped.
@@ -114,8 +123,8 @@ impl Session {
             | State::OpenPackage { .. }
             | State::LockDataDir
             | State::CloneGuard => State::Refuse { error, cloned: false },
-            State::HandOver => State::Refuse { error, cloned: true },
-            State::AwaitDone => State::KillGuard,
+            State::FindMount | State::HandOver { .. } => State::Refuse { error, cloned: true },
+            State::AwaitMount | State::AwaitDone => State::KillGuard,
             State::DenySetgroups
             | State::WriteUidMap
             | State::WriteGidMap
@@ -140,9 +149,10 @@ impl Machine for Session {
     fn step(&self) -> Option<Step> {
         Some(match self.state {
             State::AwaitRequest | State::CheckCaller { .. } => Step::RequestRocker,
-            State::OpenPackage { .. } | State::LockDataDir => Step::CreateGuard,
+            State::OpenPackage { .. } | State::LockDataDir | State::FindMount => Step::CreateGuard,
             State::CloneGuard => Step::CloneGuard,
-            State::HandOver => Step::HandOver,
+            State::HandOver { .. } => Step::HandOver,
+            State::AwaitMount => Step::MountPackage,
             State::AwaitDone => Step::ReportDone,
             State::DenySetgroups | State::WriteUidMap | State::WriteGidMap => Step::SetIdMaps,
             State::RecordRocker | State::ReleaseGuard => Step::ReleaseGuard,
@@ -162,7 +172,9 @@ impl Machine for Session {
             State::OpenPackage { .. } => Action::OpenPackage,
             State::LockDataDir => Action::LockDataDir,
             State::CloneGuard => Action::CloneGuard,
-            State::HandOver => Action::HandOver,
+            State::FindMount => Action::FindMount,
+            State::HandOver { .. } => Action::HandOver,
+            State::AwaitMount => Action::AwaitMount,
             State::AwaitDone => Action::AwaitDone,
             State::DenySetgroups => Action::DenySetgroups,
             State::WriteUidMap => Action::WriteUidMap,
@@ -192,8 +204,12 @@ impl Machine for Session {
             (S::CheckCaller { data_dir }, O::Done) => S::OpenPackage { data_dir },
             (S::OpenPackage { data_dir: true }, O::Done) => S::LockDataDir,
             (S::OpenPackage { data_dir: false } | S::LockDataDir, O::Done) => S::CloneGuard,
-            (S::CloneGuard, O::Done) => S::HandOver,
-            (S::HandOver, O::Done) => S::AwaitDone,
+            (S::CloneGuard, O::Done) => S::FindMount,
+            (S::FindMount, O::PackageIs(package)) => {
+                S::HandOver { first: package == Package::First }
+            }
+            (S::HandOver { first: true }, O::Done) => S::AwaitMount,
+            (S::HandOver { first: false } | S::AwaitMount, O::Done) => S::AwaitDone,
             (S::AwaitDone, O::Done) => S::DenySetgroups,
             (S::DenySetgroups, O::Done) => S::WriteUidMap,
             (S::WriteUidMap, O::Done) => S::WriteGidMap,
@@ -240,7 +256,9 @@ mod tests {
         let mut session = Session::default();
         let mut walked = vec![];
         for outcome in core::iter::once(Outcome::RequestIs { data_dir: true })
-            .chain([Outcome::Done; 11])
+            .chain([Outcome::Done; 4])
+            .chain([Outcome::PackageIs(Package::First)])
+            .chain([Outcome::Done; 8])
             .chain([Outcome::Lost(Loss::Died), Outcome::Exited, Outcome::Done])
         {
             walked.push(session.step().unwrap().to_string());
@@ -249,8 +267,8 @@ mod tests {
         assert_eq!(session.state(), State::Ended(Ok(())));
         assert_eq!(
             walked.join(" "),
-            "root.1 root.1 root.2 root.2 prepare.0 root.3 prepare.7 prepare.8 prepare.8 \
-             prepare.8 prepare.9 prepare.9 enter.4 root.11 root.15"
+            "root.1 root.1 root.2 root.2 prepare.0 root.2 root.3 prepare.3 prepare.7 prepare.8 \
+             prepare.8 prepare.8 prepare.9 prepare.9 enter.4 root.11 root.15"
         );
     }
 
@@ -258,6 +276,18 @@ mod tests {
     fn open_package_without_data_dir_locks_nothing() {
         let next = after(State::OpenPackage { data_dir: false }, Outcome::Done);
         assert_eq!(next, State::CloneGuard);
+    }
+
+    #[test]
+    fn find_mount_only_the_first_waits_for_its_guards_mount() {
+        let shared = Package::Shared { loop_dev: 8 };
+        for (package, first) in [(Package::Own, false), (Package::First, true), (shared, false)] {
+            let next = after(State::FindMount, Outcome::PackageIs(package));
+            assert_eq!(next, State::HandOver { first });
+            let awaited = if first { State::AwaitMount } else { State::AwaitDone };
+            assert_eq!(after(next, Outcome::Done), awaited);
+        }
+        assert_eq!(after(State::AwaitMount, Outcome::Done), State::AwaitDone);
     }
 
     #[test]
@@ -276,7 +306,7 @@ mod tests {
 
     #[test]
     fn hand_over_failed_tells_the_caller_and_kills_the_guard() {
-        let next = after(State::HandOver, Outcome::Failed(Errno::PIPE));
+        let next = after(State::HandOver { first: true }, Outcome::Failed(Errno::PIPE));
         let error = Error::Failed { step: Step::HandOver, errno: Errno::PIPE };
         assert_eq!(next, State::Refuse { error, cloned: true });
         assert_eq!(after(next, Outcome::Done), State::KillGuard);
@@ -287,6 +317,7 @@ mod tests {
     fn await_done_guard_lost_is_killed() {
         for how in [Loss::Died, Loss::Silent, Loss::Garbage, Loss::Version] {
             assert_eq!(after(State::AwaitDone, Outcome::Lost(how)), State::KillGuard);
+            assert_eq!(after(State::AwaitMount, Outcome::Lost(how)), State::KillGuard);
         }
         assert_eq!(after(State::KillGuard, Outcome::Done), State::AwaitExit);
         assert_eq!(after(State::KillGuard, Outcome::Failed(Errno::SRCH)), State::AwaitExit);

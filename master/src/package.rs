@@ -5,10 +5,12 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use protocol::{Error, Item, Path, Rule, Step};
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags, flock, fstat, mkdirat, open,
-    openat, openat2, statat,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags, Stat, flock, fstat, mkdirat,
+    open, openat, openat2, statat,
 };
 use rustix::io::Errno;
+
+use crate::packages::Key;
 
 /// How far a caller's paths may lead.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +47,7 @@ impl Reach<'_> {
 }
 
 /// Opens the package for reading, and refuses what the kernel's squashfs would choke on.
-pub(crate) fn open_package(path: Path<'_>, reach: Reach<'_>) -> Result<OwnedFd, Error> {
+pub(crate) fn open_package(path: Path<'_>, reach: Reach<'_>) -> Result<(OwnedFd, Key), Error> {
     let place = reach.open(path, OFlags::empty()).map_err(failed)?;
     let status = fstat(&place).map_err(failed)?;
     if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
@@ -59,7 +61,17 @@ pub(crate) fn open_package(path: Path<'_>, reach: Reach<'_>) -> Result<OwnedFd, 
     let size = u64::try_from(status.st_size).unwrap_or(0);
     check_superblock(head.get(..length).unwrap_or_default(), size)
         .map_err(|rule| broken(rule, Item::Package))?;
-    Ok(package)
+    Ok((package, key(&status)))
+}
+
+fn key(status: &Stat) -> Key {
+    Key {
+        device: status.st_dev,
+        inode: status.st_ino,
+        size: u64::try_from(status.st_size).unwrap_or(0),
+        modified: (status.st_mtime, status.st_mtime_nsec),
+        changed: (status.st_ctime, status.st_ctime_nsec),
+    }
 }
 
 /// The part of a squashfs superblock that is looked at, in bytes

@@ -23,6 +23,11 @@ pub struct Config {
     pub max_rockers: usize,
     /// Connections that are not yet a living rocker.
     pub max_launches: usize,
+    /// Packages whose mounts are kept for further rockers, while they have one and for a while
+    /// after; each takes a descriptor.
+    pub max_packages: usize,
+    /// That while, in milliseconds. Meanwhile loop device and file system of a package stay.
+    pub package_idle_ms: u32,
     /// What others than root may do.
     pub allow: Vec<Allow>,
 }
@@ -34,6 +39,8 @@ impl Default for Config {
             guard: None,
             max_rockers: 4096,
             max_launches: 256,
+            max_packages: 64,
+            package_idle_ms: 2_000,
             allow: vec![],
         }
     }

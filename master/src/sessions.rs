@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
-use protocol::{ClientMessage, Message, Name, Request, wire};
+use protocol::{ClientMessage, Message, Name, Package, Request, wire};
 
 use crate::machine::{Session, State};
+use crate::packages::{Key, Lease};
 use crate::policy::{Caller, Load};
 use crate::residue::Rocker;
 
@@ -21,6 +22,20 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Whether it waits for another launch to mount its package.
+    pub(crate) fn awaits_mount(&self) -> bool {
+        self.machine.state() == State::FindMount
+    }
+
+    /// When it must be looked at even if nothing happens; `CLOCK_MONOTONIC`, nanoseconds.
+    pub(crate) fn due_ns(&self) -> u64 {
+        let Some(launch) = &self.held.launch else { return u64::MAX };
+        match &launch.package {
+            Some(package) if self.awaits_mount() => launch.deadline_ns.min(package.patience_ns),
+            _ => launch.deadline_ns,
+        }
+    }
+
     /// Whether its guard has heard prepare.9 and its App is on the way.
     fn is_released(&self) -> bool {
         self.machine.state() == State::AwaitApp
@@ -38,6 +53,8 @@ pub(crate) struct Held {
     pub(crate) exited: bool,
     /// A guard that is not our child: an earlier master's.
     pub(crate) adopted: Option<OwnedFd>,
+    /// The mount that its rocker is made from, if that is shared.
+    pub(crate) lease: Option<Lease<OwnedFd>>,
     /// Who asked for its end, and waits to hear of it.
     pub(crate) waiters: Vec<OwnedFd>,
 }
@@ -52,12 +69,23 @@ pub(crate) struct Launch {
     pub(crate) link: Option<OwnedFd>,
     /// The request as it was sent; it was well-formed when it was kept.
     pub(crate) datagram: Box<[u8]>,
-    pub(crate) package: Option<OwnedFd>,
+    pub(crate) package: Option<Opened>,
     /// The data dir's `.rocker`, locked.
     pub(crate) data: Option<OwnedFd>,
     /// When to give up waiting: `CLOCK_MONOTONIC`, nanoseconds.
     pub(crate) deadline_ns: u64,
     pub(crate) trace: bool,
+}
+
+/// The caller's package, opened.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) file: OwnedFd,
+    pub(crate) key: Key,
+    /// How the guard gets it.
+    pub(crate) how: Package,
+    /// Until when to wait for a launch that mounts it: `CLOCK_MONOTONIC`, nanoseconds.
+    pub(crate) patience_ns: u64,
 }
 
 impl Launch {

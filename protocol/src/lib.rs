@@ -43,7 +43,8 @@ pub use error::{Errno, Error, Item, Loss, Rule};
 pub use files::{FilePath, How, OpenFile, OpenFiles};
 pub use machine::{Driver, Machine, run};
 pub use message::{
-    ClientMessage, Failure, GuardMessage, MasterMessage, Message, Name, RockerInfo, TraceStep,
+    ClientMessage, Failure, GuardMessage, MasterMessage, Message, Name, Package, RockerInfo,
+    TraceStep,
 };
 pub use program::{Exec, Exit, ExitReport, Rlimit, Strings, Verdict};
 pub use request::{Ids, Limits, Options, Overlays, Path, Request, Seccomp};

@@ -63,5 +63,9 @@ pub const GRACE_MS: u32 = 1_000;
 /// Children that a guard reaps before it looks at everything else again.
 pub const REAPED_MAX: usize = 64;
 
+/// How long a launch waits for another one that is mounting the same package, in milliseconds.
+/// That takes less than one; a file system that does not answer holds up its own launch.
+pub const MOUNT_PATIENCE_MS: u32 = 100;
+
 /// How long a guard rests before it asks again what the kernel could not say, in milliseconds.
 pub const REST_MS: u32 = 1_000;

@@ -12,6 +12,7 @@
 //!                                                    ExecFailed
 //!
 //! master -> guard    HandOver + 2..3 fds root.3      on a socket pair of their own
+//! guard  -> master   Mounted + mount     prepare.3   if the package is for others too
 //! guard  -> master   Done                prepare.7
 //! master -> guard    GoOn                prepare.9   or Failed
 //! guard  -> master   its end closes      enter.4     or at its own end
@@ -188,6 +189,20 @@ pub enum ClientMessage<'a> {
     Attach(Name),
 }
 
+/// What a guard gets for its package (root.3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Package {
+    /// The file, which it mounts for its own rocker.
+    Own,
+    /// The file; its mount is for later rockers too.
+    First,
+    /// A mount of it, that other rockers are made from.
+    Shared {
+        /// `/dev/loopN`
+        loop_dev: u32,
+    },
+}
+
 /// What the master says.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum MasterMessage<'a> {
@@ -201,6 +216,8 @@ pub enum MasterMessage<'a> {
         /// What the caller asked for, checked.
         #[serde(borrow)]
         request: Request<'a>,
+        /// What the package's descriptor is.
+        package: Package,
     },
     /// prepare.9, to the guard.
     GoOn,
@@ -279,6 +296,12 @@ pub enum GuardMessage<'a> {
         /// For each file the kernel's answer; 0: it was opened.
         errnos: Vec<Errno, DESCRIPTORS_MAX>,
     },
+    /// prepare.3, to the master: the package is mounted, for others too. One descriptor: a mount
+    /// of it, attached nowhere.
+    Mounted {
+        /// `/dev/loopN`
+        loop_dev: u32,
+    },
 }
 
 /// Any message: the sender is the first number of the encoding.
@@ -301,7 +324,11 @@ impl Message<'_> {
         match self {
             Self::Client(ClientMessage::AppStarted)
             | Self::Master(MasterMessage::Attach)
-            | Self::Guard(GuardMessage::Entrance { .. } | GuardMessage::Started { .. }) => 1,
+            | Self::Guard(
+                GuardMessage::Entrance { .. }
+                | GuardMessage::Started { .. }
+                | GuardMessage::Mounted { .. },
+            ) => 1,
             Self::Client(ClientMessage::Exec(exec)) => usize::from(exec.descriptors),
             Self::Guard(GuardMessage::Opened { errnos, .. }) => {
                 errnos.iter().filter(|errno| errno.0 == 0).count()

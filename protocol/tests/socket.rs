@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use protocol::limits::MESSAGE_MAX;
 use protocol::socket::{Buffer, Received, now_ns, receive, receive_before, send, wait_readable};
 use protocol::{
-    ClientMessage, Errno, GuardMessage, Ids, Loss, MasterMessage, Message, Name, Overlays, Path,
-    Request, wire,
+    ClientMessage, Errno, GuardMessage, Ids, Loss, MasterMessage, Message, Name, Overlays, Package,
+    Path, Request, wire,
 };
 use rustix::fs::{MemfdFlags, fstat, memfd_create};
 use rustix::net::{
@@ -77,8 +77,8 @@ fn request(data_dir: bool) -> Request<'static> {
 }
 
 fn hand_over(data_dir: bool) -> Message<'static> {
-    let (name, request) = (Name::from_random(1), request(data_dir));
-    Message::Master(MasterMessage::HandOver { name, guard_pid: 1, request })
+    let (name, request, package) = (Name::from_random(1), request(data_dir), Package::Own);
+    Message::Master(MasterMessage::HandOver { name, guard_pid: 1, request, package })
 }
 
 #[test]

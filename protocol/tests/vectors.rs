@@ -13,8 +13,8 @@ use protocol::limits::{MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX};
 use protocol::wire::{VERSION, decode, encode};
 use protocol::{
     Actor, ClientMessage, Errno, Error, Exec, Exit, ExitReport, Failure, FilePath, GuardMessage,
-    How, Ids, Item, Loss, MasterMessage, Message, Name, OpenFile, Options, Overlays, Path, Request,
-    Rlimit, RockerInfo, Rule, Seccomp, Step, Strings, TraceStep, Verdict,
+    How, Ids, Item, Loss, MasterMessage, Message, Name, OpenFile, Options, Overlays, Package, Path,
+    Request, Rlimit, RockerInfo, Rule, Seccomp, Step, Strings, TraceStep, Verdict,
 };
 
 /// Every variant of an enum. That none is missing is seen to by a match without a wildcard.
@@ -128,7 +128,8 @@ fn requests() -> Vec<(String, Message<'static>)> {
     };
     let all_top_dirs = Request { overlays: Overlays::AllTopDirs, ..request() };
     let hand_over = |request: Request<'static>| {
-        Message::Master(MasterMessage::HandOver { name: name(), guard_pid: 70_000, request })
+        let (name, guard_pid, package) = (name(), 70_000, Package::Own);
+        Message::Master(MasterMessage::HandOver { name, guard_pid, request, package })
     };
     let launch = |request: Request<'static>| Message::Client(ClientMessage::Launch(request));
     [
@@ -188,7 +189,8 @@ fn plain() -> Vec<(String, Message<'static>)> {
         | GuardMessage::Exited { .. }
         | GuardMessage::Pong
         | GuardMessage::Obeyed { .. }
-        | GuardMessage::Opened { .. } => (),
+        | GuardMessage::Opened { .. }
+        | GuardMessage::Mounted { .. } => (),
     };
     let info = RockerInfo {
         name: name(),
@@ -301,6 +303,10 @@ fn programs() -> Vec<(String, Message<'static>)> {
     let filtered = Exec { filter: &FILTER, ..bare.clone() };
     let error = Error::Failed { step: Step::StartProgram, errno: Errno::NOENT };
     let failure = Failure { error, command: "exec bin/app" };
+    let hand_over = |package| {
+        let (name, guard_pid, request) = (name(), 70_000, bare_request());
+        Message::Master(MasterMessage::HandOver { name, guard_pid, request, package })
+    };
     let mut all = vec![
         ("client_exec_bare".to_owned(), Message::Client(ClientMessage::Exec(bare))),
         ("client_exec".to_owned(), Message::Client(ClientMessage::Exec(full))),
@@ -322,6 +328,9 @@ fn programs() -> Vec<(String, Message<'static>)> {
         ("guard_pong".to_owned(), Message::Guard(GuardMessage::Pong)),
         ("client_attach".to_owned(), Message::Client(ClientMessage::Attach(name()))),
         ("master_attach".to_owned(), Message::Master(MasterMessage::Attach)),
+        ("guard_mounted".to_owned(), Message::Guard(GuardMessage::Mounted { loop_dev: 1_000 })),
+        ("master_hand_over_first".to_owned(), hand_over(Package::First)),
+        ("master_hand_over_shared".to_owned(), hand_over(Package::Shared { loop_dev: 1_000 })),
     ];
     let verdicts = all!(Verdict: Normal, TimeLimitExceeded, MemoryLimitExceeded,
         OutputLimitExceeded, DisallowedSyscall, Signalled, NonzeroExitStatus, RunnerError,

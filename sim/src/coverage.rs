@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use protocol::{Errno, Loss, limits::LOOP_TRIES_MAX};
+use protocol::{Errno, Loss, Package, limits::LOOP_TRIES_MAX};
 use rocker_client::action as client_action;
 
 macro_rules! kinds {
@@ -20,13 +20,14 @@ macro_rules! kinds {
 }
 
 kinds!(GuardState: AwaitRequest IsolateMounts CreateLoop BindPackage BindPackageAgain
-    BindPackageLast MountBare MountOverlaid ListTopDirs BuildOverlay MountOverlay AttachPackage
+    BindPackageLast MountBare MountOverlaid MountFirst SharePackage ReusePackage ListTopDirs BuildOverlay MountOverlay AttachPackage
     RemountProc TakeAppIds UnshareUser DropPrivileges ReportDone AwaitRelease SendEntrance AwaitApp
     Listen StartProgram ReportStarted ReportNotStarted SendSignal SendSignalToAll Answer CarryOut
     ReportObeyed Welcome TurnAway HangUp
     KillLate Reap ReportExit CountOthers FindStrangers Rest ReportFailure);
 kinds!(SessionState: AwaitRequest CheckCaller OpenPackage OpenPackageWithData LockDataDir CloneGuard
-    HandOver AwaitDone DenySetgroups WriteUidMap WriteGidMap RecordRocker ReleaseGuard AwaitApp
+    FindMount HandOver AwaitMount AwaitDone DenySetgroups WriteUidMap WriteGidMap RecordRocker
+    ReleaseGuard AwaitApp
     AwaitExit FreeResidue RefuseUncloned RefuseCloned StopGuard KillGuard);
 kinds!(ClientState: Connect SendRequest AwaitEntrance ForkHelper AwaitApp ReportApp Greet);
 kinds!(HelperState: DropGroups JoinNamespaces TakeIds DropPrivileges EnterDirectory StartApp);
@@ -54,6 +55,9 @@ const GUARD: Contract = Contract {
         ("BindPackageLast", "Busy"),
         ("MountBare", "Done Failed"),
         ("MountOverlaid", "Done Failed"),
+        ("MountFirst", "Done Failed"),
+        ("SharePackage", "Done Failed"),
+        ("ReusePackage", "Done Failed"),
         ("ListTopDirs", "Good=DirsAre Failed Refused"),
         ("BuildOverlay", "Done Failed"),
         ("MountOverlay", "Done Failed"),
@@ -109,8 +113,10 @@ const SESSION: Contract = Contract {
         ("OpenPackage", "Done Refused"),
         ("OpenPackageWithData", "Done Refused"),
         ("LockDataDir", "Done Refused"),
+        ("FindMount", "Good=Shared OtherGood=First Done=Own"),
         ("CloneGuard", "Done Failed"),
         ("HandOver", "Done Failed"),
+        ("AwaitMount", "Done Failed Died Silent Garbage Version"),
         ("AwaitDone", "Done Failed Died Silent Garbage Version"),
         ("DenySetgroups", "Done Failed"),
         ("WriteUidMap", "Done Failed"),
@@ -128,6 +134,7 @@ const SESSION: Contract = Contract {
     reasons: &[
         "Died, Silent, Garbage, Version: only an action that waits for a peer can lose it",
         "CheckCaller, OpenPackage, LockDataDir Failed: the driver words their errnos itself, as Refused",
+        "FindMount Failed: it looks up what the master knows itself",
         "AwaitApp Garbage, Version: a guard says nothing to its master after prepare.7",
         "AwaitExit Failed: nothing is asked of the kernel, SIGCHLD or a pidfd says it",
     ],
@@ -246,8 +253,11 @@ impl Coverage {
             S::BindPackage { tries: 0, .. } => K::BindPackage,
             S::BindPackage { tries: LOOP_TRIES_MAX, .. } => K::BindPackageLast,
             S::BindPackage { .. } => K::BindPackageAgain,
+            S::MountPackage { share: true, .. } => K::MountFirst,
             S::MountPackage { overlays: false, .. } => K::MountBare,
             S::MountPackage { overlays: true, .. } => K::MountOverlaid,
+            S::SharePackage { .. } => K::SharePackage,
+            S::ReusePackage { .. } => K::ReusePackage,
             S::ListTopDirs => K::ListTopDirs,
             S::BuildOverlay { .. } => K::BuildOverlay,
             S::MountOverlay { .. } => K::MountOverlay,
@@ -317,8 +327,10 @@ impl Coverage {
             S::OpenPackage { data_dir: false } => K::OpenPackage,
             S::OpenPackage { data_dir: true } => K::OpenPackageWithData,
             S::LockDataDir => K::LockDataDir,
+            S::FindMount => K::FindMount,
             S::CloneGuard => K::CloneGuard,
-            S::HandOver => K::HandOver,
+            S::HandOver { .. } => K::HandOver,
+            S::AwaitMount => K::AwaitMount,
             S::AwaitDone => K::AwaitDone,
             S::DenySetgroups => K::DenySetgroups,
             S::WriteUidMap => K::WriteUidMap,
@@ -336,8 +348,9 @@ impl Coverage {
         };
         let told = match told {
             O::Done => Kind::Done,
-            O::RequestIs { .. } | O::Exited => Kind::Good,
-            O::Answered => Kind::OtherGood,
+            O::RequestIs { .. } | O::Exited | O::PackageIs(Package::Shared { .. }) => Kind::Good,
+            O::Answered | O::PackageIs(Package::First) => Kind::OtherGood,
+            O::PackageIs(Package::Own) => Kind::Done,
             O::Failed(errno) => failed(errno),
             O::Lost(how) => lost(how),
             O::Refused(_) => Kind::Refused,

@@ -5,7 +5,7 @@ use core::task::Poll;
 use guard::action::{Action, Order};
 use guard::machine::{Guard, Outcome, Peer, State, forbidden_overlay};
 use protocol::limits::{HELLO_MS, REST_MS, UNREAD_MS};
-use protocol::{Driver, Errno, Error, Exit, Loss, Name, Path, Step, request};
+use protocol::{Driver, Errno, Error, Exit, Loss, Name, Package, Path, Step, request};
 
 use crate::app::AppActor;
 use crate::client::check_app;
@@ -109,10 +109,11 @@ impl GuardActor {
 }
 
 /// What only the building of a rocker needs: it must be closed by enter.4.
-const BUILDING: [Role; 6] = [
+const BUILDING: [Role; 7] = [
     Role::Package,
     Role::LoopDevice,
     Role::PackageMount,
+    Role::SharedMount,
     Role::Layers,
     Role::LayerOfRoot,
     Role::LayerOfVar,
@@ -149,6 +150,8 @@ impl AtWork<'_> {
             },
             Action::BindLoop { loop_dev } => told(self.bind(device(loop_dev))),
             Action::MountPackage { loop_dev } => told(self.mount_package(device(loop_dev))),
+            Action::SharePackage { loop_dev } => told(self.share_package(loop_dev)),
+            Action::ReusePackage { loop_dev } => told(self.reuse_package(device(loop_dev))),
             Action::ListTopDirs => self.list_top_dirs(),
             Action::BuildOverlay { layer } => told(self.build_overlay(layer)),
             Action::MountOverlay { place } => told(self.mount_overlay(place)),
@@ -249,11 +252,15 @@ impl AtWork<'_> {
             Poll::Ready(Err(outcome)) => return Poll::Ready(outcome),
             Poll::Pending => return Poll::Pending,
         };
-        let Body::HandOver { launch: number, name, guard } = received.body else {
+        let Body::HandOver { launch: number, name, guard, package } = received.body else {
             self.kernel.drop_message(received);
             return Poll::Ready(Outcome::Lost(Loss::Garbage));
         };
-        let roles = [Role::Connection, Role::Package, Role::Lock];
+        let handed = match package {
+            Package::Own | Package::First => Role::Package,
+            Package::Shared { .. } => Role::SharedMount,
+        };
+        let roles = [Role::Connection, handed, Role::Lock];
         for (role, fd) in roles.into_iter().zip(received.fds) {
             if let Some(fd) = fd {
                 self.kernel.install(self.hands.table, role, fd);
@@ -266,7 +273,8 @@ impl AtWork<'_> {
         if scene.host_mount {
             self.kernel.add_host_mount(self.hands.pid, HOST_MOUNT);
         }
-        Poll::Ready(Outcome::RequestIs { overlays: scene.dirs > 0, life: scene.life() })
+        let (overlays, life) = (scene.dirs > 0, scene.life());
+        Poll::Ready(Outcome::RequestIs { overlays, package, life })
     }
 
     /// prepare.0
@@ -278,8 +286,10 @@ impl AtWork<'_> {
 
     /// prepare.2
     fn bind(&mut self, device: usize) -> Answer {
-        self.kernel.fd(self.hands.table, Role::Package)?;
-        let fd = self.kernel.bind_loop(self.hands.pid, device)?;
+        let Fd::Package(package) = self.kernel.fd(self.hands.table, Role::Package)? else {
+            return Err(Errno::BADF);
+        };
+        let fd = self.kernel.bind_loop(self.hands.pid, device, package)?;
         self.kernel.install(self.hands.table, Role::LoopDevice, fd);
         Ok(())
     }
@@ -296,6 +306,31 @@ impl AtWork<'_> {
         self.kernel.install(self.hands.table, Role::PackageMount, tree);
         self.kernel.close(self.hands.table, Role::LoopDevice);
         self.kernel.close(self.hands.table, Role::Package);
+        Ok(())
+    }
+
+    /// prepare.3: the master keeps it.
+    fn share_package(&mut self, loop_dev: u32) -> Answer {
+        let table = self.hands.table;
+        let mount = self.kernel.fd(table, Role::PackageMount)?;
+        self.send(Role::Link, Body::Mounted { loop_dev }, &[mount])?;
+        self.kernel.install(table, Role::SharedMount, mount);
+        self.kernel.close(table, Role::PackageMount);
+        Ok(())
+    }
+
+    /// prepare.3, where what is attached nowhere can be cloned or the device mounted again.
+    fn reuse_package(&mut self, device: usize) -> Answer {
+        let (pid, table) = (self.hands.pid, self.hands.table);
+        let shared = self.kernel.fd(table, Role::SharedMount)?;
+        let tree = match self.kernel.clone_part(pid, shared) {
+            Err(Errno::INVAL) => {
+                self.kernel.new_tree(pid, Call::MountSquashfs, TreeKind::Package { device })?
+            }
+            answer => answer?,
+        };
+        self.kernel.install(table, Role::PackageMount, tree);
+        self.kernel.close(table, Role::SharedMount);
         Ok(())
     }
 
@@ -383,6 +418,10 @@ impl AtWork<'_> {
             return Err(Errno::NOENT);
         }
         let package = self.kernel.fd(table, Role::PackageMount)?;
+        if self.kernel.package_of(package) != Some(scene.package) {
+            let (handed, _) = self.launch()?;
+            self.kernel.violated(Violation::WrongPackage { launch: handed.number });
+        }
         self.kernel.attach(pid, package, on, EXEC_DIR).map(|_| ())
     }
 

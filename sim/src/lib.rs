@@ -56,6 +56,8 @@ pub use coverage::Coverage;
 pub use fault::{At, Call, Fault, Mode, Planned, Who};
 pub use library::Library;
 pub use master::Limits;
-pub use scene::{App, DIRECTORIES, Does, End, Launch, ORDERS, ROOT, Task, USERS, VISITS};
+pub use scene::{
+    App, DIRECTORIES, Does, End, Launch, ORDERS, PRIVATE_PACKAGE, ROOT, Task, USERS, VISITS,
+};
 pub use violation::Violation;
 pub use world::{Choice, Order, World};

@@ -11,17 +11,20 @@ use std::rc::Rc;
 
 use master::action::Action;
 use master::machine::{Outcome, Session, State};
+use master::packages::{Found, Key, Lease, Packages};
 use master::policy::{Caller, Config, Load};
-use protocol::limits::{GRACE_MS, HELLO_MS};
-use protocol::{Driver, Errno, Error, Item, Loss, Machine, Name, Rule, Step};
+use protocol::limits::{GRACE_MS, HELLO_MS, MOUNT_PATIENCE_MS};
+use protocol::{Driver, Errno, Error, Item, Loss, Machine, Name, Package, Rule, Step};
 
 use crate::coverage::Coverage;
 use crate::fault::{Call, Who};
 use crate::guard::GuardActor;
 use crate::kernel::{Answer, Fd, IdMap, Kernel, Pid, Received, Record, Role};
 use crate::message::{Body, Message};
-use crate::scene::{Launch, ROOT, id_of};
+use crate::scene::{Launch, PRIVATE_PACKAGE, ROOT, id_of};
 use crate::words;
+
+const NS_PER_MS: u64 = 1_000_000;
 
 /// How many there may be.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +56,9 @@ pub(crate) struct MasterActor {
     pub(crate) sessions: Vec<Slot>,
     /// What the last look found, the next one last.
     ready: Vec<usize>,
-    pub(crate) config: Rc<Config>,
+    config: Rc<Config>,
+    /// What is mounted, each in a table of its own.
+    packages: Packages<usize>,
     /// What could not be freed stays on record for the next start.
     pub(crate) has_debts: bool,
 }
@@ -87,6 +92,10 @@ struct Held {
     /// The master can do nothing more about its guard: it has gone on, or cannot be killed.
     let_go: bool,
     waiters: Vec<usize>,
+    package: Package,
+    lease: Option<Lease<usize>>,
+    /// Until when to wait for a launch that mounts its package.
+    patience_ms: u64,
     deadline_ms: u64,
     /// Whether the caller wants to see every step.
     trace: bool,
@@ -105,7 +114,9 @@ impl MasterActor {
     pub(crate) fn start(kernel: &mut Kernel, config: Rc<Config>) -> Self {
         let pid = kernel.fork(crate::kernel::INIT, Who::Master);
         kernel.listen();
-        let mut master = Self { pid, sessions: vec![], ready: vec![], config, has_debts: false };
+        let packages = Packages::new(config.max_packages, config.package_idle_ms);
+        let (sessions, ready, has_debts) = (vec![], vec![], false);
+        let mut master = Self { pid, sessions, ready, config, packages, has_debts };
         let known = core::mem::take(&mut kernel.records);
         for record in known {
             let is_it = kernel.process(record.guard).name == Some(record.name);
@@ -122,6 +133,12 @@ impl MasterActor {
             }
         }
         master
+    }
+
+    /// Other rules, before anybody has called.
+    pub(crate) fn configure(&mut self, config: Rc<Config>) {
+        self.packages = Packages::new(config.max_packages, config.package_idle_ms);
+        self.config = config;
     }
 
     /// One action of one session; false if there is nothing to do.
@@ -143,10 +160,26 @@ impl MasterActor {
     /// One turn of the loop's `poll`: what has happened becomes sessions that can go on.
     fn look(&mut self, around: &mut Around<'_>) {
         let kernel = &mut *around.kernel;
+        let has_news = self.packages.has_news();
+        for mount in self.packages.expired(kernel.now_ms * NS_PER_MS) {
+            kernel.close_table(mount);
+        }
+        let expires_ns = self.packages.expires_ns();
+        if expires_ns < u64::MAX {
+            // Nothing is ready then but this look.
+            kernel.is_late(expires_ns.div_ceil(NS_PER_MS));
+        }
         // The snapshot comes first; what is done about one event may change another's cause.
         let mut launching = vec![];
         for (index, slot) in self.sessions.iter().enumerate() {
             if slot.place != Place::Launching {
+                continue;
+            }
+            if slot.machine.state() == State::FindMount {
+                let due_ms = slot.held.deadline_ms.min(slot.held.patience_ms);
+                if kernel.is_late(due_ms) || has_news {
+                    launching.push(index);
+                }
                 continue;
             }
             let role = match kernel.fd(slot.held.table, Role::Link) {
@@ -261,6 +294,7 @@ impl MasterActor {
                 for waiter in core::mem::take(&mut slot.held.waiters) {
                     kernel.close_table(waiter);
                 }
+                slot.held.lease = None;
                 slot.place = Place::Gone;
             }
             State::AwaitExit if slot.held.rocker.is_some() => {
@@ -320,6 +354,9 @@ impl Held {
             adopted: false,
             let_go: false,
             waiters: vec![],
+            package: Package::Own,
+            lease: None,
+            patience_ms: 0,
             deadline_ms,
             trace: false,
         }
@@ -375,8 +412,10 @@ impl AtWork<'_, '_> {
             Action::CheckCaller => self.check_caller(),
             Action::OpenPackage => self.open_package(),
             Action::LockDataDir => self.lock_data_dir(),
+            Action::FindMount => return self.find_mount(),
             Action::CloneGuard => self.clone_guard().map_err(Refusal::System),
             Action::HandOver => self.hand_over().map_err(Refusal::System),
+            Action::AwaitMount => return self.await_mount(),
             Action::AwaitDone => return self.await_done(),
             Action::DenySetgroups | Action::WriteUidMap | Action::WriteGidMap => {
                 self.write_map(action).map_err(Refusal::System)
@@ -557,9 +596,32 @@ impl AtWork<'_, '_> {
     /// root.2
     fn open_package(&mut self) -> Result<(), Refusal> {
         self.around.kernel.call(Call::OpenPackage).map_err(at_root_2)?;
+        let Launch { package, .. } = self.scene()?;
+        if package == PRIVATE_PACKAGE && self.held().uid != ROOT {
+            return Err(at_root_2(Errno::ACCES));
+        }
+        let patience_ms = self.around.kernel.now_ms + u64::from(MOUNT_PATIENCE_MS);
+        self.held().patience_ms = patience_ms;
         let table = self.held().table;
-        self.around.kernel.install(table, Role::Package, Fd::Package);
+        self.around.kernel.install(table, Role::Package, Fd::Package(package));
         Ok(())
+    }
+
+    /// root.2
+    fn find_mount(&mut self) -> Poll<Outcome> {
+        let Ok(Launch { package, good_package, .. }) = self.scene() else {
+            return Poll::Ready(Outcome::Failed(Errno::PROTO));
+        };
+        let inode = u64::from(package) * 2 + u64::from(good_package);
+        let key = Key { device: 0, inode, size: 0, modified: (0, 0), changed: (0, 0) };
+        let is_late = self.around.kernel.now_ms >= self.held().patience_ms;
+        match self.master.packages.find(key, is_late) {
+            Found::NotYet => Poll::Pending,
+            Found::Package(package, lease) => {
+                (self.held().package, self.held().lease) = (package, lease);
+                Poll::Ready(Outcome::PackageIs(package))
+            }
+        }
     }
 
     /// root.2
@@ -598,14 +660,42 @@ impl AtWork<'_, '_> {
         let (table, rocker) = (self.held().table, self.held().rocker.ok_or(Errno::BADF)?);
         let Record { name, guard, launch, .. } = rocker;
         let roles = [Role::Connection, Role::Package, Role::Lock];
+        let package = self.held().package;
+        let mount = self.held().lease.as_ref().and_then(|lease| lease.mount().copied());
         let kernel = &mut *self.around.kernel;
+        let handed = match (package, mount) {
+            (Package::Shared { .. }, Some(mount)) => kernel.fd(mount, Role::SharedMount),
+            _ => kernel.fd(table, Role::Package),
+        };
+        let [connection, lock] =
+            [Role::Connection, Role::Lock].map(|role| kernel.fd(table, role).ok());
         let fds: heapless::Vec<Fd, 3> =
-            roles.iter().filter_map(|&role| kernel.fd(table, role).ok()).collect();
-        kernel.send(table, Role::Link, Body::HandOver { launch, name, guard }, &fds)?;
+            [connection, handed.ok(), lock].into_iter().flatten().collect();
+        kernel.send(table, Role::Link, Body::HandOver { launch, name, guard, package }, &fds)?;
         for role in roles {
             kernel.close(table, role);
         }
         Ok(())
+    }
+
+    /// prepare.3
+    fn await_mount(&mut self) -> Poll<Outcome> {
+        let message = match self.receive(Role::Link) {
+            Poll::Ready(Ok(message)) => message,
+            Poll::Ready(Err(outcome)) => return Poll::Ready(outcome),
+            Poll::Pending => return Poll::Pending,
+        };
+        let (Body::Mounted { loop_dev }, Some(mount)) = (message.body, message.fds[0]) else {
+            self.around.kernel.drop_message(message);
+            return Poll::Ready(Outcome::Lost(Loss::Garbage));
+        };
+        let table = self.around.kernel.new_table(self.master.pid);
+        self.around.kernel.install(table, Role::SharedMount, mount);
+        self.around.kernel.drop_message(message);
+        if let Some(lease) = &self.held().lease {
+            lease.put(table, loop_dev);
+        }
+        Poll::Ready(Outcome::Done)
     }
 
     /// prepare.7
@@ -661,6 +751,7 @@ impl AtWork<'_, '_> {
     }
 
     fn refuse(&mut self, error: Error) -> Answer {
+        self.held().lease = None;
         let table = self.held().table;
         self.around.kernel.close(table, Role::Link);
         let said = self.around.kernel.send(table, Role::Connection, Body::Failed(error), &[]);
@@ -669,6 +760,7 @@ impl AtWork<'_, '_> {
     }
 
     fn kill_guard(&mut self) -> Answer {
+        self.held().lease = None;
         self.kill(self.index)
     }
 

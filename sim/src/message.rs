@@ -1,7 +1,7 @@
 //! What is said, as far as it decides anything. Encoding is `protocol`'s own and tested there.
 
 use guard::action::Order;
-use protocol::{Error, Exit, Name, Verdict as Means};
+use protocol::{Error, Exit, Name, Package, Verdict as Means};
 
 use crate::kernel::{Fd, Pid};
 use crate::scene::Does;
@@ -27,7 +27,7 @@ pub(crate) enum Body {
     Ping,
     Do { id: u32, order: Order },
     // From the master.
-    HandOver { launch: usize, name: Name, guard: Pid },
+    HandOver { launch: usize, name: Name, guard: Pid, package: Package },
     GoOn,
     Newcomer,
     Rocker(Name),
@@ -41,6 +41,7 @@ pub(crate) enum Body {
     Exited { id: u32, exit: Exit, verdict: Means },
     Pong,
     Obeyed { id: u32 },
+    Mounted { loop_dev: u32 },
     // From either.
     Failed(Error),
     Step,

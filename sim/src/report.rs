@@ -8,7 +8,7 @@ use core::fmt;
 
 use guard::machine::{Guard, Life, Outcome as GuardOutcome, State as GuardState};
 use master::machine::{Outcome as SessionOutcome, Session, State as SessionState};
-use protocol::{Errno, Machine, Name, Step};
+use protocol::{Errno, Machine, Name, Package, Step};
 use rocker_client::action::{Action, HelperAction, HelperOutcome, Outcome as ClientOutcome};
 use rocker_client::helper::Helper;
 use rocker_client::machine::Client;
@@ -186,11 +186,15 @@ impl Report {
             Ok(match (entry.errno, machine.state()) {
                 (Some(errno), _) => SessionOutcome::Failed(errno),
                 (None, SessionState::AwaitRequest) => {
-                    let data_dir = self.count("master", Step::CreateGuard) > 1;
-                    SessionOutcome::RequestIs { data_dir }
+                    // The package, the data dir, and after prepare.0 a look at what is mounted.
+                    let opens = |it: &&Entry| it.step != Some(Step::CloneGuard);
+                    let opened = self.of("master").take_while(opens);
+                    let opened = opened.filter(|it| it.step == Some(Step::CreateGuard)).count();
+                    SessionOutcome::RequestIs { data_dir: opened > 1 }
                 }
+                (None, SessionState::FindMount) => SessionOutcome::PackageIs(self.package()),
                 // What comes after a silent guard is its death.
-                (None, SessionState::AwaitDone)
+                (None, SessionState::AwaitMount | SessionState::AwaitDone)
                     if next.is_some_and(|it| it.step == Some(Step::KillGuard)) =>
                 {
                     SessionOutcome::Lost(protocol::Loss::Silent)
@@ -267,7 +271,8 @@ impl Report {
                     true => Life::Owner,
                     false => Life::Processes,
                 };
-                GuardOutcome::RequestIs { overlays: count(Step::ListTopDirs) > 0, life }
+                let overlays = count(Step::ListTopDirs) > 0;
+                GuardOutcome::RequestIs { overlays, package: self.package(), life }
             }
             GuardState::CreateLoop { .. } => GuardOutcome::LoopIs(loop_number(entry)),
             GuardState::ListTopDirs => GuardOutcome::DirsAre {
@@ -278,6 +283,19 @@ impl Report {
             GuardState::Listen => GuardOutcome::Changed,
             GuardState::CountOthers | GuardState::FindStrangers => GuardOutcome::Alone,
             _ => GuardOutcome::Done,
+        }
+    }
+
+    /// What the guard got. A launch that failed before that mattered does not say.
+    fn package(&self) -> Package {
+        let mounts = || self.of("guard").filter(|it| it.step == Some(Step::MountPackage));
+        let is_first = self.count("master", Step::MountPackage) > 0
+            || mounts().any(|it| it.command.starts_with("sendmsg"));
+        let reused = mounts().find(|it| it.command.starts_with("mount --bind"));
+        match reused {
+            _ if is_first => Package::First,
+            Some(entry) => Package::Shared { loop_dev: loop_number(entry) },
+            None => Package::Own,
         }
     }
 
@@ -335,8 +353,9 @@ impl Report {
 }
 
 /// Who says something at which step to whom, and the step at which that is heard.
-const ARROWS: [(&str, Step, &str, Step); 6] = [
+const ARROWS: [(&str, Step, &str, Step); 7] = [
     ("master", Step::HandOver, "guard", Step::HandOver),
+    ("guard", Step::MountPackage, "master", Step::ReportDone),
     ("guard", Step::ReportDone, "master", Step::ReportDone),
     ("master", Step::SetIdMaps, "guard", Step::ReleaseGuard),
     ("guard", Step::SendEntrance, "client", Step::AwaitEntrance),

@@ -28,6 +28,8 @@ pub struct Launch {
     pub forbidden: bool,
     /// Whether the exec dir is there on the host.
     pub exec_dir: bool,
+    /// Which package: launches with the same one may share its mount.
+    pub package: u8,
     /// Whether the package holds a file system.
     pub good_package: bool,
     /// What the App does while it runs.
@@ -210,6 +212,7 @@ impl Launch {
         host_mount: false,
         forbidden: false,
         exec_dir: true,
+        package: 0,
         good_package: true,
         app: App::Plain,
         orders: None,
@@ -281,6 +284,9 @@ pub const ROOT: u32 = 0;
 /// Who may have two rockers at once; who may put none where packages are mounted here; and a
 /// caller that the policy does not name is anybody else.
 pub const USERS: [u32; 2] = [500, 501];
+
+/// The package that root alone can open.
+pub const PRIVATE_PACKAGE: u8 = 9;
 
 impl Launch {
     /// The request, as far as rules and policy look at it.

@@ -31,6 +31,16 @@ pub enum Violation {
         /// Which data dir.
         data: u8,
     },
+    /// A rocker is made from a package that its caller did not ask for.
+    WrongPackage {
+        /// Its launch.
+        launch: usize,
+    },
+    /// Two loop devices hold one package though nobody was late.
+    MountedTwice {
+        /// Which.
+        package: u8,
+    },
     /// Code of an App ran too early, or as somebody else, or elsewhere.
     AppRanWrongly {
         /// What was wrong.
@@ -149,6 +159,8 @@ impl fmt::Display for Violation {
             Self::LayerShared { data } => {
                 write!(f, "the layers in data dir {data} are not one rocker's alone")
             }
+            Self::WrongPackage { launch } => write!(f, "launch {launch} has another package"),
+            Self::MountedTwice { package } => write!(f, "package {package} is mounted twice"),
             Self::AppRanWrongly { why } => write!(f, "App code ran {why}"),
             Self::ToldTwice => f.write_str("a caller was told twice"),
             Self::NeverTold { launch } => write!(f, "the caller of launch {launch} was never told"),

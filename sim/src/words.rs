@@ -2,7 +2,7 @@
 
 use core::fmt::Debug;
 
-use protocol::{Errno, Error, Exit, Loss, Name};
+use protocol::{Errno, Error, Exit, Loss, Name, Package};
 
 use crate::kernel::Record;
 use crate::message::Body;
@@ -79,6 +79,10 @@ pub(crate) fn guard(
         }
         State::MountPackage { loop_dev, .. } => {
             format!("mount -t squashfs -o ro /dev/loop{loop_dev} # nowhere yet")
+        }
+        State::SharePackage { .. } => "sendmsg # to the master: the mount".to_owned(),
+        State::ReusePackage { loop_dev, .. } => {
+            format!("mount --bind package # on /dev/loop{loop_dev}, nowhere yet")
         }
         State::ListTopDirs => {
             let dirs = scene.map(Launch::directories).unwrap_or_default();
@@ -165,8 +169,10 @@ pub(crate) fn session(
         State::CheckCaller { .. } => "id # may it?".to_owned(),
         State::OpenPackage { .. } => format!("open app{number}.sqfs"),
         State::LockDataDir => "mkdir -m 700 .rocker; flock .rocker".to_owned(),
+        State::FindMount => "findmnt --types squashfs".to_owned(),
         State::CloneGuard => "unshare --mount --pid --fork rocker-guard".to_owned(),
-        State::HandOver => "sendmsg # to the guard, with descriptors".to_owned(),
+        State::HandOver { .. } => "sendmsg # to the guard, with descriptors".to_owned(),
+        State::AwaitMount => "recvmsg # from the guard: the mount".to_owned(),
         State::AwaitDone => "recvmsg # from the guard".to_owned(),
         State::DenySetgroups => format!("echo deny > /proc/{guard}/setgroups"),
         State::WriteUidMap => format!("echo {id} {id} 1 > /proc/{guard}/uid_map"),
@@ -183,6 +189,9 @@ pub(crate) fn session(
     };
     let came = match outcome {
         Outcome::Done | Outcome::RequestIs { .. } => "ok".to_owned(),
+        Outcome::PackageIs(Package::Own) => "not mounted".to_owned(),
+        Outcome::PackageIs(Package::First) => "not mounted, be the first".to_owned(),
+        Outcome::PackageIs(Package::Shared { loop_dev }) => format!("on /dev/loop{loop_dev}"),
         Outcome::Lost(Loss::Died) if before == State::AwaitApp => "closed".to_owned(),
         Outcome::Failed(errno) => errno_name(errno),
         Outcome::Lost(how) => lost(how),

@@ -200,10 +200,20 @@ impl World {
     /// The policy names [`USERS`](crate::USERS).
     #[must_use]
     pub fn users(mut self) -> Self {
-        let config = Config { allow: policy(), ..(*self.config).clone() };
-        self.config = Rc::new(config);
-        self.master.config = Rc::clone(&self.config);
+        self.configure(Config { allow: policy(), ..(*self.config).clone() });
         self
+    }
+
+    /// No package is mounted for more than one rocker, as by a master of one launch.
+    #[must_use]
+    pub fn unshared(mut self) -> Self {
+        self.configure(Config { max_packages: 0, ..(*self.config).clone() });
+        self
+    }
+
+    fn configure(&mut self, config: Config) {
+        self.config = Rc::new(config);
+        self.master.configure(Rc::clone(&self.config));
     }
 
     /// A socket holds so many messages that nobody has read.
@@ -790,6 +800,11 @@ impl World {
             }
         }
         if self.kernel.plan.is_empty() && self.choices_made == 0 && self.phase == Phase::Launch {
+            if let Some(package) =
+                self.kernel.bound_twice().filter(|_| self.config.max_packages > 0)
+            {
+                self.kernel.violation.get_or_insert(Violation::MountedTwice { package });
+            }
             let rivals = self.scenes.len() > 1 || self.config.max_rockers == 0;
             for n in 0..self.clients.len() {
                 let Launch { forbidden, good_package, caller, .. } = self.scenes[n];

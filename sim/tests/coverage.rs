@@ -20,6 +20,17 @@ fn rare_cases(walk: &mut Walk, plain: Launch) {
         &[],
     );
     walk.world(&[Launch { good_package: false, ..plain }], Order::CallerFirst, &[]);
+    // Two launches of one package, and one that is not to be kept waiting.
+    let two = [plain; 2];
+    walk.single_faults(&two, Order::InTurn);
+    // Nobody comes after it.
+    for alone in [plain, Launch { library: plain.library, ..Launch::overlaid(1) }] {
+        let alone = [alone];
+        for fault in faults_of(&alone, Order::CallerFirst, &[]) {
+            let world = || World::new(&alone).unshared().faults(&[fault]);
+            walk.run(&alone, &[fault], &world);
+        }
+    }
     // More rockers than there may be.
     let limits = Limits { rockers: 0, launches: 256 };
     walk.run(&bare, &[], &|| World::with_limits(&bare, limits));

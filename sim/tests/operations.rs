@@ -28,7 +28,11 @@ const NOT_ASKED: [(&str, &str); 7] = [
         "new say end_turn is_late violated begin call new_name has_named leftovers is_clean census \
          zombie_children",
     ),
-    ("promises", "shared_end has_any released is_released ids_are_final is_alive has_living_group"),
+    (
+        "promises",
+        "shared_end has_any released is_released ids_are_final is_alive has_living_group \
+         bound_twice package_of",
+    ),
     ("who and where", "process_mut init_of"),
     ("close, for all of a table", "close_table"),
     ("read, as protocol::socket does it", "receive"),
@@ -36,7 +40,10 @@ const NOT_ASKED: [(&str, &str); 7] = [
         "the root test exec sees them work",
         "clone_program new_session exit_with signal kill_group signal_all",
     ),
-    ("the root tests see them work", "widen is_writable shut_writing peer_uid clone_part detach"),
+    (
+        "the root tests see them work",
+        "widen is_writable shut_writing peer_uid clone_part detach get_fd",
+    ),
 ];
 
 #[test]

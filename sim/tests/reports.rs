@@ -10,7 +10,7 @@ fn report(change: impl FnOnce(&mut Vec<Value>)) -> Report {
     let mut steps = vec![];
     for (actor, names) in [
         ("client", "root.1 root.1"),
-        ("master", "root.1 root.1 root.2 root.2 prepare.0 root.3"),
+        ("master", "root.1 root.1 root.2 root.2 prepare.0 root.2 root.3"),
         ("guard", "root.3 prepare.0 prepare.1 prepare.2 prepare.1 prepare.2 prepare.3"),
         ("guard", "overlay.0 prepare.4 overlay.1 overlay.1 prepare.3 prepare.5"),
         ("guard", "prepare.6 prepare.6 prepare.6 prepare.7"),
@@ -29,7 +29,7 @@ fn report(change: impl FnOnce(&mut Vec<Value>)) -> Report {
         }
     }
     // Another took the first loop device.
-    steps[11]["errno"] = json!("EBUSY");
+    steps[12]["errno"] = json!("EBUSY");
     change(&mut steps);
     let report = json!({
         "name": "0123456789abcde", "guard_pid": 70, "app_pid": 71, "exit": 0, "package": "/x",
@@ -70,7 +70,7 @@ fn a_rocker_that_takes_orders_conforms() {
     assert_eq!(entered, "guard: the rocker takes orders, but it took enter.4");
     let lost = deviation(|steps| {
         open(steps);
-        steps.remove(25);
+        steps.remove(26);
     });
     assert_eq!(lost, "master: after root.3 (true) comes prepare.7, but it took prepare.8 (true)");
 }
@@ -78,25 +78,25 @@ fn a_rocker_that_takes_orders_conforms() {
 #[test]
 fn the_first_deviation_is_told_in_words() {
     assert_eq!(
-        deviation(|steps| drop(steps.remove(22))),
+        deviation(|steps| drop(steps.remove(23))),
         "guard: after prepare.6 (true) comes prepare.6, but it took prepare.7 (true)"
     );
     assert_eq!(
-        deviation(|steps| steps[11]["errno"] = json!(null)),
+        deviation(|steps| steps[12]["errno"] = json!(null)),
         "guard: after prepare.2 (true) comes prepare.3, but it took prepare.1 (true)"
     );
     assert_eq!(
-        deviation(|steps| steps[31]["step"] = json!("root.9")),
+        deviation(|steps| steps[32]["step"] = json!("root.9")),
         "guard: after prepare.9 (true) comes root.5, but it took root.9 (true)"
     );
     assert_eq!(
-        deviation(|steps| steps.truncate(41)),
+        deviation(|steps| steps.truncate(42)),
         "client: the launch succeeded, but enter.4 is missing"
     );
     assert_eq!(
         deviation(|steps| {
-            steps[28]["at_us"] = json!(199.0);
-            steps[29]["at_us"] = json!(200.0);
+            steps[29]["at_us"] = json!(205.25);
+            steps[30]["at_us"] = json!(206.25);
         }),
         "guard: prepare.9 (true) was over 6 us before master began prepare.8 (true)"
     );

@@ -116,7 +116,7 @@ fn master_killed_during_a_launch() {
 #[test]
 fn deadline() {
     let fault = Fault::Hang(Who::Guard(0));
-    compare("deadline", struck(Launch::BARE, "squashfs", fault, Mode::FromNowOn), &Ok(()));
+    compare("deadline", struck(Launch::BARE, "mount -t squashfs", fault, Mode::FromNowOn), &Ok(()));
 }
 
 /// Its last word is there to be read when it is dead and reaped: from then on its pid may be

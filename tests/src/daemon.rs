@@ -29,10 +29,11 @@ impl Daemon {
         Self::with_config("")
     }
 
-    /// With this configuration file.
+    /// With this configuration file. No package stays mounted after its last rocker, so that
+    /// nothing is left then, unless it says how long it may.
     pub fn with_config(text: &str) -> Self {
         let dir = scratch();
-        fs::write(dir.path().join("master.toml"), text).expect("a scratch directory is writable");
+        fs::write(dir.path().join("master.toml"), complete(text)).expect(WRITABLE);
         directory(dir.path().join("exec"), 0o755, 0);
         directory(dir.path().join("data"), 0o755, 0);
         let reports = Reports::new(dir.path().join("reports"));
@@ -51,7 +52,7 @@ impl Daemon {
             .arg(self.socket())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log.expect("a scratch directory is writable"))
+            .stderr(log.expect(WRITABLE))
             .spawn()
             .expect("rocker-master can be started");
         let lists = || rocker_client::list(self.socket(), SOON).is_ok();
@@ -145,6 +146,21 @@ impl Daemon {
         process::fds(self.pid())
     }
 
+    /// Waits until it has noticed the end of all rockers but so many, and let go of their packages:
+    /// that is a moment later than a caller sees it.
+    ///
+    /// # Panics
+    ///
+    /// If it does not.
+    #[track_caller]
+    pub fn settle(&self, living: usize) {
+        // A mount that is attached nowhere has a path of its own.
+        let mounts = || process::fd_links(self.pid()).values().filter(|link| *link == "/").count();
+        let is_settled =
+            within(SOON, || self.records().len() == living && (living > 0 || mounts() == 0));
+        assert!(is_settled, "{living} live: {:?}", self.records());
+    }
+
     /// Its resident memory.
     pub fn rss_kib(&self) -> u64 {
         let text = process::status(self.pid())["VmRSS"].clone();
@@ -172,8 +188,15 @@ impl Daemon {
 
     /// Replaces the configuration; [`restart`](Self::restart) reads it.
     pub fn configure(&self, text: &str) {
-        fs::write(self.path("master.toml"), text).expect("a scratch directory is writable");
+        fs::write(self.path("master.toml"), complete(text)).expect(WRITABLE);
     }
+}
+
+const WRITABLE: &str = "a scratch directory is writable";
+
+fn complete(text: &str) -> String {
+    let idle = if text.contains("package_idle_ms") { "" } else { "package_idle_ms = 0\n" };
+    format!("{idle}{text}")
 }
 
 impl Drop for Daemon {

@@ -209,7 +209,7 @@ fn killing_the_guard_ends_everybody() {
 }
 
 fn killing_by_name_returns_when_all_is_gone() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::with_config("max_packages = 0\n");
     let leaks = Leaks::snapshot();
     let mut app =
         App::start(&daemon.overlaid(probe_package(), &["/etc"]), &["sleep 60000"]).unwrap();
@@ -386,7 +386,8 @@ fn sixty_four_launches_at_once_leave_nothing() {
 }
 
 fn root_13_the_kernel_kills_all_when_the_guard_dies() {
-    let daemon = Daemon::start();
+    // What is mounted for this rocker alone.
+    let daemon = Daemon::with_config("max_packages = 0\n");
     let launch = daemon.overlaid(probe_package(), &["/usr", "/etc"]);
     let leaks = Leaks::snapshot();
     let mut app = App::start(&launch, &["daemon sleep 60000", "say done", "sleep 60000"]).unwrap();
@@ -405,7 +406,7 @@ fn root_13_the_kernel_kills_all_when_the_guard_dies() {
 }
 
 fn root_15_the_loop_device_is_gone_when_the_master_says_so() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::with_config("max_packages = 0\n");
     let package = probe_package();
     let loops = || {
         let bound = |entry: std::io::Result<std::fs::DirEntry>| {

@@ -30,9 +30,10 @@ const COPIED: [&str; 9] = [
 ];
 
 /// The tests that may notice, quickest first.
-const TESTS: [&str; 9] = [
+const TESTS: [&str; 10] = [
     "operations",
     "crowd",
+    "packages",
     "truth",
     "orders",
     "single_faults",

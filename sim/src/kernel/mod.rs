@@ -53,7 +53,8 @@ pub(crate) enum Fd {
         side: usize,
     },
     Pidfd(Pid),
-    Package,
+    /// Which file.
+    Package(u8),
     /// `.rocker` of a data dir, locked: the lock is the open file's.
     Lock {
         data: u8,
@@ -77,6 +78,8 @@ pub(crate) enum Role {
     Package,
     LoopDevice,
     PackageMount,
+    /// The mount that all rockers of a package are made from.
+    SharedMount,
     Lock,
     Layers,
     LayerOfRoot,
@@ -93,7 +96,7 @@ pub(crate) enum Role {
     IntakeOutside,
 }
 
-const ROLES: usize = 16;
+const ROLES: usize = 17;
 
 /// A table of descriptors: a process', shared with its helper, or one session's of the master.
 #[derive(Clone, Debug)]
@@ -206,6 +209,8 @@ struct Tree {
 #[derive(Clone, Copy, Debug, Default)]
 struct LoopDevice {
     bound: bool,
+    /// Which package; none of ours for a stranger's.
+    package: Option<u8>,
     fds: u8,
     mounts: u8,
 }

@@ -19,20 +19,20 @@ impl Kernel {
     }
 
     /// prepare.2, read-only and with autoclear: the kernel frees it with its last user.
-    pub(crate) fn bind_loop(&mut self, pid: Pid, device: usize) -> Answer<Fd> {
+    pub(crate) fn bind_loop(&mut self, pid: Pid, device: usize, package: u8) -> Answer<Fd> {
         self.owns_devices(pid)?;
         self.call(Call::BindLoop)?;
         if self.loops[device].bound {
             return Err(Errno::BUSY);
         }
-        self.loops[device].bound = true;
+        (self.loops[device].bound, self.loops[device].package) = (true, Some(package));
         Ok(Fd::Loop(device))
     }
 
     /// Somebody who has nothing to do with us takes a device.
     pub(crate) fn steal_loop(&mut self, device: usize) {
         if !self.loops[device].bound {
-            self.loops[device] = LoopDevice { bound: true, fds: 1, mounts: 0 };
+            self.loops[device] = LoopDevice { bound: true, package: None, fds: 1, mounts: 0 };
         }
     }
 
@@ -46,6 +46,19 @@ impl Kernel {
     /// Whether somebody's file is behind it.
     pub(crate) fn is_bound(&self, device: usize) -> bool {
         self.loops[device].bound
+    }
+
+    /// A package that two devices hold.
+    pub(crate) fn bound_twice(&self) -> Option<u8> {
+        let bound = || self.loops.iter().filter(|it| it.bound).filter_map(|it| it.package);
+        bound().find(|&package| bound().filter(|&other| other == package).count() > 1)
+    }
+
+    /// Which package a mount is of.
+    pub(crate) fn package_of(&self, mount: Fd) -> Option<u8> {
+        let Fd::Tree(tree) = mount else { return None };
+        let TreeKind::Package { device } = self.trees[tree].kind else { return None };
+        self.loops[device].package
     }
 
     pub(super) fn autoclear(&mut self, device: usize) {
@@ -77,7 +90,7 @@ impl Kernel {
         Ok(Fd::Tree(self.trees.len() - 1))
     }
 
-    /// `open_tree(OPEN_TREE_CLONE)` of a part of an overlay.
+    /// `open_tree(OPEN_TREE_CLONE)` of a mount, or a part of an overlay.
     pub(crate) fn clone_part(&mut self, pid: Pid, of: Fd) -> Answer<Fd> {
         let Fd::Tree(of) = of else { return Err(Errno::INVAL) };
         let Tree { kind, places, .. } = self.trees[of];

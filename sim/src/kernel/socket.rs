@@ -71,7 +71,7 @@ impl Kernel {
                 Some(lock) => lock.1 += 1,
                 None => self.locks.push((data, 1)),
             },
-            Fd::Pidfd(_) | Fd::Package | Fd::Layers { .. } => {}
+            Fd::Pidfd(_) | Fd::Package(_) | Fd::Layers { .. } => {}
         }
     }
 
@@ -105,7 +105,7 @@ impl Kernel {
                     }
                 }
             }
-            Fd::Pidfd(_) | Fd::Package | Fd::Layers { .. } => {}
+            Fd::Pidfd(_) | Fd::Package(_) | Fd::Layers { .. } => {}
         }
     }
 
@@ -352,5 +352,6 @@ const fn slot(role: Role) -> usize {
         Role::Newcomer => 13,
         Role::Intake => 14,
         Role::IntakeOutside => 15,
+        Role::SharedMount => 16,
     }
 }

@@ -194,7 +194,7 @@ impl Asker {
             }),
             ["bind-loop", fd, name] => {
                 let device = self.device(name);
-                self.kernel.bind_loop(me.pid, device).and_then(|it| self.put(me, fd, it))
+                self.kernel.bind_loop(me.pid, device, 0).and_then(|it| self.put(me, fd, it))
             }
             ["steal-loop", name] => {
                 self.kernel.steal_loop(self.device(name));

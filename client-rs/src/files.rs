@@ -106,7 +106,7 @@ impl OpenFile {
     }
 }
 
-fn checked(path: &Path) -> Result<FilePath<'_>, Error> {
+pub(crate) fn checked(path: &Path) -> Result<FilePath<'_>, Error> {
     let bytes = OsStr::as_bytes(path.as_os_str());
     let rule = match bytes {
         [] => Rule::Empty,

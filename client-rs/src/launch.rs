@@ -39,6 +39,7 @@ pub struct Launch {
     app_id: u32,
     uid: u32,
     gid: u32,
+    ids: Ids,
     package: PathBuf,
     exec_dir: PathBuf,
     data_dir: Option<PathBuf>,
@@ -78,6 +79,7 @@ impl Launch {
             app_id: 0,
             uid: nix::unistd::getuid().as_raw(),
             gid: nix::unistd::getgid().as_raw(),
+            ids: Ids::Identity,
             package: package.as_ref().to_owned(),
             exec_dir: EXEC_DIR.into(),
             data_dir: None,
@@ -111,6 +113,14 @@ impl Launch {
     #[must_use]
     pub fn gid(mut self, gid: u32) -> Self {
         self.gid = gid;
+        self
+    }
+
+    /// What the App's uid and gid are called inside; else what they are. 0 is no more than any
+    /// other: no program has a capability. Only for a rocker that is [opened](Self::open).
+    #[must_use]
+    pub fn ids_inside(mut self, uid: u32, gid: u32) -> Self {
+        self.ids = Ids::Inside { uid, gid };
         self
     }
 
@@ -342,7 +352,7 @@ impl Launch {
                 true => Overlays::AllTopDirs,
                 false => Overlays::Dirs(dirs),
             },
-            ids: Ids::Identity,
+            ids: self.ids,
             timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX),
             trace: self.trace,
             options: Options {
@@ -396,7 +406,7 @@ impl Launch {
     }
 }
 
-fn checked(path: &Path, item: Item) -> Result<protocol::Path<'_>, Error> {
+pub(crate) fn checked(path: &Path, item: Item) -> Result<protocol::Path<'_>, Error> {
     let bytes = OsStr::as_bytes(path.as_os_str());
     protocol::Path::new(bytes).map_err(|rule| Error::invalid(rule, item, bytes))
 }

@@ -25,6 +25,7 @@
 //! rocker   what one gets: Rocker, guard_name
 //! open     a rocker that takes orders: OpenRocker, Limits
 //! files    files in it: OpenFile
+//! conf     what it looks like: Conf
 //! query    what else the master knows: list, kill_by_name
 //! error    why it failed, in one line
 //! trace    the steps, as all actors took them
@@ -40,6 +41,7 @@
 //! nothing. It needs Linux 5.8, and the rights to enter: see [`Launch::spawn`].
 
 pub mod action;
+mod conf;
 mod enter;
 mod error;
 mod files;
@@ -54,6 +56,7 @@ mod rocker;
 mod trace;
 mod words;
 
+pub use conf::Conf;
 pub use error::{Code, Error, errno_name};
 pub use files::OpenFile;
 pub use launch::{EXEC_DIR, Launch, SOCKET, Seccomp};

@@ -29,6 +29,8 @@ pub struct OpenRocker {
     guard: OwnedFd,
     buffer: Buffer,
     next_id: u32,
+    /// How long the init command may take.
+    pub(crate) init_timeout: Duration,
     /// Pings that the guard has not answered yet.
     pings: u32,
     /// Ends that were told while another answer was waited for.
@@ -127,7 +129,18 @@ impl OpenRocker {
     ) -> Self {
         let (buffer, ended) = (Buffer::default(), Vec::new());
         // The launch has ended with one.
-        Self { started, connection, guard, buffer, next_id: 1, pings: 1, ended, trace }
+        let init_timeout = Duration::ZERO;
+        Self {
+            started,
+            connection,
+            guard,
+            buffer,
+            next_id: 1,
+            init_timeout,
+            pings: 1,
+            ended,
+            trace,
+        }
     }
 
     /// Attaches to the living rocker of this name, however it was started and by whom, as long
@@ -307,8 +320,17 @@ impl OpenRocker {
 
     /// Gives an order, and waits until it has been carried out.
     pub(crate) fn obeyed(&mut self, id: u32, order: ClientMessage<'_>) -> Result<(), Error> {
+        self.obeyed_within(ANSWER, id, order)
+    }
+
+    pub(crate) fn obeyed_within(
+        &mut self,
+        timeout: Duration,
+        id: u32,
+        order: ClientMessage<'_>,
+    ) -> Result<(), Error> {
         self.order(order, &[])?;
-        self.until(Some(ANSWER), |answer| match answer {
+        self.until(Some(timeout), |answer| match answer {
             Answer::Obeyed(obeyed) if obeyed == id => Ok(Ok(())),
             Answer::Refused { id: refused, error } if refused == id => Ok(Err(error)),
             other => Err(other),
@@ -389,17 +411,20 @@ impl OpenRocker {
                 self.trace.push(step.into());
                 return Ok(None);
             }
+            // Its last words.
+            GuardMessage::Failed(failure) => {
+                return Err(Error::new(failure.error).during(failure.command));
+            }
             GuardMessage::Done
             | GuardMessage::Mounted { .. }
-            | GuardMessage::Entrance { .. }
-            | GuardMessage::Failed(_) => {
+            | GuardMessage::Entrance { .. } => {
                 return Err(lost(Loss::Garbage));
             }
         }))
     }
 }
 
-fn strings(bytes: &[u8]) -> Result<Strings<'_>, Error> {
+pub(crate) fn strings(bytes: &[u8]) -> Result<Strings<'_>, Error> {
     Strings::new(bytes).ok_or_else(|| Error::invalid(Rule::ControlByte, Item::Program, bytes))
 }
 

@@ -13,6 +13,10 @@ pub enum Order {
     Delete,
     /// `ln -s`
     Symlink,
+    /// Take down what the rocker is to look like.
+    Configure,
+    /// `kill -9 -1`, to begin with.
+    Reset,
 }
 
 /// One thing that can fail meaningfully, one arrow of a diagram.
@@ -113,6 +117,12 @@ pub enum Action {
     },
     /// exec.1 for what is done at once: see [`Order`].
     CarryOut(Order),
+    /// exec.1 of a reset: wait for the end of all that was killed.
+    Bury,
+    /// exec.1: mount what the rocker is to look like, or the same anew.
+    BuildView,
+    /// exec.1: run the init command to its end.
+    RunInit,
     /// exec.2: it was carried out.
     ReportObeyed {
         /// For whom.

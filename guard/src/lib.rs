@@ -12,6 +12,7 @@
 //! peers        exec.0: whose orders are taken
 //! privileges   prepare.6
 //! programs     exec.1, exec.3: what runs at their command
+//! conf         exec.1: what the rocker looks like for them, and the same anew
 //! files        exec.1: what is opened, deleted and linked at their command
 //! violations   exec.3: what a program's own filter forbids
 //! reaper       exec.3, root.9: who has ended
@@ -28,6 +29,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod action;
+mod conf;
 mod durability;
 mod files;
 pub mod linux;

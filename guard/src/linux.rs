@@ -8,7 +8,7 @@ use core::fmt::Write as _;
 use core::task::Poll;
 use core::time::Duration;
 
-use protocol::limits::{DESCRIPTORS_MAX, PROGRAMS_MAX};
+use protocol::limits::{DESCRIPTORS_MAX, PROGRAMS_MAX, RESET_MS};
 use protocol::seccomp;
 use protocol::socket::{self, Buffer, Descriptors, Received, now_ns};
 use protocol::{
@@ -20,6 +20,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use crate::action::{Action, Order};
+use crate::conf::{self, Pristine};
 use crate::durability;
 use crate::files;
 use crate::loop_device;
@@ -31,6 +32,8 @@ use crate::privileges;
 use crate::programs::{At, Failed, Programs};
 use crate::reaper::{self, Reaper};
 use crate::sys;
+
+const SIGKILL: u8 = 9;
 
 /// What root.3 handed over.
 struct Launch<'b> {
@@ -122,6 +125,13 @@ pub struct Linux<'b> {
     /// What exec.2 is to tell.
     started: Option<(u32, OwnedFd)>,
     opened: Option<Opened>,
+    /// What the rocker is to look like: the order that said so, and how it was before.
+    conf: Option<Buffer>,
+    pristine: Option<Pristine>,
+    /// The part of it that failed.
+    conf_failed_at: Option<conf::At>,
+    /// Until when the killed are waited for at a reset.
+    bury_until_ns: u64,
     /// The step just taken, for errors and traces.
     command: Command,
     /// What the kernel said beyond a number.
@@ -177,6 +187,10 @@ impl<'b> Linux<'b> {
             lives: false,
             started: None,
             opened: None,
+            conf: None,
+            pristine: None,
+            conf_failed_at: None,
+            bury_until_ns: 0,
             command: Command::new(),
             words: String::new(),
         })
@@ -319,7 +333,7 @@ impl<'b> Linux<'b> {
 
     fn drop_privileges(&self) -> Result<(), rustix::io::Errno> {
         rustix::process::chdir(c"/")?;
-        privileges::drop_all()
+        privileges::drop_all(self.launch().request.options.commanded)
     }
 
     fn report_done(&mut self) -> Result<(), Errno> {
@@ -426,6 +440,8 @@ impl<'b> Linux<'b> {
             ClientMessage::Open { id, .. } => Outcome::Order { peer, id, order: Order::Open },
             ClientMessage::Delete { id, .. } => Outcome::Order { peer, id, order: Order::Delete },
             ClientMessage::Symlink { id, .. } => Outcome::Order { peer, id, order: Order::Symlink },
+            ClientMessage::Conf { id, .. } => Outcome::Order { peer, id, order: Order::Configure },
+            ClientMessage::Reset { id } => Outcome::Order { peer, id, order: Order::Reset },
             ClientMessage::Signal { .. }
             | ClientMessage::Launch(_)
             | ClientMessage::List
@@ -535,8 +551,9 @@ impl<'b> Linux<'b> {
         };
         let Some(launch) = &self.launch else { return Outcome::Failed(Errno::PROTO) };
         let filter = seccomp::filter(&launch.request.options);
+        let work_dir = work_dir(Some(launch), self.conf.as_ref());
         let room = self.outbox.bytes();
-        match self.programs.start(peer, &exec, &descriptors, work_dir(Some(launch)), filter, room) {
+        match self.programs.start(peer, &exec, &descriptors, work_dir, filter, room) {
             Ok(started) => {
                 self.started = Some(started);
                 Outcome::Done
@@ -550,8 +567,15 @@ impl<'b> Linux<'b> {
 
     /// exec.1 for files.
     fn carry_out(&mut self, order: Order) -> Result<(), rustix::io::Errno> {
-        let work_dir = work_dir(self.launch.as_ref());
+        if order == Order::Configure {
+            return self.take_conf();
+        }
+        let work_dir = work_dir(self.launch.as_ref(), self.conf.as_ref());
         match (order, self.order.last()) {
+            (Order::Reset, _) => {
+                self.bury_until_ns = now_ns() + u64::from(RESET_MS) * 1_000_000;
+                self.programs.signal(Peer::OWNER, None, SIGKILL)
+            }
             (Order::Open, Some(Message::Client(ClientMessage::Open { files, .. }))) => {
                 let mut opened = Opened { errnos: heapless::Vec::new(), files: Descriptors::new() };
                 for file in &files {
@@ -573,6 +597,115 @@ impl<'b> Linux<'b> {
                 Some(Message::Client(ClientMessage::Symlink { target, path, .. })),
             ) => files::symlink(target, path, work_dir),
             _ => Err(rustix::io::Errno::PROTO),
+        }
+    }
+
+    /// exec.1 of a configuration: whether it may be, and a copy, for the resets.
+    fn take_conf(&mut self) -> Result<(), rustix::io::Errno> {
+        if !self.launch().request.options.commanded {
+            return Err(rustix::io::Errno::PERM);
+        }
+        if self.conf.is_some() {
+            return Err(rustix::io::Errno::EXIST);
+        }
+        if self.programs.have_begun() {
+            return Err(rustix::io::Errno::BUSY);
+        }
+        self.conf = Some(core::mem::take(&mut self.order));
+        Ok(())
+    }
+
+    /// exec.1 of a reset. It kills again whoever has escaped: a process that was just being made.
+    fn bury(&mut self) -> Outcome {
+        const AGAIN_NS: u64 = 10_000_000;
+        loop {
+            let Self { reaper, programs, .. } = self;
+            if let Err(errno) = reaper.reap(|ended| programs.note(ended)) {
+                return Outcome::Failed(socket::errno(errno));
+            }
+            // What is left may have ended, and wait for a parent outside.
+            if sys::is_alone() || self.reaper.find_stranger() == Ok(false) {
+                return Outcome::Alone;
+            }
+            let now = now_ns();
+            if now >= self.bury_until_ns {
+                return Outcome::Failed(Errno::TIME);
+            }
+            if let Err(errno) = self.programs.signal(Peer::OWNER, None, SIGKILL) {
+                return Outcome::Failed(socket::errno(errno));
+            }
+            let deadline_ns = self.bury_until_ns.min(now + AGAIN_NS);
+            for source in self.reaper.sources().take(1) {
+                if let Err(errno) = socket::wait_readable(source, deadline_ns) {
+                    return Outcome::Failed(errno);
+                }
+            }
+        }
+    }
+
+    /// exec.1: from how the rocker was built to how it is to look.
+    fn mount_view(&mut self) -> Result<(), conf::Failed> {
+        let Some(conf) = self.conf.as_ref().and_then(conf_in) else { return Ok(()) };
+        let failed = conf::at(conf::At::Namespaces);
+        let pristine = match &self.pristine {
+            Some(pristine) => {
+                pristine.restore().map_err(&failed)?;
+                pristine
+            }
+            None => {
+                let pristine = Pristine::new(&conf)?;
+                self.reaper.look_in(pristine.proc().map_err(failed)?);
+                self.pristine.insert(pristine)
+            }
+        };
+        let exec_dir = self.launch.as_ref().map(|launch| launch.request.exec_dir.as_bytes());
+        pristine.configure(&conf, exec_dir.unwrap_or(b"/"))
+    }
+
+    fn build_view(&mut self) -> Outcome {
+        let Err(conf::Failed { at, refusal }) = self.mount_view() else { return Outcome::Done };
+        self.conf_failed_at = Some(at);
+        self.refused(Err(refusal))
+    }
+
+    /// exec.1: the init command.
+    fn run_init(&mut self) -> Outcome {
+        let Some(conf) = self.conf.as_ref().and_then(conf_in) else { return Outcome::Done };
+        if conf.init.as_bytes().is_empty() {
+            return Outcome::Done;
+        }
+        let exec = protocol::Exec {
+            id: u32::MAX,
+            args: conf.init,
+            env: conf.init_env,
+            cwd: protocol::Strings::default(),
+            descriptors: 0,
+            by_descriptor: false,
+            terminal: false,
+            rlimits: heapless::Vec::new(),
+            wall_ms: conf.init_ms,
+            grace_ms: 0,
+            filter: &[],
+        };
+        self.conf_failed_at = Some(conf::At::Init);
+        let Some(launch) = &self.launch else { return Outcome::Failed(Errno::PROTO) };
+        let work_dir = work_dir(Some(launch), self.conf.as_ref());
+        let filter = seccomp::filter(&launch.request.options);
+        let Self { reaper, programs, outbox, .. } = self;
+        match programs.run_to_end(&exec, work_dir, filter, outbox.bytes(), reaper) {
+            Ok(report) if report.verdict == protocol::Verdict::Normal => Outcome::Done,
+            Ok(report) => {
+                self.words = match report.exit {
+                    protocol::Exit::Status(status) => format!("it ended with status {status}"),
+                    protocol::Exit::Signal(signal) => format!("it ended by signal {signal}"),
+                };
+                Outcome::Failed(if report.verdict == protocol::Verdict::TimeLimitExceeded {
+                    Errno::TIME
+                } else {
+                    Errno::CANCELED
+                })
+            }
+            Err(Failed { errno, .. }) => Outcome::Failed(socket::errno(errno)),
         }
     }
 
@@ -739,6 +872,9 @@ impl<'b> Linux<'b> {
             Action::Welcome { peer } => told(self.welcome(peer)),
             Action::TurnAway => told(self.turn_away()),
             Action::CarryOut(order) => done(self.carry_out(order)),
+            Action::Bury => self.bury(),
+            Action::BuildView => self.build_view(),
+            Action::RunInit => self.run_init(),
             Action::ReportObeyed { peer, id } => told(self.report_obeyed(peer, id)),
             Action::HangUp { peer, kills } => {
                 self.hang_up(peer, kills);
@@ -866,6 +1002,13 @@ impl<'b> Linux<'b> {
             Action::CarryOut(_) => self.write_order(command),
             Action::Welcome { .. } => command.write_str("sendmsg # to the peer, with a pidfd"),
             Action::TurnAway => command.write_str("sendmsg # to the peer"),
+            Action::Bury => command.write_str("wait # for all that was killed"),
+            Action::BuildView | Action::RunInit => {
+                match (self.conf_failed_at, self.conf.as_ref().and_then(conf_in)) {
+                    (Some(at), Some(conf)) => conf::describe(at, &conf, command),
+                    _ => Ok(()),
+                }
+            }
             Action::ReportObeyed { .. }
             | Action::ReportNotStarted { .. }
             | Action::Answer { .. }
@@ -913,6 +1056,10 @@ impl<'b> Linux<'b> {
             Some(Message::Client(ClientMessage::Symlink { target, path, .. })) => {
                 write!(command, "ln -s {target} {path}")
             }
+            Some(Message::Client(ClientMessage::Conf { .. })) => {
+                command.write_str("configure # once, before the first program")
+            }
+            Some(Message::Client(ClientMessage::Reset { .. })) => command.write_str("kill -9 -1"),
             _ => Ok(()),
         }
     }
@@ -970,9 +1117,18 @@ fn is_pidfd(fd: &OwnedFd) -> bool {
     )
 }
 
+/// The configuration in an order.
+fn conf_in(order: &Buffer) -> Option<protocol::Conf<'_>> {
+    match order.last()? {
+        Message::Client(ClientMessage::Conf { conf, .. }) => Some(conf),
+        _ => None,
+    }
+}
+
 /// Where a program starts, and relative paths begin.
-fn work_dir<'b>(launch: Option<&Launch<'b>>) -> &'b [u8] {
-    launch.map_or(b"/", |launch| launch.request.exec_dir.as_bytes())
+fn work_dir<'a>(launch: Option<&'a Launch<'_>>, order: Option<&'a Buffer>) -> &'a [u8] {
+    let exec_dir = launch.map_or(b"/".as_slice(), |launch| launch.request.exec_dir.as_bytes());
+    order.and_then(conf_in).map_or(exec_dir, |conf| conf::work_dir(&conf, exec_dir))
 }
 
 fn done(answer: Result<(), rustix::io::Errno>) -> Outcome {

@@ -24,6 +24,8 @@ pub struct Peer(pub u8);
 impl Peer {
     /// Whoever has launched the rocker.
     pub const OWNER: Self = Self(0);
+    /// The guard itself, which has programs too.
+    pub const NOBODY: Self = Self(u8::MAX);
 }
 
 /// Where the guard stands.
@@ -167,6 +169,28 @@ pub enum State {
         id: u32,
         /// What.
         order: Order,
+    },
+    /// exec.1 of a reset, until nobody is left.
+    Bury {
+        /// As above.
+        peer: Peer,
+        /// As above.
+        id: u32,
+    },
+    /// exec.1 of a configuration or a reset. What fails from here on ends the rocker: no program
+    /// runs in one that is half of what it is to be.
+    BuildView {
+        /// As above.
+        peer: Peer,
+        /// As above.
+        id: u32,
+    },
+    /// exec.1, the end of it.
+    RunInit {
+        /// As above.
+        peer: Peer,
+        /// As above.
+        id: u32,
     },
     /// exec.2, of that.
     ReportObeyed {
@@ -367,9 +391,9 @@ impl Guard {
             // Whom it cannot watch it asks for once more: CountOthers alone ends a rocker.
             State::Listen | State::Reap | State::FindStrangers | State::Rest => State::Rest,
             State::TurnAway => State::Reap,
-            State::StartProgram { peer, id } | State::CarryOut { peer, id, .. } => {
-                State::ReportNotStarted { peer, id, error }
-            }
+            State::StartProgram { peer, id }
+            | State::CarryOut { peer, id, .. }
+            | State::Bury { peer, id } => State::ReportNotStarted { peer, id, error },
             // What all get, nobody in particular has missed.
             State::SendSignal { id: None, .. } => State::Reap,
             State::SendSignal { peer, id: Some(id), .. } => {
@@ -411,7 +435,13 @@ impl Guard {
             (S::AwaitApp | S::Listen, O::Order { peer, id, order }) => {
                 S::CarryOut { peer, id, order }
             }
-            (S::CarryOut { peer, id, .. }, O::Done) => S::ReportObeyed { peer, id },
+            (S::CarryOut { peer, id, order: Order::Configure }, O::Done)
+            | (S::Bury { peer, id }, O::Alone) => S::BuildView { peer, id },
+            (S::CarryOut { peer, id, order: Order::Reset }, O::Done) => S::Bury { peer, id },
+            (S::BuildView { peer, id }, O::Done) => S::RunInit { peer, id },
+            (S::CarryOut { peer, id, .. } | S::RunInit { peer, id }, O::Done) => {
+                S::ReportObeyed { peer, id }
+            }
             (S::Listen, O::Attached { peer }) => S::Welcome { peer },
             (S::Listen, O::Crowded) => S::TurnAway,
             (S::Listen, O::PeerLost { peer }) => self.lost(peer),
@@ -486,9 +516,12 @@ impl Machine for Guard {
             | State::Welcome { .. }
             | State::TurnAway
             | State::HangUp { .. } => Step::RequestExec,
-            State::StartProgram { .. } | State::SendSignal { .. } | State::CarryOut { .. } => {
-                Step::StartProgram
-            }
+            State::StartProgram { .. }
+            | State::SendSignal { .. }
+            | State::CarryOut { .. }
+            | State::Bury { .. }
+            | State::BuildView { .. }
+            | State::RunInit { .. } => Step::StartProgram,
             State::ReportStarted { .. }
             | State::ReportNotStarted { .. }
             | State::ReportObeyed { .. } => Step::ReportStarted,
@@ -530,6 +563,9 @@ impl Machine for Guard {
             State::Welcome { peer } => Action::Welcome { peer },
             State::TurnAway => Action::TurnAway,
             State::CarryOut { order, .. } => Action::CarryOut(order),
+            State::Bury { .. } => Action::Bury,
+            State::BuildView { .. } => Action::BuildView,
+            State::RunInit { .. } => Action::RunInit,
             State::ReportObeyed { peer, id } => Action::ReportObeyed { peer, id },
             State::HangUp { peer, kills } => Action::HangUp { peer, kills },
             State::KillLate => Action::KillLate,

@@ -97,6 +97,50 @@ pub(crate) fn overlay(
     Ok(overlay)
 }
 
+/// An empty directory in memory, of so many bytes, and with a file for each 1024 at most.
+pub(crate) fn tmpfs(bytes: u64, mode: u16) -> Result<OwnedFd, Refusal> {
+    let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let set = |key, value: &str| fsconfig_set_string(&context, key, value);
+    let files = (bytes / 1024).max(16);
+    let made = set(c"source", "rocker")
+        .and_then(|()| set(c"size", &format!("{bytes}")))
+        .and_then(|()| set(c"nr_inodes", &format!("{files}")))
+        .and_then(|()| set(c"mode", &format!("{mode:o}")))
+        .and_then(|()| fsconfig_create(&context));
+    created(&context, made, MountAttrFlags::empty())
+}
+
+/// Terminals of nobody else's (`man 4 pts`).
+pub(crate) fn terminals() -> Result<OwnedFd, Refusal> {
+    let context = fsopen(c"devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let set = |key, value: &str| fsconfig_set_string(&context, key, value);
+    let made = set(c"mode", "620")
+        .and_then(|()| set(c"ptmxmode", "666"))
+        .and_then(|()| fsconfig_create(&context));
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    made.and_then(|()| fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes))
+        .map_err(|errno| Refusal { errno, words: words(&context) })
+}
+
+/// An overlay in a mount namespace that belongs to a user. The working directory is a `/proc`:
+/// there may be none at its usual place.
+pub(crate) fn overlay_of_user(
+    lower: BorrowedFd<'_>,
+    upper: BorrowedFd<'_>,
+    work: BorrowedFd<'_>,
+) -> Result<OwnedFd, Refusal> {
+    let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let set = |key, fd: BorrowedFd<'_>| {
+        fsconfig_set_string(&context, key, &*format!("self/fd/{}", fd.as_raw_fd()))
+    };
+    let made = set(c"lowerdir", lower)
+        .and_then(|()| set(c"upperdir", upper))
+        .and_then(|()| set(c"workdir", work))
+        .and_then(|()| fsconfig_set_flag(&context, c"userxattr"))
+        .and_then(|()| fsconfig_create(&context));
+    created(&context, made, MountAttrFlags::empty())
+}
+
 /// prepare.5: a `/proc` that shows the rocker's own processes.
 pub(crate) fn proc() -> Result<(), Errno> {
     mount(
@@ -116,7 +160,7 @@ pub(crate) fn close_cgroups() -> Result<(), Errno> {
         Err(Errno::NOENT) => return Ok(()),
         answer => answer?,
     };
-    match sys::make_read_only(cgroups.as_fd()) {
+    match sys::restrict(cgroups.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY) {
         // Nothing is mounted there; or Linux before 5.12.
         Err(Errno::INVAL | Errno::NOSYS) => Ok(()),
         answer => answer,
@@ -195,9 +239,14 @@ pub(crate) fn clone_at(dir: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 /// The same with everything that is mounted below, and read-only all through: writable, it
 /// would let the App's writes out to the host (KERNEL A3).
 pub(crate) fn clone_read_only(dir: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    let tree = open_tree(dir, c"", CLONE.union(OpenTreeFlags::AT_RECURSIVE))?;
-    sys::make_read_only(tree.as_fd())?;
+    let tree = clone_all(dir)?;
+    sys::restrict(tree.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY)?;
     Ok(tree)
+}
+
+/// The same with everything that is mounted below.
+pub(crate) fn clone_all(place: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    open_tree(place, c"", CLONE.union(OpenTreeFlags::AT_RECURSIVE))
 }
 
 const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE
@@ -214,4 +263,9 @@ pub(crate) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(),
 /// Takes a mount out of the tree; whoever has it open keeps it.
 pub(crate) fn detach(tree: &OwnedFd) -> Result<(), Errno> {
     unmount(by_descriptor(tree.as_fd()), UnmountFlags::DETACH)
+}
+
+/// The same for the mount whose root is the working directory.
+pub(crate) fn detach_here() -> Result<(), Errno> {
+    unmount(c".", UnmountFlags::DETACH)
 }

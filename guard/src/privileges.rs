@@ -23,12 +23,35 @@ pub(crate) fn take_ids(uid: u32, gid: u32) -> Result<(), Errno> {
     set_capabilities(None, CapabilitySets { effective: admin, permitted: admin, inheritable })
 }
 
-/// Gives up all that `unshare(USER)` gave inside the new namespace, and every way back.
+/// Gives up all that `unshare(USER)` gave inside the new namespace, and every way back. The guard
+/// of a commanded rocker keeps what it takes to mount in a mount namespace of the rocker's own,
+/// and to come back to one (`crate::conf`): over the rocker's user namespace, so nothing that an
+/// App could not have in a user namespace that it makes itself.
 ///
 /// Not dumpable: no ptrace, no `/proc/1/mem`, no `pidfd_getfd`, even by a process with every
 /// capability in the rocker (KERNEL A27). The kernel sets its default at each change of
 /// credentials, so this comes last.
-pub(crate) fn drop_all() -> Result<(), Errno> {
-    protocol::privileges::drop_all()?;
+pub(crate) fn drop_all(commanded: bool) -> Result<(), Errno> {
+    if commanded {
+        protocol::privileges::keep_only(KEPT)?;
+        protocol::privileges::put_in_force(KEPT, MOUNTING)?;
+    } else {
+        protocol::privileges::drop_all()?;
+    }
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+/// To mount, and to come back to a mount namespace.
+const MOUNTING: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_CHROOT);
+
+/// An overlay's work directory has no permissions at all, and the kernel goes through it as
+/// whoever has mounted it.
+const KEPT: CapabilitySet = MOUNTING.union(CapabilitySet::DAC_OVERRIDE);
+
+/// Does what takes all that was kept.
+pub(crate) fn with_all<T, E: From<Errno>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    protocol::privileges::put_in_force(KEPT, KEPT)?;
+    let answer = work();
+    protocol::privileges::put_in_force(KEPT, MOUNTING)?;
+    answer
 }

@@ -6,10 +6,10 @@ use protocol::limits::{PROGRAMS_MAX, UNREAD_MS};
 use protocol::socket::now_ns;
 use protocol::{Exec, Exit, ExitReport, Verdict};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::machine::Peer;
+use crate::reaper::Reaper;
 use crate::sys::{self, Ended, Pointers, Spawned, Stack};
 use crate::violations::{self, Filter, Heard, Watch};
 
@@ -165,6 +165,43 @@ impl Programs {
         Ok((u32::try_from(pid).unwrap_or(0), pidfd))
     }
 
+    /// Whether there ever was one.
+    pub(crate) const fn have_begun(&self) -> bool {
+        self.heeds_signals
+    }
+
+    /// Starts one and waits for its end, when no other one runs.
+    #[inline(never)] // As above.
+    pub(crate) fn run_to_end(
+        &mut self,
+        exec: &Exec<'_>,
+        work_dir: &[u8],
+        filter: &[u8],
+        room: &mut [u8],
+        reaper: &mut Reaper,
+    ) -> Result<ExitReport, Failed> {
+        let failed = |errno| Failed { errno, at: At::Execute };
+        let (pid, pidfd) = self.start(Peer::NOBODY, exec, &[], work_dir, filter, room)?;
+        let pid = pid.cast_signed();
+        loop {
+            // Killed, it ends soon.
+            let deadline_ns = self.late_ns().min(now_ns() + 1_000_000_000);
+            let ended = protocol::socket::wait_readable(&pidfd, deadline_ns);
+            if ended.map_err(|errno| failed(Errno::from_raw_os_error(i32::from(errno.0))))? {
+                break;
+            }
+            self.kill_late();
+        }
+        loop {
+            let left = reaper.reap(|ended| self.note(ended)).map_err(failed)?;
+            match self.take(|program| program.pid == pid) {
+                Some((_, report)) => return Ok(report),
+                None if left => {}
+                None => return Err(failed(Errno::CHILD)),
+            }
+        }
+    }
+
     /// A signal for one program, or, without an id, for every process but PID 1. SIGKILL is for
     /// all of a program's process group.
     pub(crate) fn signal(&mut self, peer: Peer, id: Option<u32>, signal: u8) -> Result<(), Errno> {
@@ -249,8 +286,12 @@ impl Programs {
 
     /// Takes the end of one of a peer's programs.
     pub(crate) fn tell(&mut self, peer: Peer) -> Option<(u32, ExitReport)> {
+        self.take(|program| program.peer == Some(peer))
+    }
+
+    fn take(&mut self, is_it: impl Fn(&Running) -> bool) -> Option<(u32, ExitReport)> {
         self.running.iter_mut().find_map(|place| {
-            let program = place.as_ref().filter(|program| program.peer == Some(peer))?;
+            let program = place.as_ref().filter(|program| is_it(program))?;
             let told = (program.id, program.ended?);
             *place = None;
             Some(told)
@@ -334,6 +375,7 @@ fn become_program(
     let failed = |at| move |errno| Failed { errno, at };
     let file = if exec.by_descriptor { descriptors.first() } else { None };
     let own = descriptors.get(usize::from(exec.by_descriptor)..).unwrap_or_default();
+    protocol::privileges::drop_kept().map_err(failed(At::Clone))?;
     sys::leave_session_keyring().map_err(failed(At::Clone))?;
     rustix::process::setsid().map_err(failed(At::Clone))?;
     let way = own_filter.and_then(Filter::way);
@@ -378,19 +420,17 @@ fn place_all(
     for fd in own {
         moved.push(above(fd)?).map_err(|_| Errno::INVAL)?;
     }
+    // The guard's own is one; what programs see at /dev/null may be something else.
+    let null = rustix::io::fcntl_dupfd_cloexec(sys::stdio(0), count.cast_signed())?;
     let others = others.map(|fd| fd.map(above));
     for target in 0..count {
         match moved.get(usize::try_from(target).unwrap_or(usize::MAX)) {
             Some(fd) => sys::place(fd.as_fd(), target)?,
-            None => {
-                let null =
-                    openat(CWD, c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-                sys::place(null.as_fd(), target)?;
-            }
+            None => sys::place(null.as_fd(), target)?,
         }
     }
     // The moved ones go by this, not one by one.
-    core::mem::forget(moved);
+    core::mem::forget((moved, null));
     let mut placed = [None, None];
     let mut end = count;
     for (place, other) in placed.iter_mut().zip(others) {

@@ -26,6 +26,8 @@ pub(crate) struct Reaper {
     children: OwnedFd,
     /// The App, or else a stranger.
     watched: Option<OwnedFd>,
+    /// `/proc`, where it may not be at its place.
+    proc: Option<OwnedFd>,
     /// There may be children that have ended, of whom no signal will tell any more.
     has_more: bool,
 }
@@ -33,7 +35,13 @@ pub(crate) struct Reaper {
 impl Reaper {
     /// Blocks every signal: none interrupts anything, and those of children are read.
     pub(crate) fn new() -> Result<Self, Errno> {
-        Ok(Self { children: sys::signals_of_children()?, watched: None, has_more: false })
+        let children = sys::signals_of_children()?;
+        Ok(Self { children, watched: None, proc: None, has_more: false })
+    }
+
+    /// Where to find processes from now on.
+    pub(crate) fn look_in(&mut self, proc: OwnedFd) {
+        self.proc = Some(proc);
     }
 
     /// Watches a process that is nobody's child here.
@@ -86,7 +94,10 @@ impl Reaper {
     /// is enough: when it has ended, this is asked again.
     pub(crate) fn find_stranger(&mut self) -> Result<bool, Errno> {
         let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let list = openat(CWD, c"/proc", how, Mode::empty())?;
+        let list = match &self.proc {
+            Some(proc) => openat(proc, c".", how, Mode::empty())?,
+            None => openat(CWD, c"/proc", how, Mode::empty())?,
+        };
         let mut buffer = [MaybeUninit::uninit(); 2048];
         let mut entries = RawDir::new(list, &mut buffer);
         while let Some(entry) = entries.next() {

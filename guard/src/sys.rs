@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use protocol::socket::now_ns;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
 use syscalls::{Sysno, syscall};
 
 /// Standard input and output of a process that has not closed them.
@@ -60,15 +61,42 @@ pub(crate) fn unshare_user() -> Result<(), Errno> {
     unsafe { syscall!(Sysno::unshare, flags) }.map(drop).map_err(ours)
 }
 
-/// Makes a mount and everything mounted below it read-only (`man 2 mount_setattr`).
-pub(crate) fn make_read_only(tree: BorrowedFd<'_>) -> Result<(), Errno> {
-    use linux_raw_sys::general::{AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_RDONLY, mount_attr};
-    let attributes = mount_attr {
-        attr_set: MOUNT_ATTR_RDONLY.into(),
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
+/// A mount namespace and an IPC namespace of its own, and one for the host's names and for the
+/// view of the control groups where they are wanted (`man 2 unshare`).
+pub(crate) fn unshare(names: bool, cgroup: bool) -> Result<(), Errno> {
+    use linux_raw_sys::general::{CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWUTS};
+    let names = if names { CLONE_NEWUTS } else { 0 };
+    let cgroup = if cgroup { CLONE_NEWCGROUP } else { 0 };
+    let flags = (CLONE_NEWNS | CLONE_NEWIPC | names | cgroup) as usize;
+    // SAFETY: it changes which namespaces this process is in, no memory and no descriptors.
+    unsafe { syscall!(Sysno::unshare, flags) }.map(drop).map_err(ours)
+}
+
+/// `setns(2)` to a mount namespace: also its root is this process's root then.
+pub(crate) fn enter_mounts(namespace: BorrowedFd<'_>) -> Result<(), Errno> {
+    let kind = linux_raw_sys::general::CLONE_NEWNS as usize;
+    // SAFETY: as above; the descriptor is open for the whole call.
+    unsafe { syscall!(Sysno::setns, number(namespace), kind) }.map(drop).map_err(ours)
+}
+
+/// `sethostname(2)`
+pub(crate) fn set_host_name(name: &[u8]) -> Result<(), Errno> {
+    // SAFETY: the kernel reads as many bytes as there are.
+    unsafe { syscall!(Sysno::sethostname, name.as_ptr(), name.len()) }.map(drop).map_err(ours)
+}
+
+/// `setdomainname(2)`
+pub(crate) fn set_domain_name(name: &[u8]) -> Result<(), Errno> {
+    // SAFETY: as above.
+    unsafe { syscall!(Sysno::setdomainname, name.as_ptr(), name.len()) }.map(drop).map_err(ours)
+}
+
+/// Makes a mount and everything mounted below it read-only, or inert in another way
+/// (`man 2 mount_setattr`).
+pub(crate) fn restrict(tree: BorrowedFd<'_>, how: MountAttrFlags) -> Result<(), Errno> {
+    use linux_raw_sys::general::{AT_EMPTY_PATH, AT_RECURSIVE, mount_attr};
+    let attributes =
+        mount_attr { attr_set: how.bits().into(), attr_clr: 0, propagation: 0, userns_fd: 0 };
     let (path, flags) = (c"".as_ptr(), (AT_EMPTY_PATH | AT_RECURSIVE) as usize);
     let (at, size) = (&raw const attributes, size_of::<mount_attr>());
     // SAFETY: the kernel reads the empty, NUL-ended path and `size` bytes at `at`, which are

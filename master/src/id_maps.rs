@@ -13,14 +13,14 @@ pub(crate) fn deny_setgroups(guard: u32) -> Result<(), Errno> {
     put(guard, "setgroups", "deny")
 }
 
-/// The App's uid is itself; no other uid exists in the rocker.
-pub(crate) fn write_uid_map(guard: u32, uid: u32) -> Result<(), Errno> {
-    put(guard, "uid_map", &format!("{uid} {uid} 1"))
+/// What the App's uid is inside; no other uid exists in the rocker.
+pub(crate) fn write_uid_map(guard: u32, inside: u32, uid: u32) -> Result<(), Errno> {
+    put(guard, "uid_map", &format!("{inside} {uid} 1"))
 }
 
 /// The same for its gid.
-pub(crate) fn write_gid_map(guard: u32, gid: u32) -> Result<(), Errno> {
-    put(guard, "gid_map", &format!("{gid} {gid} 1"))
+pub(crate) fn write_gid_map(guard: u32, inside: u32, gid: u32) -> Result<(), Errno> {
+    put(guard, "gid_map", &format!("{inside} {gid} 1"))
 }
 
 /// The kernel takes a map in one write, or not at all.

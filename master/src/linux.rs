@@ -104,7 +104,9 @@ impl Work<'_> {
             | ClientMessage::Ping
             | ClientMessage::Open { .. }
             | ClientMessage::Delete { .. }
-            | ClientMessage::Symlink { .. } => Err(Outcome::Lost(Loss::Garbage)),
+            | ClientMessage::Symlink { .. }
+            | ClientMessage::Conf { .. }
+            | ClientMessage::Reset { .. } => Err(Outcome::Lost(Loss::Garbage)),
             ClientMessage::Launch(request) => {
                 launch.trace = request.trace;
                 launch.deadline_ns = now_ns() + u64::from(request.timeout_ms) * 1_000_000;
@@ -355,10 +357,11 @@ impl Work<'_> {
         // A pid that was reaped may be another's by now.
         let guard = self.guard_pid().ok().filter(|_| !self.held.exited).ok_or(Errno::SRCH)?;
         let request = self.launch()?.request().ok_or(Errno::PROTO)?;
+        let inside = request.ids.inside(request.uid, request.gid);
         let written = match action {
             Action::DenySetgroups => id_maps::deny_setgroups(guard),
-            Action::WriteUidMap => id_maps::write_uid_map(guard, request.uid),
-            _ => id_maps::write_gid_map(guard, request.gid),
+            Action::WriteUidMap => id_maps::write_uid_map(guard, inside.0, request.uid),
+            _ => id_maps::write_gid_map(guard, inside.1, request.gid),
         };
         Ok(written.map_err(errno)?)
     }
@@ -505,12 +508,12 @@ impl Work<'_> {
             Action::AwaitDone => command.write_str("recvmsg # from the guard"),
             Action::DenySetgroups => write!(command, "echo deny > /proc/{guard}/setgroups"),
             Action::WriteUidMap => {
-                let uid = request.uid;
-                write!(command, "echo {uid} {uid} 1 > /proc/{guard}/uid_map")
+                let (uid, inside) = (request.uid, request.ids.inside(request.uid, 0).0);
+                write!(command, "echo {inside} {uid} 1 > /proc/{guard}/uid_map")
             }
             Action::WriteGidMap => {
-                let gid = request.gid;
-                write!(command, "echo {gid} {gid} 1 > /proc/{guard}/gid_map")
+                let (gid, inside) = (request.gid, request.ids.inside(0, request.gid).1);
+                write!(command, "echo {inside} {gid} 1 > /proc/{guard}/gid_map")
             }
             Action::RecordRocker => {
                 let name = self.held.rocker.as_ref().map_or("", |rocker| rocker.name.as_str());

@@ -24,8 +24,8 @@ macro_rules! errnos {
 errnos! {
     PERM = 1; NOENT = 2; SRCH = 3; INTR = 4; IO = 5; BADF = 9; AGAIN = 11; NOMEM = 12; ACCES = 13;
     BUSY = 16; EXIST = 17; NOTDIR = 20; INVAL = 22; NFILE = 23; MFILE = 24; NOSPC = 28; ROFS = 30;
-    PIPE = 32; NAMETOOLONG = 36; NOSYS = 38; LOOP = 40; PROTO = 71; MSGSIZE = 90;
-    CONNRESET = 104; TIMEDOUT = 110; CONNREFUSED = 111;
+    PIPE = 32; NAMETOOLONG = 36; NOSYS = 38; LOOP = 40; TIME = 62; PROTO = 71; MSGSIZE = 90;
+    CONNRESET = 104; TIMEDOUT = 110; CONNREFUSED = 111; CANCELED = 125;
 }
 
 /// Which part of a request an error is about.

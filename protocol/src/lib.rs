@@ -4,6 +4,7 @@
 //! step     the arrows of the README's diagrams, numbered as drawn
 //! machine  what every state machine and every driver of one looks like
 //! program  what runs in a rocker at the caller's command, and how it ended
+//! conf     what a rocker is to look like for the programs in it
 //! files    what a caller does with files in a rocker
 //! request  what a caller asks for, and its rules
 //! message  every message, by sender
@@ -22,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 pub mod command;
+pub mod conf;
 pub mod error;
 pub mod files;
 pub mod limits;
@@ -39,6 +41,7 @@ pub mod step;
 pub mod wire;
 
 pub use command::Command;
+pub use conf::Conf;
 pub use error::{Errno, Error, Item, Loss, Rule};
 pub use files::{FilePath, How, OpenFile, OpenFiles};
 pub use machine::{Driver, Machine, run};

@@ -43,6 +43,12 @@ pub const INTAKE: i32 = 10;
 /// milliseconds.
 pub const UNREAD_MS: u32 = 5_000;
 
+/// Longest host or domain name, in bytes: `__NEW_UTS_LEN` of Linux.
+pub const HOST_NAME_MAX: usize = 64;
+
+/// How long killed programs may take to be gone at a reset, in milliseconds.
+pub const RESET_MS: u32 = 5_000;
+
 /// How long a guard works at deleting a tree before it looks after others again, in
 /// milliseconds. The caller orders the rest.
 pub const DELETE_MS: u32 = 1_000;

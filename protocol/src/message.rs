@@ -8,6 +8,7 @@
 //! client -> guard    Exec + 0..16 fds    exec.0      instead, and as often as it likes: then
 //!                                                    Started or ExecFailed, and Exited
 //! client -> guard    Signal, Ping
+//! client -> guard    Conf, Reset                         then Obeyed or ExecFailed
 //! client -> guard    Open, Delete, Symlink               then Opened + 0..16 fds, Obeyed, or
 //!                                                    ExecFailed
 //!
@@ -30,6 +31,7 @@ use core::fmt;
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
+use crate::conf::Conf;
 use crate::error::{Errno, Error, Rule};
 use crate::files::{FilePath, OpenFiles};
 use crate::limits::{DESCRIPTORS_MAX, NAME_LEN};
@@ -187,6 +189,19 @@ pub enum ClientMessage<'a> {
     /// Asks the master to pass this connection on to a living guard, which answers with an
     /// Entrance, or Failed; then it takes orders.
     Attach(Name),
+    /// To the guard: what the rocker is to look like, once and before the first program.
+    Conf {
+        /// As above.
+        id: u32,
+        /// That.
+        #[serde(borrow)]
+        conf: Conf<'a>,
+    },
+    /// To the guard: end every program, and make the rocker what it was after Conf.
+    Reset {
+        /// As above.
+        id: u32,
+    },
 }
 
 /// What a guard gets for its package (root.3).

@@ -20,6 +20,12 @@ const SECURE: Bits = Bits::NO_ROOT
 /// executes brings one back (`man 7 capabilities`). A user namespace gives all of them to whoever
 /// makes or joins it, so this comes after that.
 pub fn drop_all() -> Result<()> {
+    keep_only(CapabilitySet::empty())
+}
+
+/// The same, but these stay at hand in this program. No program that it executes has them: they
+/// are not inheritable, nothing can be gained, and being uid 0 inside a namespace means nothing.
+pub fn keep_only(kept: CapabilitySet) -> Result<()> {
     // Not that an id without privileges in its namespace could make use of the old rules: they
     // are locked all the same.
     set_capabilities_secure_bits(SECURE)?;
@@ -32,7 +38,17 @@ pub fn drop_all() -> Result<()> {
             Err(error) => return Err(error),
         }
     }
-    let none = CapabilitySet::empty();
-    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    put_in_force(kept, kept)?;
     set_no_new_privs(true)
+}
+
+/// Which of the kept ones are in force from now on; the others stay at hand.
+pub fn put_in_force(kept: CapabilitySet, effective: CapabilitySet) -> Result<()> {
+    let inheritable = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective, permitted: kept, inheritable })
+}
+
+/// Gives up in a process that is about to execute what the guard has kept.
+pub fn drop_kept() -> Result<()> {
+    put_in_force(CapabilitySet::empty(), CapabilitySet::empty())
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::RLIMITS_MAX;
 
 /// Strings one after the other, each ended by NUL: what `execve(2)` wants, but for the pointers.
-#[derive(Clone, Copy, Eq, PartialEq)]
+#[derive(Clone, Copy, Default, Eq, PartialEq)]
 pub struct Strings<'a>(&'a [u8]);
 
 impl<'a> Strings<'a> {

@@ -117,6 +117,25 @@ pub enum Ids {
     /// other owner shows as 65534.
     #[default]
     Identity,
+    /// Inside, the App's uid and gid are these; outside, the request's. Nothing else is mapped,
+    /// and uid 0 inside is no more than another: no program has a capability. For rockers that
+    /// take orders: who enters one from outside would be nobody there.
+    Inside {
+        /// Its uid.
+        uid: u32,
+        /// Its gid.
+        gid: u32,
+    },
+}
+
+impl Ids {
+    /// What the App's uid and gid are inside.
+    pub const fn inside(self, uid: u32, gid: u32) -> (u32, u32) {
+        match self {
+            Self::Identity => (uid, gid),
+            Self::Inside { uid, gid } => (uid, gid),
+        }
+    }
 }
 
 /// Which system calls the App may make.
@@ -222,6 +241,16 @@ impl Request<'_> {
                 0 => return broken(Rule::Root, item),
                 u32::MAX => return broken(Rule::NoSuchId, item),
                 _ => {}
+            }
+        }
+        if let Ids::Inside { uid, gid } = self.ids {
+            for (id, item) in [(uid, Item::Uid), (gid, Item::Gid)] {
+                if id == u32::MAX {
+                    return broken(Rule::NoSuchId, item);
+                }
+            }
+            if !self.options.commanded {
+                return broken(Rule::NotAllowed, Item::Uid);
             }
         }
         if self.timeout_ms == 0 || self.timeout_ms > TIMEOUT_MS_MAX {

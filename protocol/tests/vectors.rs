@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
+use protocol::conf::{Conf, Place, Places, Root, append};
 use protocol::limits::{MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX};
 use protocol::wire::{VERSION, decode, encode};
 use protocol::{
@@ -113,12 +114,13 @@ fn messages() -> Vec<(String, Message<'static>)> {
     all.extend(traces());
     all.extend(programs());
     all.extend(files());
+    all.extend(confs());
     all
 }
 
 fn requests() -> Vec<(String, Message<'static>)> {
     let _ = |ids: Ids| match ids {
-        Ids::Identity => (),
+        Ids::Identity | Ids::Inside { .. } => (),
     };
     let _ = |overlays: Overlays<'_>| match overlays {
         Overlays::Dirs(_) | Overlays::AllTopDirs => (),
@@ -138,6 +140,10 @@ fn requests() -> Vec<(String, Message<'static>)> {
         ("client_launch_all_top_dirs", launch(all_top_dirs)),
         ("client_launch_extreme", launch(extreme_request())),
         ("client_launch_traced", launch(Request { trace: true, ..request() })),
+        ("client_launch_inside", {
+            let options = Options { commanded: true, ..Options::default() };
+            launch(Request { ids: Ids::Inside { uid: 0, gid: 100 }, options, ..request() })
+        }),
         (
             "client_launch_volatile",
             launch(Request {
@@ -167,7 +173,9 @@ fn plain() -> Vec<(String, Message<'static>)> {
         | ClientMessage::Open { .. }
         | ClientMessage::Delete { .. }
         | ClientMessage::Symlink { .. }
-        | ClientMessage::Attach(_) => (),
+        | ClientMessage::Attach(_)
+        | ClientMessage::Conf { .. }
+        | ClientMessage::Reset { .. } => (),
     };
     let _ = |message: MasterMessage<'_>| match message {
         MasterMessage::HandOver { .. }
@@ -390,6 +398,74 @@ fn files() -> Vec<(String, Message<'static>)> {
     )
     .map(|(name, message)| (name.to_owned(), message))
     .collect()
+}
+
+/// One of each place.
+fn every_place() -> Vec<Place<'static>> {
+    let target = path("/t");
+    let all = vec![
+        Place::Bind { source: path("/s"), target, read_only: true },
+        Place::Tmpfs { target, bytes: 1 << 20, mode: 0o1777 },
+        Place::Overlay { target, bytes: u64::MAX },
+        Place::Proc { target },
+        Place::Dev { target, shm_bytes: 4096 },
+        Place::Link { path: target, target: FilePath::new(b"../x").unwrap() },
+        Place::Mask { target },
+    ];
+    // Does not compile when one is added: add it above.
+    let _ = |place: Place<'_>| match place {
+        Place::Bind { .. }
+        | Place::Tmpfs { .. }
+        | Place::Overlay { .. }
+        | Place::Proc { .. }
+        | Place::Dev { .. }
+        | Place::Link { .. }
+        | Place::Mask { .. } => (),
+    };
+    all
+}
+
+fn confs() -> Vec<(String, Message<'static>)> {
+    static PLACES: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let mut room = [0; 1024];
+        let mut used = 0;
+        for place in every_place() {
+            used += append(&place, &mut room[used..]).unwrap();
+        }
+        room[..used].to_vec()
+    });
+    let strings = |bytes: &'static [u8]| Strings::new(bytes).unwrap();
+    let bare = Conf {
+        root: Root::Whole,
+        places: Places::default(),
+        work_dir: None,
+        host_name: None,
+        domain_name: None,
+        unshare_cgroup: false,
+        init: strings(b""),
+        init_env: strings(b""),
+        init_ms: 1,
+    };
+    let full = Conf {
+        root: Root::Directory(path("/app")),
+        places: Places::new(&PLACES).unwrap(),
+        work_dir: Some(path("/tmp")),
+        host_name: Some("judge"),
+        domain_name: Some("example"),
+        unshare_cgroup: true,
+        init: strings(b"bin/init\0-v\0"),
+        init_env: strings(b"A=b\0"),
+        init_ms: 5000,
+    };
+    let empty = Conf { root: Root::Tmpfs(1 << 20), ..bare };
+    [
+        ("client_conf_bare", ClientMessage::Conf { id: 1, conf: bare }),
+        ("client_conf", ClientMessage::Conf { id: 2, conf: full }),
+        ("client_conf_empty_root", ClientMessage::Conf { id: 3, conf: empty }),
+        ("client_reset", ClientMessage::Reset { id: 4 }),
+    ]
+    .map(|(name, message)| (name.to_owned(), Message::Client(message)))
+    .into()
 }
 
 fn bytes(message: &Message<'_>) -> Vec<u8> {

@@ -23,7 +23,7 @@ kinds!(GuardState: AwaitRequest IsolateMounts CreateLoop BindPackage BindPackage
     BindPackageLast MountBare MountOverlaid MountFirst SharePackage ReusePackage ListTopDirs BuildOverlay MountOverlay AttachPackage
     RemountProc TakeAppIds UnshareUser DropPrivileges ReportDone AwaitRelease SendEntrance AwaitApp
     Listen StartProgram ReportStarted ReportNotStarted SendSignal SendSignalToAll Answer CarryOut
-    ReportObeyed Welcome TurnAway HangUp
+    Bury BuildView RunInit ReportObeyed Welcome TurnAway HangUp
     KillLate Reap ReportExit CountOthers FindStrangers Rest ReportFailure);
 kinds!(SessionState: AwaitRequest CheckCaller OpenPackage OpenPackageWithData LockDataDir CloneGuard
     FindMount HandOver AwaitMount AwaitDone DenySetgroups WriteUidMap WriteGidMap RecordRocker
@@ -78,6 +78,9 @@ const GUARD: Contract = Contract {
         ("SendSignalToAll", "Done Failed"),
         ("Answer", "Done Failed"),
         ("CarryOut", "Done Failed"),
+        ("Bury", "Good=Alone Failed"),
+        ("BuildView", "Done Failed"),
+        ("RunInit", "Done Failed"),
         ("ReportObeyed", "Done Failed"),
         ("Welcome", "Done Failed"),
         ("TurnAway", "Done Failed"),
@@ -278,6 +281,9 @@ impl Coverage {
             S::SendSignal { id: None, .. } => K::SendSignalToAll,
             S::Answer { .. } => K::Answer,
             S::CarryOut { .. } => K::CarryOut,
+            S::Bury { .. } => K::Bury,
+            S::BuildView { .. } => K::BuildView,
+            S::RunInit { .. } => K::RunInit,
             S::ReportObeyed { .. } => K::ReportObeyed,
             S::Welcome { .. } => K::Welcome,
             S::TurnAway => K::TurnAway,

@@ -72,6 +72,8 @@ calls! {
     TakeTerminal: 1 25;
     SetRlimit: 1 22;
     Files: 2 13 30 62 12;
+    MountView: 1 2 12 22 28 40;
+    RunInit: 2 62 125;
     ReadProc: 24 12;
     Poll: 12 22;
 }

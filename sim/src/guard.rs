@@ -12,7 +12,7 @@ use crate::client::check_app;
 use crate::fault::{Call, Who};
 use crate::kernel::{Answer, Fd, Kernel, Pid, Received, Role, TreeKind};
 use crate::message::{Body, Message};
-use crate::orders::{Programs, Running};
+use crate::orders::{Programs, Running, SIGKILL};
 use crate::scene::{
     DIRECTORIES, EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, Place, STAGE, id_of,
 };
@@ -57,6 +57,22 @@ pub(crate) struct Hands {
     turn: usize,
     /// With whom something went wrong.
     hurt: Vec<Peer>,
+    /// What programs would see.
+    view: View,
+    configured: bool,
+    /// A program was started.
+    begun: bool,
+}
+
+/// How far a configuration has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum View {
+    /// Of an earlier time, or not begun.
+    Stale,
+    /// Without what the init command does.
+    Mounted,
+    /// All there.
+    Whole,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +114,9 @@ impl GuardActor {
             read_by_ms: [None; PEERS_MAX],
             turn: 0,
             hurt: vec![],
+            view: View::Whole,
+            configured: false,
+            begun: false,
         };
         Self { machine: Guard::default(), hands }
     }
@@ -180,6 +199,14 @@ impl AtWork<'_> {
             Action::CarryOut(Order::Open | Order::Delete | Order::Symlink) => {
                 told(self.kernel.call(Call::Files))
             }
+            Action::CarryOut(Order::Configure) => told(self.take_conf()),
+            Action::CarryOut(Order::Reset) => {
+                let pid = self.hands.pid;
+                told(self.hands.programs.signal(self.kernel, pid, Peer::OWNER, None, SIGKILL))
+            }
+            Action::Bury => self.bury(),
+            Action::BuildView => told(self.build_view()),
+            Action::RunInit => told(self.run_init()),
             Action::ReportObeyed { peer, id } => told(self.reply(peer, Body::Obeyed { id }, &[])),
             Action::HangUp { peer, kills } => {
                 self.hang_up(peer, kills);
@@ -671,6 +698,10 @@ impl AtWork<'_> {
             return Err(Errno(71));
         };
         self.hands.programs.can_start(peer, id)?;
+        if self.hands.view != View::Whole {
+            self.kernel.violated(Violation::HalfConfigured);
+        }
+        self.hands.begun = true;
         let late_ms = match wall_ms {
             0 => u64::MAX,
             ms => self.kernel.now_ms + u64::from(ms),
@@ -694,6 +725,57 @@ impl AtWork<'_> {
         self.apps.push(AppActor::program(pid, handed.number, does, late_ms));
         self.hands.programs.running.push(Running::new(peer, id, pid, late_ms));
         self.hands.started = Some(pid);
+        Ok(())
+    }
+
+    /// exec.1 of a configuration: once, and before the first program.
+    fn take_conf(&mut self) -> Answer {
+        match (self.hands.configured, self.hands.begun) {
+            (true, _) => Err(Errno::EXIST),
+            (false, true) => Err(Errno::BUSY),
+            (false, false) => {
+                self.hands.configured = true;
+                self.hands.view = View::Stale;
+                Ok(())
+            }
+        }
+    }
+
+    /// exec.1 of a reset.
+    fn bury(&mut self) -> Outcome {
+        if let Err(errno) = self.kernel.call(Call::Poll) {
+            return Outcome::Failed(errno);
+        }
+        while let Ok(Some(pid)) = self.kernel.wait_any(self.hands.pid) {
+            self.hands.programs.note(self.kernel, pid);
+        }
+        match self.kernel.others(self.hands.pid).next() {
+            None => Outcome::Alone,
+            Some(_) => Outcome::Failed(Errno::TIME),
+        }
+    }
+
+    /// exec.1: only alone, so that nobody sees the old next to the new.
+    fn build_view(&mut self) -> Answer {
+        if self.kernel.others(self.hands.pid).next().is_some() {
+            self.kernel.violated(Violation::SawTwoViews);
+        }
+        self.hands.view = View::Stale;
+        if self.hands.configured {
+            self.kernel.call(Call::MountView)?;
+        }
+        self.hands.view = View::Mounted;
+        Ok(())
+    }
+
+    fn run_init(&mut self) -> Answer {
+        if self.hands.view != View::Mounted {
+            self.kernel.violated(Violation::HalfConfigured);
+        }
+        if self.hands.configured {
+            self.kernel.call(Call::RunInit)?;
+        }
+        self.hands.view = View::Whole;
         Ok(())
     }
 

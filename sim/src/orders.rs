@@ -1,6 +1,7 @@
 //! `AppMaster` with a rocker that takes orders: not ours, so acted here. It gives its orders one
 //! after the other, and reads the answers whenever there is one.
 
+use guard::action::Order;
 use guard::machine::Peer;
 use protocol::limits::UNREAD_MS;
 use protocol::{Errno, Error, Exit, Name, Step, Verdict};
@@ -223,7 +224,12 @@ impl Caller {
                 }
             }
             Task::Ping => self.pings_owed += 1,
-            Task::Do { id, .. } => self.ordered.push(id),
+            Task::Do { id, order } => {
+                self.ordered.push(id);
+                for asked in &mut self.asked {
+                    asked.was_killed |= order == Order::Reset;
+                }
+            }
             Task::AwaitEnds | Task::Sleep { .. } => {}
         }
     }

@@ -122,6 +122,7 @@ pub(crate) const PROGRAMS_MAX: usize = 3;
 /// a caller that does not read.
 pub const ORDERS: [&[Task]; 4] = [
     &[
+        order(9, Order::Configure),
         exec(1, Does::Exit(0), 0),
         exec(2, Does::Orphan(3), 100),
         exec(3, Does::Linger, 0),
@@ -130,6 +131,10 @@ pub const ORDERS: [&[Task]; 4] = [
         exec(2, Does::Exit(0), 0),
         Task::AwaitEnds,
         exec(5, Does::WaitInTwo, 50),
+        Task::AwaitEnds,
+        exec(6, Does::WaitInTwo, 0),
+        order(10, Order::Reset),
+        exec(5, Does::Exit(0), 0),
         Task::AwaitEnds,
     ],
     &[

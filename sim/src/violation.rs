@@ -105,6 +105,10 @@ pub enum Violation {
         /// Whom it left.
         left: u32,
     },
+    /// A program was started in a rocker that is half configured.
+    HalfConfigured,
+    /// A rocker was configured while somebody was in it.
+    SawTwoViews,
     /// A guard ended though its caller and all programs were well.
     GaveUp {
         /// The guard.
@@ -200,6 +204,10 @@ impl fmt::Display for Violation {
             Self::Outlived { pid } => {
                 write!(f, "program {pid} outlives whoever was attached for it")
             }
+            Self::HalfConfigured => {
+                f.write_str("a program was started in a rocker that is half configured")
+            }
+            Self::SawTwoViews => f.write_str("a rocker was configured while somebody was in it"),
             Self::Unanswered { launch, id: 0 } => {
                 write!(f, "the caller of launch {launch} has no answer to a ping")
             }

@@ -472,9 +472,10 @@ fn c_says_the_bytes_on_record() {
     let mut launches = 0;
     for (name, mut wanted) in vectors() {
         let said = match wire::decode(&wanted).unwrap() {
-            // Nor any options but these two.
+            // Nor any options but these two, nor other ids inside.
             Message::Client(ClientMessage::Launch(request))
-                if request.options == only_what_c_asks_for(&request.options) =>
+                if request.options == only_what_c_asks_for(&request.options)
+                    && request.ids == protocol::Ids::Identity =>
             {
                 launches += 1;
                 asked(&request).encode()

@@ -11,9 +11,11 @@ use std::time::Instant;
 
 use nix::mount::MsFlags;
 use protocol::{Errno, Step, Verdict};
-use rocker_client::{Error, Limits, OpenFile, OpenRocker, Run, Stdio};
+use rocker_client::{Conf, Error, Launch, Limits, OpenFile, OpenRocker, Run, Stdio};
 use rustix::fs::{OFlags, fcntl_getfl};
-use tests::{APP_UID, Daemon, Package, Program, SOON, probe_package, replayed, runner, scratch};
+use tests::{
+    APP_GID, APP_UID, Daemon, Package, Program, SOON, probe_package, replayed, runner, scratch,
+};
 
 const SIGKILL: u8 = 9;
 
@@ -26,6 +28,16 @@ fn main() -> ExitCode {
         a_tree_is_deleted_however_deep_and_locked,
         a_hostile_app_cannot_lead_a_deletion_astray,
         links_are_made_and_nothing_is_followed,
+        a_rocker_is_what_its_configuration_says,
+        every_field_of_the_documents_configuration_is_there,
+        another_root_has_nothing_but_what_was_named,
+        no_program_of_a_configured_rocker_has_a_privilege,
+        uid_0_inside_is_nobody_in_particular,
+        what_cannot_be_configured_is_told,
+        a_hostile_app_cannot_move_a_place,
+        a_reset_leaves_nothing_of_what_ran,
+        a_thousand_resets_leave_guard_and_mounts_as_they_were,
+        a_user_without_privilege_configures_and_resets,
     ])
 }
 
@@ -33,7 +45,9 @@ fn main() -> ExitCode {
 struct Place {
     rocker: OpenRocker,
     top: PathBuf,
-    _daemon: Daemon,
+    daemon: Daemon,
+    /// Where the probe is, wherever programs start.
+    probe: PathBuf,
 }
 
 fn place() -> Place {
@@ -47,7 +61,14 @@ fn place_of(package: impl AsRef<Path>) -> Place {
     let owner = format!("mode=755,uid={APP_UID}");
     nix::mount::mount(Some("tmpfs"), &top, Some("tmpfs"), MsFlags::empty(), Some(&*owner)).unwrap();
     let rocker = replayed(daemon.launch(package).open()).unwrap();
-    Place { rocker, top, _daemon: daemon }
+    let probe = daemon.exec_dir().join("bin/probe");
+    Place { rocker, top, daemon, probe }
+}
+
+fn place_from(daemon: Daemon, launch: &Launch) -> Place {
+    let rocker = replayed(launch.open()).unwrap();
+    let (top, probe) = (daemon.path("top"), daemon.exec_dir().join("bin/probe"));
+    Place { rocker, top, daemon, probe }
 }
 
 impl Place {
@@ -74,7 +95,7 @@ impl Place {
         let (stdin, input) = std::io::pipe().unwrap();
         let (output, stdout) = std::io::pipe().unwrap();
         let program =
-            Program::new("bin/probe").args(commands).arg("wait").stdin(stdin).stdout(stdout);
+            Program::new(&self.probe).args(commands).arg("wait").stdin(stdin).stdout(stdout);
         let run = self.rocker.spawn(&program, &Limits::new()).unwrap();
         (run, output, input)
     }
@@ -268,7 +289,7 @@ fn a_tree_is_deleted_however_deep_and_locked() {
     assert!(!deep.exists());
     assert_eq!(tests::process::fds(place.rocker.guard_pid()), before);
     // What is mounted below is neither deleted nor gone into.
-    let error = place.rocker.delete_tree(place._daemon.exec_dir(), SOON).unwrap_err();
+    let error = place.rocker.delete_tree(place.daemon.exec_dir(), SOON).unwrap_err();
     assert!([Errno::BUSY, Errno::ACCES, Errno::ROFS].contains(&error.errno().unwrap()), "{error}");
     place.ends();
 }
@@ -342,4 +363,506 @@ fn links_are_made_and_nothing_is_followed() {
     assert!(error.contains("ln -s x nowhere/link: No such file"), "{error}");
     assert!(place.rocker.symlink("", "x").unwrap_err().to_string().starts_with("file: "));
     place.ends();
+}
+
+/// With memory at `/tmp`, where the directories of the tests are.
+fn with_tmp(place: &Place) -> Conf {
+    let exec_dir = place.daemon.exec_dir();
+    Conf::new().tmpfs("/tmp", 4 << 20).bind_ro(&exec_dir, &exec_dir).bind(&place.top, &place.top)
+}
+
+fn configured(place: &mut Place, conf: &Conf) {
+    place.rocker.configure(conf).unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn a_rocker_is_what_its_configuration_says() {
+    let mut place = place();
+    fs::write(place.path("file"), "of the host").unwrap();
+    let top = place.top.clone();
+    let own = top.components().nth(2).unwrap().as_os_str().to_str().unwrap();
+    let conf = with_tmp(&place)
+        .bind(&top, "/tmp/rw")
+        .bind_ro(&top, "/tmp/ro")
+        .bind_ro(top.join("file"), "/tmp/deep/er/file")
+        .overlay(&top, 1 << 20)
+        .link("deep/er", "/tmp/link")
+        .mask("/etc/passwd")
+        .mask("/usr/share")
+        .mask("/no/such/place")
+        .dev("/dev", 1 << 20)
+        .work_dir("/tmp");
+    configured(&mut place, &conf);
+    let text = place.probe(&[
+        "cwd",
+        "ls /tmp",
+        "read /tmp/rw/file",
+        "read /tmp/link/file",
+        "write /tmp/rw/new x",
+        "write /tmp/ro/other x",
+        &format!("write {}/ephemeral x", top.display()),
+        &format!("ls {}", top.display()),
+        "read /etc/passwd",
+        "ls /usr/share",
+        "write /usr/share/x x",
+        "ls /dev",
+        "open-w /dev/null",
+        "write /dev/shm/x x",
+        "open /dev/ptmx",
+        "stat /tmp",
+        "flags /tmp",
+        "flags /tmp/rw",
+        "flags /tmp/ro",
+    ]);
+    for line in [
+        "cwd: /tmp",
+        &format!("ls /tmp: deep link ro {own} rw"),
+        "read /tmp/rw/file: of the host",
+        "read /tmp/link/file: of the host",
+        "write /tmp/rw/new x: ok",
+        "write /tmp/ro/other x: EROFS",
+        &format!("write {}/ephemeral x: ok", top.display()),
+        "read /etc/passwd: ",
+        "ls /usr/share: ",
+        "write /usr/share/x x: EROFS",
+        "ls /dev: fd full null ptmx pts random shm stderr stdin stdout tty urandom zero",
+        "open-w /dev/null: ok",
+        "write /dev/shm/x x: ok",
+        "open /dev/ptmx: ok",
+        &format!("stat /tmp: dir 1777 {APP_UID} {APP_GID}"),
+        "flags /tmp: nosuid nodev",
+        "flags /tmp/rw: nosuid nodev",
+        "flags /tmp/ro: ro nosuid nodev",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+    }
+    // Only what was bound for writing has reached the host.
+    assert_eq!(scratch::names(&top), ["file", "new"]);
+    // Orders begin where programs do.
+    place.open_one(OpenFile::new("made").write().create_new(0o600)).unwrap();
+    assert!(place.probe(&["ls ."]).contains("ls .: deep link made ro "));
+    place.rocker.delete("made").unwrap();
+    place.ends();
+}
+
+fn every_field_of_the_documents_configuration_is_there() {
+    let daemon = Daemon::start();
+    let launch = daemon.launch(probe_package()).ids_inside(0, 0);
+    let mut place = place_from(daemon, &launch);
+    let init = Program::new("/bin/sh").args(["-c", "echo $MADE > /tmp/init"]).env("MADE", "first");
+    let conf = Conf::new()
+        .empty_root(1 << 20) // ContainerRoot
+        .bind_ro("/usr", "/usr") // Mounts
+        .bind_ro("/etc", "/etc")
+        .bind_ro(place.daemon.exec_dir(), "/app")
+        .link("usr/bin", "/bin") // SymbolicLinks
+        .link("usr/lib", "/lib")
+        .link("usr/lib64", "/lib64")
+        .tmpfs("/tmp", 1 << 20)
+        .proc("/proc")
+        .mask("/etc/passwd") // MaskPaths
+        .work_dir("/tmp") // WorkDir
+        .host_name("judge") // HostName
+        .domain_name("example") // DomainName
+        .unshare_cgroup() // UnshareCgroup
+        .init(init, SOON); // InitCommand
+    configured(&mut place, &conf);
+    let (stdin, _input) = std::io::pipe().unwrap();
+    let (mut output, stdout) = std::io::pipe().unwrap();
+    let commands = [
+        "ids",
+        "cwd",
+        "read init",
+        "read /etc/passwd",
+        "ls /",
+        "read /proc/sys/kernel/hostname",
+        "read /proc/sys/kernel/domainname",
+        "readlink /proc/self/ns/cgroup",
+        "processes",
+    ];
+    let program = Program::new("/app/bin/probe").args(commands).stdin(stdin).stdout(stdout);
+    let run = place.rocker.spawn(&program, &Limits::new()).unwrap();
+    drop(program);
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    assert_eq!(place.rocker.wait(&run).unwrap().verdict, Verdict::Normal, "{text}");
+    let host = format!(
+        "readlink /proc/self/ns/cgroup: {}",
+        fs::read_link("/proc/self/ns/cgroup").unwrap().display()
+    );
+    for line in [
+        "getresuid: 0 0 0",                 // ContainerUID
+        "getresgid: 0 0 0",                 // ContainerGID
+        &format!("uid_map: 0 {APP_UID} 1"), // Cred
+        "cwd: /tmp",
+        "read init: first",
+        "read /etc/passwd: ",
+        "ls /: app bin etc lib lib64 proc tmp usr",
+        "read /proc/sys/kernel/hostname: judge",
+        "read /proc/sys/kernel/domainname: example",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+    }
+    assert!(!text.contains(&host), "{text}");
+    place.ends();
+}
+
+fn another_root_has_nothing_but_what_was_named() {
+    let package = Package::with_probe()
+        .directory("proc", 0o755)
+        .directory("usr", 0o755)
+        .link("lib", "usr/lib")
+        .link("lib64", "usr/lib64")
+        .directory("tmp", 0o755)
+        .build();
+    let mut place = place_of(package);
+    let exec_dir = place.daemon.exec_dir();
+    let conf = Conf::new().root(&exec_dir).bind_ro("/usr", "/usr").tmpfs("/tmp", 1 << 20);
+    configured(&mut place, &conf.proc("/proc"));
+    place.probe = "/bin/probe".into();
+    let text = place.probe(&[
+        "cwd",
+        "ls /",
+        "ls /tmp",
+        "ls ..",
+        "chroot /",
+        "mounts",
+        "open /proc/1/root/etc",
+    ]);
+    assert!(
+        text.contains("cwd: /\n") && text.contains("ls /: bin lib lib64 proc tmp usr\n"),
+        "{text}"
+    );
+    assert!(text.contains("ls ..: bin lib lib64 proc tmp usr\n"), "{text}");
+    assert!(!text.contains("at /etc") && !text.contains("at /dev"), "{text}");
+    assert!(text.contains("open /proc/1/root/etc: EACCES"), "{text}");
+    // The guard finds its way without a /proc of its own, too.
+    place.rocker.reset().unwrap();
+    assert!(place.probe(&["ls /"]).contains("ls /: bin lib lib64 proc tmp usr\n"));
+    place.ends();
+}
+
+fn no_program_of_a_configured_rocker_has_a_privilege() {
+    let mut place = place();
+    let conf = with_tmp(&place).mask("/etc/passwd").mask("/usr/share");
+    configured(&mut place, &conf);
+    for _ in 0..2 {
+        let status = "status CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs";
+        let text = place.probe(&[
+            status,
+            "umount /etc/passwd",
+            "umount /usr/share",
+            "umount /tmp",
+            "remount-rw /usr/share",
+            "mount-tmpfs /tmp",
+            "bind /tmp /etc",
+            "fsopen tmpfs",
+            "clone-tree /tmp",
+            "pivot /tmp /tmp",
+            "chroot /tmp",
+            "unshare mnt",
+            "setns /proc/1/ns/mnt",
+            "ptrace-attach 1",
+            "ptrace-seize 1",
+            "steal-memory 1",
+            "steal-fd 1 0",
+            "open-w /proc/1/mem",
+            "open /proc/1/root",
+        ]);
+        for line in text.lines() {
+            let (key, value) = line.split_once(": ").unwrap();
+            match key {
+                "NoNewPrivs" => assert_eq!(value, "1"),
+                _ if key.starts_with("Cap") => assert_eq!(value, "0000000000000000", "{key}"),
+                _ => assert!(["EPERM", "EACCES"].contains(&value), "{line}"),
+            }
+        }
+        assert_eq!(text.lines().count(), 24, "{text}");
+        // In a user namespace that it makes itself the masks are locked.
+        let text = place.probe(&[
+            "unshare user mnt",
+            "umount /etc/passwd",
+            "umount /usr/share",
+            "umount /tmp",
+            "remount-rw /usr/share",
+            "read /etc/passwd",
+            "ptrace-attach 1",
+        ]);
+        if text.starts_with("unshare user mnt: ok") {
+            assert!(text.contains("umount /etc/passwd: EINVAL"), "{text}");
+            assert!(text.contains("umount /usr/share: EINVAL"), "{text}");
+            assert!(text.contains("remount-rw /usr/share: EPERM"), "{text}");
+            assert!(text.contains("ptrace-attach 1: EPERM"), "{text}");
+        }
+        assert!(text.contains("read /etc/passwd: \n"), "{text}");
+        place.rocker.reset().unwrap();
+    }
+    // What the guard has kept is over this rocker only.
+    let status = tests::process::status(place.rocker.guard_pid());
+    assert_eq!(status["CapEff"], format!("{:016x}", 1_u64 << 21 | 1 << 18));
+    assert_eq!(
+        [&*status["CapInh"], &*status["CapBnd"], &*status["CapAmb"]],
+        ["0000000000000000"; 3]
+    );
+    assert_eq!(status["NoNewPrivs"], "1");
+    place.ends();
+}
+
+fn uid_0_inside_is_nobody_in_particular() {
+    let daemon = Daemon::start();
+    let launch = daemon.launch(probe_package()).ids_inside(0, 0);
+    let mut place = place_from(daemon, &launch);
+    let status = "status CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs";
+    for program in ["", "run /proc/self/exe "] {
+        let text = place.probe(&[
+            &format!("{program}ids"),
+            if program.is_empty() { status } else { "say x" },
+            "open /etc/shadow",
+            "mount-tmpfs /tmp",
+            "setns /proc/1/ns/mnt",
+            "mknod /tmp/rocker-test-node",
+            "ptrace-attach 1",
+        ]);
+        assert!(text.contains("getresuid: 0 0 0\n"), "{text}");
+        assert!(
+            text.lines()
+                .filter(|line| line.starts_with("Cap"))
+                .all(|it| it.ends_with(": 0000000000000000"))
+        );
+        for refused in
+            ["open /etc/shadow", "mount-tmpfs /tmp", "setns /proc/1/ns/mnt", "ptrace-attach 1"]
+        {
+            assert!(
+                ["EPERM", "EACCES"]
+                    .iter()
+                    .any(|errno| text.contains(&format!("{refused}: {errno}\n"))),
+                "{text}"
+            );
+        }
+        assert!(text.contains("mknod /tmp/rocker-test-node: EPERM\n"), "{text}");
+    }
+    // Outside it is the App's own.
+    let (run, _, _input) = place.start(&[]);
+    let outside = tests::process::status(run.pid().unwrap());
+    assert_eq!(outside["Uid"].split_whitespace().next(), Some(&*APP_UID.to_string()));
+    place.rocker.signal(&run, SIGKILL).unwrap();
+    place.rocker.wait(&run).unwrap();
+    let error = replayed(
+        place.daemon.launch(probe_package()).ids_inside(0, 0).spawn(&Program::new("bin/probe")),
+    );
+    assert!(error.unwrap_err().to_string().contains("policy"));
+    place.ends();
+}
+
+fn what_cannot_be_configured_is_told() {
+    let daemon = Daemon::start();
+    let dir = daemon.path("top");
+    fs::create_dir(&dir).unwrap();
+    symlink("/etc", dir.join("link")).unwrap();
+    let refused = |conf: Conf| {
+        let mut rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+        let error = rocker.configure(&conf).unwrap_err();
+        // It has ended: nothing runs in what is half of it.
+        let program = Program::new("bin/probe").stdin(Stdio::Null);
+        assert!(rocker.spawn(&program, &Limits::new()).is_err());
+        assert_eq!(error.step(), Step::StartProgram);
+        (error.errno().unwrap(), error.to_string())
+    };
+    for (conf, errno, words) in [
+        (
+            Conf::new().tmpfs("/no/where", 4096),
+            Errno::NOENT,
+            "mount -t tmpfs -o size=4096,mode=1777 tmpfs /no/where",
+        ),
+        (Conf::new().tmpfs("/etc/passwd", 4096), Errno::NOTDIR, "tmpfs /etc/passwd"),
+        (Conf::new().bind("/no/where", "/tmp"), Errno::NOENT, "mount --rbind /no/where /tmp"),
+        (Conf::new().bind_ro("/usr", dir.join("link")), Errno::LOOP, "mount --rbind -o ro /usr "),
+        (Conf::new().mask(dir.join("link/passwd")), Errno::LOOP, "mount --bind /dev/null"),
+        (
+            Conf::new().link("x", dir.join("made")),
+            Errno::NOENT,
+            "only where this configuration has mounted memory",
+        ),
+        (Conf::new().overlay("/proc/1", 4096), Errno::INVAL, "mount -t overlay"),
+        (Conf::new().root("/no/where"), Errno::NOENT, "pivot_root /no/where"),
+        (Conf::new().work_dir("/no/where"), Errno::NOENT, "cd /no/where"),
+        (Conf::new().init(Program::new("/no/where"), SOON), Errno::NOENT, "/no/where # to its end"),
+        (
+            Conf::new().init(Program::new("/bin/false"), SOON),
+            Errno::CANCELED,
+            "it ended with status 1",
+        ),
+        (
+            Conf::new().init(Program::new("/bin/sleep").arg("50"), Duration::from_millis(50)),
+            Errno::TIME,
+            "/bin/sleep # to its end",
+        ),
+    ] {
+        let (found, text) = refused(conf);
+        assert!(found == errno && text.contains(words), "{text}: not {words}");
+    }
+    // What is refused as a whole does no harm.
+    let launch = daemon.launch(probe_package());
+    let mut place = place_from(daemon, &launch);
+    let exec_dir = place.daemon.exec_dir();
+    configured(&mut place, &Conf::new().tmpfs("/tmp", 65536).bind(&exec_dir, &exec_dir));
+    let error = place.rocker.configure(&Conf::new()).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::EXIST));
+    place.probe(&["say on"]);
+    place.ends();
+    let mut place = crate::place();
+    place.probe(&["say on"]);
+    assert_eq!(place.rocker.configure(&Conf::new()).unwrap_err().errno(), Some(Errno::BUSY));
+    place.probe(&["say on"]);
+    place.ends();
+}
+
+/// What it has planted in an overlay is there at the next start.
+fn a_hostile_app_cannot_move_a_place() {
+    let daemon = Daemon::start();
+    let top = scratch::directory(daemon.path("top"), 0o777, APP_UID);
+    let launch = daemon.overlaid(probe_package(), &[top.to_str().unwrap()]);
+    let mut place = place_from(daemon, &launch);
+    let at = |name: &str| top.join(name).display().to_string();
+    place.probe(&[
+        &format!("symlink /etc {}", at("target")),
+        &format!("mkdir {}", at("real")),
+        &format!("symlink real {}", at("above")),
+        &format!("symlink /etc/passwd {}", at("real/mask")),
+    ]);
+    let Place { rocker, daemon, .. } = place;
+    assert!(rocker.kill(SOON).unwrap());
+    for conf in [
+        Conf::new().tmpfs(at("target"), 4096),
+        Conf::new().tmpfs(at("target/new"), 4096),
+        Conf::new().bind_ro("/usr", at("above/new")),
+        Conf::new().overlay(at("above"), 4096),
+        Conf::new().mask(at("real/mask")),
+        Conf::new().tmpfs(at("real"), 4096).dev(at("target"), 4096),
+        Conf::new().tmpfs(at("real"), 4096).link("x", at("above/link")),
+    ] {
+        // The last one's data dir is free a moment after its end.
+        let mut rocker = None;
+        tests::within(SOON, || {
+            rocker = launch.open().ok();
+            rocker.is_some()
+        });
+        let mut rocker = rocker.unwrap();
+        let error = rocker.configure(&conf).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::LOOP), "{error}");
+        assert!(rocker.kill(SOON).unwrap());
+    }
+    drop(daemon);
+}
+
+fn a_reset_leaves_nothing_of_what_ran() {
+    let mut place = place();
+    let top = place.top.clone();
+    let conf = with_tmp(&place).overlay(&top, 1 << 20).work_dir("/tmp").init(
+        Program::new("/bin/sh")
+            .args(["-c", "echo $((1 + $(cat /tmp/count || echo 0))) > /tmp/count"]),
+        SOON,
+    );
+    configured(&mut place, &conf);
+    for _ in 0..3 {
+        let ephemeral = format!("write {}/ephemeral x", top.display());
+        let text = place.probe(&[
+            "read /tmp/count",
+            "ls /tmp",
+            "processes",
+            &ephemeral,
+            "write /tmp/x y",
+            "deep /tmp/deep 1000",
+        ]);
+        assert!(
+            text.contains("read /tmp/count: 1\n") && text.contains("ls /tmp: count rocker-test-"),
+            "{text}"
+        );
+        assert_eq!(text.lines().nth(2).unwrap().split_whitespace().count(), 3, "{text}");
+        let hostile = [
+            place.sh("setsid sh -c 'while :; do sh -c : & done' & while :; do sh -c : & done 2>/dev/null"),
+            place.sh("trap '' TERM INT HUP; (setsid sleep 1000 &); exec sleep 1000"),
+            place.sh("kill -STOP $$"),
+        ];
+        std::thread::sleep(Duration::from_millis(50));
+        let began = Instant::now();
+        place.rocker.reset().unwrap_or_else(|error| panic!("{error}"));
+        assert!(began.elapsed() < SOON);
+        for run in &hostile {
+            assert_eq!(place.rocker.wait(run).unwrap().verdict, Verdict::Cancelled);
+        }
+        assert_eq!(scratch::names(&top), Vec::<String>::new());
+    }
+    // One that was not configured has nothing to be emptied, but may be reset.
+    place.ends();
+    let mut place = crate::place();
+    let run = place.sh("exec sleep 1000");
+    place.rocker.reset().unwrap();
+    assert_eq!(place.rocker.wait(&run).unwrap().verdict, Verdict::Cancelled);
+    assert!(place.probe(&["say on"]).contains("say: on"));
+    place.ends();
+}
+
+fn a_thousand_resets_leave_guard_and_mounts_as_they_were() {
+    let mut place = place();
+    let top = place.top.clone();
+    let conf = with_tmp(&place)
+        .overlay(&top, 1 << 20)
+        .mask("/etc/passwd")
+        .dev("/dev", 4096)
+        .work_dir("/tmp");
+    configured(&mut place, &conf);
+    let cycle = |place: &mut Place, times: u32| {
+        for _ in 0..times {
+            let run = place.sh(": > file");
+            assert_eq!(place.rocker.wait(&run).unwrap().verdict, Verdict::Normal);
+            place.rocker.reset().unwrap();
+        }
+    };
+    cycle(&mut place, 20);
+    let guard = place.rocker.guard_pid();
+    let mounts = || {
+        let table = fs::read_to_string(format!("/proc/{guard}/mountinfo")).unwrap();
+        table.lines().count()
+    };
+    let measure =
+        || (tests::process::fds(guard), tests::process::status(guard)["VmRSS"].clone(), mounts());
+    let before = measure();
+    let began = Instant::now();
+    cycle(&mut place, 1000);
+    println!(
+        "{:.0} resets with a program each in a second",
+        1000.0 / began.elapsed().as_secs_f64()
+    );
+    assert_eq!(measure(), before);
+    place.ends();
+}
+
+fn a_user_without_privilege_configures_and_resets() {
+    let mut daemon = Daemon::start();
+    let package = daemon.path("app.sqfs");
+    fs::copy(probe_package(), &package).unwrap();
+    let (exec_dir, top) = (daemon.exec_dir(), daemon.dir().to_owned());
+    daemon.stop();
+    daemon.configure(&format!(
+        "[[allow]]\nuid = {APP_UID}\npackages = [{top:?}]\nexec_dirs = [{exec_dir:?}]\n"
+    ));
+    daemon.restart();
+    let launch = daemon.launch(&package).ids_inside(0, 0);
+    nix::unistd::setgroups(&[]).unwrap();
+    nix::unistd::setresgid(APP_GID.into(), APP_GID.into(), APP_GID.into()).unwrap();
+    nix::unistd::setresuid(APP_UID.into(), APP_UID.into(), 0.into()).unwrap();
+    let mut place = place_from(daemon, &launch);
+    let exec_dir = place.daemon.exec_dir();
+    let conf = Conf::new().tmpfs("/tmp", 1 << 20).bind_ro(&exec_dir, &exec_dir);
+    let conf = conf.mask("/etc/passwd").tmpfs("/tmp/work", 65536).work_dir("/tmp/work");
+    configured(&mut place, &conf);
+    let mut file = place.open_one(OpenFile::new("in").write().create_new(0o600)).unwrap();
+    file.write_all(b"hello").unwrap();
+    assert!(place.probe(&["read in"]).contains("read in: hello\n"));
+    place.rocker.reset().unwrap();
+    assert!(place.probe(&["ls ."]).contains("ls .: \n"));
+    let Place { rocker, daemon, .. } = place;
+    assert!(rocker.kill(SOON).unwrap());
+    nix::unistd::setresuid(0.into(), 0.into(), 0.into()).unwrap();
+    drop(daemon);
 }

@@ -150,7 +150,7 @@ fn the_manifest_of_the_readme_can_be_packed() {
 }
 
 fn options_that_the_documents_name_are_there() {
-    let help: String = ["run", "pack", "ps", "kill", "doctor"]
+    let help: String = ["run", "exec", "pack", "ps", "kill", "doctor"]
         .iter()
         .map(|verb| {
             let output = Command::new(bin("rocker")).args([verb, "--help"]).output().unwrap();
@@ -421,13 +421,15 @@ fn the_commands_of_the_readme_work_for_a_new_user() {
             master = Some(child);
             let answers = || rocker_client::list(rocker_client::SOCKET, SOON).is_ok();
             assert!(within(SOON, answers), "{line}");
-        } else if line.ends_with("NAME") {
+        } else if line.contains(" NAME") {
             let stay = "exec rocker run --uid 1000 hello.sqfs -- bin/stay";
             let mut app = sh(stay).stdout(Stdio::piped()).spawn().unwrap();
             BufReader::new(app.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
             let listed = rocker_client::list(rocker_client::SOCKET, SOON).unwrap();
             let line = line.replace("NAME", listed[0].name.as_str());
             assert!(sh(&line).status().unwrap().success(), "{line}");
+            rocker_client::kill_by_name(rocker_client::SOCKET, listed[0].name.as_str(), SOON)
+                .map_or_else(|gone| assert!(line.contains("kill"), "{gone}"), drop);
             assert_eq!(app.wait().unwrap().code(), Some(137));
         } else {
             let output = sh(line).output().unwrap();

@@ -38,6 +38,9 @@ pub(crate) enum Command {
     /// Run an App in a rocker, and end with its exit status
     #[command(after_help = EXIT_STATUS)]
     Run(Box<Run>),
+    /// Run a program in a living rocker, and end with its exit status
+    #[command(after_help = EXEC_STATUS)]
+    Exec(Exec),
     /// List the living rockers
     Ps {
         /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock]
@@ -73,6 +76,13 @@ everything at once.
 
 Exit status: the App's; 128+n if signal n ended it; 127 if the program was not found, 126 if it
 could not be executed; 125 if ROCKER itself failed.";
+
+const EXEC_STATUS: &str = "\
+Signals (INT, TERM, HUP, QUIT, USR1, USR2, WINCH, CONT) are passed on to the program. It ends with
+this command at the latest; what has left its process group may go on, as long as the rocker does.
+
+Exit status: the program's; 128+n if signal n ended it; 127 if it was not found, 126 if it could
+not be executed; 125 if ROCKER itself failed.";
 
 /// These are the guard's to keep: it starts the App, as it does for whoever is not root.
 const LIMITS: &str = "Limits (the guard starts the App, and ends what the App leaves running)";
@@ -169,6 +179,31 @@ pub(crate) struct Run {
     /// What to run in it: a name is looked up in PATH, a relative path begins at the working
     /// directory [default: the manifest's entry and args]
     #[arg(last = true, value_name = "ARGV")]
+    pub(crate) argv: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Exec {
+    /// A variable for the program; it has none of yours but TERM and LANG
+    #[arg(long, value_name = "K=V")]
+    pub(crate) env: Vec<OsString>,
+    /// Where the program starts [default: the exec dir]
+    #[arg(long, value_name = "D")]
+    pub(crate) cwd: Option<PathBuf>,
+    /// Kill the program when it has run for so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) wall: Option<f64>,
+    /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Say how it ended in one line of JSON on standard error
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The rocker's name, or the beginning of it if no other begins so
+    pub(crate) name: String,
+    /// What to run in it, as the rocker's user: a name is looked up in PATH, a relative path
+    /// begins at the working directory
+    #[arg(last = true, required = true, value_name = "ARGV")]
     pub(crate) argv: Vec<OsString>,
 }
 

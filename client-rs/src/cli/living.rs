@@ -1,4 +1,4 @@
-//! `rocker ps` and `rocker kill`: who lives, and root.10 by name.
+//! `rocker ps` and `rocker kill`: who lives, and root.10 by name. Whose name begins so.
 
 use core::fmt::Write as _;
 use core::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Fault, print};
 
 /// How long the master may take to answer.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// How long a rocker may take to be gone: its overlays are written to disk before they go.
 const GONE_MAX: Duration = Duration::from_secs(30);
@@ -41,24 +41,24 @@ pub(crate) fn ps(socket: &Path, json: bool) -> Result<ExitCode, Fault> {
 }
 
 pub(crate) fn kill(socket: &Path, beginning: &str) -> Result<ExitCode, Fault> {
-    let rockers = list(socket, ANSWER_MAX)?;
-    let names = rockers.iter().map(|rocker| rocker.name);
-    let matching = names.filter(|name| name.as_str().starts_with(beginning)).collect::<Vec<_>>();
-    match matching.as_slice() {
-        // An unset variable in a script is no name, however few rockers there are.
-        _ if beginning.is_empty() => return Err(Fault::Said("rocker \"\": no name".to_owned())),
-        [name] => kill_by_name(socket, name.as_str(), GONE_MAX)?,
-        [] => {
-            return Err(Fault::Said(format!(
-                "rocker {beginning:?}: no living rocker has this name"
-            )));
-        }
-        [one, other, ..] => {
-            let names = format!("{one} and {other}, for example");
-            return Err(Fault::Said(format!("rocker {beginning:?}: several begin so: {names}")));
-        }
-    }
+    kill_by_name(socket, by_beginning(socket, beginning)?.name.as_str(), GONE_MAX)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The one living rocker whose name begins so.
+pub(crate) fn by_beginning(socket: &Path, beginning: &str) -> Result<RockerEntry, Fault> {
+    let mut matching = list(socket, ANSWER_MAX)?;
+    matching.retain(|rocker| rocker.name.as_str().starts_with(beginning));
+    let why = match matching.as_slice() {
+        // An unset variable in a script is no name, however few rockers there are.
+        _ if beginning.is_empty() => "no name".to_owned(),
+        [rocker] => return Ok(rocker.clone()),
+        [] => "no living rocker has this name".to_owned(),
+        [one, other, ..] => {
+            format!("several begin so: {} and {}, for example", one.name, other.name)
+        }
+    };
+    Err(Fault::Said(format!("rocker {beginning:?}: {why}")))
 }
 
 fn row(rocker: &RockerEntry, app_pid: Option<u32>) -> [String; HEADER.len()] {

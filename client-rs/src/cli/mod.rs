@@ -7,6 +7,7 @@
 //! embedded  a master for one launch, where there is none
 //! vigil     waiting for a rocker's end, signals in hand
 //! report    the launch as text and as JSON
+//! exec      rocker exec
 //! living    rocker ps, rocker kill
 //! pack      rocker pack
 //! manifest  rocker.toml
@@ -17,6 +18,7 @@
 mod args;
 mod doctor;
 mod embedded;
+mod exec;
 mod identity;
 mod living;
 mod manifest;
@@ -91,6 +93,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Run(args) => return run::run(&args),
+        Command::Exec(args) => return exec::exec(&master_socket(args.socket.clone()), &args),
         Command::Pack { dir, package, compression, block_size, jobs } => {
             let mut options = pack::Options { compression, ..pack::Options::default() };
             if let Some(size) = block_size {

@@ -1,12 +1,17 @@
 //! A launch as text for people and as JSON for programs.
 
 use core::fmt::Write as _;
+use std::process::ExitCode;
 
-use protocol::ExitReport;
+use protocol::{Errno, Exit, ExitReport, Verdict};
 use rocker_client::{Error, OpenRocker, Rocker, Run, TraceEntry, errno_name, syscall_name};
 use serde_json::{Map, Value, json};
 
-use super::Fault;
+use super::{Fault, STATUS_ROCKER};
+
+const STATUS_NOT_EXECUTABLE: u8 = 126;
+const STATUS_NOT_FOUND: u8 = 127;
+const STATUS_SIGNAL: u8 = 128;
 
 /// What is known of a rocker that lived.
 #[derive(Debug)]
@@ -49,6 +54,35 @@ impl From<&Rocker> for Lived {
 pub(crate) enum Ending {
     Exit(u8),
     Signal(u8),
+}
+
+impl From<Exit> for Ending {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Status(status) => Self::Exit(status),
+            Exit::Signal(number) => Self::Signal(number),
+        }
+    }
+}
+
+/// Why the guard or the kernel has killed it, where its status alone would not tell.
+pub(crate) fn killed_for(told: &ExitReport) -> Option<String> {
+    let call = told.syscall.map(|number| format!(": {}", system_call(number)));
+    matches!(told.verdict, Verdict::TimeLimitExceeded | Verdict::DisallowedSyscall)
+        .then(|| format!("{}{}", told.verdict, call.unwrap_or_default()))
+}
+
+/// What `rocker` ends with.
+pub(crate) fn exit_code(ending: &Result<Ending, Fault>) -> ExitCode {
+    ExitCode::from(match ending {
+        Ok(Ending::Exit(status)) => *status,
+        Ok(Ending::Signal(number)) => STATUS_SIGNAL.saturating_add(*number),
+        Err(Fault::Client(error)) if error.is_at_exec() => match error.errno() {
+            Some(Errno::NOENT | Errno::NOTDIR) => STATUS_NOT_FOUND,
+            _ => STATUS_NOT_EXECUTABLE,
+        },
+        Err(_) => STATUS_ROCKER,
+    })
 }
 
 /// One line a step, as the diagrams read.

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use protocol::seccomp::{KILL_PROCESS, NOTIFY};
-use protocol::{Errno, Exit, Step, Verdict};
+use protocol::{Errno, Step};
 use rocker_client::{EXEC_DIR, Launch, Limits, OpenRocker, Program, Rocker, SOCKET, Seccomp};
 
 use super::args::Run;
@@ -21,17 +21,13 @@ use super::identity::Identity;
 use super::manifest::{self, Manifest};
 use super::report::{self, Ending, Lived};
 use super::vigil::{Signals, until_gone, until_told};
-use super::{Fault, STATUS_ROCKER, complain, named_socket, pack, profile};
+use super::{Fault, complain, named_socket, pack, profile};
 
 /// Where Apps look for programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Below it, data dirs that nobody named.
 const DATA_DIRS: &str = "/var/lib/rocker";
-
-const STATUS_NOT_EXECUTABLE: u8 = 126;
-const STATUS_NOT_FOUND: u8 = 127;
-const STATUS_SIGNAL: u8 = 128;
 
 pub(crate) fn run(args: &Run) -> ExitCode {
     let mut lived = None;
@@ -53,15 +49,7 @@ pub(crate) fn run(args: &Run) -> ExitCode {
     } else if let Err(fault) = &ending {
         complain(fault);
     }
-    ExitCode::from(match &ending {
-        Ok(Ending::Exit(status)) => *status,
-        Ok(Ending::Signal(number)) => STATUS_SIGNAL.saturating_add(*number),
-        Err(Fault::Client(error)) if error.is_at_exec() => match error.errno() {
-            Some(Errno::NOENT | Errno::NOTDIR) => STATUS_NOT_FOUND,
-            _ => STATUS_NOT_EXECUTABLE,
-        },
-        Err(_) => STATUS_ROCKER,
-    })
+    report::exit_code(&ending)
 }
 
 /// Opened before anything is started: a report that cannot be written is said in time.
@@ -130,15 +118,16 @@ fn attempt_by_guard(
     let told = told?;
     gone.map_err(|error| Fault::refused("end the rocker", &error))?;
     finished?;
-    let killed = matches!(told.verdict, Verdict::TimeLimitExceeded | Verdict::DisallowedSyscall);
-    if killed && !args.json {
-        let call = told.syscall.map(|number| format!(": {}", report::system_call(number)));
-        let _ = writeln!(io::stderr(), "rocker: {}{}", told.verdict, call.unwrap_or_default());
+    if let Some(why) = report::killed_for(&told).filter(|_| !args.json) {
+        complain(&why);
     }
-    Ok(match told.exit {
-        Exit::Status(status) => Ending::Exit(status),
-        Exit::Signal(number) => Ending::Signal(number),
-    })
+    Ok(told.exit.into())
+}
+
+/// `--wall`, of `rocker exec`, too.
+pub(crate) fn wall(seconds: f64) -> Result<Duration, Fault> {
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| Fault::Said(format!("wall {seconds}: not a time")))
 }
 
 /// What was said of the App's limits.
@@ -146,10 +135,8 @@ fn limits(args: &Run) -> Result<Limits, Fault> {
     const RLIMIT_CPU: u8 = 0;
     const RLIMIT_FSIZE: u8 = 1;
     let mut limits = Limits::new();
-    if let Some(wall) = args.wall {
-        let wall = Duration::try_from_secs_f64(wall)
-            .map_err(|_| Fault::Said(format!("wall {wall}: not a time")))?;
-        limits = limits.wall(wall);
+    if let Some(seconds) = args.wall {
+        limits = limits.wall(wall(seconds)?);
     }
     if let Some(seconds) = args.time {
         // A second more for an App that wants to say why it ends.
@@ -335,22 +322,33 @@ fn program(
         (None, Some(manifest)) => Program::new(exec_dir.join(&manifest.entry)).args(&manifest.args),
         (None, None) => unreachable!("without ARGV there is a manifest, or an error"),
     };
-    program = program.env("PATH", PATH).env("HOME", home.unwrap_or(Path::new("/")));
+    program = default_environment(program, home.unwrap_or(Path::new("/")));
+    for (name, value) in manifest.iter().flat_map(|manifest| &manifest.env) {
+        program = program.env(name, value);
+    }
+    program = said_environment(program, &args.env)?;
+    let cwd = args.cwd.as_deref().or(manifest.and_then(|m| m.cwd.as_deref().map(Path::new)));
+    Ok(cwd.into_iter().fold(program, Program::cwd))
+}
+
+/// What a program has that nobody said.
+pub(crate) fn default_environment(mut program: Program, home: &Path) -> Program {
+    program = program.env("PATH", PATH).env("HOME", home);
     let on_terminal = io::stdin().is_terminal() || io::stdout().is_terminal();
     for (name, wanted) in [("TERM", on_terminal), ("LANG", true)] {
         if let Some(value) = std::env::var_os(name).filter(|_| wanted) {
             program = program.env(name, value);
         }
     }
-    for (name, value) in manifest.iter().flat_map(|manifest| &manifest.env) {
-        program = program.env(name, value);
-    }
-    for variable in &args.env {
+    program
+}
+
+/// `--env`, over all else.
+pub(crate) fn said_environment(program: Program, variables: &[OsString]) -> Result<Program, Fault> {
+    variables.iter().try_fold(program, |program, variable| {
         let (name, value) = split_variable(variable)?;
-        program = program.env(name, value);
-    }
-    let cwd = args.cwd.as_deref().or(manifest.and_then(|m| m.cwd.as_deref().map(Path::new)));
-    Ok(cwd.into_iter().fold(program, Program::cwd))
+        Ok(program.env(name, value))
+    })
 }
 
 fn split_variable(variable: &OsStr) -> Result<(&OsStr, &OsStr), Fault> {

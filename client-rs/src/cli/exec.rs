@@ -1,0 +1,54 @@
+//! `rocker exec`: one more program in a living rocker, started by its guard.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use rocker_client::{Limits, OpenRocker, Program};
+
+use super::args::Exec;
+use super::living::{ANSWER_MAX, by_beginning};
+use super::report::{self, Ending, Lived};
+use super::run::{default_environment, said_environment, wall};
+use super::vigil::{Signals, until_told};
+use super::{Fault, complain};
+
+pub(crate) fn exec(socket: &Path, args: &Exec) -> ExitCode {
+    let mut lived = None;
+    let ending = attempt(socket, args, &mut lived);
+    if args.json {
+        let _ = writeln!(io::stderr(), "{}", report::result(lived.as_ref(), &ending));
+    } else if let Err(fault) = &ending {
+        complain(fault);
+    }
+    report::exit_code(&ending)
+}
+
+fn attempt(socket: &Path, args: &Exec, lived: &mut Option<Lived>) -> Result<Ending, Fault> {
+    let program = program(args)?;
+    let limits = match args.wall {
+        Some(seconds) => Limits::new().wall(wall(seconds)?),
+        None => Limits::new(),
+    };
+    let signals = Signals::take().map_err(|error| Fault::refused("take signals", &error))?;
+    let rocker = by_beginning(socket, &args.name)?;
+    let mut rocker = OpenRocker::attach(socket, rocker.name.as_str(), ANSWER_MAX)?;
+    let run = rocker.spawn(&program, &limits)?;
+    let lived = lived.insert(Lived::by_guard(&rocker, &run));
+    let told = until_told(&mut rocker, &run, &signals)?;
+    lived.told = Some(told);
+    if let Some(why) = report::killed_for(&told).filter(|_| !args.json) {
+        complain(&why);
+    }
+    Ok(told.exit.into())
+}
+
+fn program(args: &Exec) -> Result<Program, Fault> {
+    let Some((path, rest)) = args.argv.split_first() else {
+        unreachable!("ARGV is required");
+    };
+    // Where the App keeps its data is known to whoever has launched it, and not here.
+    let program = default_environment(Program::new(path).args(rest), Path::new("/"));
+    let program = said_environment(program, &args.env)?;
+    Ok(args.cwd.iter().fold(program, Program::cwd))
+}

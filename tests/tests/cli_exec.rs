@@ -1,0 +1,192 @@
+//! The command line on a living rocker: what runs in it beside its App.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Output, Stdio};
+
+use protocol::Name;
+use rocker_client::OpenRocker;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tests::{APP_UID, Daemon, SOON, bin, probe_package, process, replayed, runner, within};
+
+fn main() -> ExitCode {
+    runner::main(tests::root![
+        exec_is_a_program_of_the_rockers,
+        exec_ends_with_the_programs_status,
+        exec_refuses_in_one_line,
+        exec_passes_signals_on_and_takes_its_program_along,
+        exec_is_for_the_owner_too,
+        exec_tells_of_a_rocker_that_ends,
+    ])
+}
+
+fn open(daemon: &Daemon) -> OpenRocker {
+    replayed(daemon.launch(probe_package()).open()).unwrap()
+}
+
+fn exec(daemon: &Daemon, name: Name, arguments: &[&str]) -> Command {
+    let mut command = Command::new(bin("rocker"));
+    command.arg("exec").arg("--socket").arg(daemon.socket()).arg(name.as_str());
+    command.args(arguments).stdin(Stdio::null()).env_remove("LANG");
+    command
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// One line on standard error, and this status.
+#[track_caller]
+fn assert_refused(output: &Output, status: i32, words: &str) {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{said}");
+    assert!(said.starts_with("rocker: ") && said.lines().count() == 1, "{said}");
+    assert!(said.contains(words), "{said}");
+}
+
+fn exec_is_a_program_of_the_rockers() {
+    let daemon = Daemon::start();
+    let rocker = open(&daemon);
+    let name = rocker.guard_name();
+    let script = "read line; echo $line $A $PWD; id -u; echo no >&2; env | sort";
+    let options = ["--env", "A=b c", "--cwd", "/etc", "--", "sh", "-c", script];
+    let mut child = exec(&daemon, name, &options)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"in\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(said.starts_with(&format!("in b c /etc\n{APP_UID}\n")), "{said}");
+    assert!(said.contains("\nHOME=/\n") && said.contains("\nPATH=/usr/local/sbin:"), "{said}");
+    assert!(!said.contains("LANG=") && !said.contains("ROCKER"), "{said}");
+    assert_eq!(output.stderr, b"no\n");
+    // Its beginning will do, and a relative path begins at the exec dir.
+    let mut command = Command::new(bin("rocker"));
+    command.arg("exec").arg("--socket").arg(daemon.socket()).arg(&name.as_str()[..4]);
+    let output = command.args(["--", "bin/probe", "say here"]).output().unwrap();
+    assert_eq!(output.stdout, b"say: here\n", "{output:?}");
+    assert!(within(SOON, || process::inside(rocker.guard_pid()).is_empty()));
+    assert!(rocker.kill(SOON).unwrap());
+}
+
+fn exec_ends_with_the_programs_status() {
+    let daemon = Daemon::start();
+    let rocker = open(&daemon);
+    let status = |arguments: &[&str]| {
+        exec(&daemon, rocker.guard_name(), arguments).output().unwrap().status.code()
+    };
+    assert_eq!(status(&["--", "sh", "-c", "exit 7"]), Some(7));
+    assert_eq!(status(&["--", "sh", "-c", "kill -TERM $$"]), Some(143));
+    assert_eq!(status(&["--", "no-such-program"]), Some(127));
+    assert_eq!(status(&["--", "/etc/passwd"]), Some(126));
+    let late = exec(&daemon, rocker.guard_name(), &["--wall", "0.2", "--", "sleep", "60"]);
+    assert_refused(&{ late }.output().unwrap(), 137, "time");
+    let json = ["--json", "--wall", "0.2", "--", "sleep", "60"];
+    let output = exec(&daemon, rocker.guard_name(), &json).output().unwrap();
+    let told: Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!((output.status.code(), told["signal"].as_u64()), (Some(137), Some(9)), "{told}");
+    assert!(told["verdict"].is_string() && told["wall_us"].as_u64().unwrap() >= 200_000, "{told}");
+    assert_eq!(told["name"], rocker.guard_name().as_str());
+    assert!(rocker.kill(SOON).unwrap());
+}
+
+fn exec_refuses_in_one_line() {
+    let daemon = Daemon::start();
+    let rockers = [open(&daemon), open(&daemon)];
+    let refused = |name: &str, arguments: &[&str], words: &str| {
+        let mut command = Command::new(bin("rocker"));
+        command.arg("exec").arg("--socket").arg(daemon.socket()).arg(name).args(arguments);
+        assert_refused(&command.output().unwrap(), 125, words);
+    };
+    refused("", &["--", "true"], "rocker \"\": no name");
+    refused("zzz", &["--", "true"], "no living rocker has this name");
+    let name = rockers[0].guard_name();
+    refused(name.as_str(), &[], "ARGV");
+    refused(name.as_str(), &["--wall", "-1", "--", "true"], "");
+    refused(name.as_str(), &["--wall=-1", "--", "true"], "not a time");
+    refused(name.as_str(), &["--env", "A", "--", "true"], "NAME=VALUE");
+    let nowhere = exec(&daemon, name, &["--socket", "/nowhere", "--", "true"]).output().unwrap();
+    assert_refused(&nowhere, 125, "");
+    assert!(rockers.into_iter().all(|rocker| rocker.kill(SOON).unwrap()));
+}
+
+fn exec_passes_signals_on_and_takes_its_program_along() {
+    let daemon = Daemon::start();
+    let rocker = open(&daemon);
+    let script = "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.05; done";
+    let started = || {
+        let mut child = exec(&daemon, rocker.guard_name(), &["--", "sh", "-c", script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        (child, output)
+    };
+    let (mut child, mut output) = started();
+    let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let mut said = String::new();
+    output.read_to_string(&mut said).unwrap();
+    assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(9), "caught\n"));
+    let (mut child, _output) = started();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(within(SOON, || process::inside(rocker.guard_pid()).is_empty()));
+    assert!(rocker.kill(SOON).unwrap());
+}
+
+fn exec_is_for_the_owner_too() {
+    const STRANGER: u32 = APP_UID + 1;
+    let mut daemon = Daemon::start();
+    let (package, program) = (daemon.path("app.sqfs"), daemon.path("rocker"));
+    std::fs::copy(probe_package(), &package).unwrap();
+    std::fs::copy(bin("rocker"), &program).unwrap();
+    let (exec_dir, top) = (daemon.exec_dir(), daemon.dir().to_owned());
+    daemon.stop();
+    let allow =
+        |uid| format!("[[allow]]\nuid = {uid}\npackages = [{top:?}]\nexec_dirs = [{exec_dir:?}]\n");
+    daemon.configure(&format!("{}{}", allow(APP_UID), allow(STRANGER)));
+    daemon.restart();
+    let rocker = |uid: u32, verb: &str| {
+        let mut command = Command::new(&program);
+        command.uid(uid).gid(uid).arg(verb).arg("--socket").arg(daemon.socket());
+        command.stdin(Stdio::null());
+        command
+    };
+    let mut app = rocker(APP_UID, "run")
+        .arg("--exec-dir")
+        .args([&exec_dir, &package])
+        .args(["--", "sh", "-c", "echo ready; exec sleep 60"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(app.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let name = rocker_client::list(daemon.socket(), SOON).unwrap()[0].name;
+    let run = |uid| rocker(uid, "exec").args([name.as_str(), "--", "id", "-u"]).output().unwrap();
+    assert_eq!(run(APP_UID).stdout, format!("{APP_UID}\n").as_bytes());
+    assert_refused(&run(STRANGER), 125, "no living rocker has this name");
+    rocker_client::kill_by_name(daemon.socket(), name.as_str(), SOON).unwrap();
+    app.wait().unwrap();
+}
+
+fn exec_tells_of_a_rocker_that_ends() {
+    let daemon = Daemon::start();
+    let rocker = open(&daemon);
+    let script = ["--", "sh", "-c", "echo ready; sleep 60"];
+    let mut command = exec(&daemon, rocker.guard_name(), &script);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut ready = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    assert!(rocker.kill(SOON).unwrap());
+    assert_refused(&child.wait_with_output().unwrap(), 125, "guard");
+}

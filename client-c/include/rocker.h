@@ -99,6 +99,33 @@ ROCKER_API RockerResult ROCKER_get_guardname(int pid);
 
 /* Of the structs with a `size` more fields may follow: make them with their _new(). */
 
+/* What all processes of a rocker may use together. 0 and NULL: as much as there is. Each limit
+ * takes a cgroup controller of the host's: a launch fails without it. */
+typedef struct {
+    size_t size;
+    /* The processors to run on, as "0-1,3". */
+    const char *cpus;
+    /* Processor time, in thousandths of one processor, from 10 on. */
+    uint32_t cpu_millis;
+    /* Share of the processors where others want them too: 1 to 10000, others have 100. */
+    uint32_t cpu_weight;
+    /* Processes and threads. An App needs one more for a moment, when it starts. */
+    uint32_t pids;
+    /* Not 0: `swap` is a limit, also if that is 0. */
+    uint32_t has_swap;
+    /* Bytes of swap; it goes with a limit of memory only. */
+    uint64_t swap;
+    /* Bytes of memory, at least 1 MiB. */
+    uint64_t memory;
+} RockerLimits;
+
+/* None. */
+static inline RockerLimits ROCKER_limits_new(void)
+{
+    RockerLimits limits = { sizeof(RockerLimits), NULL, 0, 0, 0, 0, 0, 0 };
+    return limits;
+}
+
 /* How to launch. */
 typedef struct {
     size_t size;
@@ -115,6 +142,8 @@ typedef struct {
     /* ROCKER_UNCONFINED and ROCKER_USER_NAMESPACES, which the master's policy must allow, and
      * ROCKER_STAYS. */
     unsigned long flags;
+    /* What all processes in the rocker may use together. NULL: as much as there is. */
+    const RockerLimits *limits;
 } RockerOptions;
 
 /* The App may make any system call: it gets no filter. */
@@ -128,7 +157,7 @@ typedef struct {
 /* Nothing set. */
 static inline RockerOptions ROCKER_options_new(void)
 {
-    RockerOptions options = { sizeof(RockerOptions), NULL, -1, -1, 0, 0 };
+    RockerOptions options = { sizeof(RockerOptions), NULL, -1, -1, 0, 0, NULL };
     return options;
 }
 

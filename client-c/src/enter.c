@@ -409,14 +409,25 @@ RK_CHILD static long start_app(const struct luggage *luggage)
     return start.failed != 0 ? -(long)start.failed : pid;
 }
 
+/* The App is born where its parent is. */
+RK_CHILD static long join_rocker(const struct rk_entry *entry)
+{
+    for (unsigned i = 0; i < entry->cgroups_count; i++) {
+        long joined = rk_call(SYS_write, entry->cgroups[i], as_long("0"), 1, 0, 0);
+        if (joined < 0) {
+            return joined;
+        }
+    }
+    return rk_call(SYS_setns, entry->guard, CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID, 0, 0, 0);
+}
+
 RK_CHILD static long perform(const struct luggage *luggage, enum rk_helper_state action)
 {
     switch (action) {
     case RK_DROP_GROUPS:
         return drop_groups();
     case RK_JOIN_NAMESPACES:
-        return rk_call(SYS_setns, luggage->entry->guard,
-                       CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID, 0, 0, 0);
+        return join_rocker(luggage->entry);
     case RK_TAKE_IDS:
         return take_ids(luggage->entry->uid, luggage->entry->gid);
     case RK_DROP_PRIVILEGES:

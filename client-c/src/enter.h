@@ -42,6 +42,9 @@ struct rk_entry {
     uint16_t filter_size;
     /* The entrance. */
     int guard;
+    /* cgroup.procs of the rocker's cgroups, opened by the master. */
+    unsigned cgroups_count;
+    int cgroups[RK_CGROUPS_MAX];
 };
 
 /* How far the App's own start came. */

@@ -34,7 +34,7 @@ _Static_assert(_Alignof(struct rk_launch) <= _Alignof(RockerLaunch), "RockerLaun
 
 /* Adds to `text`, of 520 bytes: cut at RK_COMMAND_MAX bytes, and then ended by "...". */
 void rk_add(char *text, const char *more, size_t length);
-void rk_add_number(char *text, uint32_t number);
+void rk_add_number(char *text, uint64_t number);
 
 /* Adds to `command`. */
 void rk_say(struct rk_launch *launch, const char *text);

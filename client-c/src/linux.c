@@ -252,6 +252,9 @@ static void understand(struct rk_launch *launch, struct rk_datagram *datagram,
         launch->entry.filter = launch->filter;
         launch->entry.filter_size = (uint16_t)message.rest.length;
         memcpy(launch->filter, message.rest.bytes, message.rest.length);
+        launch->entry.cgroups_count = (unsigned)datagram->count - 1;
+        memcpy(launch->entry.cgroups, &datagram->descriptors[1],
+               launch->entry.cgroups_count * sizeof(int));
         datagram->count = 0;
         *outcome = (struct rk_outcome){ .result = RK_ENTRANCE, .pid = message.pid };
         memcpy(outcome->name, message.name, sizeof(outcome->name));
@@ -304,6 +307,7 @@ static void say_last(struct rk_launch *launch, enum rk_helper_state last)
         rk_say(launch, "setpriv --clear-groups");
         break;
     case RK_JOIN_NAMESPACES:
+        rk_say(launch, entry->cgroups_count > 0 ? "echo 0 > cgroup.procs; " : "");
         rk_say(launch, "nsenter --target ");
         rk_add_number(launch->command, launch->client.guard_pid);
         rk_say(launch, " --user --mount --pid");
@@ -494,6 +498,9 @@ void rk_release(struct rk_launch *launch)
         rk_close(&launch->connection);
     }
     rk_close(&launch->entry.null);
+    for (unsigned i = 0; i < launch->entry.cgroups_count; i++) {
+        rk_close(&launch->entry.cgroups[i]);
+    }
     if (!succeeded) {
         if (launch->app >= 0) {
             rk_end(launch->app);

@@ -139,6 +139,22 @@ static bool get_syscall(struct rk_reader *in, int *number)
     return true;
 }
 
+/* What the rocker has used, or that the kernel does not count it: not told in C. */
+static bool skip_usage(struct rk_reader *in)
+{
+    enum { USAGES = 7 };
+
+    for (unsigned i = 0; i < USAGES; i++) {
+        uint64_t number;
+        uint8_t is_there;
+        if (!rk_get_byte(in, &is_there) || is_there > 1
+            || (is_there && !rk_get_number(in, 64, &number))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool get_report(struct rk_reader *in, RockerReport *report)
 {
     uint8_t exit;
@@ -154,7 +170,8 @@ static bool get_report(struct rk_reader *in, RockerReport *report)
     report->verdict = (ROCKER_VERDICT)verdict;
     return rk_get_number(in, 64, &report->user_us) && rk_get_number(in, 64, &report->system_us)
            && rk_get_number(in, 64, &report->wall_us)
-           && rk_get_number(in, 64, &report->peak_kib) && get_syscall(in, &report->syscall);
+           && rk_get_number(in, 64, &report->peak_kib) && get_syscall(in, &report->syscall)
+           && skip_usage(in);
 }
 
 static bool get_files(struct rk_reader *in, struct rk_message *message)

@@ -142,6 +142,77 @@ static struct rk_error check_id(uint32_t id, enum rk_item item)
     }
 }
 
+static bool is_digit(char byte)
+{
+    return byte >= '0' && byte <= '9';
+}
+
+/* A number of 16 bits; false if none begins at `*at`. */
+static bool get_cpu(struct rk_path list, size_t *at, uint32_t *cpu)
+{
+    size_t begin = *at;
+
+    for (*cpu = 0; *at < list.length && is_digit(list.bytes[*at]); (*at)++) {
+        *cpu = *cpu * 10 + (uint32_t)(list.bytes[*at] - '0');
+        if (*cpu > UINT16_MAX) {
+            return false;
+        }
+    }
+    return *at > begin;
+}
+
+/* Ranges such as 0-1,3. */
+static bool are_cpus(struct rk_path list)
+{
+    uint32_t first;
+    uint32_t last;
+
+    if (list.length > RK_CPUS_MAX) {
+        return false;
+    }
+    for (size_t at = 0;; at++) {
+        if (!get_cpu(list, &at, &first)) {
+            return false;
+        }
+        if (at < list.length && list.bytes[at] == '-') {
+            at++;
+            if (!get_cpu(list, &at, &last) || last < first) {
+                return false;
+            }
+        }
+        if (at == list.length) {
+            return true;
+        }
+        if (list.bytes[at] != ',') {
+            return false;
+        }
+    }
+}
+
+static struct rk_error check_limits(const struct rk_limits *limits)
+{
+    if (limits->memory != 0 && limits->memory < RK_MEMORY_MIN) {
+        return rk_invalid(RK_RULE_LIMIT_OUT_OF_RANGE, RK_ITEM_MEMORY, 0);
+    }
+    if (limits->pids > RK_PIDS_MAX) {
+        return rk_invalid(RK_RULE_LIMIT_OUT_OF_RANGE, RK_ITEM_PIDS, 0);
+    }
+    if (limits->cpu_millis != 0
+        && (limits->cpu_millis < RK_CPU_MILLIS_MIN || limits->cpu_millis > RK_CPU_MILLIS_MAX)) {
+        return rk_invalid(RK_RULE_LIMIT_OUT_OF_RANGE, RK_ITEM_CPU, 0);
+    }
+    if (limits->cpu_weight > RK_CPU_WEIGHT_MAX) {
+        return rk_invalid(RK_RULE_LIMIT_OUT_OF_RANGE, RK_ITEM_CPU_WEIGHT, 0);
+    }
+    if (limits->has_swap && limits->memory == 0) {
+        return rk_invalid(RK_RULE_NO_MEMORY_LIMIT, RK_ITEM_SWAP, 0);
+    }
+    if (limits->cpus.bytes != NULL && !are_cpus(limits->cpus)) {
+        return rk_invalid(RK_RULE_NOT_CPUS, RK_ITEM_CPUS, 0);
+    }
+    return kept;
+}
+
 struct rk_error rk_request_check(const struct rk_request *request)
 {
     bool overlays = request->overlay_all || request->overlays > 0;
@@ -168,6 +239,10 @@ struct rk_error rk_request_check(const struct rk_request *request)
     }
     if (overlays && request->data_dir.bytes == NULL) {
         return rk_invalid(RK_RULE_NO_DATA_DIR, RK_ITEM_DATA_DIR, 0);
+    }
+    error = check_limits(&request->limits);
+    if (error.fault != RK_NO_FAULT) {
+        return error;
     }
     for (uint8_t i = 0; i < request->overlays && !request->overlay_all; i++) {
         if (is_root_or_below(request->overlay_dirs[i], LIVE_DIRS)) {

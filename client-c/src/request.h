@@ -13,6 +13,13 @@
 #define RK_OVERLAY_DIRS_MAX 16
 #define RK_TIMEOUT_MS_DEFAULT 5000
 #define RK_TIMEOUT_MS_MAX 3600000
+#define RK_CGROUPS_MAX 5
+#define RK_MEMORY_MIN (1 << 20)
+#define RK_PIDS_MAX (1 << 22)
+#define RK_CPU_MILLIS_MIN 10
+#define RK_CPU_MILLIS_MAX 1000000
+#define RK_CPU_WEIGHT_MAX 10000
+#define RK_CPUS_MAX 256
 
 /* Bytes of the caller's. NULL: there is none. */
 struct rk_path {
@@ -22,6 +29,17 @@ struct rk_path {
 
 /* Up to the NUL; of a longer path no more than is needed to see that it is too long. */
 struct rk_path rk_path(const char *text);
+
+/* What all processes of a rocker may use together. 0, but for swap: as much as there is. */
+struct rk_limits {
+    uint64_t memory;
+    uint64_t swap;
+    uint32_t has_swap;
+    uint32_t pids;
+    uint32_t cpu_millis;
+    uint32_t cpu_weight;
+    struct rk_path cpus;
+};
 
 struct rk_request {
     uint32_t app_id;
@@ -41,6 +59,7 @@ struct rk_request {
     uint8_t stays;
     struct rk_path overlay_dirs[RK_OVERLAY_DIRS_MAX];
     uint32_t timeout_ms;
+    struct rk_limits limits;
 };
 
 /* Every rule that can be checked without looking at a file system; RK_NO_FAULT if it keeps

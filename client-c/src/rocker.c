@@ -57,6 +57,19 @@ RockerRequest ROCKER_request_new(void)
     return request;
 }
 
+static void fill_limits(struct rk_limits *limits, const RockerLimits *from)
+{
+    *limits = (struct rk_limits){
+        .memory = from->memory,
+        .swap = from->swap,
+        .has_swap = from->has_swap != 0,
+        .pids = from->pids,
+        .cpu_millis = from->cpu_millis,
+        .cpu_weight = from->cpu_weight,
+        .cpus = rk_path(from->cpus),
+    };
+}
+
 static void fill_request(struct rk_request *request, const RockerRequest *from,
                          const RockerOptions *options)
 {
@@ -77,6 +90,9 @@ static void fill_request(struct rk_request *request, const RockerRequest *from,
         .timeout_ms = options->timeout_ms == -1 ? RK_TIMEOUT_MS_DEFAULT
                                                 : (uint32_t)options->timeout_ms,
     };
+    if (options->limits != NULL) {
+        fill_limits(&request->limits, options->limits);
+    }
     for (uint8_t i = 0; i < RK_OVERLAY_DIRS_MAX; i++) {
         if (from->app_overlay_dirs[i] != NULL) {
             request->overlay_index[request->overlays] = i;
@@ -158,13 +174,41 @@ static void check_program(struct rk_launch *launch, const RockerProgram *program
     }
 }
 
+/* One of the policy's is not the caller's to know. */
+static void add_limit(char *text, uint64_t limit)
+{
+    if (limit != 0) {
+        rk_add_number(text, limit);
+    }
+}
+
 /* The path or value that a broken rule is about. */
 static void add_subject(const struct rk_launch *launch, const struct rk_error *error, char *text)
 {
     const struct rk_request *request = &launch->request;
+    const struct rk_limits *limits = &request->limits;
     const struct rk_path *path = NULL;
 
     switch ((enum rk_item)error->item) {
+    case RK_ITEM_MEMORY:
+        add_limit(text, limits->memory);
+        break;
+    case RK_ITEM_SWAP:
+        rk_add_number(text, limits->swap);
+        break;
+    case RK_ITEM_PIDS:
+        add_limit(text, limits->pids);
+        break;
+    case RK_ITEM_CPU:
+        add_limit(text, limits->cpu_millis);
+        rk_add(text, " m", limits->cpu_millis != 0 ? 2 : 0);
+        break;
+    case RK_ITEM_CPU_WEIGHT:
+        add_limit(text, limits->cpu_weight);
+        break;
+    case RK_ITEM_CPUS:
+        path = &limits->cpus;
+        break;
     case RK_ITEM_PACKAGE:
         path = &request->package;
         break;
@@ -236,6 +280,10 @@ void rk_begin_launch(struct rk_launch *launch, const RockerRequest *req,
     launch->connection = options->connection;
     launch->given = options->connection >= 0;
     launch->socket_path = options->socket_path != NULL ? options->socket_path : socket_path;
+    if (options->limits != NULL && options->limits->size != sizeof(RockerLimits)) {
+        misuse(launch, "RockerLimits.size is not that of ROCKER_limits_new()");
+        return;
+    }
     if (req == NULL) {
         misuse(launch, "RockerRequest is NULL");
         return;

@@ -6,13 +6,13 @@
 enum { CLIENT_LAUNCH, CLIENT_APP_STARTED, CLIENT_PING = 6 };
 enum { MASTER_FAILED = 2 };
 
-/* So many bytes, most of them zero: a C client asks for no others. */
+/* So many bytes before the limits, most of them zero: a C client asks for no others. */
 enum {
     OPTION_COMMANDED,
     OPTION_STAYS,
     OPTION_USER_NAMESPACES = 3,
     OPTION_SECCOMP = 5,
-    OPTIONS = 12
+    OPTIONS = 6
 };
 enum { SECCOMP_DEFAULT, SECCOMP_UNCONFINED };
 
@@ -74,6 +74,27 @@ void rk_begin(struct rk_pieces *out, uint8_t variant)
     rk_put_byte(out, variant);
 }
 
+static void put_option(struct rk_pieces *out, bool is_set, uint64_t number)
+{
+    rk_put_byte(out, is_set);
+    if (is_set) {
+        rk_put_number(out, number);
+    }
+}
+
+static void put_limits(struct rk_pieces *out, const struct rk_limits *limits)
+{
+    put_option(out, limits->memory != 0, limits->memory);
+    put_option(out, limits->has_swap, limits->swap);
+    put_option(out, limits->pids != 0, limits->pids);
+    put_option(out, limits->cpu_millis != 0, limits->cpu_millis);
+    put_option(out, limits->cpu_weight != 0, limits->cpu_weight);
+    rk_put_byte(out, limits->cpus.bytes != NULL);
+    if (limits->cpus.bytes != NULL) {
+        put_path(out, limits->cpus);
+    }
+}
+
 void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out)
 {
     rk_begin(out, CLIENT_LAUNCH);
@@ -103,6 +124,7 @@ void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out)
                          : i == OPTION_SECCOMP && request->unconfined ? SECCOMP_UNCONFINED
                                                                       : SECCOMP_DEFAULT);
     }
+    put_limits(out, &request->limits);
 }
 
 void rk_encode_app_started(struct rk_pieces *out)
@@ -265,7 +287,6 @@ bool rk_get_failure(struct rk_reader *in, struct rk_message *message)
 static bool get_entrance(struct rk_reader *in, struct rk_message *message)
 {
     message->kind = RK_ENTERING;
-    message->descriptors = 1;
     for (unsigned i = 0; i < RK_NAME_LEN; i++) {
         uint8_t digit;
         if (!rk_get_byte(in, &digit)
@@ -274,7 +295,13 @@ static bool get_entrance(struct rk_reader *in, struct rk_message *message)
         }
         message->name[i] = (char)digit;
     }
-    return rk_get_u32(in, &message->pid) && get_bytes(in, &message->rest);
+    uint8_t cgroups;
+    if (!rk_get_u32(in, &message->pid) || !get_bytes(in, &message->rest)
+        || !rk_get_byte(in, &cgroups) || cgroups > RK_CGROUPS_MAX) {
+        return false;
+    }
+    message->descriptors = (uint8_t)(1 + cgroups);
+    return true;
 }
 
 static bool get_answer(struct rk_reader *in, uint8_t sender, uint8_t variant,

@@ -29,7 +29,7 @@
 #define RK_COMMAND_MAX 512
 
 /* Version, sender, variant, and every number of a request at its longest. */
-#define RK_NUMBERS_MAX 144
+#define RK_NUMBERS_MAX 192
 
 /* A message to be sent, in pieces: the numbers in between are in `numbers`, of so much room, the
  * paths where the caller has them. So it is never copied, and not to be moved. */
@@ -39,7 +39,7 @@ struct rk_pieces {
     size_t used;
     size_t length;
     unsigned count;
-    struct iovec pieces[2 * (3 + RK_OVERLAY_DIRS_MAX) + 1];
+    struct iovec pieces[2 * (4 + RK_OVERLAY_DIRS_MAX) + 1];
 };
 
 /* Room for a message that is to be written. */
@@ -62,7 +62,7 @@ enum rk_sender { RK_FROM_CLIENT, RK_FROM_MASTER, RK_FROM_GUARD };
 
 enum rk_kind {
     RK_NOTHING,     /* no message: lost, see `loss` */
-    RK_ENTERING,    /* Entrance: name, pid, rest: the filter; one descriptor */
+    RK_ENTERING,    /* Entrance: name, pid, rest: the filter; a pidfd, and cgroups */
     RK_FAILURE,     /* Failed: error, rest: the command, UTF-8 without NUL at its end */
     RK_STARTED,     /* Started: id, pid; one descriptor */
     RK_NOT_STARTED, /* ExecFailed: id, error, rest: the command */

@@ -32,9 +32,9 @@ void rk_add(char *text, const char *more, size_t length)
     }
 }
 
-void rk_add_number(char *text, uint32_t number)
+void rk_add_number(char *text, uint64_t number)
 {
-    char digits[10];
+    char digits[20];
     size_t at = sizeof(digits);
 
     do {
@@ -127,7 +127,8 @@ static const char diagrams[] = "root\0prepare\0overlay\0enter\0exec\0";
 /* enum rk_item */
 static const char items[] =
     "request\0package\0exec dir\0data dir\0overlay dir\0uid\0gid\0deadline\0rocker\0program\0file\0"
-    "system call filter\0user namespaces\0";
+    "system call filter\0user namespaces\0"
+    "memory limit\0swap limit\0process limit\0cpu limit\0cpu weight\0cpus\0";
 
 /* enum rk_rule: protocol/src/error.rs. */
 static const char rules[] =
@@ -152,7 +153,13 @@ static const char rules[] =
     "its .rocker directory was not made by ROCKER\0"
     "too many rockers; see max_rockers in the master's configuration\0"
     "no living rocker has this name\0"
-    "it is not a row of 1 to 4096 instructions of 8 bytes\0";
+    "it is not a row of 1 to 4096 instructions of 8 bytes\0"
+    "it must be at least 1 MiB of memory, 1 to 4194304 processes, 0.01 to 1000 processors, or a "
+    "weight of 1 to 10000\0"
+    "a limit of swap needs a limit of memory\0"
+    "it must be a list of processors, such as 0-1,3\0"
+    "the host has no such processor, or the master may not use it\0"
+    "no cgroup controller sees to that here, see \"rocker doctor\"\0";
 
 /* enum rk_loss */
 static const char losses[] =

@@ -28,13 +28,23 @@ AT(RockerRequest, app_data_dir, WORD == 8 ? 32 : 20);
 AT(RockerRequest, app_overlay_dirs, WORD == 8 ? 40 : 24);
 
 /* More fields may follow in these, and then their sizes tell. */
-SIZE(RockerOptions, 40, 24);
+SIZE(RockerOptions, 48, 28);
 AT(RockerOptions, socket_path, WORD);
 AT(RockerOptions, connection, 2 * WORD);
 AT(RockerOptions, timeout_ms, 2 * WORD + 4);
 AT(RockerOptions, overlay_all, 2 * WORD + 8);
 /* Where it ended before: sizes tell. */
 AT(RockerOptions, flags, WORD == 8 ? 32 : 20);
+AT(RockerOptions, limits, WORD == 8 ? 40 : 24);
+
+SIZE(RockerLimits, 48, 40);
+AT(RockerLimits, cpus, WORD);
+AT(RockerLimits, cpu_millis, 2 * WORD);
+AT(RockerLimits, cpu_weight, 2 * WORD + 4);
+AT(RockerLimits, pids, 2 * WORD + 8);
+AT(RockerLimits, has_swap, 2 * WORD + 12);
+AT(RockerLimits, swap, 2 * WORD + 16);
+AT(RockerLimits, memory, 2 * WORD + 24);
 
 SIZE(RockerProgram, 72, 44);
 AT(RockerProgram, path, WORD);

@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/mount.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -181,14 +182,17 @@ struct script {
     /* How many descriptors go with it, and what they are. */
     unsigned fds;
     enum { DEV_NULL, GUARD, DEAD } fd;
+    /* Not 0: all but the first. */
+    int cgroup;
     /* Said after that, without descriptors. */
     const char *then;
     size_t then_length;
     enum { STAYS, SHUTS_DOWN, CLOSES } ends;
 };
 
-/* Guard, Entrance, the name, a pid of 4711, no filter. */
-#define ENTRANCE "\x01\x02\x01" "0123456789abcde" "\xe7\x24\x00"
+/* Guard, Entrance, the name, a pid of 4711, no filter, and so many cgroups. */
+#define LIMITED(cgroups) "\x01\x02\x01" "0123456789abcde" "\xe7\x24\x00" cgroups
+#define ENTRANCE LIMITED("\x00")
 
 /* The connection, with all that already said. `*peer` is the other end, or -1. */
 static RockerOptions play(const struct script *script, int *peer)
@@ -207,7 +211,7 @@ static RockerOptions play(const struct script *script, int *peer)
                                   : open("/dev/null", O_RDONLY | O_CLOEXEC);
     }
     for (unsigned i = 0; i < script->fds; i++) {
-        fds[i] = fd;
+        fds[i] = i > 0 && script->cgroup != 0 ? script->cgroup : fd;
     }
     if (script->says != NULL) {
         pass(*peer, script->says, script->length, fds, script->fds);
@@ -227,7 +231,7 @@ static RockerOptions play(const struct script *script, int *peer)
     return options;
 }
 
-static const struct script entrance = { .says = ENTRANCE, .length = 21, .fds = 1, .fd = GUARD };
+static const struct script entrance = { .says = ENTRANCE, .length = sizeof(ENTRANCE) - 1, .fds = 1, .fd = GUARD };
 
 static void leave(int peer)
 {
@@ -941,6 +945,8 @@ static void test_launch_garbage(void)
         { BYTES(ENTRANCE), .fds = 3 },
         { BYTES(ENTRANCE), .fds = 4 },
         { BYTES(ENTRANCE), .fds = 8 },
+        { BYTES(LIMITED("\x01")), .fds = 1 },
+        { BYTES(LIMITED("\x06")), .fds = 7 },
         /* A failure that brings some. */
         { BYTES("\x01\x01\x02\x01\x10\x1c\x00"), .fds = 1 },
         { BYTES("\x01\x01\x02\x01\x10\x1c\x00"), .fds = 4 },
@@ -1166,7 +1172,7 @@ static void check_program_fails(const RockerProgram *program, int os_errno, int 
 
 /* An entrance with a filter of one instruction. */
 #define FILTER_OF(instruction) \
-    { BYTES("\x01\x02\x01" "0123456789abcde" "\xe7\x24\x08" instruction), .fds = 1, .fd = GUARD }
+    { BYTES("\x01\x02\x01" "0123456789abcde" "\xe7\x24\x08" instruction "\x00"), .fds = 1, .fd = GUARD }
 
 static void test_launch_filter_that_is_none(void)
 {
@@ -1723,6 +1729,50 @@ static void test_launch_leaves_no_memory_mapped(void)
     CHECK(mappings() <= before + 5);
 }
 
+/* Whoever enters writes itself to each cgroup, and the App has none of them open. */
+static void test_launch_in_cgroups(void)
+{
+    NEED_GUARD();
+    for (int form = 0; form < FORMS; form++) {
+        struct surroundings before;
+        struct script script = entrance;
+        RockerError error;
+        Rocker rocker;
+        char text[8] = "";
+        int peer;
+
+        CASE("%s", form_names[form]);
+        int procs = memfd_create("cgroup.procs", MFD_CLOEXEC);
+        look(&before);
+        script.says = LIMITED("\x02");
+        script.fds = 3;
+        script.cgroup = procs;
+        RockerOptions options = play(&script, &peer);
+        struct job job = new_job(&options);
+        CHECK_IS(launch((enum form)form, &job, &rocker, &error), ROCKER_ERR_success);
+        waitpid(rocker.app_pid, NULL, 0);
+        ROCKER_close(&rocker);
+        leave(peer);
+        check_unchanged(&before);
+        CHECK_IS(pread(procs, text, sizeof(text), 0), 2);
+        CHECK_TEXT(text, "00");
+        close(procs);
+    }
+}
+
+static void test_launch_in_a_cgroup_that_is_gone(void)
+{
+    static const struct wanted wanted = { ROCKER_ERR_enter_rocker_failed,
+                                          RK_JOIN_NAMESPACES_STEP, EBADF, -1 };
+    struct script script = { BYTES(LIMITED("\x01")), .fds = 2, .fd = GUARD };
+
+    NEED_GUARD();
+    /* It is open for reading only. */
+    script.cgroup = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    check_script("", &script, &wanted);
+    close(script.cgroup);
+}
+
 /* --- The documented function. ----------------------------------------------------------------- */
 
 static int listening;
@@ -1942,6 +1992,8 @@ static const struct test tests[] = {
     TEST(test_launch_rules_that_are_reported),
     TEST(test_launch_success),
     TEST(test_launch_entrance_that_is_no_process),
+    TEST(test_launch_in_cgroups),
+    TEST(test_launch_in_a_cgroup_that_is_gone),
     TEST(test_launch_guard_that_has_ended),
     TEST(test_launch_without_the_right_to_enter),
     TEST(test_launch_no_processes),

@@ -19,13 +19,15 @@
 #endif
 
 /* Guard, Entrance, the name, a pid of 4711, no filter. */
-#define ENTRANCE "\x01\x02\x01" "0123456789abcde" "\xe7\x24\x00"
+#define ENTRANCE "\x01\x02\x01" "0123456789abcde" "\xe7\x24\x00\x00"
 #define PING "\x01\x00\x06"
 #define PONG "\x01\x02\x07"
 /* As of protocol/vectors.txt, for order 1. */
 #define STARTED "\x01\x02\x04\x01\x02"
 #define FAILED "\x01\x02\x05\x01\x01\x41\x02\x0c" "exec bin/app"
-#define ENDED "\x01\x02\x06\x01\x01\x09\x01\xe8\x07\xd0\x0f\x05\x80\x20\x00"
+/* No system call, and no cgroup. */
+#define UNCOUNTED "\x00\x00\x00\x00\x00\x00\x00\x00"
+#define ENDED "\x01\x02\x06\x01\x01\x09\x01\xe8\x07\xd0\x0f\x05\x80\x20" UNCOUNTED
 
 /* An open rocker, and its guard's end of the connection. */
 struct pair {
@@ -902,8 +904,8 @@ static void test_next_what_no_guard_says(void)
         { BYTES("\x01\x02\x04\x00\x02"), 1, RK_LOSS_GARBAGE },
         { BYTES("\x01\x02\x05\x02\x01\x41\x02\x00"), 0, RK_LOSS_GARBAGE },
         /* An end of no known kind, and one with no known verdict. */
-        { BYTES("\x01\x02\x06\x01\x02\x00\x00\x01\x01\x01\x01"), 0, RK_LOSS_GARBAGE },
-        { BYTES("\x01\x02\x06\x01\x00\x00\x0a\x01\x01\x01\x01"), 0, RK_LOSS_GARBAGE },
+        { BYTES("\x01\x02\x06\x01\x02\x00\x00\x01\x01\x01\x01" UNCOUNTED), 0, RK_LOSS_GARBAGE },
+        { BYTES("\x01\x02\x06\x01\x00\x00\x0a\x01\x01\x01\x01" UNCOUNTED), 0, RK_LOSS_GARBAGE },
         { long_one, sizeof(long_one), 0, RK_LOSS_GARBAGE },
     };
 

@@ -124,7 +124,7 @@ static void check_sane(const struct rk_message *message)
         CHECK(message->loss < RK_LOSS_COUNT && message->descriptors == 0);
         break;
     case RK_ENTERING:
-        CHECK(message->descriptors == 1 && strlen(message->name) == RK_NAME_LEN);
+        CHECK(message->descriptors >= 1 && message->descriptors <= 6 && strlen(message->name) == RK_NAME_LEN);
         break;
     case RK_FAILURE:
     case RK_NOT_STARTED:
@@ -219,6 +219,14 @@ static void test_encode_launch_vectors(void)
     request.overlay_all = 0;
     request.data_dir = rk_path(NULL);
     check_launch("client_launch_bare", &request);
+    request = hello();
+    request.limits = (struct rk_limits){ .memory = 64 << 20,
+                                         .has_swap = 1,
+                                         .pids = 32,
+                                         .cpu_millis = 500,
+                                         .cpu_weight = 10000,
+                                         .cpus = rk_path("0-1,3") };
+    check_launch("client_launch_limited", &request);
 }
 
 static void test_encode_launch_extreme(void)
@@ -380,6 +388,10 @@ static void test_decode_entrance_vector(void)
     rk_decode(vector->bytes, vector->length, &message);
     CHECK_IS(message.kind, RK_ENTERING);
     CHECK(message.rest.length == 8 && memcmp(message.rest.bytes, "\x06\0\0\0\0\0\xff\x7f", 8) == 0);
+    vector = find("guard_entrance_cgroups");
+    decode(LAUNCH, vector->bytes, vector->length, &message);
+    CHECK_IS(message.kind, RK_ENTERING);
+    CHECK_IS(message.descriptors, 6);
 }
 
 static void test_decode_failure_vectors(void)
@@ -566,10 +578,13 @@ static void test_decode_numbers_that_are_too_long(void)
         { "\x01\x01\x02\x01\x13\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", 16, false },
         { "\x01\x01\x02\x01\x13\x01\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00", 17, false },
         /* A pid of 32 bits. */
-        { "\x01\x02\x01" "0123456789abcde" "\xff\xff\xff\xff\x0f\x00", 24, true },
-        { "\x01\x02\x01" "0123456789abcde" "\xff\xff\xff\xff\x1f\x00", 24, false },
+        { "\x01\x02\x01" "0123456789abcde" "\xff\xff\xff\xff\x0f\x00\x00", 25, true },
+        { "\x01\x02\x01" "0123456789abcde" "\xff\xff\xff\xff\x1f\x00\x00", 25, false },
+        /* No more than five cgroups. */
+        { "\x01\x02\x01" "0123456789abcde" "\x01\x00\x05", 21, true },
+        { "\x01\x02\x01" "0123456789abcde" "\x01\x00\x06", 21, false },
         /* A name is hexadecimal. */
-        { "\x01\x02\x01" "0123456789abcdg" "\x01\x00", 20, false },
+        { "\x01\x02\x01" "0123456789abcdg" "\x01\x00\x00", 21, false },
         { "\x01\x02\x01" "0123456789abc\0e" "\x01\x00", 20, false },
         /* A filter that is longer than the message. */
         { "\x01\x02\x01" "0123456789abcde" "\x01\x01", 20, false },

@@ -131,6 +131,8 @@ pub struct Scene<'a> {
     pub program: &'a str,
     /// The guard's pid, once it is known.
     pub guard_pid: u32,
+    /// Whether the rocker has cgroups, once that is known.
+    pub limited: bool,
 }
 
 /// An action as a command line.
@@ -161,6 +163,9 @@ impl fmt::Display for Shell<'_, HelperAction> {
         match action {
             HelperAction::DropGroups => f.write_str("setpriv --clear-groups"),
             HelperAction::JoinNamespaces => {
+                if scene.limited {
+                    f.write_str("echo 0 > cgroup.procs; ")?;
+                }
                 write!(f, "nsenter --target {} --user --mount --pid", scene.guard_pid)
             }
             HelperAction::TakeIds => {
@@ -219,6 +224,7 @@ mod tests {
             directory: "/x",
             program: "bin/app",
             guard_pid: 70,
+            limited: true,
         };
         for (action, words) in [
             (Action::Connect, "connect /run/m.sock"),
@@ -232,7 +238,10 @@ mod tests {
             assert_eq!(Shell(action, scene).to_string(), words);
         }
         for (action, words) in [
-            (HelperAction::JoinNamespaces, "nsenter --target 70 --user --mount --pid"),
+            (
+                HelperAction::JoinNamespaces,
+                "echo 0 > cgroup.procs; nsenter --target 70 --user --mount --pid",
+            ),
             (HelperAction::TakeIds, "setpriv --reuid 1000 --regid 1001"),
             (HelperAction::EnterDirectory, "cd /x"),
             (HelperAction::StartApp, "exec bin/app"),

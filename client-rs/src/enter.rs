@@ -144,13 +144,17 @@ pub(crate) struct Span {
     pub(crate) took_ns: u64,
 }
 
-/// enter.1: makes the helper, which goes to work at once. `guard` is the entrance.
-pub(crate) fn start(entry: Entry<'_>, guard: OwnedFd) -> Result<Running<'_>, Errno> {
+/// enter.1: makes the helper, which goes to work at once. `guard` and `cgroups` are the entrance.
+pub(crate) fn start(
+    entry: Entry<'_>,
+    guard: OwnedFd,
+    cgroups: Vec<OwnedFd>,
+) -> Result<Running<'_>, Errno> {
     let shares_memory = matches!(entry.app, App::Program(_));
     let pages = Pages::new(shares_memory)?;
     let sharing = shares_memory.then(Sharing::begin);
     let (slip, app_stack) = (pages.slip(), pages.app_stack());
-    let luggage = Box::into_raw(Box::new(Luggage { entry, guard, slip, app_stack }));
+    let luggage = Box::into_raw(Box::new(Luggage { entry, guard, cgroups, slip, app_stack }));
     // The helper is born with this mask and the App with the helper's. Here it stays until the
     // helper is gone: no handler of the caller's sees the errno of a thread lent to others.
     let signals = BlockedSignals::new();
@@ -278,6 +282,8 @@ impl Drop for Running<'_> {
 struct Luggage<'a> {
     entry: Entry<'a>,
     guard: OwnedFd,
+    /// `cgroup.procs` of the rocker's cgroups, opened by the master.
+    cgroups: Vec<OwnedFd>,
     slip: *mut Slip,
     app_stack: *mut c_void,
 }
@@ -385,6 +391,10 @@ impl HelperDriver<'_, '_> {
                 rustix::thread::set_thread_groups(&[])
             }
             HelperAction::JoinNamespaces => {
+                // The App is born where its parent is.
+                for procs in &self.luggage.cgroups {
+                    rustix::io::write(procs, b"0")?;
+                }
                 let entrance = ThreadNameSpaceType::USER
                     | ThreadNameSpaceType::MOUNT
                     | ThreadNameSpaceType::PROCESS_ID;

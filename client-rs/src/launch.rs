@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use protocol::limits::TIMEOUT_MS_DEFAULT;
-use protocol::{Ids, Item, Options, Overlays, Request, Rule};
+use protocol::{Ids, Item, Limits, Options, Overlays, Request, Rule};
 
 use crate::action::Scene;
 use crate::enter::{App, Entry};
@@ -52,6 +52,7 @@ pub struct Launch {
     stays: bool,
     seccomp: Seccomp,
     user_namespaces: bool,
+    quota: Quota,
 }
 
 /// Which system calls an App may make. All but the default is for whom the master's policy lets.
@@ -69,6 +70,17 @@ pub enum Seccomp {
     /// As this filter says: 1 to 4096 of `struct sock_filter` (`man 2 seccomp`), 8 bytes each,
     /// and no more than fit into a request of 32 KiB. It has to allow `execve`.
     Filter(Vec<u8>),
+}
+
+/// The limits of a rocker to be.
+#[derive(Clone, Debug, Default)]
+struct Quota {
+    memory: Option<u64>,
+    swap: Option<u64>,
+    pids: Option<u32>,
+    cpu_millis: Option<u32>,
+    cpu_weight: Option<u16>,
+    cpus: Option<String>,
 }
 
 impl Launch {
@@ -92,6 +104,7 @@ impl Launch {
             seccomp: Seccomp::Default,
             user_namespaces: false,
             stays: false,
+            quota: Quota::default(),
         }
     }
 
@@ -179,6 +192,55 @@ impl Launch {
         self
     }
 
+    /// Limits the memory of all processes in the rocker together, in bytes, at least 1 MiB. What
+    /// they have in swap is not part of it. When there is no more, and nothing to be had by
+    /// dropping cached files, the kernel kills one of them.
+    ///
+    /// Every limit takes a cgroup controller of the host's; a launch fails without it.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.quota.memory = Some(bytes);
+        self
+    }
+
+    /// Limits what they have in swap, in bytes; 0 is a limit. It goes with
+    /// [`memory`](Self::memory) only.
+    #[must_use]
+    pub fn swap(mut self, bytes: u64) -> Self {
+        self.quota.swap = Some(bytes);
+        self
+    }
+
+    /// Limits how many processes and threads there are at once: beyond it `fork` fails with
+    /// `EAGAIN`. [`spawn`](Self::spawn) and [`enter`](Self::enter) need one more for a moment.
+    #[must_use]
+    pub fn pids(mut self, count: u32) -> Self {
+        self.quota.pids = Some(count);
+        self
+    }
+
+    /// Limits their processor time, in thousandths of one processor, from 10 on: with 1500 they
+    /// run for 150 ms in each 100 ms, on two or more processors.
+    #[must_use]
+    pub fn cpu_millis(mut self, millis: u32) -> Self {
+        self.quota.cpu_millis = Some(millis);
+        self
+    }
+
+    /// Their share of the processors where others want them too, from 1 to 10000; others have 100.
+    #[must_use]
+    pub fn cpu_weight(mut self, weight: u16) -> Self {
+        self.quota.cpu_weight = Some(weight);
+        self
+    }
+
+    /// The processors on which they run, as a list: `0-1,3`.
+    #[must_use]
+    pub fn cpus(mut self, list: impl Into<String>) -> Self {
+        self.quota.cpus = Some(list.into());
+        self
+    }
+
     /// Whether to record every actor's steps, for [`Rocker::trace`] and [`Error::trace`].
     #[must_use]
     pub fn trace(mut self, trace: bool) -> Self {
@@ -255,6 +317,7 @@ impl Launch {
             directory: &cwd,
             program: &path,
             guard_pid: 0,
+            limited: false,
         };
         let entry = Entry {
             uid: self.uid,
@@ -311,6 +374,7 @@ impl Launch {
             directory: "",
             program: "",
             guard_pid: 0,
+            limited: false,
         };
         let mut client = Client::to_take_orders();
         let way = connection.map_or(Way::Socket(&self.socket), Way::Connection);
@@ -366,6 +430,7 @@ impl Launch {
                     Seccomp::Log => protocol::Seccomp::Log,
                     Seccomp::Filter(bytes) => protocol::Seccomp::Filter(bytes),
                 },
+                limits: self.limits(),
                 ..Options::default()
             },
         };
@@ -382,10 +447,16 @@ impl Launch {
         c_string(dir.as_os_str())
     }
 
+    fn limits(&self) -> Limits<'_> {
+        let Quota { memory, swap, pids, cpu_millis, cpu_weight, ref cpus } = self.quota;
+        Limits { memory, swap, pids, cpu_millis, cpu_weight, cpus: cpus.as_deref() }
+    }
+
     /// The path or value that an error is about.
     fn subject(&self, kind: protocol::Error) -> String {
         let path = |path: &Path| printable(path.as_os_str().as_bytes());
         let protocol::Error::Invalid { item, .. } = kind else { return String::new() };
+        let quota = &self.quota;
         match item {
             Item::Package => path(&self.package),
             Item::ExecDir => path(&self.exec_dir),
@@ -402,6 +473,14 @@ impl Launch {
             | Item::File
             | Item::Seccomp
             | Item::UserNamespaces => String::new(),
+            Item::Memory => quota.memory.map(|bytes| bytes.to_string()).unwrap_or_default(),
+            Item::Swap => quota.swap.map(|bytes| bytes.to_string()).unwrap_or_default(),
+            Item::Pids => quota.pids.map(|count| count.to_string()).unwrap_or_default(),
+            Item::Cpu => quota.cpu_millis.map(|it| format!("{it} m")).unwrap_or_default(),
+            Item::CpuWeight => quota.cpu_weight.map(|it| it.to_string()).unwrap_or_default(),
+            Item::Cpus => {
+                quota.cpus.as_deref().map(|list| printable(list.as_bytes())).unwrap_or_default()
+            }
         }
     }
 }
@@ -449,6 +528,12 @@ mod tests {
         );
         assert!(refusal(&launch().data_dir("/d\0")).starts_with("data dir /d\\u{0}: "));
         assert!(refusal(&launch().timeout(Duration::ZERO)).starts_with("deadline 0 ms: "));
+        assert!(refusal(&launch().memory(7)).starts_with("memory limit 7: it must be at least"));
+        assert!(refusal(&launch().cpu_millis(9)).starts_with("cpu limit 9 m: it must be"));
+        assert_eq!(
+            refusal(&launch().cpus("1-\n")),
+            "cpus 1-\\n: it must be a list of processors, such as 0-1,3"
+        );
         assert_eq!(
             refusal(&launch().overlay("/usr")),
             "data dir: overlays need a data dir to keep their layers in"

@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use protocol::limits::CGROUPS_MAX;
 use protocol::message::{ClientMessage, GuardMessage, MasterMessage, Message};
 use protocol::socket::{Buffer, Received, errno, now_ns, receive, send, wait_readable};
 use protocol::{Actor, Driver, Errno, Error, Item, Loss, Rule, Step};
@@ -42,6 +43,8 @@ pub(crate) struct ClientDriver<'s, 'a> {
     connection: Option<OwnedFd>,
     helper: Option<Running<'a>>,
     guard: Option<OwnedFd>,
+    /// `cgroup.procs` of the rocker's cgroups.
+    cgroups: Vec<OwnedFd>,
     app: Option<OwnedFd>,
     story: Story,
 }
@@ -106,6 +109,7 @@ impl<'s, 'a> ClientDriver<'s, 'a> {
             connection: None,
             helper: None,
             guard: None,
+            cgroups: Vec::new(),
             app: None,
             story: Story::default(),
         }
@@ -193,7 +197,7 @@ impl<'s, 'a> ClientDriver<'s, 'a> {
                 Ok(received) => received,
                 Err(errno) => return Some(Outcome::Failed(errno)),
             };
-            let (message, mut descriptors) = match received {
+            let (message, descriptors) = match received {
                 Received::Message(message, descriptors) => (message, descriptors),
                 Received::Lost(how) => return Some(Outcome::Lost(how)),
                 Received::Empty => return None,
@@ -211,14 +215,17 @@ impl<'s, 'a> ClientDriver<'s, 'a> {
                     failure.command.clone_into(&mut self.story.command);
                     Outcome::Refused(failure.error)
                 }
-                Message::Guard(GuardMessage::Entrance { name, guard_pid, filter })
-                    if self.guard.is_none() =>
+                Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, cgroups })
+                    if self.guard.is_none() && usize::from(cgroups) <= CGROUPS_MAX =>
                 {
                     if let Some(entry) = &mut self.entry {
                         entry.filter = filter.to_vec();
                     }
                     self.scene.guard_pid = guard_pid;
-                    self.guard = descriptors.pop();
+                    let mut descriptors = descriptors.into_iter();
+                    self.guard = descriptors.next();
+                    self.cgroups = descriptors.collect();
+                    self.scene.limited = !self.cgroups.is_empty();
                     Outcome::Entrance { name, guard_pid }
                 }
                 _ => Outcome::Lost(Loss::Garbage),
@@ -230,7 +237,7 @@ impl<'s, 'a> ClientDriver<'s, 'a> {
         let (Some(entry), Some(guard)) = (self.entry.take(), self.guard.take()) else {
             unreachable!("the entrance came with the guard's pidfd, and one helper is made");
         };
-        match start(entry, guard) {
+        match start(entry, guard, core::mem::take(&mut self.cgroups)) {
             Ok(running) => {
                 self.helper = Some(running);
                 Outcome::Done
@@ -439,7 +446,9 @@ mod tests {
             let no_pidfd = File::open("/dev/null").unwrap();
             let (name, guard_pid) = (Name::from_random(1), 70);
             say(&peer, &Message::Guard(GuardMessage::Step(step)), &[]);
-            let entrance = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter: &[] });
+            let (filter, cgroups) = ([].as_slice(), 0);
+            let entrance =
+                Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, cgroups });
             say(&peer, &entrance, &[no_pidfd.as_fd()]);
             let _ = wait_readable(&peer, deadline_ns(Duration::from_secs(5)));
         });

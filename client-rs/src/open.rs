@@ -114,7 +114,7 @@ type Errnos = heapless::Vec<Errno, { protocol::limits::DESCRIPTORS_MAX }>;
 pub(crate) enum Answer {
     Started { id: u32, pid: u32, pidfd: OwnedFd },
     Refused { id: u32, error: Error },
-    Ended(u32, ExitReport),
+    Ended(u32, Box<ExitReport>),
     Obeyed(u32),
     Opened { id: u32, errnos: Errnos, files: Descriptors },
     Pong,
@@ -240,7 +240,7 @@ impl OpenRocker {
             return Ok(self.ended.swap_remove(at).1);
         }
         self.until(None, |answer| match answer {
-            Answer::Ended(id, report) if id == run.id => Ok(report),
+            Answer::Ended(id, report) if id == run.id => Ok(*report),
             other => Err(other),
         })
     }
@@ -253,7 +253,7 @@ impl OpenRocker {
     pub fn try_wait(&mut self, run: &Run) -> Result<Option<ExitReport>, Error> {
         while wait_readable(&self.connection, 0).map_err(failed)? {
             if let Some(Answer::Ended(id, report)) = self.hear()? {
-                self.ended.push((id, report));
+                self.ended.push((id, *report));
             }
         }
         let told = self.ended.iter().position(|(id, _)| *id == run.id);
@@ -372,7 +372,7 @@ impl OpenRocker {
             let Some(answer) = self.hear()? else { continue };
             match wanted(answer) {
                 Ok(found) => return Ok(found),
-                Err(Answer::Ended(id, report)) => self.ended.push((id, report)),
+                Err(Answer::Ended(id, report)) => self.ended.push((id, *report)),
                 // A Pong, or what belongs to an order that was given up.
                 Err(_) => {}
             }
@@ -397,7 +397,7 @@ impl OpenRocker {
                 let error = Error::new(failure.error).during(failure.command).at_exec(at_exec);
                 Answer::Refused { id, error }
             }
-            GuardMessage::Exited { id, report } => Answer::Ended(id, report),
+            GuardMessage::Exited { id, report } => Answer::Ended(id, Box::new(report)),
             GuardMessage::Obeyed { id } => Answer::Obeyed(id),
             GuardMessage::Opened { id, errnos } => {
                 Answer::Opened { id, errnos, files: descriptors }
@@ -415,9 +415,7 @@ impl OpenRocker {
             GuardMessage::Failed(failure) => {
                 return Err(Error::new(failure.error).during(failure.command));
             }
-            GuardMessage::Done
-            | GuardMessage::Mounted { .. }
-            | GuardMessage::Entrance { .. } => {
+            GuardMessage::Done | GuardMessage::Mounted { .. } | GuardMessage::Entrance { .. } => {
                 return Err(lost(Loss::Garbage));
             }
         }))

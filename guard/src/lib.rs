@@ -15,6 +15,7 @@
 //! conf         exec.1: what the rocker looks like for them, and the same anew
 //! files        exec.1: what is opened, deleted and linked at their command
 //! violations   exec.3: what a program's own filter forbids
+//! cgroups      prepare.0, root.5, exec.3: the limits, and what was used
 //! reaper       exec.3, root.9: who has ended
 //! sys          the system calls that rustix has no function for
 //! start        the program without a C library; part of the binary only
@@ -29,6 +30,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod action;
+mod cgroups;
 mod conf;
 mod durability;
 mod files;

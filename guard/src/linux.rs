@@ -8,7 +8,7 @@ use core::fmt::Write as _;
 use core::task::Poll;
 use core::time::Duration;
 
-use protocol::limits::{DESCRIPTORS_MAX, PROGRAMS_MAX, RESET_MS};
+use protocol::limits::{CGROUPS_MAX, DESCRIPTORS_MAX, PROGRAMS_MAX, RESET_MS};
 use protocol::seccomp;
 use protocol::socket::{self, Buffer, Descriptors, Received, now_ns};
 use protocol::{
@@ -20,6 +20,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use crate::action::{Action, Order};
+use crate::cgroups::Cgroups;
 use crate::conf::{self, Pristine};
 use crate::durability;
 use crate::files;
@@ -107,6 +108,8 @@ pub struct Linux<'b> {
     /// The data dir's `.rocker`, kept for its lock: as long as this is open, no other rocker
     /// gets these layers (KERNEL A11).
     data: Option<OwnedFd>,
+    /// The limits, if there are any.
+    cgroups: Cgroups,
     reaper: Reaper,
     /// The caller's own connection, which from root.3 on is the guard's, and those of others.
     peers: Peers,
@@ -176,6 +179,7 @@ impl<'b> Linux<'b> {
             launch: None,
             building: Building::default(),
             data: None,
+            cgroups: Cgroups::default(),
             reaper: Reaper::new()?,
             peers: Peers::new(),
             intake: Intake::new()?,
@@ -214,7 +218,7 @@ impl<'b> Linux<'b> {
             Ok(Received::Empty) => return Outcome::Lost(Loss::Silent),
             Err(errno) => return Outcome::Failed(errno),
         };
-        let Message::Master(MasterMessage::HandOver { name, guard_pid, request, package }) =
+        let Message::Master(MasterMessage::HandOver { name, guard_pid, request, package, cgroups }) =
             message
         else {
             return Outcome::Lost(Loss::Garbage);
@@ -230,7 +234,11 @@ impl<'b> Linux<'b> {
             Package::Own | Package::First => self.building.package = descriptors.next(),
             Package::Shared { .. } => self.building.shared_mount = descriptors.next(),
         }
-        self.data = descriptors.next();
+        self.data = request.data_dir.and_then(|_| descriptors.next());
+        let Some(cgroups) = Cgroups::new(&cgroups, &mut descriptors) else {
+            return Outcome::Lost(Loss::Garbage);
+        };
+        self.cgroups = cgroups;
         let deadline_ns = now_ns() + u64::from(request.timeout_ms) * 1_000_000;
         self.launch = Some(Launch { name, guard_pid, request, package, deadline_ns });
         Outcome::RequestIs { overlays, package, life }
@@ -244,6 +252,7 @@ impl<'b> Linux<'b> {
         let name = core::ffi::CStr::from_bytes_until_nul(&name);
         rustix::thread::set_name(name.map_err(|_| rustix::io::Errno::INVAL)?)?;
         rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
+        self.cgroups.join()?;
         mounts::make_private()
     }
 
@@ -371,10 +380,14 @@ impl<'b> Linux<'b> {
     fn send_entrance(&mut self) -> Result<(), Errno> {
         let init = Pid::INIT;
         let entrance = pidfd_open(init, PidfdFlags::empty()).map_err(socket::errno)?;
+        let groups = self.cgroups.take_entrance();
         let Launch { name, guard_pid, ref request, .. } = *self.launch();
         let filter = seccomp::filter(&request.options);
-        let message = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter });
-        self.tell(&message, &[entrance.as_fd()])?;
+        let cgroups = u8::try_from(groups.len()).unwrap_or(u8::MAX);
+        let message = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, cgroups });
+        let descriptors: heapless::Vec<BorrowedFd<'_>, { CGROUPS_MAX + 1 }> =
+            core::iter::once(&entrance).chain(&groups).map(OwnedFd::as_fd).collect();
+        self.tell(&message, &descriptors)?;
         // What the building needed is let go of while the caller enters: closing a mount that
         // was attached nowhere takes the kernel 100 us.
         self.building = Building::default();
@@ -552,6 +565,7 @@ impl<'b> Linux<'b> {
         let Some(launch) = &self.launch else { return Outcome::Failed(Errno::PROTO) };
         let filter = seccomp::filter(&launch.request.options);
         let work_dir = work_dir(Some(launch), self.conf.as_ref());
+        self.programs.ooms = self.cgroups.ooms();
         let room = self.outbox.bytes();
         match self.programs.start(peer, &exec, &descriptors, work_dir, filter, room) {
             Ok(started) => {
@@ -619,8 +633,8 @@ impl<'b> Linux<'b> {
     fn bury(&mut self) -> Outcome {
         const AGAIN_NS: u64 = 10_000_000;
         loop {
-            let Self { reaper, programs, .. } = self;
-            if let Err(errno) = reaper.reap(|ended| programs.note(ended)) {
+            let Self { reaper, programs, cgroups, .. } = self;
+            if let Err(errno) = reaper.reap(|ended| programs.note(ended, cgroups)) {
                 return Outcome::Failed(socket::errno(errno));
             }
             // What is left may have ended, and wait for a parent outside.
@@ -691,8 +705,8 @@ impl<'b> Linux<'b> {
         let Some(launch) = &self.launch else { return Outcome::Failed(Errno::PROTO) };
         let work_dir = work_dir(Some(launch), self.conf.as_ref());
         let filter = seccomp::filter(&launch.request.options);
-        let Self { reaper, programs, outbox, .. } = self;
-        match programs.run_to_end(&exec, work_dir, filter, outbox.bytes(), reaper) {
+        let Self { reaper, programs, cgroups, outbox, .. } = self;
+        match programs.run_to_end(&exec, work_dir, filter, outbox.bytes(), reaper, cgroups) {
             Ok(report) if report.verdict == protocol::Verdict::Normal => Outcome::Done,
             Ok(report) => {
                 self.words = match report.exit {
@@ -733,8 +747,8 @@ impl<'b> Linux<'b> {
 
     /// exec.3 and root.9
     fn reap(&mut self) -> Outcome {
-        let Self { reaper, programs, peers, .. } = self;
-        let is_watched = match reaper.reap(|ended| programs.note(ended)) {
+        let Self { reaper, programs, peers, cgroups, .. } = self;
+        let is_watched = match reaper.reap(|ended| programs.note(ended, cgroups)) {
             Ok(is_watched) => is_watched,
             Err(errno) => return Outcome::Failed(socket::errno(errno)),
         };
@@ -778,7 +792,8 @@ impl<'b> Linux<'b> {
         let entrance = pidfd_open(Pid::INIT, PidfdFlags::empty()).map_err(socket::errno)?;
         let Launch { name, guard_pid, .. } = *self.launch();
         // Who gives orders enters nothing.
-        let message = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter: &[] });
+        let (filter, cgroups) = ([].as_slice(), 0);
+        let message = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, cgroups });
         self.reply(peer, &message, &[entrance.as_fd()])
     }
 
@@ -940,7 +955,12 @@ impl<'b> Linux<'b> {
         let Request { package, exec_dir, uid, gid, .. } = request;
         match action {
             Action::AwaitRequest => command.write_str("recvmsg # the request, with descriptors"),
-            Action::IsolateMounts => command.write_str("mount --make-rprivate /"),
+            Action::IsolateMounts if self.cgroups.is_empty() => {
+                command.write_str("mount --make-rprivate /")
+            }
+            Action::IsolateMounts => {
+                command.write_str("echo 0 > cgroup.procs; mount --make-rprivate /")
+            }
             Action::FindFreeLoop => command.write_str("losetup --find"),
             Action::BindLoop { loop_dev } => {
                 write!(command, "losetup --read-only /dev/loop{loop_dev} {package}")

@@ -8,6 +8,7 @@ use protocol::{Exec, Exit, ExitReport, Verdict};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 
+use crate::cgroups::{Cgroups, Ooms};
 use crate::machine::Peer;
 use crate::reaper::Reaper;
 use crate::sys::{self, Ended, Pointers, Spawned, Stack};
@@ -34,6 +35,8 @@ struct Running {
     late_ns: u64,
     /// It gets so much longer when that time has come.
     grace_ns: u64,
+    /// What the OOM killer had done before.
+    ooms: Ooms,
     /// Told to end for being late, or killed at a command.
     killed: Option<Verdict>,
     /// It was told so by SIGTERM: however it ends then, it was late.
@@ -51,6 +54,8 @@ pub(crate) struct Programs {
     listeners: [Option<OwnedFd>; PROGRAMS_MAX],
     /// The guard itself heeds all signals: its children inherit that.
     heeds_signals: bool,
+    /// What the OOM killer has done before the next one starts.
+    pub(crate) ooms: Ooms,
 }
 
 /// Why a program does not run.
@@ -79,6 +84,7 @@ impl Programs {
             running: [None; PROGRAMS_MAX],
             listeners: [const { None }; PROGRAMS_MAX],
             heeds_signals: false,
+            ooms: Ooms::NONE,
         }
     }
 
@@ -154,6 +160,7 @@ impl Programs {
             began_ns,
             late_ns: if killed { u64::MAX } else { began_ns.saturating_add(wall_ns) },
             grace_ns: nanoseconds(exec.grace_ms),
+            ooms: self.ooms,
             killed: killed.then_some(Verdict::TimeLimitExceeded),
             warned: false,
             syscall: None,
@@ -179,6 +186,7 @@ impl Programs {
         filter: &[u8],
         room: &mut [u8],
         reaper: &mut Reaper,
+        cgroups: &Cgroups,
     ) -> Result<ExitReport, Failed> {
         let failed = |errno| Failed { errno, at: At::Execute };
         let (pid, pidfd) = self.start(Peer::NOBODY, exec, &[], work_dir, filter, room)?;
@@ -193,7 +201,7 @@ impl Programs {
             self.kill_late();
         }
         loop {
-            let left = reaper.reap(|ended| self.note(ended)).map_err(failed)?;
+            let left = reaper.reap(|ended| self.note(ended, cgroups)).map_err(failed)?;
             match self.take(|program| program.pid == pid) {
                 Some((_, report)) => return Ok(report),
                 None if left => {}
@@ -263,14 +271,14 @@ impl Programs {
     }
 
     /// Notes how a child has ended that was reaped, if it was one of these.
-    pub(crate) fn note(&mut self, ended: &Ended) {
+    pub(crate) fn note(&mut self, ended: &Ended, cgroups: &Cgroups) {
         let is_it =
             |it: &Option<Running>| it.is_some_and(|it| it.pid == ended.pid && it.ended.is_none());
         let Some(at) = self.running.iter().position(is_it) else { return };
         let place = &mut self.running[at];
         let Some(program) = place else { return };
         program.late_ns = u64::MAX;
-        program.ended = Some(program.report(ended));
+        program.ended = Some(program.report(ended, cgroups));
         // Whoever it leaves behind under its filter has nobody to ask: ENOSYS.
         self.listeners[at] = None;
         if program.peer.is_none() {
@@ -325,7 +333,7 @@ impl Running {
         }
     }
 
-    fn report(&self, ended: &Ended) -> ExitReport {
+    fn report(&self, ended: &Ended, cgroups: &Cgroups) -> ExitReport {
         let [low, high, ..] = ended.status.to_le_bytes();
         let exit = match low & 0x7f {
             0 => Exit::Status(high),
@@ -333,14 +341,18 @@ impl Running {
         };
         // A program that was done before the signal came has ended by itself.
         let killed = self.killed.filter(|_| self.warned || exit == Exit::Signal(SIGKILL));
+        // All in the rocker share its memory: whoever fails while there is none, fails for that.
+        let failed = exit != Exit::Status(0);
+        let out_of_memory = || cgroups.ooms().verdict_since(self.ooms).filter(|_| failed);
         ExitReport {
             exit,
-            verdict: killed.unwrap_or(exit.verdict()),
+            verdict: killed.or_else(out_of_memory).unwrap_or(exit.verdict()),
             user_us: ended.user_us,
             system_us: ended.system_us,
             wall_us: now_ns().saturating_sub(self.began_ns) / 1000,
             peak_kib: ended.peak_kib,
             syscall: self.syscall.filter(|_| killed == Some(Verdict::DisallowedSyscall)),
+            usage: cgroups.usage(),
         }
     }
 }

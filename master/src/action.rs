@@ -15,6 +15,8 @@ pub enum Action {
     FindMount,
     /// root.2: open the data dir, make `.rocker` in it and lock that.
     LockDataDir,
+    /// root.2: make the rocker's cgroups, and set its limits.
+    MakeCgroup,
     /// prepare.0: `clone(CLONE_NEWNS | CLONE_NEWPID)` and execute the guard.
     CloneGuard,
     /// root.3: request, package, data dir and the caller's own connection.

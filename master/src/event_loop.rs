@@ -13,6 +13,7 @@ use protocol::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 
+use crate::cgroup::Cgroups;
 use crate::clone_guard::Stack;
 use crate::linux::{Host, Work};
 use crate::listener::{Knock, Listener};
@@ -62,9 +63,14 @@ impl Master {
         for (rocker, pidfd) in living {
             log::info!("rocker {} lives on, guard {}", rocker.name, rocker.guard_pid);
             let pid = rocker.guard_pid;
-            let held = Held { rocker: Some(rocker), adopted: Some(pidfd), ..Held::default() };
+            // Whether it has any is not on record.
+            let limited = Some(rocker.name);
+            let (rocker, adopted) = (Some(rocker), Some(pidfd));
+            let held = Held { rocker, adopted, limited, ..Held::default() };
             master.sessions.living.insert(pid, Entry { machine: Session::adopted(), held });
         }
+        let names = master.sessions.rockers().filter_map(|entry| entry.held.limited);
+        master.host.cgroups.sweep(&names.collect::<Vec<_>>());
         master.host.records = Some(records);
         master.listener = Some(listener);
         Ok(master)
@@ -91,6 +97,8 @@ impl Master {
             .map_err(|error| cannot(&error))?;
         let packages = Packages::new(config.max_packages, config.package_idle_ms);
         let host = Host {
+            cgroups: Cgroups::new(&config.cgroup),
+            words: String::new(),
             config,
             guard,
             home: Namespace::of("self").map_err(|error| cannot(&error))?,
@@ -109,13 +117,15 @@ impl Master {
     /// Serves until SIGTERM or SIGINT, or, for a master of one launch, until that has ended.
     /// Living rockers live on.
     pub fn run(&mut self) -> Result<(), String> {
-        while self.listener.is_some() || !self.sessions.is_empty() {
+        // A master of one launch leaves what does not go to the next one.
+        while self.listener.is_some() || !self.sessions.is_empty() || self.host.cgroups.may_hope() {
             let ready = self.wait().map_err(|error| format!("cannot wait for events: {error}"))?;
             let mut launching = vec![];
             for event in ready {
                 match event {
                     Ready::Signals => {
                         if self.is_told_to_stop() {
+                            self.host.cgroups.leave();
                             return Ok(());
                         }
                         self.reap();
@@ -128,7 +138,9 @@ impl Master {
             self.advance_launching(&mut launching);
             self.advance_waiting();
             unmount(self.host.packages.expired(now_ns()));
+            self.host.cgroups.settle();
         }
+        self.host.cgroups.leave();
         Ok(())
     }
 
@@ -160,6 +172,9 @@ impl Master {
         let mut polled: Vec<PollFd<'_>> =
             sources.iter().map(|(fd, _)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
         let now = now_ns();
+        if let Some(ns) = self.host.cgroups.retry_ns() {
+            deadline_ns = deadline_ns.min(now + ns);
+        }
         let left = core::time::Duration::from_nanos(deadline_ns.saturating_sub(now));
         let timeout = Timespec::try_from(left).ok().filter(|_| deadline_ns != u64::MAX);
         match poll(&mut polled, timeout.as_ref()) {
@@ -249,6 +264,7 @@ impl Master {
             datagram: Box::default(),
             package: None,
             data: None,
+            cgroups: vec![],
             deadline_ns: now_ns() + u64::from(protocol::limits::HELLO_MS) * 1_000_000,
             trace: false,
         };
@@ -283,6 +299,9 @@ impl Master {
             let mut work = Work { host, sessions, held: &mut entry.held };
             let core::task::Poll::Ready(outcome) = work.perform(step, action) else { break };
             entry.machine.advance(outcome);
+        }
+        if let (State::Ended(_), Some(name)) = (entry.machine.state(), entry.held.limited) {
+            host.cgroups.remove(name);
         }
         match (entry.machine.state(), entry.held.rocker.as_ref().map(|rocker| rocker.guard_pid)) {
             (State::Ended(Ok(())), _) => {}

@@ -11,6 +11,8 @@
 //! policy        root.1: who is asking, and may they
 //! package       root.2: package and data dir, each opened once
 //! packages      which of them are mounted, for all rockers that are made from one
+//! cgroup        root.2: limits
+//! hierarchies   which controllers this host has, and where
 //! guard_binary  the guard's program, sealed
 //! clone_guard   prepare.0
 //! id_maps       prepare.8
@@ -19,9 +21,11 @@
 //! ```
 
 pub mod action;
+mod cgroup;
 mod clone_guard;
 pub mod event_loop;
 pub mod guard_binary;
+mod hierarchies;
 mod id_maps;
 mod linux;
 mod listener;

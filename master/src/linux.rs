@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
-use protocol::limits::{GRACE_MS, INTAKE, MOUNT_PATIENCE_MS};
+use protocol::limits::{DESCRIPTORS_MAX, GRACE_MS, INTAKE, MOUNT_PATIENCE_MS};
 use protocol::socket::{self, Buffer, Descriptors, Received, errno, now_ns};
 use protocol::{
     Actor, ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Item, Loss,
@@ -21,8 +21,9 @@ use rustix::process::{
 };
 
 use crate::action::Action;
+use crate::cgroup::{self, Cgroups};
 use crate::clone_guard::{Stack, clone_guard};
-use crate::machine::{Outcome, Session};
+use crate::machine::{Outcome, Session, Wants};
 use crate::packages::{Found, Lease, Packages};
 use crate::policy::{Config, Namespace};
 use crate::residue::{Records, Rocker};
@@ -42,6 +43,7 @@ pub(crate) struct Host {
     pub(crate) stack: Box<Stack>,
     /// None for a master of one launch: nobody comes after it.
     pub(crate) records: Option<Records>,
+    pub(crate) cgroups: Cgroups,
     pub(crate) inbox: Buffer,
     pub(crate) outbox: Buffer,
     /// What came with the guard's last message.
@@ -49,6 +51,8 @@ pub(crate) struct Host {
     pub(crate) packages: Packages<OwnedFd>,
     /// The step just taken, for errors and traces.
     pub(crate) command: Command,
+    /// The part of a step that failed, where it has several.
+    pub(crate) words: String,
 }
 
 /// One session at work: its descriptors, and what is shared.
@@ -71,7 +75,7 @@ impl Work<'_> {
     /// root.1
     fn await_request(&mut self) -> Poll<Outcome> {
         match self.receive_request() {
-            Ok(Some(Asked::Launch { data_dir })) => Poll::Ready(Outcome::RequestIs { data_dir }),
+            Ok(Some(Asked::Launch(wants))) => Poll::Ready(Outcome::RequestIs(wants)),
             // A launch is checked at its own step, with the rest of the policy.
             Ok(Some(_)) if !self.is_at_home() => Poll::Ready(Outcome::Refused(FOREIGN)),
             Ok(Some(Asked::List)) => Poll::Ready(self.list()),
@@ -110,12 +114,13 @@ impl Work<'_> {
             ClientMessage::Launch(request) => {
                 launch.trace = request.trace;
                 launch.deadline_ns = now_ns() + u64::from(request.timeout_ms) * 1_000_000;
-                let data_dir = request.data_dir.is_some();
+                let limits = self.host.config.limits(&launch.caller, request.options.limits);
+                let wants = Wants { data_dir: request.data_dir.is_some(), limits: limits.is_any() };
                 let message = Message::Client(ClientMessage::Launch(request));
                 launch.datagram = wire::encode(&message, self.host.outbox.bytes())
                     .ok_or(Outcome::Lost(Loss::Garbage))?
                     .into();
-                Ok(Some(Asked::Launch { data_dir }))
+                Ok(Some(Asked::Launch(wants)))
             }
         }
     }
@@ -254,14 +259,35 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// root.2
+    fn make_cgroup(&mut self) -> Result<(), Refusal> {
+        let name = draw_name()?;
+        let Host { config, cgroups, words, .. } = &mut *self.host;
+        let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
+        let made = {
+            let request = launch.request().ok_or(Errno::PROTO)?;
+            cgroups.make(name, &config.limits(&launch.caller, request.options.limits))
+        };
+        launch.cgroups = made.map_err(|refusal| match refusal {
+            cgroup::Refusal::Rule(error, why) => {
+                *words = why;
+                Refusal::Rule(error)
+            }
+            cgroup::Refusal::System(error, command) => {
+                *words = command;
+                Refusal::System(errno(error))
+            }
+        })?;
+        self.held.limited = Some(name);
+        Ok(())
+    }
+
     /// prepare.0
     fn clone_guard(&mut self) -> Result<(), Refusal> {
         let flags = SocketFlags::CLOEXEC;
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(errno)?;
-        let mut random = [0; 8];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-            .map_err(errno)?;
+        let name = self.held.limited.map_or_else(draw_name, Ok)?;
         let cloned_ns = now_ns();
         let host = &mut *self.host;
         let (guard, null) = (host.guard.as_fd(), host.null.as_fd());
@@ -269,7 +295,7 @@ impl Work<'_> {
         let launch = self.launch_mut()?;
         launch.link = Some(ours);
         let rocker = launch.request().map(|request| Rocker {
-            name: Name::from_random(u64::from_ne_bytes(random)),
+            name,
             guard_pid,
             app_id: request.app_id,
             uid: request.uid,
@@ -298,17 +324,25 @@ impl Work<'_> {
             } else {
                 &opened.file
             };
-            let message =
-                Message::Master(MasterMessage::HandOver { name, guard_pid, request, package });
+            let cgroups = launch.cgroups.iter().map(|made| made.what).collect();
+            let message = Message::Master(MasterMessage::HandOver {
+                name,
+                guard_pid,
+                request,
+                package,
+                cgroups,
+            });
             let held = [launch.client.as_ref(), Some(handed), launch.data.as_ref()];
-            let descriptors: heapless::Vec<BorrowedFd<'_>, 3> =
-                held.into_iter().flatten().map(AsFd::as_fd).collect();
+            let groups = launch.cgroups.iter().flat_map(|made| [&made.procs, &made.dir]);
+            let descriptors: heapless::Vec<BorrowedFd<'_>, DESCRIPTORS_MAX> =
+                held.into_iter().flatten().chain(groups).map(AsFd::as_fd).collect();
             let link = launch.link.as_ref().ok_or(Errno::BADF)?;
             // enter.4 brings the guard a pidfd.
             launch.client.iter().for_each(rights::accept);
             socket::send(link, &message, &descriptors, &mut self.host.outbox)?;
         }
         (launch.client, launch.package, launch.data) = (None, None, None);
+        launch.cgroups = vec![];
         Ok(())
     }
 
@@ -403,6 +437,9 @@ impl Work<'_> {
 
     /// root.15
     fn free_residue(&mut self) -> Result<(), Refusal> {
+        if let Some(name) = self.held.limited.take() {
+            self.host.cgroups.remove(name);
+        }
         if let (Some(records), Some(rocker)) = (&self.host.records, &self.held.rocker) {
             records.remove(rocker.name).map_err(errno)?;
         }
@@ -417,6 +454,7 @@ impl Work<'_> {
     /// The command of the step that failed. A broken rule says enough by itself.
     fn failed_command(&self, error: Error) -> Command {
         match error {
+            Error::Invalid { rule: Rule::NoController, .. } => self.host.command.clone(),
             Error::Invalid { .. } => Command::new(),
             _ => self.host.command.clone(),
         }
@@ -448,6 +486,7 @@ impl Work<'_> {
             Action::OpenPackage => self.open_package(),
             Action::LockDataDir => self.lock_data_dir(),
             Action::FindMount => return self.find_mount(),
+            Action::MakeCgroup => self.make_cgroup(),
             Action::CloneGuard => self.clone_guard(),
             Action::HandOver => self.hand_over(),
             Action::AwaitMount => return self.await_mount(),
@@ -481,7 +520,10 @@ impl Work<'_> {
         let mut command = core::mem::take(&mut self.host.command);
         command.clear();
         // A Command takes any text.
-        let _ = self.write_command(action, &mut command);
+        let _ = match core::mem::take(&mut self.host.words) {
+            words if words.is_empty() => self.write_command(action, &mut command),
+            words => command.write_str(&words),
+        };
         self.host.command = command;
     }
 
@@ -502,6 +544,10 @@ impl Work<'_> {
                 None => Ok(()),
             },
             Action::FindMount => write!(command, "findmnt --types squashfs # {}", request.package),
+            Action::MakeCgroup => {
+                let name = self.held.limited.map(|name| name.to_string()).unwrap_or_default();
+                write!(command, "cgcreate -g *:{}/{name}", self.host.config.cgroup.display())
+            }
             Action::CloneGuard => command.write_str("unshare --mount --pid --fork rocker-guard"),
             Action::HandOver => command.write_str("sendmsg # to the guard, with descriptors"),
             Action::AwaitMount => command.write_str("recvmsg # from the guard, with the mount"),
@@ -566,7 +612,7 @@ impl Driver<Session> for Work<'_> {
 
 /// What a connection is for.
 enum Asked {
-    Launch { data_dir: bool },
+    Launch(Wants),
     List,
     Kill(Name),
     Attach(Name),
@@ -597,6 +643,13 @@ const LIST_QUEUE: usize = 16 << 20;
 const WAITERS_MAX: usize = 16;
 
 const NO_SUCH_ROCKER: Error = Error::Invalid { rule: Rule::NoSuchRocker, item: Item::Name };
+
+/// 60 random bits are unique among living rockers.
+fn draw_name() -> Result<Name, Errno> {
+    let mut random = [0; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).map_err(errno)?;
+    Ok(Name::from_random(u64::from_ne_bytes(random)))
+}
 
 const FOREIGN: Error = Error::Invalid { rule: Rule::ForeignNamespace, item: Item::Request };
 

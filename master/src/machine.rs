@@ -12,17 +12,16 @@ pub enum State {
     /// root.1
     AwaitRequest,
     /// root.1: may this caller ask this?
-    CheckCaller {
-        /// Whether there is a data dir.
-        data_dir: bool,
-    },
+    CheckCaller(Wants),
     /// root.2: the master opens what the caller named, once.
-    OpenPackage {
-        /// As above.
-        data_dir: bool,
-    },
+    OpenPackage(Wants),
     /// root.2
-    LockDataDir,
+    LockDataDir {
+        /// Whether there are limits.
+        limits: bool,
+    },
+    /// root.2: a cgroup comes before whom it is to hold.
+    MakeCgroup,
     /// root.2 = prepare.0
     CloneGuard,
     /// root.2: several launches may come at once for a package that none has mounted yet.
@@ -67,16 +66,22 @@ pub enum State {
     Ended(Result<(), Error>),
 }
 
+/// What of a request not every launch has.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Wants {
+    /// It names a data dir.
+    pub data_dir: bool,
+    /// There are limits, of the caller's or of the policy's.
+    pub limits: bool,
+}
+
 /// What came of an action.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
     /// It worked.
     Done,
     /// The request is there.
-    RequestIs {
-        /// Whether it names a data dir.
-        data_dir: bool,
-    },
+    RequestIs(Wants),
     /// How the guard gets the package.
     PackageIs(Package),
     /// It was not a launch but a question, and is answered.
@@ -119,9 +124,10 @@ impl Session {
     fn failed(&self, error: Error) -> State {
         match self.state {
             State::AwaitRequest
-            | State::CheckCaller { .. }
-            | State::OpenPackage { .. }
-            | State::LockDataDir
+            | State::CheckCaller(_)
+            | State::OpenPackage(_)
+            | State::LockDataDir { .. }
+            | State::MakeCgroup
             | State::CloneGuard => State::Refuse { error, cloned: false },
             State::FindMount | State::HandOver { .. } => State::Refuse { error, cloned: true },
             State::AwaitMount | State::AwaitDone => State::KillGuard,
@@ -148,8 +154,11 @@ impl Machine for Session {
 
     fn step(&self) -> Option<Step> {
         Some(match self.state {
-            State::AwaitRequest | State::CheckCaller { .. } => Step::RequestRocker,
-            State::OpenPackage { .. } | State::LockDataDir | State::FindMount => Step::CreateGuard,
+            State::AwaitRequest | State::CheckCaller(_) => Step::RequestRocker,
+            State::OpenPackage(_)
+            | State::LockDataDir { .. }
+            | State::MakeCgroup
+            | State::FindMount => Step::CreateGuard,
             State::CloneGuard => Step::CloneGuard,
             State::HandOver { .. } => Step::HandOver,
             State::AwaitMount => Step::MountPackage,
@@ -168,9 +177,10 @@ impl Machine for Session {
     fn action(&self) -> Action {
         match self.state {
             State::AwaitRequest => Action::AwaitRequest,
-            State::CheckCaller { .. } => Action::CheckCaller,
-            State::OpenPackage { .. } => Action::OpenPackage,
-            State::LockDataDir => Action::LockDataDir,
+            State::CheckCaller(_) => Action::CheckCaller,
+            State::OpenPackage(_) => Action::OpenPackage,
+            State::LockDataDir { .. } => Action::LockDataDir,
+            State::MakeCgroup => Action::MakeCgroup,
             State::CloneGuard => Action::CloneGuard,
             State::FindMount => Action::FindMount,
             State::HandOver { .. } => Action::HandOver,
@@ -195,15 +205,27 @@ impl Machine for Session {
         use Outcome as O;
         use State as S;
         self.state = match (self.state, outcome) {
-            (S::AwaitRequest, O::RequestIs { data_dir }) => S::CheckCaller { data_dir },
+            (S::AwaitRequest, O::RequestIs(wants)) => S::CheckCaller(wants),
             (S::AwaitRequest, O::Answered) => S::Ended(Ok(())),
             // Nobody is there to be told.
             (S::AwaitRequest, O::Lost(how @ Loss::Died)) => {
                 S::Ended(Err(Error::Lost { step: Step::RequestRocker, how }))
             }
-            (S::CheckCaller { data_dir }, O::Done) => S::OpenPackage { data_dir },
-            (S::OpenPackage { data_dir: true }, O::Done) => S::LockDataDir,
-            (S::OpenPackage { data_dir: false } | S::LockDataDir, O::Done) => S::CloneGuard,
+            (S::CheckCaller(wants), O::Done) => S::OpenPackage(wants),
+            (S::OpenPackage(Wants { data_dir: true, limits }), O::Done) => {
+                S::LockDataDir { limits }
+            }
+            (
+                S::OpenPackage(Wants { data_dir: false, limits: true })
+                | S::LockDataDir { limits: true },
+                O::Done,
+            ) => S::MakeCgroup,
+            (
+                S::OpenPackage(Wants { data_dir: false, limits: false })
+                | S::LockDataDir { limits: false }
+                | S::MakeCgroup,
+                O::Done,
+            ) => S::CloneGuard,
             (S::CloneGuard, O::Done) => S::FindMount,
             (S::FindMount, O::PackageIs(package)) => {
                 S::HandOver { first: package == Package::First }
@@ -255,8 +277,9 @@ mod tests {
     fn a_launch_walks_the_diagram() {
         let mut session = Session::default();
         let mut walked = vec![];
-        for outcome in core::iter::once(Outcome::RequestIs { data_dir: true })
-            .chain([Outcome::Done; 4])
+        let wants = Wants { data_dir: true, limits: true };
+        for outcome in core::iter::once(Outcome::RequestIs(wants))
+            .chain([Outcome::Done; 5])
             .chain([Outcome::PackageIs(Package::First)])
             .chain([Outcome::Done; 8])
             .chain([Outcome::Lost(Loss::Died), Outcome::Exited, Outcome::Done])
@@ -267,14 +290,14 @@ mod tests {
         assert_eq!(session.state(), State::Ended(Ok(())));
         assert_eq!(
             walked.join(" "),
-            "root.1 root.1 root.2 root.2 prepare.0 root.2 root.3 prepare.3 prepare.7 prepare.8 \
+            "root.1 root.1 root.2 root.2 root.2 prepare.0 root.2 root.3 prepare.3 prepare.7 prepare.8 \
              prepare.8 prepare.8 prepare.9 prepare.9 enter.4 root.11 root.15"
         );
     }
 
     #[test]
     fn open_package_without_data_dir_locks_nothing() {
-        let next = after(State::OpenPackage { data_dir: false }, Outcome::Done);
+        let next = after(State::OpenPackage(Wants::default()), Outcome::Done);
         assert_eq!(next, State::CloneGuard);
     }
 
@@ -288,6 +311,17 @@ mod tests {
             assert_eq!(after(next, Outcome::Done), awaited);
         }
         assert_eq!(after(State::AwaitMount, Outcome::Done), State::AwaitDone);
+    }
+
+    #[test]
+    fn a_cgroup_is_made_where_there_are_limits() {
+        let wants = Wants { data_dir: false, limits: true };
+        assert_eq!(after(State::OpenPackage(wants), Outcome::Done), State::MakeCgroup);
+        assert_eq!(after(State::LockDataDir { limits: true }, Outcome::Done), State::MakeCgroup);
+        assert_eq!(after(State::LockDataDir { limits: false }, Outcome::Done), State::CloneGuard);
+        let error = Error::Failed { step: Step::CreateGuard, errno: Errno::NOSPC };
+        let next = after(State::MakeCgroup, Outcome::Failed(Errno::NOSPC));
+        assert_eq!(next, State::Refuse { error, cloned: false });
     }
 
     #[test]

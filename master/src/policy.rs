@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path as FilePath, PathBuf};
 
 use nix::sys::socket::{getsockopt, sockopt};
-use protocol::{Error, Item, Path, Request, Rule, Seccomp};
+use protocol::{Error, Item, Limits, Path, Request, Rule, Seccomp};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
 
@@ -28,6 +28,8 @@ pub struct Config {
     pub max_packages: usize,
     /// That while, in milliseconds. Meanwhile loop device and file system of a package stay.
     pub package_idle_ms: u32,
+    /// The cgroup below which those of rockers are made, in every hierarchy.
+    pub cgroup: PathBuf,
     /// What others than root may do.
     pub allow: Vec<Allow>,
 }
@@ -41,6 +43,7 @@ impl Default for Config {
             max_launches: 256,
             max_packages: 64,
             package_idle_ms: 2_000,
+            cgroup: "/rocker".into(),
             allow: vec![],
         }
     }
@@ -70,6 +73,23 @@ pub struct Allow {
     /// namespaces.
     #[serde(default)]
     pub unconfined: bool,
+    /// The most memory that one of its rockers may be limited to, in bytes; whoever asks for no
+    /// limit has this one.
+    pub max_memory: Option<u64>,
+    /// The same for processes.
+    pub max_pids: Option<u32>,
+    /// The same for processor time, in processors.
+    pub max_cpu: Option<f64>,
+}
+
+impl Allow {
+    /// The limits that nobody is beyond.
+    fn limits(&self) -> Limits<'static> {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+        let millis = |cpu: f64| (cpu * 1000.0) as u32;
+        let (memory, pids) = (self.max_memory, self.max_pids);
+        Limits { memory, pids, cpu_millis: self.max_cpu.map(millis), ..Limits::default() }
+    }
 }
 
 const fn a_few() -> usize {
@@ -99,9 +119,12 @@ pub fn read_config(named: Option<&FilePath>) -> Result<Config, String> {
         .allow
         .iter()
         .flat_map(|allow| allow.packages.iter().chain(&allow.exec_dirs).chain(&allow.data_dirs));
-    for dir in dirs {
+    for dir in dirs.chain([&config.cgroup]) {
         Path::new(dir.as_os_str().as_bytes())
             .map_err(|rule| cannot(&format_args!("{}: {rule}", dir.display())))?;
+    }
+    for allow in &config.allow {
+        allow.limits().check().map_err(|error| cannot(&error))?;
     }
     Ok(config)
 }
@@ -229,7 +252,29 @@ impl Config {
         if request.options.user_namespaces && !allow.unconfined {
             return refused(Rule::NotAllowed, Item::UserNamespaces);
         }
+        let (most, asked) = (allow.limits(), request.options.limits);
+        for (more, item) in [
+            (is_more(asked.memory, most.memory), Item::Memory),
+            (is_more(asked.pids, most.pids), Item::Pids),
+            (is_more(asked.cpu_millis, most.cpu_millis), Item::Cpu),
+        ] {
+            if more {
+                return refused(Rule::NotAllowed, item);
+            }
+        }
         Ok(())
+    }
+
+    /// The limits of a caller's rocker: its own, and the policy's where it has none.
+    pub fn limits<'a>(&self, caller: &Caller, asked: Limits<'a>) -> Limits<'a> {
+        let allow = self.allow_of(caller).filter(|_| caller.uid != 0);
+        let most = allow.map(Allow::limits).unwrap_or_default();
+        Limits {
+            memory: asked.memory.or(most.memory),
+            pids: asked.pids.or(most.pids),
+            cpu_millis: asked.cpu_millis.or(most.cpu_millis),
+            ..asked
+        }
     }
 
     /// How far the path of the caller's package may lead.
@@ -260,6 +305,10 @@ impl Config {
     fn allow_of(&self, caller: &Caller) -> Option<&Allow> {
         self.allow.iter().find(|allow| allow.uid == caller.uid)
     }
+}
+
+fn is_more<T: PartialOrd>(asked: Option<T>, most: Option<T>) -> bool {
+    asked.zip(most).is_some_and(|(asked, most)| asked > most)
 }
 
 /// The directory of the list that `path` lies in, by its names.
@@ -380,6 +429,39 @@ mod tests {
         assert_eq!(verdict(ROBOT, |_| (), load(2, 1)), Ok(()));
         assert_eq!(verdict(ROBOT, |_| (), load(2, 2)), many);
         assert_eq!(verdict(Caller { uid: 0, ..ROBOT }, |_| (), load(3, 0)), many);
+    }
+
+    #[test]
+    fn nobody_is_beyond_the_limits_of_the_policy() {
+        let mut config = config();
+        let allow = &mut config.allow[0];
+        (allow.max_memory, allow.max_pids, allow.max_cpu) = (Some(1 << 26), Some(32), Some(0.5));
+        let asked = |limits| {
+            let options = protocol::Options { limits, ..Default::default() };
+            config.check(&ROBOT, &Request { options, ..request() }, Load::default())
+        };
+        let none = Limits::default();
+        let most = Limits {
+            memory: Some(1 << 26),
+            pids: Some(32),
+            cpu_millis: Some(500),
+            ..Limits::default()
+        };
+        assert_eq!((asked(none), asked(most)), (Ok(()), Ok(())));
+        for (limits, item) in [
+            (Limits { memory: Some((1 << 26) + 1), ..none }, Item::Memory),
+            (Limits { pids: Some(33), ..none }, Item::Pids),
+            (Limits { cpu_millis: Some(501), ..none }, Item::Cpu),
+        ] {
+            assert_eq!(asked(limits), refused(Rule::NotAllowed, item));
+        }
+        let less = Limits { pids: Some(8), cpu_weight: Some(50), ..none };
+        let pids_of = |limits: Limits<'_>| limits.pids;
+        assert_eq!(config.limits(&ROBOT, none), most);
+        assert_eq!(pids_of(config.limits(&ROBOT, less)), Some(8));
+        assert_eq!(config.limits(&ROBOT, less).cpu_weight, Some(50));
+        // Root is limited by nobody but itself.
+        assert_eq!(config.limits(&Caller { uid: 0, ..ROBOT }, none), none);
     }
 
     #[test]

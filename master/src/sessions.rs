@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 
 use protocol::{ClientMessage, Message, Name, Package, Request, wire};
 
+use crate::cgroup::Made;
 use crate::machine::{Session, State};
 use crate::packages::{Key, Lease};
 use crate::policy::{Caller, Load};
@@ -49,6 +50,8 @@ pub(crate) struct Held {
     pub(crate) launch: Option<Box<Launch>>,
     /// From prepare.0 on.
     pub(crate) rocker: Option<Rocker>,
+    /// Whose cgroups there are, or may be: they go with this session.
+    pub(crate) limited: Option<Name>,
     /// Whether the guard has ended and was reaped.
     pub(crate) exited: bool,
     /// A guard that is not our child: an earlier master's.
@@ -72,6 +75,8 @@ pub(crate) struct Launch {
     pub(crate) package: Option<Opened>,
     /// The data dir's `.rocker`, locked.
     pub(crate) data: Option<OwnedFd>,
+    /// The rocker's cgroups, if it has limits.
+    pub(crate) cgroups: Vec<Made>,
     /// When to give up waiting: `CLOCK_MONOTONIC`, nanoseconds.
     pub(crate) deadline_ns: u64,
     pub(crate) trace: bool,

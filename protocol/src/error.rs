@@ -57,6 +57,18 @@ pub enum Item {
     Seccomp,
     /// Whether it may make user namespaces.
     UserNamespaces,
+    /// [`Limits::memory`](crate::Limits::memory)
+    Memory,
+    /// [`Limits::swap`](crate::Limits::swap)
+    Swap,
+    /// [`Limits::pids`](crate::Limits::pids)
+    Pids,
+    /// [`Limits::cpu_millis`](crate::Limits::cpu_millis)
+    Cpu,
+    /// [`Limits::cpu_weight`](crate::Limits::cpu_weight)
+    CpuWeight,
+    /// [`Limits::cpus`](crate::Limits::cpus)
+    Cpus,
 }
 
 /// A rule that a request can break.
@@ -106,6 +118,16 @@ pub enum Rule {
     NoSuchRocker,
     /// A filter that is no row of 1 to 4096 instructions.
     NotAFilter,
+    /// A limit that makes no sense.
+    LimitOutOfRange,
+    /// A limit of swap without one of memory.
+    NoMemoryLimit,
+    /// Not a list of processors.
+    NotCpus,
+    /// The host has no such processor, or ROCKER may not use it.
+    NoSuchCpu,
+    /// The kernel has no cgroup controller for it, or none that is mounted.
+    NoController,
 }
 
 /// How a peer was lost.
@@ -192,6 +214,12 @@ impl fmt::Display for Item {
             Self::File => f.write_str("file"),
             Self::Seccomp => f.write_str("system call filter"),
             Self::UserNamespaces => f.write_str("user namespaces"),
+            Self::Memory => f.write_str("memory limit"),
+            Self::Swap => f.write_str("swap limit"),
+            Self::Pids => f.write_str("process limit"),
+            Self::Cpu => f.write_str("cpu limit"),
+            Self::CpuWeight => f.write_str("cpu weight"),
+            Self::Cpus => f.write_str("cpus"),
         }
     }
 }
@@ -223,6 +251,14 @@ impl fmt::Display for Rule {
             }
             Self::NoSuchRocker => "no living rocker has this name",
             Self::NotAFilter => "it is not a row of 1 to 4096 instructions of 8 bytes",
+            Self::LimitOutOfRange => {
+                "it must be at least 1 MiB of memory, 1 to 4194304 processes, 0.01 to 1000 \
+                 processors, or a weight of 1 to 10000"
+            }
+            Self::NoMemoryLimit => "a limit of swap needs a limit of memory",
+            Self::NotCpus => "it must be a list of processors, such as 0-1,3",
+            Self::NoSuchCpu => "the host has no such processor, or the master may not use it",
+            Self::NoController => "no cgroup controller sees to that here, see \"rocker doctor\"",
         })
     }
 }

@@ -46,9 +46,9 @@ pub use error::{Errno, Error, Item, Loss, Rule};
 pub use files::{FilePath, How, OpenFile, OpenFiles};
 pub use machine::{Driver, Machine, run};
 pub use message::{
-    ClientMessage, Failure, GuardMessage, MasterMessage, Message, Name, Package, RockerInfo,
-    TraceStep,
+    Cgroup, ClientMessage, Failure, GuardMessage, MasterMessage, Message, Name, Package,
+    RockerInfo, TraceStep,
 };
-pub use program::{Exec, Exit, ExitReport, Rlimit, Strings, Verdict};
+pub use program::{Exec, Exit, ExitReport, Rlimit, Strings, Usage, Verdict};
 pub use request::{Ids, Limits, Options, Overlays, Path, Request, Seccomp};
 pub use step::{Actor, Step};

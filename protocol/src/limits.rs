@@ -75,3 +75,23 @@ pub const MOUNT_PATIENCE_MS: u32 = 100;
 
 /// How long a guard rests before it asks again what the kernel could not say, in milliseconds.
 pub const REST_MS: u32 = 1_000;
+
+/// Cgroups of one rocker: one, or one for each of memory, pids, cpu, cpuset and blkio where those
+/// are hierarchies of version 1.
+pub const CGROUPS_MAX: usize = 5;
+
+/// The least memory that a rocker may be limited to, in bytes: its guard has some too.
+pub const MEMORY_MIN: u64 = 1 << 20;
+
+/// As many processes as Linux can have (`man 5 proc`, `pid_max`).
+pub const PIDS_MAX: u32 = 1 << 22;
+
+/// Of processor time, in thousandths of one processor: the kernel takes no quota below 1 ms, in
+/// periods of 100 ms; and the most.
+pub const CPU_MILLIS: core::ops::RangeInclusive<u32> = 10..=1_000_000;
+
+/// Shares of the processors.
+pub const CPU_WEIGHTS: core::ops::RangeInclusive<u16> = 1..=10_000;
+
+/// Longest list of processors, in bytes.
+pub const CPUS_MAX: usize = 256;

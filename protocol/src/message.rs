@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! client -> master   Launch              root.1      then from the same connection's other end:
-//! guard  -> client   Entrance + pidfd    root.5      or Failed, from master or guard
+//! guard  -> client   Entrance + 1.. fds  root.5      or Failed, from master or guard
 //! client -> guard    AppStarted + pidfd  enter.4     too late: Failed, from the guard
 //! client -> guard    Exec + 0..16 fds    exec.0      instead, and as often as it likes: then
 //!                                                    Started or ExecFailed, and Exited
@@ -12,7 +12,7 @@
 //! client -> guard    Open, Delete, Symlink               then Opened + 0..16 fds, Obeyed, or
 //!                                                    ExecFailed
 //!
-//! master -> guard    HandOver + 2..3 fds root.3      on a socket pair of their own
+//! master -> guard    HandOver + 2.. fds  root.3      on a socket pair of their own
 //! guard  -> master   Mounted + mount     prepare.3   if the package is for others too
 //! guard  -> master   Done                prepare.7
 //! master -> guard    GoOn                prepare.9   or Failed
@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::conf::Conf;
 use crate::error::{Errno, Error, Rule};
 use crate::files::{FilePath, OpenFiles};
-use crate::limits::{DESCRIPTORS_MAX, NAME_LEN};
+use crate::limits::{CGROUPS_MAX, DESCRIPTORS_MAX, NAME_LEN};
 use crate::program::{Exec, ExitReport};
 use crate::request::{Path, Request};
 use crate::step::{Actor, Step};
@@ -134,6 +134,21 @@ pub struct RockerInfo<'a> {
     pub package: Path<'a>,
 }
 
+/// A cgroup of a rocker's, and what can be read in it (`man 7 cgroups`).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Cgroup {
+    /// Of version 2, and not of a hierarchy of version 1.
+    pub unified: bool,
+    /// The controller `memory` is at work in it.
+    pub memory: bool,
+    /// `pids`
+    pub pids: bool,
+    /// `cpu`
+    pub cpu: bool,
+    /// `io`, or `blkio` in version 1.
+    pub io: bool,
+}
+
 /// What a client says.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum ClientMessage<'a> {
@@ -221,8 +236,9 @@ pub enum Package {
 /// What the master says.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum MasterMessage<'a> {
-    /// root.3, to the guard. Descriptors: the caller's connection, the package, and the data
-    /// dir's `.rocker` where there is a data dir.
+    /// root.3, to the guard. Descriptors: the caller's connection, the package, the data dir's
+    /// `.rocker` where there is a data dir, and two for each cgroup: `cgroup.procs` to write to,
+    /// and the directory to read.
     HandOver {
         /// The name to take.
         name: Name,
@@ -233,6 +249,8 @@ pub enum MasterMessage<'a> {
         request: Request<'a>,
         /// What the package's descriptor is.
         package: Package,
+        /// The rocker's cgroups; none without limits.
+        cgroups: Vec<Cgroup, CGROUPS_MAX>,
     },
     /// prepare.9, to the guard.
     GoOn,
@@ -258,8 +276,9 @@ pub enum MasterMessage<'a> {
 pub enum GuardMessage<'a> {
     /// prepare.7, to the master. No descriptor.
     Done,
-    /// root.5 = enter.0, to the client, and the answer to Attach. One descriptor: the guard's
-    /// pidfd, which is the entrance.
+    /// root.5 = enter.0, to the client, and the answer to Attach. Descriptors: the guard's pidfd,
+    /// which is the entrance, and `cgroup.procs` of each of the rocker's cgroups, which whoever
+    /// enters writes itself to; not for whoever was attached.
     Entrance {
         /// The guard's name.
         name: Name,
@@ -267,6 +286,8 @@ pub enum GuardMessage<'a> {
         guard_pid: u32,
         /// What the App gets as its filter, an array of `struct sock_filter`; empty: none.
         filter: &'a [u8],
+        /// How many cgroups.
+        cgroups: u8,
     },
     /// To the client: the launch has failed.
     #[serde(borrow)]
@@ -339,17 +360,14 @@ impl Message<'_> {
         match self {
             Self::Client(ClientMessage::AppStarted)
             | Self::Master(MasterMessage::Attach)
-            | Self::Guard(
-                GuardMessage::Entrance { .. }
-                | GuardMessage::Started { .. }
-                | GuardMessage::Mounted { .. },
-            ) => 1,
+            | Self::Guard(GuardMessage::Started { .. } | GuardMessage::Mounted { .. }) => 1,
+            Self::Guard(GuardMessage::Entrance { cgroups, .. }) => 1 + usize::from(*cgroups),
             Self::Client(ClientMessage::Exec(exec)) => usize::from(exec.descriptors),
             Self::Guard(GuardMessage::Opened { errnos, .. }) => {
                 errnos.iter().filter(|errno| errno.0 == 0).count()
             }
-            Self::Master(MasterMessage::HandOver { request, .. }) => {
-                2 + usize::from(request.data_dir.is_some())
+            Self::Master(MasterMessage::HandOver { request, cgroups, .. }) => {
+                2 + usize::from(request.data_dir.is_some()) + 2 * cgroups.len()
             }
             Self::Client(_) | Self::Master(_) | Self::Guard(_) => 0,
         }

@@ -147,6 +147,29 @@ pub struct ExitReport {
     /// The number of the system call for which it was killed, if that was for one of this
     /// machine's.
     pub syscall: Option<u32>,
+    /// What all of the rocker has used so far.
+    pub usage: Usage,
+}
+
+/// What all processes of a rocker have used together, from its beginning, as its cgroup counts it
+/// (`man 7 cgroups`). None: there is no cgroup, for no limit was asked for, or this kernel does
+/// not tell.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Bytes of memory now, cached files among them.
+    pub memory: Option<u64>,
+    /// The most at once.
+    pub memory_peak: Option<u64>,
+    /// Processes and threads now, the guard among them.
+    pub pids: Option<u64>,
+    /// The most at once; from Linux 6.11 on.
+    pub pids_peak: Option<u64>,
+    /// Processor time in microseconds.
+    pub cpu_us: Option<u64>,
+    /// Bytes read from block devices.
+    pub read: Option<u64>,
+    /// Bytes written to them.
+    pub written: Option<u64>,
 }
 
 impl Exit {

@@ -7,7 +7,10 @@ use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Item, Result, Rule};
-use crate::limits::{OVERLAY_DIRS_MAX, PATH_MAX, TIMEOUT_MS_MAX};
+use crate::limits::{
+    CPU_MILLIS, CPU_WEIGHTS, CPUS_MAX, MEMORY_MIN, OVERLAY_DIRS_MAX, PATH_MAX, PIDS_MAX,
+    TIMEOUT_MS_MAX,
+};
 
 /// An absolute path: bytes as Linux has them, at most [`PATH_MAX`], without `..` and without
 /// control bytes, which would forge lines in messages and in `/proc/self/mountinfo`.
@@ -164,11 +167,13 @@ pub const fn is_filter(bytes: &[u8]) -> bool {
 /// What all processes of a rocker may use together (`man 7 cgroups`); none: as much as there is.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Limits<'a> {
-    /// Bytes of memory, without swap.
+    /// Bytes of memory, without swap; the guard's own, some 200 KiB, and what the kernel keeps for
+    /// them are part of it.
     pub memory: Option<u64>,
-    /// Bytes of swap.
+    /// Bytes of swap; with [`memory`](Self::memory) only.
     pub swap: Option<u64>,
-    /// Processes and threads.
+    /// Processes and threads, the guard left out. An App that is entered and not started by the
+    /// guard needs one more for a moment.
     pub pids: Option<u32>,
     /// Processor time, in thousandths of one processor.
     pub cpu_millis: Option<u32>,
@@ -176,6 +181,47 @@ pub struct Limits<'a> {
     pub cpu_weight: Option<u16>,
     /// The processors themselves, as a list: `0-1,3`.
     pub cpus: Option<&'a str>,
+}
+
+impl Limits<'_> {
+    /// Whether there is any.
+    pub fn is_any(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// Checks what can be checked without the host.
+    pub fn check(&self) -> Result<()> {
+        let within = |kept: bool, item| match kept {
+            true => Ok(()),
+            false => broken(Rule::LimitOutOfRange, item),
+        };
+        within(self.memory.is_none_or(|bytes| bytes >= MEMORY_MIN), Item::Memory)?;
+        within(self.pids.is_none_or(|count| (1..=PIDS_MAX).contains(&count)), Item::Pids)?;
+        within(self.cpu_millis.is_none_or(|millis| CPU_MILLIS.contains(&millis)), Item::Cpu)?;
+        within(self.cpu_weight.is_none_or(|it| CPU_WEIGHTS.contains(&it)), Item::CpuWeight)?;
+        if self.swap.is_some() && self.memory.is_none() {
+            return broken(Rule::NoMemoryLimit, Item::Swap);
+        }
+        match self.cpus {
+            Some(list) if list.len() > CPUS_MAX || cpu_ranges(list).any(|it| it.is_none()) => {
+                broken(Rule::NotCpus, Item::Cpus)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The ranges of a list of processors, first and last; none for what is not one.
+pub fn cpu_ranges(list: &str) -> impl Iterator<Item = Option<(u16, u16)>> {
+    // `parse` takes a sign.
+    let number = |digits: &str| {
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u16>().ok())?
+    };
+    list.split(',').map(move |range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (number(first)?, number(last)?);
+        (first <= last).then_some((first, last))
+    })
 }
 
 /// What a rocker is to be beyond the documents. The default asks for nothing.
@@ -268,15 +314,24 @@ impl Request<'_> {
         if !self.overlays.is_empty() && self.data_dir.is_none() {
             return broken(Rule::NoDataDir, Item::DataDir);
         }
+        self.options.limits.check()?;
         if let Seccomp::Filter(bytes) = self.options.seccomp
             && !is_filter(bytes)
         {
             return broken(Rule::NotAFilter, Item::Seccomp);
         }
         // The others are not there yet.
-        let Options { commanded, stays, volatile, user_namespaces, seccomp, .. } = self.options;
-        let there =
-            Options { commanded, stays, volatile, user_namespaces, seccomp, ..Options::default() };
+        let Options { commanded, stays, volatile, user_namespaces, seccomp, limits, .. } =
+            self.options;
+        let there = Options {
+            commanded,
+            stays,
+            volatile,
+            user_namespaces,
+            seccomp,
+            limits,
+            ..Options::default()
+        };
         if self.options != there {
             return broken(Rule::NotAllowed, Item::Request);
         }
@@ -302,6 +357,8 @@ fn broken(rule: Rule, item: Item) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     fn path(text: &str) -> Path<'_> {
@@ -414,6 +471,44 @@ mod tests {
             let found = verdict(|r| r.options.seccomp = Seccomp::Filter(&BYTES[..length]));
             assert_eq!(found, Ok(()), "{length}");
         }
+    }
+
+    #[test]
+    fn limits_make_sense() {
+        let limited = |limits| verdict(|r| r.options.limits = limits);
+        let wrong = |rule, item| Err(Error::Invalid { rule, item });
+        let none = Limits::default();
+        let sound = Limits {
+            memory: Some(MEMORY_MIN),
+            swap: Some(0),
+            pids: Some(1),
+            cpu_millis: Some(10),
+            cpu_weight: Some(10_000),
+            cpus: Some("0-1,3"),
+        };
+        assert_eq!(limited(sound), Ok(()));
+        assert!(sound.is_any() && !none.is_any());
+        let out = Rule::LimitOutOfRange;
+        for (limits, item) in [
+            (Limits { memory: Some(0), ..none }, Item::Memory),
+            (Limits { pids: Some(0), ..none }, Item::Pids),
+            (Limits { pids: Some(PIDS_MAX + 1), ..none }, Item::Pids),
+            (Limits { cpu_millis: Some(9), ..none }, Item::Cpu),
+            (Limits { cpu_weight: Some(0), ..none }, Item::CpuWeight),
+            (Limits { cpu_weight: Some(10_001), ..none }, Item::CpuWeight),
+        ] {
+            assert_eq!(limited(limits), wrong(out, item), "{limits:?}");
+        }
+        let alone = limited(Limits { swap: Some(0), ..none });
+        assert_eq!(alone, wrong(Rule::NoMemoryLimit, Item::Swap));
+        for cpus in ["", ",", "1,", "-1", "3-1", "0-", "+1", "a", "0 1", "0\n", "65536", "1-2-3"] {
+            let found = limited(Limits { cpus: Some(cpus), ..none });
+            assert_eq!(found, wrong(Rule::NotCpus, Item::Cpus), "{cpus:?}");
+        }
+        // One byte too many of what is right otherwise.
+        let long: &str = (std::string::String::from("1") + &"1,".repeat(CPUS_MAX / 2)).leak();
+        let found = limited(Limits { cpus: Some(long), ..none });
+        assert_eq!(found, wrong(Rule::NotCpus, Item::Cpus));
     }
 
     #[test]

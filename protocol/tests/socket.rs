@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use protocol::limits::MESSAGE_MAX;
 use protocol::socket::{Buffer, Received, now_ns, receive, receive_before, send, wait_readable};
 use protocol::{
-    ClientMessage, Errno, GuardMessage, Ids, Loss, MasterMessage, Message, Name, Overlays, Package,
-    Path, Request, wire,
+    Cgroup, ClientMessage, Errno, GuardMessage, Ids, Loss, MasterMessage, Message, Name, Overlays,
+    Package, Path, Request, wire,
 };
 use rustix::fs::{MemfdFlags, fstat, memfd_create};
 use rustix::net::{
@@ -76,16 +76,22 @@ fn request(data_dir: bool) -> Request<'static> {
     }
 }
 
-fn hand_over(data_dir: bool) -> Message<'static> {
+fn hand_over(data_dir: bool, cgroups: usize) -> Message<'static> {
     let (name, request, package) = (Name::from_random(1), request(data_dir), Package::Own);
-    Message::Master(MasterMessage::HandOver { name, guard_pid: 1, request, package })
+    let cgroups = (0..cgroups).map(|_| Cgroup::default()).collect();
+    Message::Master(MasterMessage::HandOver { name, guard_pid: 1, request, package, cgroups })
 }
 
 #[test]
 fn a_message_arrives_with_exactly_its_descriptors() {
-    let entrance = GuardMessage::Entrance { name: Name::from_random(1), guard_pid: 1, filter: &[] };
-    let messages =
-        [(LIST, 0), (Message::Guard(entrance), 1), (hand_over(false), 2), (hand_over(true), 3)];
+    let (name, guard_pid) = (Name::from_random(1), 1);
+    let entrance = GuardMessage::Entrance { name, guard_pid, filter: &[], cgroups: 2 };
+    let messages = [
+        (LIST, 0),
+        (Message::Guard(entrance), 3),
+        (hand_over(false, 0), 2),
+        (hand_over(true, 5), 13),
+    ];
     for (message, count) in messages {
         let ((ours, theirs), file) = (pair(), file());
         let mut buffer = Buffer::default();
@@ -107,7 +113,7 @@ fn a_message_arrives_with_exactly_its_descriptors() {
 
 #[test]
 fn a_wrong_number_of_descriptors_is_garbage_and_leaves_none_open() {
-    for (message, right) in [(LIST, 0), (hand_over(false), 2), (hand_over(true), 3)] {
+    for (message, right) in [(LIST, 0), (hand_over(false, 0), 2), (hand_over(true, 1), 5)] {
         for count in [0, 1, 2, 3, 4, 10, 100].into_iter().filter(|&count| count != right) {
             let ((ours, theirs), file) = (pair(), file());
             let mut bytes = [0; MESSAGE_MAX];
@@ -151,7 +157,7 @@ fn what_is_too_long_is_garbage() {
 fn what_breaks_off_is_garbage() {
     let (ours, theirs) = pair();
     let mut bytes = [0; MESSAGE_MAX];
-    let bytes = wire::encode(&hand_over(true), &mut bytes).unwrap();
+    let bytes = wire::encode(&hand_over(true, 0), &mut bytes).unwrap();
     send_raw(&ours, &bytes[..bytes.len() / 2], &ours, 0);
     assert_eq!(loss(&theirs), Loss::Garbage);
 }

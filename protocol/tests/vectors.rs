@@ -13,9 +13,10 @@ use protocol::conf::{Conf, Place, Places, Root, append};
 use protocol::limits::{MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX};
 use protocol::wire::{VERSION, decode, encode};
 use protocol::{
-    Actor, ClientMessage, Errno, Error, Exec, Exit, ExitReport, Failure, FilePath, GuardMessage,
-    How, Ids, Item, Loss, MasterMessage, Message, Name, OpenFile, Options, Overlays, Package, Path,
-    Request, Rlimit, RockerInfo, Rule, Seccomp, Step, Strings, TraceStep, Verdict,
+    Actor, Cgroup, ClientMessage, Errno, Error, Exec, Exit, ExitReport, Failure, FilePath,
+    GuardMessage, How, Ids, Item, Loss, MasterMessage, Message, Name, OpenFile, Options, Overlays,
+    Package, Path, Request, Rlimit, RockerInfo, Rule, Seccomp, Step, Strings, TraceStep, Usage,
+    Verdict,
 };
 
 /// Every variant of an enum. That none is missing is seen to by a match without a wildcard.
@@ -129,10 +130,25 @@ fn requests() -> Vec<(String, Message<'static>)> {
         Seccomp::Default | Seccomp::Unconfined | Seccomp::Log | Seccomp::Filter(_) => (),
     };
     let all_top_dirs = Request { overlays: Overlays::AllTopDirs, ..request() };
-    let hand_over = |request: Request<'static>| {
+    let hand_over = |request: Request<'static>, cgroups: &[Cgroup]| {
+        let cgroups = cgroups.iter().copied().collect();
         let (name, guard_pid, package) = (name(), 70_000, Package::Own);
-        Message::Master(MasterMessage::HandOver { name, guard_pid, request, package })
+        Message::Master(MasterMessage::HandOver { name, guard_pid, request, package, cgroups })
     };
+    let limited = |limits| Request {
+        options: protocol::Options { limits, ..Default::default() },
+        ..request()
+    };
+    let limits = protocol::Limits {
+        memory: Some(64 << 20),
+        swap: Some(0),
+        pids: Some(32),
+        cpu_millis: Some(500),
+        cpu_weight: Some(10_000),
+        cpus: Some("0-1,3"),
+    };
+    let unified = Cgroup { unified: true, memory: true, pids: true, cpu: true, io: true };
+    let pids = Cgroup { pids: true, ..Cgroup::default() };
     let launch = |request: Request<'static>| Message::Client(ClientMessage::Launch(request));
     [
         ("client_launch", launch(request())),
@@ -154,8 +170,10 @@ fn requests() -> Vec<(String, Message<'static>)> {
         ("client_launch_unconfined", launch(filtered_request(Seccomp::Unconfined))),
         ("client_launch_log", launch(filtered_request(Seccomp::Log))),
         ("client_launch_filter", launch(filtered_request(Seccomp::Filter(&FILTER)))),
-        ("master_hand_over", hand_over(request())),
-        ("master_hand_over_bare", hand_over(bare_request())),
+        ("master_hand_over", hand_over(request(), &[])),
+        ("master_hand_over_bare", hand_over(bare_request(), &[])),
+        ("client_launch_limited", launch(limited(limits))),
+        ("master_hand_over_cgroups", hand_over(limited(limits), &[unified, pids])),
     ]
     .map(|(name, message)| (name.to_owned(), message))
     .into()
@@ -200,6 +218,10 @@ fn plain() -> Vec<(String, Message<'static>)> {
         | GuardMessage::Opened { .. }
         | GuardMessage::Mounted { .. } => (),
     };
+    let entrance = |filter, cgroups| {
+        let (name, guard_pid) = (name(), 4711);
+        Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, cgroups })
+    };
     let info = RockerInfo {
         name: name(),
         app_id: 7,
@@ -217,18 +239,9 @@ fn plain() -> Vec<(String, Message<'static>)> {
         ("master_end", Message::Master(MasterMessage::End)),
         ("master_gone", Message::Master(MasterMessage::Gone)),
         ("guard_done", Message::Guard(GuardMessage::Done)),
-        (
-            "guard_entrance",
-            Message::Guard(GuardMessage::Entrance { name: name(), guard_pid: 4711, filter: &[] }),
-        ),
-        (
-            "guard_entrance_with_a_filter",
-            Message::Guard(GuardMessage::Entrance {
-                name: name(),
-                guard_pid: 4711,
-                filter: &FILTER,
-            }),
-        ),
+        ("guard_entrance", entrance(&[], 0)),
+        ("guard_entrance_with_a_filter", entrance(&FILTER, 0)),
+        ("guard_entrance_cgroups", entrance(&[], 5)),
     ]
     .map(|(name, message)| (name.to_owned(), message))
     .into()
@@ -237,9 +250,10 @@ fn plain() -> Vec<(String, Message<'static>)> {
 fn errors() -> Vec<(String, Message<'static>)> {
     let rules = all!(Rule: Empty, Relative, ParentDir, ControlByte, TooLong, TooMany, Forbidden,
         NoDataDir, Root, NoSuchId, OutOfRange, NotAllowed, ForeignNamespace, WrongType,
-        NotSquashfs, UnknownFormat, Truncated, InUse, NotOurs, TooManyRockers, NoSuchRocker, NotAFilter);
+        NotSquashfs, UnknownFormat, Truncated, InUse, NotOurs, TooManyRockers, NoSuchRocker,
+        NotAFilter, LimitOutOfRange, NoMemoryLimit, NotCpus, NoSuchCpu, NoController);
     let items = all!(Item: Request, Package, ExecDir, DataDir, OverlayDir(15), Uid, Gid, Timeout,
-        Name, Program, File, Seccomp, UserNamespaces);
+        Name, Program, File, Seccomp, UserNamespaces, Memory, Swap, Pids, Cpu, CpuWeight, Cpus);
     let losses = all!(Loss: Died, Silent, Garbage, Version);
     let failed =
         |error, command| Message::Master(MasterMessage::Failed(Failure { error, command }));
@@ -279,6 +293,16 @@ fn traces() -> Vec<(String, Message<'static>)> {
     all
 }
 
+const USAGE: Usage = Usage {
+    memory: Some(1 << 20),
+    memory_peak: Some(u64::MAX),
+    pids: Some(1),
+    pids_peak: Some(33),
+    cpu_us: Some(3_000),
+    read: Some(0),
+    written: Some(512),
+};
+
 fn programs() -> Vec<(String, Message<'static>)> {
     let strings = |bytes: &'static [u8]| Strings::new(bytes).unwrap();
     let bare = Exec {
@@ -313,7 +337,8 @@ fn programs() -> Vec<(String, Message<'static>)> {
     let failure = Failure { error, command: "exec bin/app" };
     let hand_over = |package| {
         let (name, guard_pid, request) = (name(), 70_000, bare_request());
-        Message::Master(MasterMessage::HandOver { name, guard_pid, request, package })
+        let cgroups = heapless::Vec::new();
+        Message::Master(MasterMessage::HandOver { name, guard_pid, request, package, cgroups })
     };
     let mut all = vec![
         ("client_exec_bare".to_owned(), Message::Client(ClientMessage::Exec(bare))),
@@ -348,7 +373,9 @@ fn programs() -> Vec<(String, Message<'static>)> {
         let exit = if verdict == Verdict::Normal { Exit::Status(0) } else { Exit::Signal(9) };
         let (user_us, system_us, wall_us, peak_kib) = (1_000, 2_000, u64::MAX, 4096);
         let syscall = (verdict == Verdict::DisallowedSyscall).then_some(101);
-        let report = ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib, syscall };
+        let usage = if verdict == Verdict::MemoryLimitExceeded { USAGE } else { Usage::default() };
+        let report =
+            ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib, syscall, usage };
         let exited = Message::Guard(GuardMessage::Exited { id: 1, report });
         all.push((format!("guard_exited_{}", snake(&verdict)), exited));
     }

@@ -40,7 +40,11 @@ size_t rk_sim_layout(size_t n)
         AT(rk_request, overlay_index), AT(rk_request, unconfined),
         AT(rk_request, user_namespaces), AT(rk_request, commanded), AT(rk_request, stays),
         AT(rk_request, overlay_dirs),
-        AT(rk_request, timeout_ms),
+        AT(rk_request, timeout_ms), AT(rk_request, limits),
+
+        sizeof(struct rk_limits), AT(rk_limits, memory), AT(rk_limits, swap),
+        AT(rk_limits, has_swap), AT(rk_limits, pids), AT(rk_limits, cpu_millis),
+        AT(rk_limits, cpu_weight), AT(rk_limits, cpus),
 
         sizeof(struct iovec), AT(iovec, iov_base), AT(iovec, iov_len),
 
@@ -96,11 +100,13 @@ size_t rk_sim_number(size_t n)
         RK_RULE_NO_SUCH_ID, RK_RULE_OUT_OF_RANGE, RK_RULE_NOT_ALLOWED, RK_RULE_FOREIGN_NAMESPACE,
         RK_RULE_WRONG_TYPE, RK_RULE_NOT_SQUASHFS, RK_RULE_UNKNOWN_FORMAT, RK_RULE_TRUNCATED,
         RK_RULE_IN_USE, RK_RULE_NOT_OURS, RK_RULE_TOO_MANY_ROCKERS, RK_RULE_NO_SUCH_ROCKER,
-        RK_RULE_NOT_A_FILTER, RK_RULE_COUNT,
+        RK_RULE_NOT_A_FILTER, RK_RULE_LIMIT_OUT_OF_RANGE, RK_RULE_NO_MEMORY_LIMIT,
+        RK_RULE_NOT_CPUS, RK_RULE_NO_SUCH_CPU, RK_RULE_NO_CONTROLLER, RK_RULE_COUNT,
 
         RK_ITEM_REQUEST, RK_ITEM_PACKAGE, RK_ITEM_EXEC_DIR, RK_ITEM_DATA_DIR,
         RK_ITEM_OVERLAY_DIR, RK_ITEM_UID, RK_ITEM_GID, RK_ITEM_TIMEOUT, RK_ITEM_NAME,
-        RK_ITEM_PROGRAM, RK_ITEM_FILE, RK_ITEM_SECCOMP, RK_ITEM_USER_NAMESPACES, RK_ITEM_COUNT,
+        RK_ITEM_PROGRAM, RK_ITEM_FILE, RK_ITEM_SECCOMP, RK_ITEM_USER_NAMESPACES, RK_ITEM_MEMORY,
+        RK_ITEM_SWAP, RK_ITEM_PIDS, RK_ITEM_CPU, RK_ITEM_CPU_WEIGHT, RK_ITEM_CPUS, RK_ITEM_COUNT,
 
         RK_LOSS_DIED, RK_LOSS_SILENT, RK_LOSS_GARBAGE, RK_LOSS_VERSION, RK_LOSS_COUNT,
 

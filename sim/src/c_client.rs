@@ -13,7 +13,8 @@ use std::ffi::CString;
 use protocol::limits::{DESCRIPTORS_MAX, MESSAGE_MAX, NAME_LEN, OVERLAY_DIRS_MAX, PROGRAMS_MAX};
 use protocol::message::Failure;
 use protocol::{
-    Errno, Error, Exit, ExitReport, Item, Loss, Machine, Name, Rlimit, Rule, Step, Verdict,
+    Errno, Error, Exit, ExitReport, Item, Limits, Loss, Machine, Name, Rlimit, Rule, Step, Usage,
+    Verdict,
 };
 use rocker_client::action::{Action, HelperAction, HelperOutcome, Outcome};
 use rocker_client::helper::State as HelperState;
@@ -93,6 +94,19 @@ struct RawRequest {
     stays: u8,
     overlay_dirs: [RawPath; OVERLAY_DIRS_MAX],
     timeout_ms: u32,
+    limits: RawLimits,
+}
+
+/// `struct rk_limits`
+#[repr(C)]
+struct RawLimits {
+    memory: u64,
+    swap: u64,
+    has_swap: u32,
+    pids: u32,
+    cpu_millis: u32,
+    cpu_weight: u32,
+    cpus: RawPath,
 }
 
 /// `struct iovec`
@@ -103,7 +117,7 @@ struct RawPiece {
     iov_len: usize,
 }
 
-const PIECES_MAX: usize = 2 * (3 + OVERLAY_DIRS_MAX) + 1;
+const PIECES_MAX: usize = 2 * (4 + OVERLAY_DIRS_MAX) + 1;
 
 /// `RK_OTHERS_MAX`
 const OTHERS_MAX: usize = 16;
@@ -300,7 +314,7 @@ const LOST_FAULT: u8 = 3;
 const NO_STEP: u8 = 0xff;
 
 /// Every rule, by its number.
-const RULES: [Rule; 22] = [
+const RULES: [Rule; 27] = [
     Rule::Empty,
     Rule::Relative,
     Rule::ParentDir,
@@ -323,10 +337,15 @@ const RULES: [Rule; 22] = [
     Rule::TooManyRockers,
     Rule::NoSuchRocker,
     Rule::NotAFilter,
+    Rule::LimitOutOfRange,
+    Rule::NoMemoryLimit,
+    Rule::NotCpus,
+    Rule::NoSuchCpu,
+    Rule::NoController,
 ];
 
 /// Every item, by its number; the place of an overlay dir is beside it.
-const ITEMS: [Item; 13] = [
+const ITEMS: [Item; 19] = [
     Item::Request,
     Item::Package,
     Item::ExecDir,
@@ -340,6 +359,12 @@ const ITEMS: [Item; 13] = [
     Item::File,
     Item::Seccomp,
     Item::UserNamespaces,
+    Item::Memory,
+    Item::Swap,
+    Item::Pids,
+    Item::Cpu,
+    Item::CpuWeight,
+    Item::Cpus,
 ];
 
 /// Every loss, by its number.
@@ -360,6 +385,12 @@ const fn item_number(item: Item) -> (u8, u8) {
         Item::File => (10, 0),
         Item::Seccomp => (11, 0),
         Item::UserNamespaces => (12, 0),
+        Item::Memory => (13, 0),
+        Item::Swap => (14, 0),
+        Item::Pids => (15, 0),
+        Item::Cpu => (16, 0),
+        Item::CpuWeight => (17, 0),
+        Item::Cpus => (18, 0),
     }
 }
 
@@ -639,6 +670,8 @@ pub struct Asked<'a> {
     pub commanded: bool,
     /// Whether it stays without who gives them.
     pub stays: bool,
+    /// As in [`protocol::Options`].
+    pub limits: Limits<'a>,
 }
 
 impl RawPath {
@@ -683,6 +716,21 @@ impl Asked<'_> {
             stays: u8::from(self.stays),
             overlay_dirs,
             timeout_ms: self.timeout_ms,
+            limits: self.limits(),
+        }
+    }
+
+    /// C has no limit that is 0, but for swap.
+    fn limits(&self) -> RawLimits {
+        let Limits { memory, swap, pids, cpu_millis, cpu_weight, cpus } = self.limits;
+        RawLimits {
+            memory: memory.unwrap_or(0),
+            swap: swap.unwrap_or(0),
+            has_swap: u32::from(swap.is_some()),
+            pids: pids.unwrap_or(0),
+            cpu_millis: cpu_millis.unwrap_or(0),
+            cpu_weight: u32::from(cpu_weight.unwrap_or(0)),
+            cpus: RawPath::new(cpus.map(str::as_bytes)),
         }
     }
 
@@ -867,7 +915,8 @@ impl RawReport {
         let Self { user_us, system_us, wall_us, peak_kib, .. } = self;
         let verdict = VERDICTS[usize::try_from(self.verdict).expect("there are ten")];
         let syscall = (self.syscall != -1).then_some(self.syscall.cast_unsigned());
-        ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib, syscall }
+        let usage = Usage::default();
+        ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib, syscall, usage }
     }
 }
 
@@ -1218,7 +1267,8 @@ mod tests {
             CHelper: state reserved app_pid error;
             RawPath: bytes length;
             RawRequest: app_id uid gid package exec_dir data_dir overlay_all overlays
-                overlay_index unconfined user_namespaces commanded stays overlay_dirs timeout_ms;
+                overlay_index unconfined user_namespaces commanded stays overlay_dirs timeout_ms limits;
+            RawLimits: memory swap has_swap pids cpu_millis cpu_weight cpus;
             RawPiece: iov_base iov_len;
             RawPieces: numbers room used length count pieces;
             RawReport: status signal verdict syscall user_us system_us wall_us peak_kib;
@@ -1269,9 +1319,9 @@ mod tests {
         let verdicts = VERDICTS.map(|verdict| verdict as u8);
         let lists: [&[u8]; 14] = [
             &rules,
-            &[22],
+            &[27],
             &items,
-            &[13],
+            &[19],
             &losses,
             &[4],
             &steps,

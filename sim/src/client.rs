@@ -182,9 +182,11 @@ impl AtWork<'_> {
             Body::Failed(error) => Outcome::Refused(error),
             Body::Entrance { name, guard } => {
                 self.hands.guard = guard;
-                let Message { fds: [entrance, ..], .. } = message;
-                if let Some(entrance) = entrance {
-                    self.kernel.install(self.hands.table, Role::Entrance, entrance);
+                let Message { fds: [entrance, procs, ..], .. } = message;
+                for (role, fd) in [(Role::Entrance, entrance), (Role::Cgroup, procs)] {
+                    if let Some(fd) = fd {
+                        self.kernel.install(self.hands.table, role, fd);
+                    }
                 }
                 Outcome::Entrance { name, guard_pid: guard }
             }
@@ -334,6 +336,9 @@ impl HelperAtWork<'_> {
         let Fd::Pidfd(guard) = self.kernel.fd(self.hands.table, Role::Entrance)? else {
             return Err(Errno::BADF);
         };
+        if let Ok(procs) = self.kernel.fd(self.hands.table, Role::Cgroup) {
+            self.kernel.join_cgroup(self.helper, procs)?;
+        }
         self.kernel.join(self.helper, guard)
     }
 
@@ -366,7 +371,9 @@ pub(crate) fn check_app(kernel: &mut Kernel, app: Pid, launch: usize, scene: &La
     let at = |path: &str| kernel.kind_at(app, path);
     let overlaid = |path: &&str| matches!(at(path), Some(TreeKind::Overlay { .. }));
     let hides = scene.host_mount && at(HOST_MOUNT) != Some(TreeKind::Host);
+    let [inside, limits] = [app, guard].map(|pid| kernel.cgroup_of(pid));
     let wrong = [
+        (inside != limits || scene.limited != inside.is_some(), "outside its cgroup"),
         ((it.uid, it.gid) != (id, id), "with another's ids"),
         (it.groups, "with its caller's groups"),
         (it.capabilities != Capabilities::None, "with capabilities"),

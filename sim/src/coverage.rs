@@ -25,7 +25,8 @@ kinds!(GuardState: AwaitRequest IsolateMounts CreateLoop BindPackage BindPackage
     Listen StartProgram ReportStarted ReportNotStarted SendSignal SendSignalToAll Answer CarryOut
     Bury BuildView RunInit ReportObeyed Welcome TurnAway HangUp
     KillLate Reap ReportExit CountOthers FindStrangers Rest ReportFailure);
-kinds!(SessionState: AwaitRequest CheckCaller OpenPackage OpenPackageWithData LockDataDir CloneGuard
+kinds!(SessionState: AwaitRequest CheckCaller OpenPackage OpenPackageLimited OpenPackageWithData
+    LockDataDir LockDataDirLimited MakeCgroup CloneGuard
     FindMount HandOver AwaitMount AwaitDone DenySetgroups WriteUidMap WriteGidMap RecordRocker
     ReleaseGuard AwaitApp
     AwaitExit FreeResidue RefuseUncloned RefuseCloned StopGuard KillGuard);
@@ -114,8 +115,11 @@ const SESSION: Contract = Contract {
         ),
         ("CheckCaller", "Done Refused"),
         ("OpenPackage", "Done Refused"),
+        ("OpenPackageLimited", "Done Refused"),
         ("OpenPackageWithData", "Done Refused"),
         ("LockDataDir", "Done Refused"),
+        ("LockDataDirLimited", "Done Refused"),
+        ("MakeCgroup", "Done Failed Refused"),
         ("FindMount", "Good=Shared OtherGood=First Done=Own"),
         ("CloneGuard", "Done Failed"),
         ("HandOver", "Done Failed"),
@@ -326,13 +330,16 @@ impl Coverage {
         told: master::machine::Outcome,
     ) {
         use SessionState as K;
-        use master::machine::{Outcome as O, State as S};
+        use master::machine::{Outcome as O, State as S, Wants};
         let state = match state {
             S::AwaitRequest => K::AwaitRequest,
             S::CheckCaller { .. } => K::CheckCaller,
-            S::OpenPackage { data_dir: false } => K::OpenPackage,
-            S::OpenPackage { data_dir: true } => K::OpenPackageWithData,
-            S::LockDataDir => K::LockDataDir,
+            S::OpenPackage(Wants { data_dir: false, limits: false }) => K::OpenPackage,
+            S::OpenPackage(Wants { data_dir: false, limits: true }) => K::OpenPackageLimited,
+            S::OpenPackage(Wants { data_dir: true, .. }) => K::OpenPackageWithData,
+            S::LockDataDir { limits: false } => K::LockDataDir,
+            S::LockDataDir { limits: true } => K::LockDataDirLimited,
+            S::MakeCgroup => K::MakeCgroup,
             S::FindMount => K::FindMount,
             S::CloneGuard => K::CloneGuard,
             S::HandOver { .. } => K::HandOver,

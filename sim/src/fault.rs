@@ -44,13 +44,18 @@ calls! {
     OpenPackage: 2 13 5 23 24 12;
     OpenDataDir: 2 13 20 28 30 12;
     Lock: 37 12;
+    MakeCgroup: 28 12 17 30;
+    SetLimit: 22 16 2;
     Socketpair: 23 24 12;
     CloneGuard: 11 12 28;
     WriteIdMap: 1 2 22 12;
     WriteRecord: 28 5 17 30 12;
     RemoveRecord: 5 30 12;
+    RemoveCgroup: 16;
     Kill: 1;
     GetFd: 1 24 12;
+    // Guard, and whoever enters.
+    JoinCgroup: 19 12 16;
     // Guard.
     MakePrivate: 12 22;
     FindFreeLoop: 2 13 28 24 12;

@@ -5,7 +5,7 @@ use core::task::Poll;
 use guard::action::{Action, Order};
 use guard::machine::{Guard, Outcome, Peer, State, forbidden_overlay};
 use protocol::limits::{HELLO_MS, REST_MS, UNREAD_MS};
-use protocol::{Driver, Errno, Error, Exit, Loss, Name, Package, Path, Step, request};
+use protocol::{Driver, Errno, Error, Exit, Loss, Name, Path, Step, request};
 
 use crate::app::AppActor;
 use crate::client::check_app;
@@ -128,7 +128,8 @@ impl GuardActor {
 }
 
 /// What only the building of a rocker needs: it must be closed by enter.4.
-const BUILDING: [Role; 7] = [
+const BUILDING: [Role; 8] = [
+    Role::Cgroup,
     Role::Package,
     Role::LoopDevice,
     Role::PackageMount,
@@ -283,15 +284,15 @@ impl AtWork<'_> {
             self.kernel.drop_message(received);
             return Poll::Ready(Outcome::Lost(Loss::Garbage));
         };
-        let handed = match package {
-            Package::Own | Package::First => Role::Package,
-            Package::Shared { .. } => Role::SharedMount,
-        };
-        let roles = [Role::Connection, handed, Role::Lock];
-        for (role, fd) in roles.into_iter().zip(received.fds) {
-            if let Some(fd) = fd {
-                self.kernel.install(self.hands.table, role, fd);
-            }
+        for fd in received.fds.into_iter().flatten() {
+            let role = match fd {
+                Fd::Package(_) => Role::Package,
+                Fd::Tree(_) => Role::SharedMount,
+                Fd::Lock { .. } => Role::Lock,
+                Fd::Cgroup(_) => Role::Cgroup,
+                _ => Role::Connection,
+            };
+            self.kernel.install(self.hands.table, role, fd);
         }
         self.kernel.drop_message(received);
         let scene = self.scenes[number];
@@ -308,6 +309,9 @@ impl AtWork<'_> {
     fn isolate(&mut self) -> Answer {
         let (handed, _) = self.launch()?;
         self.kernel.process_mut(self.hands.pid).name = Some(handed.name);
+        if let Ok(procs) = self.kernel.fd(self.hands.table, Role::Cgroup) {
+            self.kernel.join_cgroup(self.hands.pid, procs)?;
+        }
         self.kernel.make_private(self.hands.pid)
     }
 
@@ -507,7 +511,10 @@ impl AtWork<'_> {
             Ok(body) => body,
             Err(errno) => return Poll::Ready(Err(errno)),
         };
-        let said = self.tell(body, &[Fd::Pidfd(self.hands.pid)]);
+        let procs = self.kernel.fd(self.hands.table, Role::Cgroup).ok();
+        let fds: heapless::Vec<Fd, 2> =
+            [Fd::Pidfd(self.hands.pid)].into_iter().chain(procs).collect();
+        let said = self.tell(body, &fds);
         if said == Poll::Ready(Ok(())) {
             self.stop_building();
         }

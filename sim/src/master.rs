@@ -10,7 +10,7 @@ use core::task::Poll;
 use std::rc::Rc;
 
 use master::action::Action;
-use master::machine::{Outcome, Session, State};
+use master::machine::{Outcome, Session, State, Wants};
 use master::packages::{Found, Key, Lease, Packages};
 use master::policy::{Caller, Config, Load};
 use protocol::limits::{GRACE_MS, HELLO_MS, MOUNT_PATIENCE_MS};
@@ -61,6 +61,8 @@ pub(crate) struct MasterActor {
     packages: Packages<usize>,
     /// What could not be freed stays on record for the next start.
     pub(crate) has_debts: bool,
+    /// Cgroups that could not be removed yet.
+    pub(crate) unremoved: Vec<Name>,
 }
 
 /// One connection, from its request to the end of its rocker.
@@ -87,6 +89,8 @@ struct Held {
     /// What was asked for, once that is known.
     launch: Option<usize>,
     rocker: Option<Record>,
+    /// Whose cgroup there is, or may be.
+    limited: Option<Name>,
     exited: bool,
     adopted: bool,
     /// The master can do nothing more about its guard: it has gone on, or cannot be killed.
@@ -115,8 +119,8 @@ impl MasterActor {
         let pid = kernel.fork(crate::kernel::INIT, Who::Master);
         kernel.listen();
         let packages = Packages::new(config.max_packages, config.package_idle_ms);
-        let (sessions, ready, has_debts) = (vec![], vec![], false);
-        let mut master = Self { pid, sessions, ready, config, packages, has_debts };
+        let (sessions, ready, has_debts, unremoved) = (vec![], vec![], false, vec![]);
+        let mut master = Self { pid, sessions, ready, config, packages, has_debts, unremoved };
         let known = core::mem::take(&mut kernel.records);
         for record in known {
             let is_it = kernel.process(record.guard).name == Some(record.name);
@@ -125,13 +129,17 @@ impl MasterActor {
                 kernel.records.push(record);
                 let table = kernel.new_table(pid);
                 let (rocker, uid) = (Some(record), record.owner);
-                let held = Held { rocker, uid, adopted: true, ..Held::new(table, 0) };
+                let limited = Some(record.name);
+                let held = Held { rocker, uid, adopted: true, limited, ..Held::new(table, 0) };
                 let machine = Session::adopted();
                 master.sessions.push(Slot { machine, held, place: Place::Living });
             } else {
                 kernel.say(None, "master", || format!("rocker {} is gone", record.name));
             }
         }
+        let lives = |name: &Name| kernel.records.iter().any(|record| record.name == *name);
+        let left: Vec<Name> = kernel.cgroups().filter(|name| !lives(name)).collect();
+        left.into_iter().for_each(|name| master.remove_cgroup(kernel, name));
         master
     }
 
@@ -139,6 +147,13 @@ impl MasterActor {
     pub(crate) fn configure(&mut self, config: Rc<Config>) {
         self.packages = Packages::new(config.max_packages, config.package_idle_ms);
         self.config = config;
+    }
+
+    /// root.15: now, or as soon as the kernel lets it go.
+    fn remove_cgroup(&mut self, kernel: &mut Kernel, name: Name) {
+        if !matches!(kernel.remove_cgroup(name), Ok(()) | Err(Errno::NOENT)) {
+            self.unremoved.push(name);
+        }
     }
 
     /// One action of one session; false if there is nothing to do.
@@ -160,6 +175,9 @@ impl MasterActor {
     /// One turn of the loop's `poll`: what has happened becomes sessions that can go on.
     fn look(&mut self, around: &mut Around<'_>) {
         let kernel = &mut *around.kernel;
+        for name in core::mem::take(&mut self.unremoved) {
+            self.remove_cgroup(kernel, name);
+        }
         let has_news = self.packages.has_news();
         for mount in self.packages.expired(kernel.now_ms * NS_PER_MS) {
             kernel.close_table(mount);
@@ -290,12 +308,14 @@ impl MasterActor {
         let slot = &mut self.sessions[index];
         match slot.machine.state() {
             State::Ended(_) => {
+                let limited = slot.held.limited.take();
                 kernel.close_table(slot.held.table);
                 for waiter in core::mem::take(&mut slot.held.waiters) {
                     kernel.close_table(waiter);
                 }
                 slot.held.lease = None;
                 slot.place = Place::Gone;
+                limited.into_iter().for_each(|name| self.remove_cgroup(kernel, name));
             }
             State::AwaitExit if slot.held.rocker.is_some() => {
                 // What a living rocker holds would be copied at every later spawn.
@@ -350,6 +370,7 @@ impl Held {
             uid: ROOT,
             launch: None,
             rocker: None,
+            limited: None,
             exited: false,
             adopted: false,
             let_go: false,
@@ -413,6 +434,7 @@ impl AtWork<'_, '_> {
             Action::OpenPackage => self.open_package(),
             Action::LockDataDir => self.lock_data_dir(),
             Action::FindMount => return self.find_mount(),
+            Action::MakeCgroup => self.make_cgroup(),
             Action::CloneGuard => self.clone_guard().map_err(Refusal::System),
             Action::HandOver => self.hand_over().map_err(Refusal::System),
             Action::AwaitMount => return self.await_mount(),
@@ -488,7 +510,8 @@ impl AtWork<'_, '_> {
                 let held = self.held();
                 (held.launch, held.deadline_ms) = (Some(number), deadline_ms);
                 held.trace = scene.trace;
-                Outcome::RequestIs { data_dir: scene.has_data_dir() }
+                let limits = scene.limited;
+                Outcome::RequestIs(Wants { data_dir: scene.has_data_dir(), limits })
             }
             Body::List => self.list(),
             Body::Kill(name) => self.kill_by_name(name),
@@ -640,6 +663,28 @@ impl AtWork<'_, '_> {
         Ok(())
     }
 
+    /// root.2
+    fn make_cgroup(&mut self) -> Result<(), Refusal> {
+        let name = self.around.kernel.new_name();
+        match self.around.kernel.make_cgroup(name) {
+            Ok(fd) => {
+                let table = self.held().table;
+                self.around.kernel.install(table, Role::Cgroup, fd);
+                self.held().limited = Some(name);
+                Ok(())
+            }
+            Err(errno) => {
+                self.master.remove_cgroup(self.around.kernel, name);
+                let (rule, item) = (Rule::NoController, Item::Pids);
+                Err(match errno {
+                    // A file that is missing.
+                    Errno::NOENT => Refusal::Rule(Error::Invalid { rule, item }),
+                    errno => Refusal::System(errno),
+                })
+            }
+        }
+    }
+
     /// prepare.0
     fn clone_guard(&mut self) -> Answer {
         self.around.kernel.call(Call::Socketpair)?;
@@ -649,7 +694,7 @@ impl AtWork<'_, '_> {
         self.around.kernel.install(table, Role::Link, ours);
         let actor = GuardActor::new(self.around.kernel, guard, theirs);
         self.around.guards.push(actor);
-        let name = self.around.kernel.new_name();
+        let name = self.held().limited.unwrap_or_else(|| self.around.kernel.new_name());
         let owner = self.held().uid;
         self.held().rocker = Some(Record { name, guard, launch, owner });
         Ok(())
@@ -667,10 +712,10 @@ impl AtWork<'_, '_> {
             (Package::Shared { .. }, Some(mount)) => kernel.fd(mount, Role::SharedMount),
             _ => kernel.fd(table, Role::Package),
         };
-        let [connection, lock] =
-            [Role::Connection, Role::Lock].map(|role| kernel.fd(table, role).ok());
-        let fds: heapless::Vec<Fd, 3> =
-            [connection, handed.ok(), lock].into_iter().flatten().collect();
+        let [connection, lock, cgroup] =
+            [Role::Connection, Role::Lock, Role::Cgroup].map(|role| kernel.fd(table, role).ok());
+        let fds: heapless::Vec<Fd, 4> =
+            [connection, handed.ok(), lock, cgroup].into_iter().flatten().collect();
         kernel.send(table, Role::Link, Body::HandOver { launch, name, guard, package }, &fds)?;
         for role in roles {
             kernel.close(table, role);
@@ -766,6 +811,9 @@ impl AtWork<'_, '_> {
 
     /// root.15
     fn free_residue(&mut self) -> Answer {
+        if let Some(name) = self.held().limited.take() {
+            self.master.remove_cgroup(self.around.kernel, name);
+        }
         if let Some(rocker) = self.held().rocker {
             self.around.kernel.call(Call::RemoveRecord)?;
             self.around.kernel.records.retain(|record| record.name != rocker.name);

@@ -7,7 +7,7 @@
 use core::fmt;
 
 use guard::machine::{Guard, Life, Outcome as GuardOutcome, State as GuardState};
-use master::machine::{Outcome as SessionOutcome, Session, State as SessionState};
+use master::machine::{Outcome as SessionOutcome, Session, State as SessionState, Wants};
 use protocol::{Errno, Machine, Name, Package, Step};
 use rocker_client::action::{Action, HelperAction, HelperOutcome, Outcome as ClientOutcome};
 use rocker_client::helper::Helper;
@@ -186,11 +186,17 @@ impl Report {
             Ok(match (entry.errno, machine.state()) {
                 (Some(errno), _) => SessionOutcome::Failed(errno),
                 (None, SessionState::AwaitRequest) => {
-                    // The package, the data dir, and after prepare.0 a look at what is mounted.
+                    // They open the package, lock the data dir, or are about the cgroup; and after
+                    // prepare.0 comes a look at what is mounted.
+                    let mut wants = Wants::default();
                     let opens = |it: &&Entry| it.step != Some(Step::CloneGuard);
                     let opened = self.of("master").take_while(opens);
-                    let opened = opened.filter(|it| it.step == Some(Step::CreateGuard)).count();
-                    SessionOutcome::RequestIs { data_dir: opened > 1 }
+                    for entry in opened.filter(|it| it.step == Some(Step::CreateGuard)) {
+                        let locks = entry.command.starts_with("mkdir -m 700 ");
+                        wants.data_dir |= locks;
+                        wants.limits |= !locks && !entry.command.starts_with("open ");
+                    }
+                    SessionOutcome::RequestIs(wants)
                 }
                 (None, SessionState::FindMount) => SessionOutcome::PackageIs(self.package()),
                 // What comes after a silent guard is its death.

@@ -3,7 +3,7 @@
 use guard::action::Order;
 use guard::machine::Life;
 use master::policy::Allow;
-use protocol::{Ids, Options, Overlays, Path, Request};
+use protocol::{Ids, Limits, Options, Overlays, Path, Request};
 
 use crate::library::Library;
 
@@ -26,6 +26,8 @@ pub struct Launch {
     pub host_mount: bool,
     /// The second directory is a link to `/proc`.
     pub forbidden: bool,
+    /// There are limits, and so a cgroup. In C too.
+    pub limited: bool,
     /// Whether the exec dir is there on the host.
     pub exec_dir: bool,
     /// Which package: launches with the same one may share its mount.
@@ -215,6 +217,7 @@ impl Launch {
         trace: false,
         data: 0,
         host_mount: false,
+        limited: false,
         forbidden: false,
         exec_dir: true,
         package: 0,
@@ -250,6 +253,15 @@ impl Launch {
             (Some(_), false) => Life::Owner,
             (Some(_), true) => Life::OwnerThenProcesses,
         }
+    }
+
+    /// With limits and a data dir.
+    pub const fn limited() -> Self {
+        Self { limited: true, ..Self::overlaid(1) }
+    }
+
+    pub(crate) fn limits(&self) -> Limits<'static> {
+        Limits { pids: self.limited.then_some(32), ..Limits::default() }
     }
 
     pub(crate) const fn has_data_dir(&self) -> bool {
@@ -316,6 +328,7 @@ impl Launch {
             options: Options {
                 commanded: self.orders.is_some(),
                 stays: self.stays,
+                limits: self.limits(),
                 ..Options::default()
             },
         }
@@ -334,6 +347,9 @@ pub(crate) fn policy() -> Vec<Allow> {
         run_as_gids: Some(ids.clone()),
         max_rockers: 2,
         unconfined: false,
+        max_memory: None,
+        max_pids: None,
+        max_cpu: None,
     };
     vec![allow(USERS[0], "/var/app"), allow(USERS[1], "/opt")]
 }

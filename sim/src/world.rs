@@ -747,7 +747,8 @@ impl World {
 
     /// A dead master's records, and what one could not free, are the next one's.
     fn master_is_well(&self) -> bool {
-        self.kernel.is_alive(self.master.pid) && !self.master.has_debts
+        let owes = self.master.has_debts || !self.master.unremoved.is_empty();
+        self.kernel.is_alive(self.master.pid) && !owes
     }
 
     fn nobody_started(&self) -> bool {

@@ -13,16 +13,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::panic::catch_unwind;
 
+use proptest::array;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use protocol::limits::{DESCRIPTORS_MAX, MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX, TIMEOUT_MS_MAX};
+use protocol::limits::{
+    CGROUPS_MAX, CPUS_MAX, DESCRIPTORS_MAX, MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX, TIMEOUT_MS_MAX,
+};
 use protocol::message::{ClientMessage, Failure, GuardMessage, MasterMessage, Message};
 use protocol::socket::{Buffer, send};
 use protocol::{
     Errno, Error, Exec, Exit, ExitReport, FilePath, How, Item, Loss, Machine, Name, Options,
-    Overlays, Request, Rlimit, Rule, Seccomp, Step, Strings, Verdict, wire,
+    Overlays, Request, Rlimit, Rule, Seccomp, Step, Strings, Usage, Verdict, wire,
 };
 use rocker_client::action::{HelperOutcome, Outcome};
 use rocker_client::helper::Helper;
@@ -165,6 +168,8 @@ struct Wish {
     timeout_ms: u32,
     /// Unconfined, with user namespaces, and to stay.
     free: [bool; 3],
+    limits: [u64; 5],
+    cpus: Option<String>,
 }
 
 /// As C gets to see a path: no more of it than is needed to see that it is too long.
@@ -194,6 +199,21 @@ impl Wish {
             user_namespaces: self.free[1],
             commanded: false,
             stays: self.free[2],
+            limits: self.limits(),
+        }
+    }
+
+    /// In C a limit of 0 is none.
+    fn limits(&self) -> protocol::Limits<'_> {
+        let [memory, swap, pids, cpu_millis, cpu_weight] = self.limits;
+        let number = |it: u64| u32::try_from(it).ok().filter(|&it| it != 0);
+        protocol::Limits {
+            memory: Some(memory).filter(|&it| it != 0),
+            swap: Some(swap).filter(|&it| it != 0),
+            pids: number(pids),
+            cpu_millis: number(cpu_millis),
+            cpu_weight: u16::try_from(cpu_weight).ok().filter(|&it| it != 0),
+            cpus: self.cpus.as_deref(),
         }
     }
 
@@ -215,6 +235,13 @@ impl Wish {
             launch = launch.seccomp(rocker_client::Seccomp::Unconfined);
         }
         launch = launch.user_namespaces(self.free[1]).stays(self.free[2]);
+        let protocol::Limits { memory, swap, pids, cpu_millis, cpu_weight, cpus } = self.limits();
+        launch = memory.into_iter().fold(launch, Launch::memory);
+        launch = swap.into_iter().fold(launch, Launch::swap);
+        launch = pids.into_iter().fold(launch, Launch::pids);
+        launch = cpu_millis.into_iter().fold(launch, Launch::cpu_millis);
+        launch = cpu_weight.into_iter().fold(launch, Launch::cpu_weight);
+        launch = cpus.into_iter().fold(launch, |launch, list| launch.cpus(list));
         if self.overlay_all { launch.overlay_all() } else { launch }
     }
 
@@ -298,22 +325,36 @@ fn any_wish() -> impl Strategy<Value = Wish> {
     let data_dir = option::weighted(0.8, any_path());
     let all = prop::bool::weighted(0.2);
     let free = any::<[bool; 3]>();
-    (any::<u32>(), any_id(), any_id(), paths, data_dir, all, dirs, timeout_ms, free).prop_map(
-        |(
-            app_id,
-            uid,
-            gid,
-            (package, exec_dir),
-            data_dir,
-            overlay_all,
-            overlay_dirs,
-            timeout_ms,
-            free,
-        )| {
-            let ids = [app_id, uid, gid];
-            Wish { ids, package, exec_dir, data_dir, overlay_all, overlay_dirs, timeout_ms, free }
+    let ids = (any::<u32>(), any_id(), any_id());
+    let rest = (timeout_ms, free, any_limits());
+    (ids, paths, data_dir, all, dirs, rest).prop_map(
+        |(ids, (package, exec_dir), data_dir, overlay_all, overlay_dirs, rest)| {
+            let (timeout_ms, free, (limits, cpus)) = rest;
+            let ids = ids.into();
+            Wish {
+                ids,
+                package,
+                exec_dir,
+                data_dir,
+                overlay_all,
+                overlay_dirs,
+                timeout_ms,
+                free,
+                limits,
+                cpus,
+            }
         },
     )
+}
+
+/// Mostly none; and what lies on both sides of each edge.
+fn any_limits() -> impl Strategy<Value = ([u64; 5], Option<String>)> {
+    let edges =
+        [0, 0, 0, 1, 9, 10, 10_000, 10_001, 1_000_000, 1_000_001, 1 << 20, 1 << 22, 1 << 40];
+    let limits = prop_oneof![3 => Just([0; 5]), 1 => array::uniform5(select(edges.to_vec()))];
+    let cpus = "[0-9]{1,6}([-,][0-9]{1,2}){0,3}[-,+ ]?".prop_map(String::from);
+    let long = (CPUS_MAX / 2 - 1..CPUS_MAX / 2 + 2).prop_map(|n| "1,".repeat(n) + "1");
+    (limits, option::weighted(0.1, prop_oneof![4 => cpus, 1 => long]))
 }
 
 /// What both say to a good request, but for one thing.
@@ -327,6 +368,8 @@ fn good_but(change: impl FnOnce(&mut Wish)) -> Result<Vec<u8>, Error> {
         overlay_dirs: vec![None, Some(b"/usr".to_vec()), None, Some(b"/etc".to_vec())],
         timeout_ms: 5000,
         free: [false; 3],
+        limits: [0; 5],
+        cpus: None,
     };
     change(&mut wish);
     let (rust, c) = (wish.sent_by_rust(), wish.sent_by_c());
@@ -428,7 +471,9 @@ fn heard_by_rust(datagram: &[u8]) -> (Heard<'_>, usize) {
     };
     let descriptors = message.descriptors();
     match message {
-        Message::Guard(GuardMessage::Entrance { name, guard_pid, filter }) => {
+        Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, cgroups })
+            if usize::from(cgroups) <= CGROUPS_MAX =>
+        {
             (Heard::Entrance { name, guard_pid, filter }, descriptors)
         }
         Message::Master(MasterMessage::Failed(failure))
@@ -447,7 +492,10 @@ fn answer_to_rust(datagram: &[u8]) -> (Answer<'_>, usize) {
     let answer = match message {
         Message::Guard(GuardMessage::Started { id, pid }) => Answer::Started { id, pid },
         Message::Guard(GuardMessage::ExecFailed { id, failure }) => Answer::Failed { id, failure },
-        Message::Guard(GuardMessage::Exited { id, report }) => Answer::Exited { id, report },
+        Message::Guard(GuardMessage::Exited { id, report }) => {
+            // What the rocker has used is not told in C.
+            Answer::Exited { id, report: ExitReport { usage: Usage::default(), ..report } }
+        }
         Message::Guard(GuardMessage::Pong) => Answer::Pong,
         Message::Guard(GuardMessage::Obeyed { id }) => Answer::Obeyed { id },
         Message::Guard(GuardMessage::Opened { id, errnos }) => {
@@ -512,7 +560,7 @@ fn c_says_the_bytes_on_record() {
         }
         assert_eq!(said, wanted, "{name}");
     }
-    assert_eq!(launches, 6);
+    assert_eq!(launches, 7);
 }
 
 fn only_what_c_asks_for<'a>(options: &Options<'a>) -> Options<'a> {
@@ -520,8 +568,8 @@ fn only_what_c_asks_for<'a>(options: &Options<'a>) -> Options<'a> {
         Seccomp::Unconfined => Seccomp::Unconfined,
         _ => Seccomp::Default,
     };
-    let Options { commanded, stays, user_namespaces, .. } = *options;
-    Options { commanded, stays, user_namespaces, seccomp, ..Options::default() }
+    let Options { commanded, stays, user_namespaces, limits, .. } = *options;
+    Options { commanded, stays, user_namespaces, seccomp, limits, ..Options::default() }
 }
 
 fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
@@ -539,6 +587,7 @@ fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
         overlay_all: matches!(request.overlays, Overlays::AllTopDirs),
         overlay_dirs,
         timeout_ms: request.timeout_ms,
+        limits: request.options.limits,
         unconfined: request.options.seccomp == Seccomp::Unconfined,
         user_namespaces: request.options.user_namespaces,
         commanded: request.options.commanded,
@@ -588,7 +637,7 @@ fn c_reads_every_vector_as_rust_does() {
         assert_eq!(!matches!(decode(&bytes).0, Heard::Lost(_)), is_for_clients, "{name}");
         heard[usize::from(is_for_clients)] += 1;
     }
-    assert_eq!(heard[1], 2 + 22 + 13 + 4 + Step::ALL.len());
+    assert_eq!(heard[1], 3 + 27 + 19 + 4 + Step::ALL.len());
     // Started, refused, pong, an end with each verdict, obeyed and opened.
     assert_eq!(answers, 3 + 10 + 2);
 }
@@ -723,7 +772,8 @@ fn c_and_rust_open_with_the_same_words() {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     let null = std::fs::File::open("/dev/null").unwrap();
     let (name, guard_pid) = (Name::from_random(1), 7);
-    let entrance = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter: b"" });
+    let entrance =
+        Message::Guard(GuardMessage::Entrance { name, guard_pid, filter: b"", cgroups: 0 });
     send(&ours, &entrance, &[null.as_fd()], &mut Buffer::default()).unwrap();
     let launch = Launch::new("/a.sqfs").uid(7).gid(8).stays(true);
     let rocker = launch.open_over(OwnedFd::from(theirs)).unwrap();
@@ -747,6 +797,7 @@ fn c_and_rust_open_with_the_same_words() {
         user_namespaces: false,
         commanded: true,
         stays: true,
+        limits: protocol::Limits::default(),
     };
     assert_eq!((next(), next()), (asked.encode(), encode_ping()));
     drop(rocker);
@@ -774,8 +825,12 @@ impl Order {
     fn sent_by_rust(&self) -> Result<Vec<u8>, Error> {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-        let entrance =
-            GuardMessage::Entrance { name: Name::from_random(1), guard_pid: 7, filter: b"" };
+        let entrance = GuardMessage::Entrance {
+            name: Name::from_random(1),
+            guard_pid: 7,
+            filter: b"",
+            cgroups: 0,
+        };
         let fds = [null()];
         let mut buffer = Buffer::default();
         send(&ours, &Message::Guard(entrance), &[fds[0].as_fd()], &mut buffer).unwrap();
@@ -878,8 +933,10 @@ fn refusal(id: u32) -> Vec<u8> {
 
 fn an_end(id: u32, peak_kib: u64) -> (Vec<u8>, ExitReport) {
     let (exit, verdict) = (Exit::Status(0), Verdict::Normal);
+    let (syscall, usage) = (None, Usage::default());
+    let (user_us, system_us, wall_us) = (1, 2, 3);
     let report =
-        ExitReport { exit, verdict, user_us: 1, system_us: 2, wall_us: 3, peak_kib, syscall: None };
+        ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib, syscall, usage };
     (said(GuardMessage::Exited { id, report }), report)
 }
 

@@ -109,6 +109,10 @@ fn every_arm_is_reached(library: Library) {
             walk.single_faults(&[launch], order);
         }
     }
+    // With limits, and with limits and a data dir.
+    for launch in [Launch { limited: true, ..plain }, Launch { library, ..Launch::limited() }] {
+        walk.single_faults(&[launch], Order::CallerFirst);
+    }
     if library == Library::Rust {
         orders(&mut walk);
     }

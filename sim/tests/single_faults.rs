@@ -91,6 +91,21 @@ fn every_single_fault_with_sixteen_overlays_is_told_and_leaves_nothing() {
     every_single_fault(16, &[App::Plain], &[Order::CallerFirst, Order::InTurn]);
 }
 
+/// A cgroup for a while; its removal may have to wait for a process that the kernel still has.
+#[test]
+fn every_single_fault_of_a_limited_launch_is_told_and_leaves_nothing() {
+    let mut walk = Walk::default();
+    for library in Library::ALL {
+        for end in End::ALL {
+            let launch = Launch { library, end, app: App::Daemon, ..Launch::limited() };
+            walk.single_faults(&[launch], Order::InTurn);
+        }
+    }
+    if let Err(story) = walk.verdict() {
+        panic!("{story}");
+    }
+}
+
 /// `--overlay auto`
 #[test]
 fn every_single_fault_with_all_top_directories_is_told_and_leaves_nothing() {

@@ -1141,7 +1141,8 @@ impl ffi::RockerReport {
         assert_eq!(name.to_str(), Ok(&*verdict.to_string()), "both have the same words");
         let Self { user_us, system_us, wall_us, peak_kib, .. } = self;
         let syscall = u32::try_from(self.syscall).ok();
-        ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib, syscall }
+        let usage = protocol::Usage::default();
+        ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib, syscall, usage }
     }
 }
 

@@ -124,6 +124,17 @@ fn tell(verb: &str, rest: &[&str]) -> bool {
             let _ = io::copy(&mut io::stdin(), &mut io::sink());
         }
         ("exit", [status]) => std::process::exit(number(status)),
+        ("hog", [mib]) => {
+            let bytes = vec![1_u8; number::<usize>(mib) << 20];
+            say("hog", core::hint::black_box(&bytes).len());
+        }
+        ("burn", [ms]) => {
+            let clock = rustix::time::ClockId::ProcessCPUTime;
+            let ms: i64 = number(ms);
+            let spent = || rustix::time::clock_gettime(clock);
+            while spent().tv_sec * 1000 + spent().tv_nsec / 1_000_000 < ms {}
+            say("burn", ms);
+        }
         _ => return false,
     }
     true

@@ -87,6 +87,22 @@ not be executed; 125 if ROCKER itself failed.";
 /// These are the guard's to keep: it starts the App, as it does for whoever is not root.
 const LIMITS: &str = "Limits (the guard starts the App, and ends what the App leaves running)";
 
+/// These are the kernel's to keep, whoever starts the App.
+const TOGETHER: &str = "Limits of all processes in the rocker together (cgroups)";
+
+/// A number of processors, in thousandths.
+fn millis(text: &str) -> Result<u32, String> {
+    match text.parse::<f64>() {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is in range"
+        )]
+        Ok(number @ 0.0..=1e6) => Ok((number * 1000.0).round() as u32),
+        _ => Err("a number of processors, such as 0.5".to_owned()),
+    }
+}
+
 /// A number of bytes, with K, M or G for powers of 1024.
 fn size(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.strip_suffix(['K', 'M', 'G']) {
@@ -165,6 +181,24 @@ pub(crate) struct Run {
     /// End the App when it writes a file longer than this, as in 16M
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = LIMITS)]
     pub(crate) output: Option<u64>,
+    /// Memory, as in 64M; at least 1M
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = TOGETHER)]
+    pub(crate) memory: Option<u64>,
+    /// Swap, if there is a limit of memory; 0 for none
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = TOGETHER)]
+    pub(crate) swap: Option<u64>,
+    /// Processes and threads at once
+    #[arg(long, value_name = "N", help_heading = TOGETHER)]
+    pub(crate) pids: Option<u32>,
+    /// Processor time, in processors: 0.5 is half of one
+    #[arg(long, value_name = "N", value_parser = millis, help_heading = TOGETHER)]
+    pub(crate) cpu: Option<u32>,
+    /// Share of the processors where others want them too: 1 to 10000, others have 100
+    #[arg(long, value_name = "N", help_heading = TOGETHER)]
+    pub(crate) cpu_weight: Option<u16>,
+    /// The processors to run on, as in 0-1,3
+    #[arg(long, value_name = "LIST", help_heading = TOGETHER)]
+    pub(crate) cpus: Option<String>,
     /// Print every step of the launch, with its microseconds, as a shell command
     #[arg(long)]
     pub(crate) trace: bool,
@@ -230,6 +264,14 @@ mod tests {
         assert_eq!(["4K", "131072", "1M"].map(block_size), [4096, 131_072, 1 << 20].map(Ok));
         for wrong in ["", "0", "2K", "2M", "100K", "1G", "8589934592G"] {
             assert!(block_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn processors_have_parts() {
+        assert_eq!(["0.5", "2", "0.01"].map(millis), [500, 2000, 10].map(Ok));
+        for wrong in ["", "-1", "nan", "inf", "1e9", "a"] {
+            assert!(millis(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -60,6 +60,10 @@ impl Finding {
         Self { name, state: State::Ok, found: found.into(), advice: String::new() }
     }
 
+    fn ok_but(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { advice: advice.into(), ..Self::ok(name, found) }
+    }
+
     fn slow(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { name, state: State::Slow, found: found.into(), advice: advice.into() }
     }
@@ -362,44 +366,71 @@ fn guard_from_memory() -> Finding {
 
 fn cgroup() -> Finding {
     let mounts = read("/proc/self/mounts").unwrap_or_default();
-    cgroup_of(&mounts, |dir| read(&format!("{dir}/cgroup.controllers")))
+    let table = read("/proc/cgroups").unwrap_or_default();
+    cgroup_of(&mounts, &table, |dir| read(&format!("{dir}/cgroup.controllers")))
 }
 
-/// `controllers` reads what a v2 hierarchy offers.
-fn cgroup_of(mounts: &str, controllers: impl Fn(&str) -> Option<String>) -> Finding {
+/// What limits a rocker, or counts what it reads and writes; by the name in version 2.
+const CONTROLLERS: [&str; 5] = ["memory", "pids", "cpu", "cpuset", "io"];
+
+/// Its name in version 1.
+fn old_name(controller: &str) -> &str {
+    if controller == "io" { "blkio" } else { controller }
+}
+
+/// Which controllers there are, in which version. `table` is `/proc/cgroups`; `controllers` reads
+/// what a v2 hierarchy offers.
+fn cgroup_of(mounts: &str, table: &str, controllers: impl Fn(&str) -> Option<String>) -> Finding {
     let name = "cgroup";
-    let wanted = ["cpu", "memory", "pids"];
-    let mut found = Vec::new();
-    let mut versions = Vec::new();
+    let mut versions: [Vec<&str>; 2] = Default::default();
+    let mut is_mounted = false;
     for mount in mounts.lines() {
         let [_, dir, kind, options, ..] = mount.split(' ').collect::<Vec<_>>()[..] else {
             continue;
         };
-        let offered = match kind {
-            "cgroup2" => controllers(dir).unwrap_or_default(),
-            "cgroup" => options.replace(',', " "),
+        let (version, offered) = match kind {
+            "cgroup2" => (1, controllers(dir).unwrap_or_default()),
+            "cgroup" => (0, options.replace(',', " ")),
             _ => continue,
         };
-        let before = found.len();
-        found.extend(wanted.iter().filter(|one| offered.split(' ').any(|had| had == **one)));
-        // A hierarchy without a controller of use, as systemd's own, decides nothing.
-        let version = if kind == "cgroup2" { "v2" } else { "v1" };
-        if found.len() > before && !versions.contains(&version) {
-            versions.push(version);
-        }
+        is_mounted = true;
+        let called =
+            |one: &str| if version == 1 { one.to_owned() } else { old_name(one).to_owned() };
+        let is_new = |one: &&str| versions.iter().all(|found| !found.contains(one));
+        let has = |one: &&str| offered.split_whitespace().any(|had| had == called(one));
+        let new: Vec<&str> = CONTROLLERS.into_iter().filter(is_new).filter(has).collect();
+        versions[version].extend(new);
     }
-    let lacking: Vec<&str> = wanted.into_iter().filter(|one| !found.contains(&one)).collect();
-    let versions = versions.join(" and ");
-    if found.is_empty() {
-        let advice = "memory, processes and cpu of Apps have no limits: mount cgroup2 on \
-                      /sys/fs/cgroup";
-        Finding::slow(name, "no controllers", advice)
-    } else if lacking.is_empty() {
-        Finding::ok(name, versions)
-    } else {
-        let lacking = lacking.join(", ");
-        let advice = format!("no limits for {lacking}: look for cgroup_disable= at boot");
-        Finding::slow(name, format!("{versions}, without {lacking}"), advice)
+    if !is_mounted {
+        let advice = "the master makes a mount of cgroup2 of its own when there is something to \
+                      limit, and says what is missing";
+        return Finding::ok_but(name, "nothing mounted", advice);
+    }
+    let lacking: Vec<&str> =
+        CONTROLLERS.into_iter().filter(|one| !versions.concat().contains(one)).collect();
+    let found = ["v1", "v2"].into_iter().zip(&versions).filter(|(_, found)| !found.is_empty());
+    let found: Vec<String> =
+        found.map(|(version, found)| format!("{version}: {}", found.join(" "))).collect();
+    let found = found.join(", ");
+    if lacking.is_empty() {
+        return Finding::ok(name, found);
+    }
+    let reasons: Vec<String> = lacking.iter().map(|one| why_lacking(one, table)).collect();
+    let found = if found.is_empty() { "no controllers".to_owned() } else { found };
+    Finding::slow(name, found, format!("no limits by {}", reasons.join("; by ")))
+}
+
+/// What `/proc/cgroups` says of a controller that is not mounted, and what to do.
+fn why_lacking(controller: &str, table: &str) -> String {
+    let old = old_name(controller);
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    match rows.find(|row| row.first() == Some(&old)).as_deref() {
+        None => format!("{controller}, which this kernel was built without"),
+        Some([.., "0"]) => format!("{controller}: take cgroup_disable={old} from the boot command"),
+        Some([_, hierarchy, ..]) if *hierarchy != "0" => {
+            format!("{controller}: mount -t cgroup -o {old} {old} /sys/fs/cgroup/{old}")
+        }
+        Some(_) => format!("{controller}, which is not handed down to this cgroup"),
     }
 }
 
@@ -517,13 +548,24 @@ mod tests {
     fn cgroup_v2_v1_and_none() {
         let unified = "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0";
         let full = |_: &str| Some("cpuset cpu io memory pids".to_owned());
-        assert_eq!(cgroup_of(unified, full), Finding::ok("cgroup", "v2"));
-        let some = cgroup_of(unified, |_| Some("cpu pids".to_owned()));
-        assert_eq!((some.state, some.found.as_str()), (State::Slow, "v2, without memory"));
-        let old = "cgroup /c/cpu cgroup rw,cpu,cpuacct 0 0\ncgroup /c/m cgroup rw,memory 0 0\n\
-                   cgroup /c/p cgroup rw,pids 0 0\ncgroup2 /c/u cgroup2 rw 0 0";
-        assert_eq!(cgroup_of(old, |_| Some(String::new())), Finding::ok("cgroup", "v1"));
-        assert_eq!(cgroup_of("proc /proc proc rw 0 0", |_| None).state, State::Slow);
+        let all = Finding::ok("cgroup", "v2: memory pids cpu cpuset io");
+        assert_eq!(cgroup_of(unified, "", full), all);
+        let table = "memory\t0\t1\t0\ncpuset\t0\t1\t1\nblkio\t7\t1\t1";
+        let some = cgroup_of(unified, table, |_| Some("cpu".to_owned()));
+        assert_eq!((some.state, some.found.as_str()), (State::Slow, "v2: cpu"));
+        assert_eq!(
+            some.advice,
+            "no limits by memory: take cgroup_disable=memory from the boot command; \
+             by pids, which this kernel was built without; \
+             by cpuset, which is not handed down to this cgroup; \
+             by io: mount -t cgroup -o blkio blkio /sys/fs/cgroup/blkio"
+        );
+        let hybrid = "cgroup /c/cpu cgroup rw,cpu,cpuacct 0 0\ncgroup /c/m cgroup rw,memory 0 0\n\
+                      cgroup /c/b cgroup rw,blkio 0 0\ncgroup2 /c/u cgroup2 rw 0 0";
+        let found = cgroup_of(hybrid, "", |_| Some("cpuset pids".to_owned()));
+        assert_eq!(found, Finding::ok("cgroup", "v1: cpu memory io, v2: pids cpuset"));
+        let none = cgroup_of("proc /proc proc rw 0 0", "", |_| None);
+        assert_eq!((none.state, none.found.as_str()), (State::Ok, "nothing mounted"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use core::fmt::Write as _;
 use std::process::ExitCode;
 
-use protocol::{Errno, Exit, ExitReport, Verdict};
+use protocol::{Errno, Exit, ExitReport, Usage, Verdict};
 use rocker_client::{Error, OpenRocker, Rocker, Run, TraceEntry, errno_name, syscall_name};
 use serde_json::{Map, Value, json};
 
@@ -68,8 +68,13 @@ impl From<Exit> for Ending {
 /// Why the guard or the kernel has killed it, where its status alone would not tell.
 pub(crate) fn killed_for(told: &ExitReport) -> Option<String> {
     let call = told.syscall.map(|number| format!(": {}", system_call(number)));
-    matches!(told.verdict, Verdict::TimeLimitExceeded | Verdict::DisallowedSyscall)
-        .then(|| format!("{}{}", told.verdict, call.unwrap_or_default()))
+    let killed = [
+        Verdict::TimeLimitExceeded,
+        Verdict::DisallowedSyscall,
+        Verdict::MemoryLimitExceeded,
+        Verdict::OutOfMemory,
+    ];
+    killed.contains(&told.verdict).then(|| format!("{}{}", told.verdict, call.unwrap_or_default()))
 }
 
 /// What `rocker` ends with.
@@ -128,6 +133,21 @@ pub(crate) fn result(lived: Option<&Lived>, ending: &Result<Ending, Fault>) -> V
         result.insert("system_us".into(), json!(told.system_us));
         result.insert("wall_us".into(), json!(told.wall_us));
         result.insert("peak_kib".into(), json!(told.peak_kib));
+        // What the kernel does not count is not there.
+        let Usage { memory, memory_peak, pids, pids_peak, cpu_us, read, written } = told.usage;
+        for (key, value) in [
+            ("rocker_memory", memory),
+            ("rocker_memory_peak", memory_peak),
+            ("rocker_pids", pids),
+            ("rocker_pids_peak", pids_peak),
+            ("rocker_cpu_us", cpu_us),
+            ("rocker_read", read),
+            ("rocker_written", written),
+        ] {
+            if let Some(value) = value {
+                result.insert(key.into(), json!(value));
+            }
+        }
     }
     if let Some(Lived { name, app_pid, guard_pid, .. }) = lived {
         result.insert("name".into(), json!(name));

@@ -167,6 +167,26 @@ fn seccomp(args: &Run, by_guard: bool) -> Result<Seccomp, Fault> {
     })
 }
 
+/// What was said of the limits that all processes share.
+fn together(args: &Run, mut launch: Launch) -> Launch {
+    if let Some(bytes) = args.memory {
+        launch = launch.memory(bytes);
+    }
+    if let Some(bytes) = args.swap {
+        launch = launch.swap(bytes);
+    }
+    if let Some(count) = args.pids {
+        launch = launch.pids(count);
+    }
+    if let Some(millis) = args.cpu {
+        launch = launch.cpu_millis(millis);
+    }
+    if let Some(weight) = args.cpu_weight {
+        launch = launch.cpu_weight(weight);
+    }
+    args.cpus.iter().fold(launch, |launch, list| launch.cpus(list))
+}
+
 /// What was said, with every default in place.
 struct Plan {
     launch: Launch,
@@ -214,6 +234,7 @@ impl Plan {
         if let Some(dir) = data_dir {
             launch = launch.data_dir(dir);
         }
+        launch = together(args, launch);
         launch = match overlays {
             Overlays::Auto => launch.overlay_all(),
             Overlays::Dirs(dirs) => dirs.iter().fold(launch, Launch::overlay),

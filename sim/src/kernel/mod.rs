@@ -6,9 +6,11 @@
 //! process   who is whose child, in which PID namespace; root.12 to root.14
 //! socket    descriptors, and the sockets they go through
 //! mount     loop devices and mounts: prepare.1 to prepare.5, overlay.1
+//! cgroup    root.2, and who is in one
 //! identity  privileges and ids: prepare.6, prepare.8; the way in: enter.2, enter.3
 //! ```
 
+mod cgroup;
 mod identity;
 mod mount;
 mod process;
@@ -66,6 +68,8 @@ pub(crate) enum Fd {
     },
     Loop(usize),
     Tree(usize),
+    /// `cgroup.procs`, to be written to.
+    Cgroup(usize),
 }
 
 /// What a descriptor is for.
@@ -86,6 +90,7 @@ pub(crate) enum Role {
     LayerOfVar,
     Entrance,
     App,
+    Cgroup,
     /// Between a guard and those who were attached.
     Attached,
     AttachedToo,
@@ -96,7 +101,7 @@ pub(crate) enum Role {
     IntakeOutside,
 }
 
-const ROLES: usize = 17;
+const ROLES: usize = 18;
 
 /// A table of descriptors: a process', shared with its helper, or one session's of the master.
 #[derive(Clone, Debug)]
@@ -149,6 +154,8 @@ pub(crate) struct Process {
     pub(crate) name: Option<Name>,
     /// Its process group: the first of its session, and whoever came of that.
     group: Pid,
+    /// One of a rocker's.
+    cgroup: Option<usize>,
     /// How it ended, once it has.
     pub(crate) ended: Exit,
 }
@@ -288,6 +295,7 @@ pub(crate) struct Kernel {
     trees: Vec<Tree>,
     loops: Vec<LoopDevice>,
     locks: Vec<(u8, u8)>,
+    cgroups: Vec<cgroup::Cgroup>,
     names: u64,
 }
 
@@ -307,6 +315,7 @@ impl Kernel {
             capabilities: Capabilities::All,
             name: None,
             group: INIT,
+            cgroup: None,
             ended: Exit::Status(0),
         };
         let nobody = Process { life: Life::Reaped, ..init.clone() };
@@ -400,6 +409,9 @@ impl Kernel {
         for (data, _) in &self.locks {
             left.push(format!("the lock of data dir {data}"));
         }
+        for name in self.cgroups() {
+            left.push(format!("the cgroup of {name}"));
+        }
         for record in &self.records {
             left.push(format!("the record of {}", record.name));
         }
@@ -416,6 +428,7 @@ impl Kernel {
     /// The same in one look, without words.
     pub(crate) fn is_clean(&self) -> bool {
         self.records.is_empty()
+            && self.cgroups().next().is_none()
             && self.locks.is_empty()
             && self.loops.iter().all(|device| !device.bound)
             && self.trees.iter().all(|tree| tree.fds == 0 && tree.places == 0)

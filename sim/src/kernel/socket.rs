@@ -71,7 +71,7 @@ impl Kernel {
                 Some(lock) => lock.1 += 1,
                 None => self.locks.push((data, 1)),
             },
-            Fd::Pidfd(_) | Fd::Package(_) | Fd::Layers { .. } => {}
+            Fd::Pidfd(_) | Fd::Package(_) | Fd::Layers { .. } | Fd::Cgroup(_) => {}
         }
     }
 
@@ -105,7 +105,7 @@ impl Kernel {
                     }
                 }
             }
-            Fd::Pidfd(_) | Fd::Package(_) | Fd::Layers { .. } => {}
+            Fd::Pidfd(_) | Fd::Package(_) | Fd::Layers { .. } | Fd::Cgroup(_) => {}
         }
     }
 
@@ -188,7 +188,7 @@ impl Kernel {
 
     /// Sends without waiting. The descriptors stay the sender's as well.
     pub(crate) fn send(&mut self, table: usize, role: Role, body: Body, fds: &[Fd]) -> Answer {
-        let mut message = Message { body, fds: [None; 3] };
+        let mut message = Message { body, fds: [None; 4] };
         for (slot, fd) in message.fds.iter_mut().zip(fds) {
             *slot = Some(*fd);
         }
@@ -353,5 +353,6 @@ const fn slot(role: Role) -> usize {
         Role::Intake => 14,
         Role::IntakeOutside => 15,
         Role::SharedMount => 16,
+        Role::Cgroup => 17,
     }
 }

@@ -33,6 +33,7 @@ fn run_unsafe(command: &str) -> bool {
             let all: Vec<_> = (0..threads).map(|_| std::thread::spawn(call.clone())).collect();
             all.into_iter().map(|it| it.join().expect("no panic")).collect::<String>()
         }
+        ["forks", most] => forks(number(most)),
         ["close-all"] => {
             // SAFETY: this program owns no descriptor as an object, and says nothing from here.
             unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
@@ -68,6 +69,30 @@ fn steal_memory(pid: i32) -> String {
     // SAFETY: the kernel writes at most the eight bytes of `loot`, which outlives the call.
     let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
     word(if read < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) })
+}
+
+/// Makes children that wait, so many at most, and ends them: how many, and why not more.
+fn forks(most: i32) -> String {
+    let mut children = vec![];
+    let why = loop {
+        if i32::try_from(children.len()) == Ok(most) {
+            break "enough".to_owned();
+        }
+        // SAFETY: this program has one thread.
+        match unsafe { nix::unistd::fork() } {
+            Ok(nix::unistd::ForkResult::Parent { child }) => children.push(child),
+            Ok(nix::unistd::ForkResult::Child) => loop {
+                nix::unistd::pause();
+            },
+            Err(error) => break format!("{error:?}"),
+        }
+    };
+    let count = children.len();
+    for child in children {
+        let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
+        let _ = nix::sys::wait::waitpid(child, None);
+    }
+    format!("{count}, then {why}")
 }
 
 /// Looks for a key in the session's keyring, as whoever possesses that may.

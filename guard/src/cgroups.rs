@@ -1,0 +1,198 @@
+//! The rocker's cgroups, which the master has made: prepare.0 joins them, root.5 passes the way in
+//! to whoever enters, and what they count is read at exec.3. There is no path to them in here:
+//! each is a directory that the master has opened.
+
+use protocol::limits::CGROUPS_MAX;
+use protocol::{Cgroup, Usage, Verdict};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
+
+/// Room for the files that are read: two lines, or one for each block device.
+const FILE_MAX: usize = 2048;
+
+/// One of them.
+struct Joined {
+    what: Cgroup,
+    /// `cgroup.procs`, opened by root: so it can be written to by whoever has it.
+    procs: Option<OwnedFd>,
+    dir: OwnedFd,
+}
+
+/// None, one, or one for each hierarchy.
+#[derive(Default)]
+pub(crate) struct Cgroups(heapless::Vec<Joined, CGROUPS_MAX>);
+
+/// What the kernel's OOM killer has done in the rocker.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Ooms {
+    kills: u64,
+    /// How often the rocker's own limit was in the way.
+    limited: u64,
+}
+
+impl Ooms {
+    pub(crate) const NONE: Self = Self { kills: 0, limited: 0 };
+
+    /// What to make of a program that has failed, if the OOM killer was at work since `before`,
+    /// and for whom: for the rocker's limit, or for the host.
+    pub(crate) fn verdict_since(self, before: Self) -> Option<Verdict> {
+        (self.kills > before.kills).then_some(if self.limited > before.limited {
+            Verdict::MemoryLimitExceeded
+        } else {
+            Verdict::OutOfMemory
+        })
+    }
+}
+
+impl Cgroups {
+    /// Two descriptors each, as root.3 brings them.
+    pub(crate) fn new(
+        what: &[Cgroup],
+        descriptors: &mut impl Iterator<Item = OwnedFd>,
+    ) -> Option<Self> {
+        let mut all = heapless::Vec::new();
+        for &what in what {
+            let (procs, dir) = (descriptors.next(), descriptors.next()?);
+            all.push(Joined { what, procs, dir }).ok()?;
+        }
+        Some(Self(all))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// prepare.0: this process, and with it whatever it starts, is in them from now on.
+    pub(crate) fn join(&self) -> Result<(), Errno> {
+        let mut procs = self.0.iter().filter_map(|it| it.procs.as_ref());
+        procs.try_for_each(|procs| rustix::io::write(procs, b"0").map(drop))
+    }
+
+    /// The way in, for those who enter: from here on they are read only.
+    pub(crate) fn take_entrance(&mut self) -> heapless::Vec<OwnedFd, CGROUPS_MAX> {
+        self.0.iter_mut().filter_map(|it| it.procs.take()).collect()
+    }
+
+    /// What the OOM killer has done so far.
+    pub(crate) fn ooms(&self) -> Ooms {
+        let Some(Joined { what, dir, .. }) = self.0.iter().find(|it| it.what.memory) else {
+            return Ooms::default();
+        };
+        let (kills, limited) = if what.unified {
+            let oom = |name| read(dir, "memory.events", |text| named(text, name));
+            (oom("oom_kill"), oom("oom"))
+        } else {
+            let kills = read(dir, "memory.oom_control", |text| named(text, "oom_kill"));
+            (kills, read(dir, "memory.failcnt", number))
+        };
+        Ooms { kills: kills.unwrap_or(0), limited: limited.unwrap_or(0) }
+    }
+
+    /// What all in the rocker have used.
+    pub(crate) fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        for Joined { what, dir, .. } in &self.0 {
+            let [now, peak] = match what.unified {
+                true => ["memory.current", "memory.peak"],
+                false => ["memory.usage_in_bytes", "memory.max_usage_in_bytes"],
+            };
+            if what.memory {
+                usage.memory = read(dir, now, number);
+                usage.memory_peak = read(dir, peak, number);
+            }
+            if what.pids {
+                usage.pids = read(dir, "pids.current", number);
+                usage.pids_peak = read(dir, "pids.peak", number);
+            }
+            if what.cpu {
+                usage.cpu_us = match what.unified {
+                    true => read(dir, "cpu.stat", |text| named(text, "usage_usec")),
+                    false => read(dir, "cpuacct.usage", number).map(|ns| ns / 1000),
+                };
+            }
+            if what.io {
+                (usage.read, usage.written) = moved(dir, what.unified);
+            }
+        }
+        usage
+    }
+}
+
+/// Bytes read and written, of all block devices. Without a line there were none.
+fn moved(dir: &OwnedFd, unified: bool) -> (Option<u64>, Option<u64>) {
+    let file = if unified { "io.stat" } else { "blkio.throttle.io_service_bytes_recursive" };
+    let of = |key: &str| {
+        read(dir, file, |text| Some(text.lines().filter_map(|line| transfer(line, key)).sum()))
+    };
+    if unified { (of("rbytes="), of("wbytes=")) } else { (of("Read"), of("Write")) }
+}
+
+/// `8:0 rbytes=4096 wbytes=0 ..`, or `8:0 Read 4096`.
+fn transfer(line: &str, key: &str) -> Option<u64> {
+    let mut words = line.split_whitespace();
+    let found = words.find_map(|word| word.strip_prefix(key))?;
+    if found.is_empty() { number(words.next()?) } else { number(found) }
+}
+
+/// `oom_kill 3`, among other lines.
+fn named(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| number(line.strip_prefix(name)?.strip_prefix(' ')?))
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.trim_ascii().parse().ok()
+}
+
+/// What a file of a cgroup says; none if this kernel has no such file. Of a longer one the
+/// beginning, up to the end of a line.
+#[inline(never)] // Its buffer is for those who ask.
+fn read<T>(dir: &OwnedFd, file: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    let how = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = openat(dir, file, how, Mode::empty()).ok()?;
+    let mut buffer = [0; FILE_MAX];
+    let mut length = 0;
+    while let Some(room @ [_, ..]) = buffer.get_mut(length..) {
+        match rustix::io::read(&file, room) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(_) => return None,
+        }
+    }
+    let text = buffer.get(..length)?;
+    let end = text.iter().rposition(|&byte| byte == b'\n')?;
+    parse(core::str::from_utf8(text.get(..=end)?).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_by_their_names() {
+        let events = "low 0\nhigh 0\nmax 7\noom 2\noom_kill 1\noom_group_kill 0\n";
+        assert_eq!(named(events, "oom"), Some(2));
+        assert_eq!(named(events, "oom_kill"), Some(1));
+        assert_eq!(named(events, "oom_"), None);
+        assert_eq!(number("67108864\n"), Some(64 << 20));
+        assert_eq!(number("max\n"), None);
+    }
+
+    #[test]
+    fn transfers_are_of_both_versions() {
+        let line = "254:0 rbytes=4096 wbytes=512 rios=1 wios=1 dbytes=0 dios=0";
+        assert_eq!([transfer(line, "rbytes="), transfer(line, "wbytes=")], [Some(4096), Some(512)]);
+        assert_eq!(transfer("254:0 Read 8192", "Read"), Some(8192));
+        assert_eq!(transfer("254:0 Write 1", "Read"), None);
+        assert_eq!(transfer("Total 8192", "Read"), None);
+    }
+
+    #[test]
+    fn who_was_out_of_memory_is_told() {
+        let ooms = |kills, limited| Ooms { kills, limited };
+        let before = ooms(1, 5);
+        assert_eq!(ooms(1, 9).verdict_since(before), None);
+        assert_eq!(ooms(2, 5).verdict_since(before), Some(Verdict::OutOfMemory));
+        assert_eq!(ooms(2, 6).verdict_since(before), Some(Verdict::MemoryLimitExceeded));
+    }
+}

@@ -1,0 +1,342 @@
+//! Limits by cgroup: what they keep, what is told of it, and that none is left.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(unsafe_code, reason = "a callback is to be entered")]
+
+use core::time::Duration;
+use std::fs;
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use protocol::{Error, Exit, ExitReport, Item, Rule, Step, Verdict};
+use rocker_client::{Launch, Limits, OpenRocker, Stdio};
+use tests::app::{App, refused, with_output};
+use tests::{Daemon, Program, SOON, probe_package, process, replayed, runner, within};
+
+fn main() -> ExitCode {
+    runner::main(tests::root![
+        a_program_has_the_memory_it_may_have_and_no_more,
+        an_app_that_wants_more_memory_is_killed,
+        forks_end_where_the_limit_is,
+        processor_time_is_rationed,
+        an_app_is_inside_before_its_first_instruction,
+        without_limits_there_is_no_cgroup,
+        fifty_limited_rockers_at_once_leave_nothing,
+        a_limit_that_cannot_be_kept_is_refused,
+        the_policy_limits_those_who_do_not,
+        what_a_killed_master_leaves_the_next_one_removes,
+        a_cgroup_of_somebody_elses_is_left_alone,
+    ])
+}
+
+const MEMORY: u64 = 32 << 20;
+
+/// The hierarchies that are mounted here, each with the names of its controllers.
+fn hierarchies() -> Vec<(PathBuf, bool, String)> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let fields = table.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let cgroups = fields.filter_map(|fields| {
+        let kind = fields.iter().position(|field| *field == "-")? + 1;
+        let place = PathBuf::from(fields[4]);
+        match fields[kind] {
+            "cgroup" => Some((place, false, fields[kind + 2].to_owned())),
+            "cgroup2" => {
+                let names = fs::read_to_string(place.join("cgroup.controllers")).ok()?;
+                Some((place, true, names.trim_end().replace(' ', ",")))
+            }
+            _ => None,
+        }
+    });
+    cgroups.collect()
+}
+
+/// Where a controller is, and whether that is version 2. Without it a test is skipped.
+fn needs(name: &str) -> (PathBuf, bool) {
+    let has = |names: &str| names.split(',').any(|it| it == name);
+    let found = hierarchies().into_iter().find(|(_, _, names)| has(names));
+    match found {
+        Some((place, unified, _)) => (place, unified),
+        None => runner::skip(&format!("this host has no cgroup controller {name}")),
+    }
+}
+
+/// A master of whose cgroups no other test's master knows.
+fn daemon() -> Daemon {
+    Daemon::with_config(&format!("cgroup = \"{}\"\n", parent()))
+}
+
+fn parent() -> String {
+    format!("/rocker-test-{}", std::process::id())
+}
+
+/// What there is below the parent, in all hierarchies.
+fn left() -> Vec<PathBuf> {
+    let parents = hierarchies().into_iter().map(|(place, ..)| place.join(&parent()[1..]));
+    let entries = parents.flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
+    let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    dirs.map(|entry| entry.path()).collect()
+}
+
+#[track_caller]
+fn assert_none_left() {
+    assert!(within(SOON, || left().is_empty()), "left: {:?}", left());
+}
+
+/// Runs the probe with these commands, to its end.
+fn probe(rocker: &mut OpenRocker, commands: &[&str]) -> (ExitReport, String) {
+    let (mut output, stdout) = std::io::pipe().unwrap();
+    let program = Program::new("bin/probe").args(commands).stdin(Stdio::Null).stdout(stdout);
+    let run = rocker.spawn(&program, &Limits::new()).unwrap();
+    drop(program);
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    (rocker.wait(&run).unwrap(), text)
+}
+
+fn ends(rocker: OpenRocker) {
+    assert!(rocker.kill(SOON).unwrap(), "the rocker outlives its guard");
+}
+
+fn a_program_has_the_memory_it_may_have_and_no_more() {
+    let (_, unified) = needs("memory");
+    let daemon = daemon();
+    let launch = daemon.launch(probe_package()).memory(MEMORY);
+    let mut rocker = replayed(launch.open()).unwrap();
+    let (report, text) = probe(&mut rocker, &["hog 8", "say enough"]);
+    assert_eq!((report.exit, report.verdict), (Exit::Status(0), Verdict::Normal), "{text}");
+    let peak = report.usage.memory_peak;
+    // Linux before 5.19 does not tell in version 2.
+    assert!(peak.is_some_and(|bytes| (8 << 20..=MEMORY).contains(&bytes)) || unified, "{report:?}");
+    let (report, text) = probe(&mut rocker, &["hog 64", "say too much"]);
+    assert_eq!(report.exit, Exit::Signal(9), "{text}");
+    assert_eq!(report.verdict, Verdict::MemoryLimitExceeded);
+    assert!(report.usage.memory_peak.is_none_or(|bytes| bytes <= MEMORY), "{report:?}");
+    // The rocker lives, and another program has all of its memory again.
+    let (report, _) = probe(&mut rocker, &["hog 8", "exit 3"]);
+    assert_eq!(report.verdict, Verdict::NonzeroExitStatus);
+    ends(rocker);
+    assert_none_left();
+}
+
+fn an_app_that_wants_more_memory_is_killed() {
+    needs("memory");
+    let daemon = daemon();
+    let launch = daemon.launch(probe_package()).memory(MEMORY);
+    let app = App::start(&launch, &["hog 64", "say too much"]).unwrap();
+    let answer = app.finish();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&answer.status), Some(9));
+    assert!(answer.all("say").is_empty());
+    assert_none_left();
+}
+
+fn forks_end_where_the_limit_is() {
+    needs("pids");
+    let daemon = daemon();
+    let launch = daemon.launch(probe_package()).pids(32);
+    // The probe itself is one of them.
+    let app = App::start(&launch, &["forks 100"]).unwrap();
+    let answer = app.finish();
+    assert_eq!(answer.one("forks 100"), "31, then EAGAIN");
+    let mut rocker = replayed(daemon.launch(probe_package()).pids(1).open()).unwrap();
+    let (report, text) = probe(&mut rocker, &["forks 100"]);
+    assert!(text.contains("forks 100: 0, then EAGAIN"), "{text}");
+    assert!(report.usage.pids_peak.is_none_or(|peak| peak <= 2), "{report:?}");
+    ends(rocker);
+    assert_none_left();
+}
+
+fn processor_time_is_rationed() {
+    let (place, unified) = needs("cpu");
+    let daemon = daemon();
+    let launch = daemon.launch(probe_package()).cpu_millis(100).cpu_weight(50);
+    let mut app = App::start(&launch, &["say begin", "burn 100", "wait"]).unwrap();
+    let group = place.join(&parent()[1..]).join(app.rocker.guard_name().as_str());
+    let file = |name: &str| fs::read_to_string(group.join(name)).unwrap();
+    let quota = match unified {
+        true => file("cpu.max"),
+        false => file("cpu.cfs_quota_us").replace('\n', " ") + &file("cpu.cfs_period_us"),
+    };
+    assert_eq!(quota, "10000 100000\n");
+    let weight = if unified { ("cpu.weight", "50\n") } else { ("cpu.shares", "512\n") };
+    assert_eq!(file(weight.0), weight.1);
+    // It burns 100 ms, of which it has ten in each period.
+    assert_eq!(app.line(), "say: begin");
+    assert!(app.line().starts_with("burn"));
+    let stat = file("cpu.stat");
+    let throttled = stat.lines().find_map(|line| line.strip_prefix("nr_throttled ")).unwrap();
+    assert!(throttled.parse::<u64>().unwrap() > 0, "{stat}");
+    app.finish();
+    assert_none_left();
+}
+
+/// The cgroups of a process that are below this test's parent.
+fn ours(cgroups: &str) -> usize {
+    cgroups.lines().filter(|line| line.contains(&parent())).count()
+}
+
+fn all_limits(launch: Launch) -> Launch {
+    launch.memory(MEMORY).pids(32).cpu_millis(1000).cpus("0")
+}
+
+fn an_app_is_inside_before_its_first_instruction() {
+    for controller in ["memory", "pids", "cpu", "cpuset"] {
+        needs(controller);
+    }
+    let daemon = daemon();
+    let launch = all_limits(daemon.launch(probe_package()));
+    let wanted = |guard: u32| {
+        let of_guard = fs::read_to_string(format!("/proc/{guard}/cgroup")).unwrap();
+        let count = ours(&of_guard);
+        assert!(count > 0, "{of_guard}");
+        (of_guard, count)
+    };
+    // A callback: it reads before it does anything else.
+    let (rocker, text) = with_output(|| {
+        // SAFETY: a test has a process of its own, and this one has one thread.
+        let entered = unsafe {
+            launch.enter(|| {
+                print!("{}", fs::read_to_string("/proc/self/cgroup").unwrap());
+                let fds = process::fd_links(std::process::id());
+                i32::from(fds.into_values().any(|link| link.contains("cgroup")))
+            })
+        };
+        let mut rocker = replayed(entered).unwrap();
+        let (of_guard, _) = wanted(rocker.guard_pid());
+        let status = rocker.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "it has a descriptor of its cgroup's");
+        assert!(rocker.wait_gone(Some(SOON)).unwrap());
+        of_guard
+    });
+    assert_eq!(text, rocker);
+    // A program.
+    let mut app = App::start(&launch, &["read /proc/self/cgroup", "wait"]).unwrap();
+    let (of_guard, count) = wanted(app.rocker.guard_pid());
+    let of_app = fs::read_to_string(format!("/proc/{}/cgroup", app.rocker.app_pid())).unwrap();
+    assert_eq!(of_app, of_guard);
+    app.go_on();
+    app.finish();
+    // And one that the guard starts.
+    let mut rocker = replayed(launch.open()).unwrap();
+    let (_, text) = probe(&mut rocker, &["read /proc/self/cgroup"]);
+    // The probe says it in one line.
+    assert_eq!(text.matches(&parent()).count(), count, "{text}");
+    ends(rocker);
+    assert_none_left();
+}
+
+fn without_limits_there_is_no_cgroup() {
+    let daemon = daemon();
+    let mut app = App::start(&daemon.launch(probe_package()), &["wait"]).unwrap();
+    let cgroups = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert_eq!(cgroups(app.rocker.guard_pid()), cgroups(daemon.pid()));
+    assert!(hierarchies().iter().all(|(place, ..)| !place.join(&parent()[1..]).exists()));
+    app.go_on();
+    app.finish();
+}
+
+fn fifty_limited_rockers_at_once_leave_nothing() {
+    needs("memory");
+    needs("pids");
+    let daemon = daemon();
+    let launch = daemon.launch(probe_package()).memory(MEMORY).pids(8);
+    let apps: Vec<App> = (0..50).map(|_| App::start(&launch, &["wait"]).unwrap()).collect();
+    assert!(left().len() >= 50, "{:?}", left());
+    apps.into_iter().for_each(|app| drop(app.finish()));
+    assert_none_left();
+}
+
+fn a_limit_that_cannot_be_kept_is_refused() {
+    needs("cpuset");
+    needs("pids");
+    let daemon = daemon();
+    let error = refused(&daemon.launch(probe_package()).pids(8).cpus("4095"));
+    let (rule, item) = (Rule::NoSuchCpu, Item::Cpus);
+    assert_eq!(error.kind(), Error::Invalid { rule, item }, "{error}");
+    assert_none_left();
+    // The parent's place is taken: there are only files in such a directory.
+    let mut daemon = daemon;
+    daemon.configure("cgroup = \"/cgroup.procs/x\"\n");
+    daemon.stop();
+    daemon.restart();
+    let error = refused(&daemon.launch(probe_package()).pids(8));
+    assert_eq!(error.step(), Step::CreateGuard);
+    assert!(error.to_string().contains("/cgroup.procs"), "{error}");
+    daemon.configure(&format!("cgroup = \"{}\"\n", parent()));
+}
+
+fn the_policy_limits_those_who_do_not() {
+    needs("pids");
+    const USER: u32 = 4242;
+    let dir = tests::scratch();
+    let package = dir.path().join("p.sqfs");
+    fs::copy(probe_package(), &package).unwrap();
+    let daemon = Daemon::with_config("");
+    let text = format!(
+        "cgroup = \"{}\"\n[[allow]]\nuid = {USER}\npackages = [{:?}]\nexec_dirs = [{:?}]\n\
+         max_pids = 4\n",
+        parent(),
+        dir.path(),
+        daemon.exec_dir(),
+    );
+    daemon.configure(&text);
+    let mut daemon = daemon;
+    daemon.stop();
+    daemon.restart();
+    // Whoever connects is asking: that is this process as that user.
+    nix::unistd::setegid(USER.into()).unwrap();
+    nix::unistd::seteuid(USER.into()).unwrap();
+    let launch = daemon.launch(&package).uid(USER).gid(USER);
+    let opened = replayed(launch.open());
+    let more = replayed(launch.clone().pids(5).open());
+    nix::unistd::seteuid(0.into()).unwrap();
+    nix::unistd::setegid(0.into()).unwrap();
+    let mut rocker = opened.unwrap();
+    let (_, text) = probe(&mut rocker, &["forks 100"]);
+    assert!(text.contains("forks 100: 3, then EAGAIN"), "{text}");
+    ends(rocker);
+    let (rule, item) = (Rule::NotAllowed, Item::Pids);
+    assert_eq!(more.unwrap_err().kind(), Error::Invalid { rule, item });
+    assert_none_left();
+}
+
+fn what_a_killed_master_leaves_the_next_one_removes() {
+    needs("pids");
+    let mut daemon = daemon();
+    let launch = daemon.launch(probe_package()).pids(8);
+    let mut app = App::start(&launch, &["wait"]).unwrap();
+    let lives = left();
+    assert!(!lives.is_empty());
+    // As if it had been killed in the middle of a launch.
+    let beside = lives[0].with_file_name("0123456789abcde");
+    fs::create_dir(&beside).unwrap();
+    daemon.kill();
+    daemon.restart();
+    assert!(within(SOON, || !beside.exists()), "it is there still");
+    // The rocker lives on, and so does its cgroup.
+    assert_eq!(left(), lives);
+    app.go_on();
+    app.finish();
+    assert_none_left();
+    // The last one turns off the light.
+    daemon.stop();
+    assert!(hierarchies().iter().all(|(place, ..)| !place.join(&parent()[1..]).exists()));
+    daemon.restart();
+}
+
+fn a_cgroup_of_somebody_elses_is_left_alone() {
+    needs("pids");
+    let daemon = daemon();
+    let mut app = App::start(&daemon.launch(probe_package()).pids(8), &["wait"]).unwrap();
+    let lives = left();
+    // Another master at the same place neither removes what is empty nor what is not.
+    let beside = lives[0].with_file_name("0123456789abcde");
+    fs::create_dir(&beside).unwrap();
+    let other = self::daemon();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(beside.exists() && lives.iter().all(|dir| dir.exists()));
+    drop(other);
+    fs::remove_dir(&beside).unwrap();
+    app.go_on();
+    app.finish();
+    assert_none_left();
+}

@@ -342,6 +342,9 @@ impl<'b> Linux<'b> {
 
     fn drop_privileges(&self) -> Result<(), rustix::io::Errno> {
         rustix::process::chdir(c"/")?;
+        if !self.launch().request.options.user_namespaces {
+            privileges::forbid_user_namespaces()?;
+        }
         privileges::drop_all(self.launch().request.options.commanded)
     }
 

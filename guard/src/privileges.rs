@@ -1,7 +1,7 @@
 //! prepare.6: from root to nobody in particular, in three steps that the machine orders.
 
-use rustix::fs::{Gid, Uid};
-use rustix::io::Errno;
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, openat};
+use rustix::io::{Errno, write};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, set_capabilities, set_keep_capabilities, set_thread_groups,
@@ -21,6 +21,21 @@ pub(crate) fn take_ids(uid: u32, gid: u32) -> Result<(), Errno> {
     let admin = CapabilitySet::SYS_ADMIN;
     let inheritable = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: admin, permitted: admin, inheritable })
+}
+
+/// No process of the rocker gets a user namespace of its own, and with it every capability that
+/// works there: the rocker's has room for none. Whoever joins the rocker's is bound by it too, and
+/// only `CAP_SYS_RESOURCE` in that one changes it, which nobody has there after [`drop_all`]. So
+/// the other kinds of namespaces, which take a capability, need no limits of their own; the guard
+/// itself may make some of them later (`crate::conf`).
+pub(crate) fn forbid_user_namespaces() -> Result<(), Errno> {
+    let how = OFlags::WRONLY | OFlags::CLOEXEC;
+    match openat(CWD, c"/proc/sys/user/max_user_namespaces", how, Mode::empty()) {
+        // A kernel without sysctl. The filter forbids it as well, to all but those whom the
+        // policy lets do without.
+        Err(Errno::NOENT) => Ok(()),
+        opened => write(opened?, b"0").map(drop),
+    }
 }
 
 /// Gives up all that `unshare(USER)` gave inside the new namespace, and every way back. The guard

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         a_filter_of_the_callers_own_replaces_the_default,
         a_filter_that_the_kernel_refuses_is_told,
         user_namespaces_are_for_who_asks,
+        without_a_filter_there_are_no_user_namespaces_either,
         the_policy_says_who_may_ask,
         a_program_is_killed_for_what_its_own_filter_forbids_and_the_call_is_named,
         a_program_may_not_even_be_executed,
@@ -276,6 +277,24 @@ fn user_namespaces_are_for_who_asks() {
     assert_eq!(answer.one("unshare user mnt"), "EPERM");
     for answer in both_ways(&launch.user_namespaces(true), &commands) {
         assert_eq!(commands.map(|command| answer.one(command)), ["ok", "ok", ""]);
+    }
+}
+
+fn without_a_filter_there_are_no_user_namespaces_either() {
+    let daemon = Daemon::start();
+    let launch = daemon.launch(probe_package()).seccomp(Seccomp::Unconfined);
+    let limit = "/proc/sys/user/max_user_namespaces";
+    let (read, write) = (format!("read {limit}"), format!("write {limit} 9"));
+    let unshare = format!("call {} 0x10000000", libc::SYS_unshare);
+    let commands = [unshare.as_str(), &read, &write, "unshare user mnt"];
+    for answer in both_ways(&launch, &commands) {
+        let said = commands.map(|command| answer.one(command));
+        assert_eq!(said, ["ENOSPC", "0", "EACCES", "ENOSPC"]);
+    }
+    // The limit is this rocker's, not the host's, nor that of one that asks for such namespaces.
+    assert_ne!(fs::read_to_string(limit).unwrap().trim(), "0");
+    for answer in both_ways(&launch.user_namespaces(true), &["unshare user mnt"]) {
+        assert_eq!(answer.one("unshare user mnt"), "ok");
     }
 }
 

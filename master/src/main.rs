@@ -18,6 +18,9 @@ usage: rocker-master [--config FILE] [--socket PATH]
   --version              print the version
   --help                 print this
 
+An App has the default filter of system calls and no user namespaces of its own. A user for whom
+the configuration says `unconfined = true` may ask for other filters or none, and for namespaces.
+
 Rockers do not need the master once they live: it can be stopped (SIGTERM) and started again.
 ";
 

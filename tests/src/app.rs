@@ -36,6 +36,11 @@ impl Answer {
         self.lines.iter().filter(|(k, _)| k == key).map(|(_, value)| value.as_str()).collect()
     }
 
+    /// What something was said about.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().map(|(key, _)| key.as_str())
+    }
+
     /// The one thing that was said about this.
     ///
     /// # Panics

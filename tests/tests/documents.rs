@@ -27,6 +27,8 @@ fn main() -> ExitCode {
         no_place_of_one_machine_is_named,
         machines_make_no_system_calls,
         unsafe_code_is_only_where_it_is_announced,
+        root_calls_no_tools,
+        tests_that_security_names_are_there,
         every_launch_of_the_tests_goes_through_the_machines,
         the_guard_is_small,
         the_front_door_is_short,
@@ -345,6 +347,34 @@ fn unsafe_code_is_only_where_it_is_announced() {
     }
     assert!(read("protocol/src/lib.rs").contains("#![forbid(unsafe_code)]"));
     assert!(read("protocol/src/lib.rs").contains("#![no_std]"));
+}
+
+fn root_calls_no_tools() {
+    for (path, text) in files(&[".rs"]) {
+        // It asks the guard's binary, which it has opened and checked, for its version.
+        let is_roots = ["master/src", "guard/src"].iter().any(|dir| path.starts_with(dir));
+        if is_roots && !path.ends_with("guard_binary.rs") {
+            assert!(!text.contains("Command::new(\""), "{}", path.display());
+            assert!(!text.contains("process::Command"), "{}", path.display());
+        }
+    }
+}
+
+fn tests_that_security_names_are_there() {
+    let text = read("tests/SECURITY.md");
+    let mut named = 0;
+    for row in text.lines().filter(|line| line.starts_with("| ")).skip(2) {
+        let mut tests = row.split('`').filter_map(|word| word.split_once("::")).peekable();
+        assert!(tests.peek().is_some() || row.contains("Not tested"), "{row}");
+        for (file, test) in tests {
+            let code = read(&format!("tests/tests/{file}.rs"));
+            // It is there, and in the list of those that run.
+            assert!(code.contains(&format!("fn {test}(")), "{file}::{test}");
+            assert!(code.contains(&format!("        {test},\n")), "{file}::{test} is not run");
+            named += 1;
+        }
+    }
+    assert!(named > 45, "{named}");
 }
 
 fn every_launch_of_the_tests_goes_through_the_machines() {

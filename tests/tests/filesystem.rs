@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use protocol::{Errno, Error, Item, Rule, Step};
+use rocker_client::Seccomp;
 use tests::app::{self, App};
 use tests::scratch::{directory, names};
 use tests::{APP_GID, APP_UID, Daemon, Leaks, Package, Program, SOON};
@@ -52,7 +54,10 @@ fn main() -> ExitCode {
         a_link_planted_over_a_host_mount_is_not_followed,
         sockets_and_fifos_below_an_overlay_are_dead,
         a_package_that_is_replaced_stays_the_old_one_for_the_living,
+        a_dead_host_mount_below_an_overlaid_directory_is_no_obstacle,
         proc_shows_the_rocker_alone,
+        proc_and_sys_cannot_be_written_to,
+        control_groups_cannot_be_written_to,
     ])
 }
 
@@ -393,6 +398,30 @@ fn a_host_mount_below_an_overlaid_directory_is_visible_and_read_only() {
     let write = format!("write {}/new x", text(&below));
     assert_eq!(daemon.probe_overlaid(&[dir, text(&below)], &[&write]).one(&write), "ok");
     assert_eq!(names(host.join("below")), ["deeper", "file"]);
+}
+
+fn a_dead_host_mount_below_an_overlaid_directory_is_no_obstacle() {
+    private_mounts();
+    let Ok(fuse) = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") else {
+        runner::skip("there is no /dev/fuse");
+    };
+    let daemon = Daemon::start();
+    let host = open_dir(&daemon, "host");
+    fs::write(host.join("file"), "of the host").unwrap();
+    let dead = host.join("dead");
+    fs::create_dir(&dead).unwrap();
+    let options =
+        format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", fuse.as_raw_fd());
+    mount(Some("dead"), &dead, Some("fuse"), MsFlags::empty(), Some(options.as_str())).unwrap();
+    // Whoever served it has gone.
+    drop(fuse);
+    assert_eq!(fs::read_dir(&dead).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+    let dir = text(&host);
+    let (read, list, write) =
+        (format!("read {dir}/file"), format!("ls {dir}/dead"), format!("write {dir}/new x"));
+    let answer = daemon.probe_overlaid(&[dir], &[&read, &list, &write]);
+    let said = [&read, &list, &write].map(|command| answer.one(command));
+    assert_eq!(said, ["of the host", "ENOTCONN", "ok"]);
 }
 
 fn directories_of_several_host_mounts_are_overlaid_together() {
@@ -751,4 +780,59 @@ fn proc_shows_the_rocker_alone() {
     assert_eq!(answer.one("write /proc/sys/kernel/hostname x"), "EACCES");
     assert_eq!(answer.one("flags /proc"), "nosuid nodev");
     assert!(within(SOON, || daemon.records().is_empty()));
+}
+
+fn proc_and_sys_cannot_be_written_to() {
+    /// Everybody may open these, and the kernel asks for more when they are written to, or has
+    /// them change nothing but what the writer is told.
+    const HARMLESS: [&str; 2] = ["/proc/pressure/", "/proc/sys/kernel/ns_last_pid"];
+    let daemon = Daemon::start();
+    let find = "for f in $(find /proc /sys -path '/proc/[0-9]*' -prune -o \
+                -type f -writable -print 2>/dev/null); do echo \"$f: \"; done; \
+                find /proc/1 /dev/null -maxdepth 0 -writable -exec echo 'tried: {}' ';'; \
+                echo 99 2>/dev/null >/proc/sys/kernel/ns_last_pid || echo 'pid: refused'";
+    let launch = daemon.launch(probe_package()).seccomp(Seccomp::Unconfined);
+    let program = Program::new("sh").args(["-c", find]).env("PATH", "/usr/bin:/bin");
+    let answer = App::start_program(&launch, program).unwrap().finish();
+    assert_eq!(answer.all("tried"), ["/dev/null"], "it finds what can be written to");
+    assert_eq!(answer.all("pid"), ["refused"]);
+    let found = answer.keys().filter(|key| key.starts_with('/'));
+    let other: Vec<&str> =
+        found.filter(|file| !HARMLESS.iter().any(|it| file.starts_with(it))).collect();
+    assert!(other.is_empty(), "{other:?}");
+    // What tells of the host's memory is root's, or does not tell.
+    let secrets = ["kcore", "kmsg", "timer_list", "slabinfo", "kpageflags", "1/mem", "vmallocinfo"];
+    let secrets = secrets.map(|name| format!("open /proc/{name}"));
+    let commands: Vec<&str> = secrets.iter().map(String::as_str).collect();
+    let answer = app::run(&launch, &commands);
+    for command in commands {
+        let said = answer.one(command);
+        assert!(["EACCES", "EPERM", "ENOENT"].contains(&said), "{command}: {said}");
+    }
+}
+
+fn control_groups_cannot_be_written_to() {
+    private_mounts();
+    let there = Path::new("/sys/fs/cgroup");
+    if !there.exists() {
+        runner::skip("there is no /sys/fs/cgroup");
+    }
+    // A tree that lets everybody, with one below that was delegated to the App's user.
+    mount(Some("tmpfs"), there, Some("tmpfs"), MsFlags::empty(), Some("mode=777")).unwrap();
+    tmpfs(&there.join("delegated"), &format!("mode=700,uid={APP_UID},gid={APP_GID}"));
+    let procs = there.join("delegated/cgroup.procs");
+    fs::write(&procs, "").unwrap();
+    std::os::unix::fs::chown(&procs, Some(APP_UID), Some(APP_GID)).unwrap();
+    let commands = [
+        "write /sys/fs/cgroup/release_agent /tmp/x",
+        "mkdir /sys/fs/cgroup/own",
+        "write /sys/fs/cgroup/delegated/cgroup.procs 1",
+        "mkdir /sys/fs/cgroup/delegated/own",
+    ];
+    let daemon = Daemon::start();
+    let launch = daemon.launch(probe_package());
+    for launch in [launch.clone(), launch.seccomp(Seccomp::Unconfined)] {
+        let answer = app::run(&launch, &commands);
+        assert_eq!(commands.map(|command| answer.one(command)), ["EROFS"; 4]);
+    }
 }

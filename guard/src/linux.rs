@@ -848,10 +848,7 @@ impl<'b> Linux<'b> {
         match action {
             Action::AwaitRequest => self.await_request(),
             Action::IsolateMounts => done(self.isolate()),
-            Action::FindFreeLoop => match loop_device::find_free() {
-                Ok(number) => Outcome::LoopIs(number),
-                Err(errno) => Outcome::Failed(socket::errno(errno)),
-            },
+            Action::FindFreeLoop => loop_device::find_free().map_or_else(failed, Outcome::LoopIs),
             Action::BindLoop { loop_dev } => done(self.bind(loop_dev)),
             Action::MountPackage { loop_dev } => {
                 let mounted = self.mount_package(loop_dev);
@@ -1152,6 +1149,10 @@ fn conf_in(order: &Buffer) -> Option<protocol::Conf<'_>> {
 fn work_dir<'a>(launch: Option<&'a Launch<'_>>, order: Option<&'a Buffer>) -> &'a [u8] {
     let exec_dir = launch.map_or(b"/".as_slice(), |launch| launch.request.exec_dir.as_bytes());
     order.and_then(conf_in).map_or(exec_dir, |conf| conf::work_dir(&conf, exec_dir))
+}
+
+fn failed(errno: rustix::io::Errno) -> Outcome {
+    Outcome::Failed(socket::errno(errno))
 }
 
 fn done(answer: Result<(), rustix::io::Errno>) -> Outcome {

@@ -365,6 +365,13 @@ fn programs() -> Vec<(String, Message<'static>)> {
         ("master_hand_over_first".to_owned(), hand_over(Package::First)),
         ("master_hand_over_shared".to_owned(), hand_over(Package::Shared { loop_dev: 1_000 })),
     ];
+    all.extend(ends());
+    all
+}
+
+/// How programs end.
+fn ends() -> Vec<(String, Message<'static>)> {
+    let mut all = vec![];
     let verdicts = all!(Verdict: Normal, TimeLimitExceeded, MemoryLimitExceeded,
         OutputLimitExceeded, DisallowedSyscall, Signalled, NonzeroExitStatus, RunnerError,
         OutOfMemory, Cancelled);

@@ -204,9 +204,7 @@ impl fmt::Display for Violation {
             Self::Outlived { pid } => {
                 write!(f, "program {pid} outlives whoever was attached for it")
             }
-            Self::HalfConfigured => {
-                f.write_str("a program was started in a rocker that is half configured")
-            }
+            Self::HalfConfigured => f.write_str("a program was started, half configured"),
             Self::SawTwoViews => f.write_str("a rocker was configured while somebody was in it"),
             Self::Unanswered { launch, id: 0 } => {
                 write!(f, "the caller of launch {launch} has no answer to a ping")

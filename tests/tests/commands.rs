@@ -743,7 +743,7 @@ fn a_hostile_app_cannot_move_a_place() {
         // The last one's data dir is free a moment after its end.
         let mut rocker = None;
         tests::within(SOON, || {
-            rocker = launch.open().ok();
+            rocker = replayed(launch.open()).ok();
             rocker.is_some()
         });
         let mut rocker = rocker.unwrap();

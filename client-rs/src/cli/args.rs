@@ -41,6 +41,10 @@ pub(crate) enum Command {
     /// Run a program in a living rocker, and end with its exit status
     #[command(after_help = EXEC_STATUS)]
     Exec(Exec),
+    /// Run programs that nobody trusts, each in a rocker that is as new, within limits, and say
+    /// in a line of JSON how each ended
+    #[command(after_help = JOBS, args_conflicts_with_subcommands = true)]
+    Judge(Box<JudgeMany>),
     /// List the living rockers
     Ps {
         /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock]
@@ -84,6 +88,23 @@ this command at the latest; what has left its process group may go on, as long a
 Exit status: the program's; 128+n if signal n ended it; 127 if it was not found, 126 if it could
 not be executed; 125 if ROCKER itself failed.";
 
+const JOBS: &str = "\
+Each line of standard input is a job, {\"id\": 1, \"argv\": [\"sh\", \"-c\", \"cat\"], \"stdin\": \"text\"}:
+  id                        anything; it comes back with the result
+  argv, env                 what to run: a name is looked up in bin of the package, then in PATH; a
+                            relative path is one of \"files\", or else the package's
+  stdin, stdin_file         its standard input, or a file with it
+  stdout_file, stderr_file  where its outputs go; they are part of the result otherwise
+  files                     what lies in its working directory: {\"name\": {\"text\": \"...\"}} or
+                            {\"name\": {\"path\": \"...\"}}
+  copy_out                  what is to be had of it after: {\"name\": \"path\"}
+  time, wall, output        its own limits: seconds of a processor, seconds, bytes
+
+Each line of standard output is a result, in the order in which they end: id, verdict, exit or
+signal, user_us, system_us, wall_us, peak_kib, what else the kernel tells, stdout, stderr; or id
+and error. A program sees the package, its working directory /tmp, and of the host /usr, /etc and
+what belongs to them, for reading only. What one leaves behind is gone before the next.";
+
 /// These are the guard's to keep: it starts the App, as it does for whoever is not root.
 const LIMITS: &str = "Limits (the guard starts the App, and ends what the App leaves running)";
 
@@ -124,6 +145,94 @@ fn block_size(text: &str) -> Result<u32, String> {
     let found = u32::try_from(size(text)?).ok().filter(|size| size.is_power_of_two());
     let found = found.filter(|size| (4096..=1 << 20).contains(size));
     found.ok_or_else(|| "a power of two from 4K to 1M".to_owned())
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct JudgeMany {
+    #[command(flatten)]
+    pub(crate) judge: Judge,
+    /// How many rockers are kept ready, each for one job at a time [default: one for each
+    /// processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) ready: Option<u16>,
+    /// The squashfs package; jobs are read from standard input
+    #[arg(required = true)]
+    pub(crate) package: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Option<JudgeCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JudgeCommand {
+    /// One run, and its result
+    Run(Box<JudgeRun>),
+}
+
+/// What one run or many have in common.
+#[derive(Args, Debug)]
+pub(crate) struct Judge {
+    /// The programs' user, by name or number [default: yourself, and nobody (65534) for root]
+    #[arg(long, value_name = "U", allow_negative_numbers = true)]
+    pub(crate) uid: Option<String>,
+    /// Their group, by name or number [default: the user's own]
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
+    pub(crate) gid: Option<String>,
+    /// Where the package is mounted [default: "app" beside the master's socket]
+    #[arg(long, value_name = "D")]
+    pub(crate) exec_dir: Option<PathBuf>,
+    /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock; root
+    /// needs no master: without one, there is one for this command]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Seconds of a processor for a run [default: as many as there are before --wall]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) time: Option<u64>,
+    /// Seconds for a run
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    pub(crate) wall: f64,
+    /// The longest file, output included
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "16M")]
+    pub(crate) output: u64,
+    /// Memory of all its processes together; takes a cgroup controller [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) memory: Option<u64>,
+    /// Processes and threads at once; takes a cgroup controller [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub(crate) pids: Option<u32>,
+    /// Which system calls they may make, as a container engine's profile in JSON: a program that
+    /// makes one that the profile kills for is killed, and the result names it [default: what an
+    /// App may; the others fail]
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) seccomp: Option<PathBuf>,
+    /// The working directory, which lies in memory
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64M")]
+    pub(crate) scratch: u64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct JudgeRun {
+    #[command(flatten)]
+    pub(crate) judge: Judge,
+    /// Standard input [default: nothing]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stdin: Option<PathBuf>,
+    /// Where standard output goes [default: into the result]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stdout: Option<PathBuf>,
+    /// Where standard error goes [default: into the result]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stderr: Option<PathBuf>,
+    /// A file for the working directory, as in a.out:a.out, any number of times
+    #[arg(long, value_name = "FILE:NAME")]
+    pub(crate) copy_in: Vec<OsString>,
+    /// A file from the working directory, at the end
+    #[arg(long, value_name = "NAME:FILE")]
+    pub(crate) copy_out: Vec<OsString>,
+    /// The squashfs package
+    pub(crate) package: PathBuf,
+    /// What to run
+    #[arg(last = true, required = true, value_name = "ARGV")]
+    pub(crate) argv: Vec<OsString>,
 }
 
 #[derive(Args, Debug)]

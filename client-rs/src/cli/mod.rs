@@ -3,6 +3,7 @@
 //! ```text
 //! args      what can be said
 //! run       rocker run: from words to a launch to an exit status
+//! judge    rocker judge
 //! identity  users and groups by name or number
 //! embedded  a master for one launch, where there is none
 //! vigil     waiting for a rocker's end, signals in hand
@@ -20,6 +21,7 @@ mod doctor;
 mod embedded;
 mod exec;
 mod identity;
+mod judge;
 mod living;
 mod manifest;
 mod pack;
@@ -37,7 +39,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 
-use args::{Cli, Command};
+use args::{Cli, Command, JudgeCommand};
 
 /// The exit status when ROCKER itself failed, as of `env`, `timeout` and container engines.
 const STATUS_ROCKER: u8 = 125;
@@ -104,6 +106,11 @@ pub(crate) fn main() -> ExitCode {
             }
             pack(&dir, &package, options)
         }
+        Command::Judge(args) => match (&args.command, &args.package) {
+            (Some(JudgeCommand::Run(run)), _) => judge::run(run),
+            (None, Some(package)) => judge::serve(&args.judge, args.ready, package),
+            (None, None) => Err(Fault::Said("no package is given".to_owned())),
+        },
         Command::Ps { socket, json } => living::ps(&master_socket(socket), json),
         Command::Kill { socket, name } => living::kill(&master_socket(socket), &name),
         Command::Doctor { socket, json } => doctor(&master_socket(socket), json),

@@ -121,33 +121,51 @@ pub(crate) fn system_call(number: u32) -> String {
     syscall_name(number).map_or_else(|| number.to_string(), ToOwned::to_owned)
 }
 
+/// What the guard tells of a program's end.
+fn tell(report: &ExitReport, result: &mut Map<String, Value>) {
+    result.insert("verdict".into(), json!(report.verdict.to_string()));
+    if let Some(number) = report.syscall {
+        result.insert("syscall".into(), json!(system_call(number)));
+    }
+    result.insert("user_us".into(), json!(report.user_us));
+    result.insert("system_us".into(), json!(report.system_us));
+    result.insert("wall_us".into(), json!(report.wall_us));
+    result.insert("peak_kib".into(), json!(report.peak_kib));
+    // What the kernel does not count is not there.
+    let Usage { memory, memory_peak, pids, pids_peak, cpu_us, read, written } = report.usage;
+    for (key, value) in [
+        ("rocker_memory", memory),
+        ("rocker_memory_peak", memory_peak),
+        ("rocker_pids", pids),
+        ("rocker_pids_peak", pids_peak),
+        ("rocker_cpu_us", cpu_us),
+        ("rocker_read", read),
+        ("rocker_written", written),
+    ] {
+        if let Some(value) = value {
+            result.insert(key.into(), json!(value));
+        }
+    }
+}
+
+/// The same with how it ended: the result of a job.
+pub(crate) fn job(id: &Value, report: &ExitReport) -> Value {
+    let mut result = Map::new();
+    result.insert("id".into(), id.clone());
+    tell(report, &mut result);
+    let (key, number) = match report.exit {
+        Exit::Status(status) => ("exit", status),
+        Exit::Signal(number) => ("signal", number),
+    };
+    result.insert(key.into(), json!(number));
+    Value::Object(result)
+}
+
 /// `--json`: how it ended, in one line.
 pub(crate) fn result(lived: Option<&Lived>, ending: &Result<Ending, Fault>) -> Value {
     let mut result = Map::new();
-    if let Some(told) = lived.and_then(|lived| lived.told) {
-        result.insert("verdict".into(), json!(told.verdict.to_string()));
-        if let Some(number) = told.syscall {
-            result.insert("syscall".into(), json!(system_call(number)));
-        }
-        result.insert("user_us".into(), json!(told.user_us));
-        result.insert("system_us".into(), json!(told.system_us));
-        result.insert("wall_us".into(), json!(told.wall_us));
-        result.insert("peak_kib".into(), json!(told.peak_kib));
-        // What the kernel does not count is not there.
-        let Usage { memory, memory_peak, pids, pids_peak, cpu_us, read, written } = told.usage;
-        for (key, value) in [
-            ("rocker_memory", memory),
-            ("rocker_memory_peak", memory_peak),
-            ("rocker_pids", pids),
-            ("rocker_pids_peak", pids_peak),
-            ("rocker_cpu_us", cpu_us),
-            ("rocker_read", read),
-            ("rocker_written", written),
-        ] {
-            if let Some(value) = value {
-                result.insert(key.into(), json!(value));
-            }
-        }
+    if let Some(report) = lived.and_then(|lived| lived.told) {
+        tell(&report, &mut result);
     }
     if let Some(Lived { name, app_pid, guard_pid, .. }) = lived {
         result.insert("name".into(), json!(name));

@@ -24,7 +24,7 @@ use super::vigil::{Signals, until_gone, until_told};
 use super::{Fault, complain, named_socket, pack, profile};
 
 /// Where Apps look for programs.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Below it, data dirs that nobody named.
 const DATA_DIRS: &str = "/var/lib/rocker";
@@ -246,34 +246,43 @@ impl Plan {
     /// root.1 to root.7.
     fn start(&self) -> Result<(Rocker, Option<Master>), Fault> {
         let (launch, program) = (&self.launch, &self.program);
-        self.launched(|| launch.spawn(program), |master| launch.spawn_over(master, program))
+        let over = |master| launch.spawn_over(master, program);
+        launched(self.embeddable, || launch.spawn(program), over)
     }
 
     /// root.1 to exec.0.
     fn open(&self) -> Result<(OpenRocker, Option<Master>), Fault> {
-        self.launched(|| self.launch.open(), |master| self.launch.open_over(master))
+        open(&self.launch, self.embeddable)
     }
+}
 
-    /// Over the daemon's socket, or over a master's of its own.
-    fn launched<T>(
-        &self,
-        over_socket: impl FnOnce() -> Result<T, rocker_client::Error>,
-        over: impl FnOnce(OwnedFd) -> Result<T, rocker_client::Error>,
-    ) -> Result<(T, Option<Master>), Fault> {
-        match over_socket() {
-            Ok(rocker) => return Ok((rocker, None)),
-            Err(error) if self.embeddable && nobody_listens(&error) => {}
-            Err(error) => return Err(error.into()),
-        }
-        make_exec_dir()?;
-        let (master, connection) = Master::start()?;
-        match over(connection) {
-            Ok(rocker) => Ok((rocker, Some(master))),
-            Err(error) => {
-                // Its own words, if it has any, are on standard error already.
-                let _ = master.finish();
-                Err(error.into())
-            }
+/// root.1 to exec.0, with a master of its own where there may be one and none listens.
+pub(super) fn open(
+    launch: &Launch,
+    embeddable: bool,
+) -> Result<(OpenRocker, Option<Master>), Fault> {
+    launched(embeddable, || launch.open(), |master| launch.open_over(master))
+}
+
+/// Over the daemon's socket, or over a master's of its own.
+fn launched<T>(
+    embeddable: bool,
+    over_socket: impl FnOnce() -> Result<T, rocker_client::Error>,
+    over: impl FnOnce(OwnedFd) -> Result<T, rocker_client::Error>,
+) -> Result<(T, Option<Master>), Fault> {
+    match over_socket() {
+        Ok(rocker) => return Ok((rocker, None)),
+        Err(error) if embeddable && nobody_listens(&error) => {}
+        Err(error) => return Err(error.into()),
+    }
+    make_exec_dir()?;
+    let (master, connection) = Master::start()?;
+    match over(connection) {
+        Ok(rocker) => Ok((rocker, Some(master))),
+        Err(error) => {
+            // Its own words, if it has any, are on standard error already.
+            let _ = master.finish();
+            Err(error.into())
         }
     }
 }
@@ -398,12 +407,12 @@ fn default_data_dir(package: &Path, identity: Identity) -> Result<PathBuf, Fault
     Ok(dir)
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, Fault> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, Fault> {
     std::path::absolute(path).map_err(|error| Fault::refused(format!("use {path:?}"), &error))
 }
 
 /// Absolute and, as far as it exists, without links and `..`, which the master does not follow.
-fn resolved(path: &Path) -> Result<PathBuf, Fault> {
+pub(super) fn resolved(path: &Path) -> Result<PathBuf, Fault> {
     let path = absolute(path)?;
     let mut missing = Vec::new();
     let mut existing = path.as_path();

@@ -1,0 +1,422 @@
+//! `rocker judge`: short, bounded runs of programs that nobody trusts, each in a rocker that is as
+//! new. A run is a job: what to run, on which input, with which files and limits. Its result is
+//! one line of JSON.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead as _, Read as _, Seek as _, Write as _};
+use std::num::NonZero;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, mpsc};
+
+use rocker_client::{Conf, Launch, Limits, OpenFile, OpenRocker, Program, SOCKET};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::args::{Judge, JudgeRun};
+use super::embedded::Master;
+use super::identity::Identity;
+use super::run::{PATH, absolute, open, resolved};
+use super::{Fault, named_socket};
+use super::{profile, report};
+
+/// Where a program starts, and the one place where it may write.
+const WORK_DIR: &str = "/tmp";
+
+/// What a program sees of the host, for reading only.
+const HOST_DIRS: [&str; 9] =
+    ["/bin", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/sbin", "/usr"];
+
+/// The empty `/` holds nothing but names.
+const ROOT_BYTES: u64 = 1 << 20;
+
+/// A run. What is not named is as the command line has it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Job {
+    /// Comes back with the result.
+    #[serde(default)]
+    id: Value,
+    argv: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    /// Standard input itself, or a file of the host's with it.
+    stdin: Option<String>,
+    stdin_file: Option<PathBuf>,
+    /// Files of the host's that get the outputs, which are part of the result otherwise.
+    stdout_file: Option<PathBuf>,
+    stderr_file: Option<PathBuf>,
+    /// What lies in the working directory before: by name, what is in it or a file of the host's.
+    #[serde(default)]
+    files: BTreeMap<String, Content>,
+    /// What is to be had of it after: by name, where to write it.
+    #[serde(default)]
+    copy_out: BTreeMap<String, PathBuf>,
+    /// Seconds of a processor.
+    time: Option<u64>,
+    /// Seconds on the clock.
+    wall: Option<f64>,
+    /// Bytes of one file, each of the outputs too.
+    output: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+enum Content {
+    Text(String),
+    Path(PathBuf),
+}
+
+/// `rocker judge run`
+pub(crate) fn run(run: &JudgeRun) -> Result<ExitCode, Fault> {
+    let text = |words: &std::ffi::OsStr| match words.to_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => Err(Fault::Said(format!("{words:?}: not UTF-8"))),
+    };
+    let pair = |words: &std::ffi::OsString| match text(words)?.rsplit_once(':') {
+        Some((from, to)) if !from.is_empty() && !to.is_empty() => {
+            Ok((from.to_owned(), to.to_owned()))
+        }
+        _ => Err(Fault::Said(format!("{words:?}: it must read FROM:TO"))),
+    };
+    let mut job = Job {
+        argv: run.argv.iter().map(|word| text(word)).collect::<Result<_, _>>()?,
+        stdin_file: run.stdin.clone(),
+        stdout_file: run.stdout.clone(),
+        stderr_file: run.stderr.clone(),
+        ..Job::default()
+    };
+    for words in &run.copy_in {
+        let (from, to) = pair(words)?;
+        job.files.insert(to, Content::Path(from.into()));
+    }
+    for words in &run.copy_out {
+        let (from, to) = pair(words)?;
+        job.copy_out.insert(from, to.into());
+    }
+    let plan = Plan::new(&run.judge, &run.package)?;
+    let mut place = Place::new(&plan)?;
+    let result = place.judge(&plan, &job);
+    place.end()?;
+    println!("{}", result?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `rocker judge`: a job for each line of standard input, a line for each result, in the order in
+/// which they come to an end.
+pub(crate) fn serve(args: &Judge, ready: Option<u16>, package: &Path) -> Result<ExitCode, Fault> {
+    let plan = Plan::new(args, package)?;
+    let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
+    let ready = ready.map_or_else(processors, usize::from);
+    // All are there before the first job is taken: what cannot work is said at once.
+    let places = (0..ready).map(|_| Place::new(&plan)).collect::<Result<Vec<_>, Fault>>()?;
+    let (give, jobs) = mpsc::sync_channel::<Result<Job, String>>(1);
+    let jobs = Arc::new(Mutex::new(jobs));
+    let ended = std::thread::scope(|scope| {
+        let workers: Vec<_> = places
+            .into_iter()
+            .map(|place| {
+                let (plan, jobs) = (&plan, Arc::clone(&jobs));
+                scope.spawn(move || work(plan, place, &jobs))
+            })
+            .collect();
+        drop(jobs);
+        let read = read_jobs(&give);
+        drop(give);
+        let worked = workers.into_iter().map(|worker| {
+            worker.join().unwrap_or_else(|_| Err(Fault::Said("a worker panicked".to_owned())))
+        });
+        worked.fold(read, |ended, one| ended.and(one))
+    });
+    ended.map(|()| ExitCode::SUCCESS)
+}
+
+fn read_jobs(give: &mpsc::SyncSender<Result<Job, String>>) -> Result<(), Fault> {
+    for line in io::stdin().lock().lines() {
+        let line = line.map_err(|error| Fault::refused("read the jobs", &error))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let job = serde_json::from_str(&line).map_err(|error| format!("not a job: {error}"));
+        if give.send(job).is_err() {
+            // Nobody works any more, and says why.
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// One place for one job after the other.
+fn work(
+    plan: &Plan,
+    mut place: Place,
+    jobs: &Mutex<mpsc::Receiver<Result<Job, String>>>,
+) -> Result<(), Fault> {
+    loop {
+        let next = match jobs.lock() {
+            Ok(jobs) => jobs.recv(),
+            Err(_) => break,
+        };
+        let Ok(job) = next else { break };
+        let result = match job {
+            Ok(job) => place.judge(plan, &job).unwrap_or_else(|fault| refusal(&job.id, &fault)),
+            Err(words) => refusal(&Value::Null, &Fault::Said(words)),
+        };
+        // One line at once: workers do not write into each other's.
+        let line = format!("{result}\n");
+        let written = io::stdout().lock().write_all(line.as_bytes());
+        written.map_err(|error| Fault::refused("write a result", &error))?;
+        place = place.renewed(plan)?;
+    }
+    place.end()
+}
+
+fn refusal(id: &Value, fault: &Fault) -> Value {
+    json!({"id": id, "error": fault.to_string()})
+}
+
+/// What all jobs have in common.
+struct Plan {
+    launch: Launch,
+    embeddable: bool,
+    exec_dir: PathBuf,
+    scratch: u64,
+    limits: [Option<u64>; 2],
+    wall: Duration,
+    filter: Option<Vec<u8>>,
+}
+
+impl Plan {
+    fn new(args: &Judge, package: &Path) -> Result<Self, Fault> {
+        let Identity { uid, gid } = Identity::of(args.uid.as_deref(), args.gid.as_deref())?;
+        let named = named_socket(args.socket.clone());
+        let embeddable = named.is_none() && nix::unistd::geteuid().is_root();
+        let socket = absolute(named.as_deref().unwrap_or(Path::new(SOCKET)))?;
+        let exec_dir = match &args.exec_dir {
+            Some(dir) => resolved(dir)?,
+            None => socket.parent().unwrap_or(Path::new("/")).join("app"),
+        };
+        let mut launch =
+            Launch::new(resolved(package)?).uid(uid).gid(gid).exec_dir(&exec_dir).socket(socket);
+        if let Some(bytes) = args.memory {
+            launch = launch.memory(bytes);
+        }
+        if let Some(count) = args.pids {
+            launch = launch.pids(count);
+        }
+        let wall = seconds(args.wall)?;
+        let limits = [args.time, Some(args.output)];
+        let read = |path: &PathBuf| profile::read(path, protocol::seccomp::NOTIFY);
+        let filter = args.seccomp.as_ref().map(read).transpose()?;
+        Ok(Self { launch, embeddable, exec_dir, scratch: args.scratch, limits, wall, filter })
+    }
+
+    /// Nothing of the host's can be written, and what the job needs lies in memory.
+    fn conf(&self) -> Conf {
+        let mut conf = Conf::new().empty_root(ROOT_BYTES);
+        for dir in HOST_DIRS {
+            conf = match std::fs::read_link(dir) {
+                Ok(target) => conf.link(target, dir),
+                Err(_) if Path::new(dir).is_dir() => conf.bind_ro(dir, dir),
+                Err(_) => conf,
+            };
+        }
+        conf.proc("/proc")
+            .dev("/dev", self.scratch)
+            .tmpfs(WORK_DIR, self.scratch)
+            .bind_ro(&self.exec_dir, &self.exec_dir)
+            .work_dir(WORK_DIR)
+            .host_name("rocker")
+    }
+}
+
+fn seconds(number: f64) -> Result<Duration, Fault> {
+    Duration::try_from_secs_f64(number)
+        .map_err(|_| Fault::Said(format!("wall {number}: not a time")))
+}
+
+/// A rocker for one job at a time.
+struct Place {
+    rocker: OpenRocker,
+    master: Option<Master>,
+}
+
+impl Place {
+    fn new(plan: &Plan) -> Result<Self, Fault> {
+        let (mut rocker, master) = open(&plan.launch, plan.embeddable)?;
+        rocker.configure(&plan.conf())?;
+        Ok(Self { rocker, master })
+    }
+
+    /// As new, or a new one where that cannot be.
+    fn renewed(mut self, plan: &Plan) -> Result<Self, Fault> {
+        match self.rocker.reset() {
+            Ok(()) => Ok(self),
+            Err(_) => {
+                self.end()?;
+                Self::new(plan)
+            }
+        }
+    }
+
+    /// Nothing is left when this returns.
+    fn end(self) -> Result<(), Fault> {
+        let gone = self.rocker.kill(Duration::from_secs(10));
+        self.master.map_or(Ok(()), Master::finish)?;
+        gone.map(drop).map_err(|error| Fault::refused("end the rocker", &error))
+    }
+
+    fn judge(&mut self, plan: &Plan, job: &Job) -> Result<Value, Fault> {
+        let Some((path, rest)) = job.argv.split_first() else {
+            return Err(Fault::Said("argv: it is empty".to_owned()));
+        };
+        self.copy_in(job)?;
+        let input = input(job)?;
+        let [mut out, mut err] = [("stdout", &job.stdout_file), ("stderr", &job.stderr_file)]
+            .map(|(name, file)| Output::new(name, file.as_deref()));
+        let program = Program::new(in_package(&plan.exec_dir, path, job))
+            .args(rest)
+            .env("PATH", format!("{}:{PATH}", plan.exec_dir.join("bin").display()))
+            .env("HOME", WORK_DIR);
+        let program =
+            job.env.iter().fold(program, |program, (name, value)| program.env(name, value));
+        let program = program.cwd(WORK_DIR).stdin(input);
+        let program = program.stdout(out.file()?).stderr(err.file()?);
+        let run = self.rocker.spawn(&program, &limits(plan, job)?)?;
+        let report = self.rocker.wait(&run)?;
+        self.copy_out(job)?;
+        let mut result = report::job(&job.id, &report);
+        for output in [&mut out, &mut err] {
+            if let Some(text) = output.text()? {
+                result[output.name] = text.into();
+            }
+        }
+        Ok(result)
+    }
+
+    fn copy_in(&mut self, job: &Job) -> Result<(), Fault> {
+        for (name, content) in &job.files {
+            let wanted = [OpenFile::new(name).write().create_new(0o755)];
+            let mut file = first(self.rocker.open_files(&wanted)?)?;
+            let copied = match content {
+                Content::Text(text) => file.write_all(text.as_bytes()),
+                Content::Path(path) => File::open(path)
+                    .map_err(|error| Fault::refused(format!("read {}", path.display()), &error))
+                    .map(|mut from| io::copy(&mut from, &mut file).map(drop))?,
+            };
+            copied.map_err(|error| Fault::refused(format!("copy to {name}"), &error))?;
+        }
+        Ok(())
+    }
+
+    fn copy_out(&mut self, job: &Job) -> Result<(), Fault> {
+        for (name, path) in &job.copy_out {
+            // What the program left there may be anything: a link would be followed inside only.
+            let mut from = first(self.rocker.open_files(&[OpenFile::new(name).read()])?)?;
+            let what = || format!("copy {name} to {}", path.display());
+            let mut to = File::create(path).map_err(|error| Fault::refused(what(), &error))?;
+            io::copy(&mut from, &mut to).map_err(|error| Fault::refused(what(), &error))?;
+        }
+        Ok(())
+    }
+}
+
+fn first(answers: Vec<Result<File, rocker_client::Error>>) -> Result<File, Fault> {
+    match answers.into_iter().next() {
+        Some(answer) => Ok(answer?),
+        None => Err(Fault::Said("the guard opened nothing".to_owned())),
+    }
+}
+
+/// A file of the job's is meant before one of the package's.
+fn in_package(exec_dir: &Path, path: &str, job: &Job) -> PathBuf {
+    let name = path.strip_prefix("./").unwrap_or(path);
+    match path.contains('/') && !path.starts_with('/') && !job.files.contains_key(name) {
+        true => exec_dir.join(name),
+        false => path.into(),
+    }
+}
+
+fn input(job: &Job) -> Result<OwnedFd, Fault> {
+    let cannot = |error: io::Error| Fault::refused("hold the input", &error);
+    match (&job.stdin, &job.stdin_file) {
+        (Some(_), Some(_)) => {
+            Err(Fault::Said("stdin, stdin_file: only one of them can be".to_owned()))
+        }
+        (Some(text), None) => {
+            let mut file = in_memory("stdin")?;
+            file.write_all(text.as_bytes()).and_then(|()| file.rewind()).map_err(cannot)?;
+            Ok(file.into())
+        }
+        (None, path) => {
+            let path = path.as_deref().unwrap_or(Path::new("/dev/null"));
+            let opened = File::open(path).map(OwnedFd::from);
+            opened.map_err(|error| Fault::refused(format!("read {}", path.display()), &error))
+        }
+    }
+}
+
+fn in_memory(name: &str) -> Result<File, Fault> {
+    rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)
+        .map(File::from)
+        .map_err(|errno| Fault::refused(format!("hold {name}"), &errno.into()))
+}
+
+/// Where an output goes: a file, so that its limit is the kernel's to keep.
+struct Output<'a> {
+    name: &'static str,
+    path: Option<&'a Path>,
+    held: Option<File>,
+}
+
+impl<'a> Output<'a> {
+    fn new(name: &'static str, path: Option<&'a Path>) -> Self {
+        Self { name, path, held: None }
+    }
+
+    /// For the program.
+    fn file(&mut self) -> Result<OwnedFd, Fault> {
+        let Some(path) = self.path else {
+            let file = in_memory(self.name)?;
+            let copy = file.try_clone();
+            self.held = Some(file);
+            return copy
+                .map(OwnedFd::from)
+                .map_err(|error| Fault::refused(format!("hold {}", self.name), &error));
+        };
+        File::create(path)
+            .map(OwnedFd::from)
+            .map_err(|error| Fault::refused(format!("write {}", path.display()), &error))
+    }
+
+    /// What the program has said; none if it is in a file of the caller's.
+    fn text(&mut self) -> Result<Option<String>, Fault> {
+        let Some(file) = &mut self.held else { return Ok(None) };
+        let mut bytes = Vec::new();
+        let read = file.rewind().and_then(|()| file.read_to_end(&mut bytes));
+        read.map_err(|error| Fault::refused(format!("read {}", self.name), &error))?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+}
+
+fn limits(plan: &Plan, job: &Job) -> Result<Limits, Fault> {
+    const RLIMIT_CPU: u8 = 0;
+    const RLIMIT_FSIZE: u8 = 1;
+    const RLIMIT_CORE: u8 = 4;
+    let [time, output] = plan.limits;
+    let wall = job.wall.map_or(Ok(plan.wall), seconds)?;
+    let mut limits = Limits::new().wall(wall).rlimit(RLIMIT_CORE, 0, 0);
+    if let Some(seconds) = job.time.or(time) {
+        limits = limits.rlimit(RLIMIT_CPU, seconds, seconds.saturating_add(1));
+    }
+    if let Some(bytes) = job.output.or(output) {
+        limits = limits.rlimit(RLIMIT_FSIZE, bytes, bytes);
+    }
+    if let Some(filter) = &plan.filter {
+        limits = limits.filter(filter.clone());
+    }
+    Ok(limits)
+}

@@ -1,0 +1,209 @@
+//! `rocker judge`: what each way to end is called, and that nothing of one run is there in the
+//! next.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Output, Stdio};
+
+use serde_json::{Value, json};
+use tests::{APP_UID, Daemon, Leaks, bin, probe_package, runner, scratch};
+
+fn main() -> ExitCode {
+    runner::main(tests::root![
+        each_way_to_end_has_its_verdict,
+        one_run_finds_nothing_of_another,
+        jobs_are_done_by_all_that_are_ready,
+        files_go_in_and_come_out,
+        what_is_no_job_is_said_and_the_next_one_done,
+        nothing_of_the_host_can_be_written,
+        an_ordinary_user_judges,
+    ])
+}
+
+fn judge(daemon: &Daemon, more: &[&str]) -> Command {
+    let mut judge = Command::new(bin("rocker"));
+    judge.arg("judge").arg("--socket").arg(daemon.socket());
+    judge.arg("--exec-dir").arg(daemon.exec_dir()).args(more);
+    judge
+}
+
+fn as_nobody(mut judge: Command) -> Command {
+    judge.args(["--uid", "54321", "--gid", "54322"]);
+    judge
+}
+
+/// The results of these jobs, by their ids.
+fn judged(judge: Command, jobs: &[Value]) -> Vec<Value> {
+    judged_with(judge, &probe_package(), jobs)
+}
+
+fn judged_with(mut judge: Command, package: &Path, jobs: &[Value]) -> Vec<Value> {
+    let text: String = jobs.iter().map(|job| format!("{job}\n")).collect();
+    let output = fed(judge.arg(package), &text);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{:?} {said}", output.status);
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let mut results: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    results.sort_by_key(|result| result["id"].as_u64());
+    assert_eq!(results.len(), jobs.len(), "{lines}");
+    results
+}
+
+fn fed(command: &mut Command, text: &str) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn shell(id: u32, script: &str) -> Value {
+    json!({"id": id, "argv": ["sh", "-c", script]})
+}
+
+fn each_way_to_end_has_its_verdict() {
+    let (leaks, daemon) = (Leaks::snapshot(), Daemon::start());
+    let with = |mut job: Value, key: &str, value: Value| {
+        job[key] = value;
+        job
+    };
+    let jobs = [
+        with(shell(0, "cat; echo said >&2"), "stdin", json!("heard")),
+        shell(1, "exit 3"),
+        shell(2, "kill -SEGV $$"),
+        with(shell(3, "while :; do :; done"), "time", json!(1)),
+        with(shell(4, "exec sleep 60"), "wall", json!(0.2)),
+        with(shell(5, "while :; do echo flood; done"), "output", json!(65536)),
+        with(shell(6, ":(){ :|:& };:; exec sleep 60"), "wall", json!(0.5)),
+        shell(7, "exec no-such-program"),
+        json!({"id": 8, "argv": ["no-such-program"]}),
+    ];
+    let results = judged(as_nobody(judge(&daemon, &["--ready", "1", "--pids", "50"])), &jobs);
+    let verdicts: Vec<&str> =
+        results.iter().map(|result| result["verdict"].as_str().unwrap_or("none")).collect();
+    let [time, signalled, failed] = ["time limit exceeded", "signalled", "nonzero exit status"];
+    let wanted =
+        ["normal", failed, signalled, time, time, "output limit exceeded", time, failed, "none"];
+    assert_eq!(verdicts, wanted, "{results:#?}");
+    assert_eq!((&results[0]["stdout"], &results[0]["stderr"]), (&json!("heard"), &json!("said\n")));
+    assert_eq!((&results[1]["exit"], &results[2]["signal"]), (&json!(3), &json!(11)));
+    assert!(results[3]["user_us"].as_u64() > Some(500_000), "{}", results[3]);
+    assert_eq!(results[5]["stdout"].as_str().map(str::len), Some(65536));
+    assert!(results[8]["error"].as_str().unwrap().contains("no-such-program"), "{}", results[8]);
+    drop(daemon);
+    leaks.assert_none();
+}
+
+fn one_run_finds_nothing_of_another() {
+    let (leaks, daemon) = (Leaks::snapshot(), Daemon::start());
+    let leave = "echo x > mine; mkdir -p deep/er; ln -s /etc/passwd link; echo x > /dev/shm/mine; \
+        (setsid sleep 1000 &) ; exit 0";
+    let look = "ls -A . /dev/shm; cat /proc/[0-9]*/comm | grep -c sleep; exit 0";
+    let results = judged(
+        as_nobody(judge(&daemon, &["--ready", "1"])),
+        &[shell(0, look), shell(1, leave), shell(2, look)],
+    );
+    assert_eq!(results[0]["stdout"], results[2]["stdout"], "{results:#?}");
+    assert!(results[2]["stdout"].as_str().unwrap().ends_with("0\n"), "{}", results[2]);
+    assert_eq!(results[1]["verdict"], "normal", "{}", results[1]);
+    drop(daemon);
+    leaks.assert_none();
+}
+
+fn jobs_are_done_by_all_that_are_ready() {
+    let (leaks, daemon) = (Leaks::snapshot(), Daemon::start());
+    let jobs: Vec<Value> = (0..60).map(|id| shell(id, &format!("echo {id}"))).collect();
+    let results = judged(as_nobody(judge(&daemon, &["--ready", "4"])), &jobs);
+    for (id, result) in results.iter().enumerate() {
+        assert_eq!(result["stdout"], json!(format!("{id}\n")), "{result}");
+    }
+    drop(daemon);
+    leaks.assert_none();
+}
+
+fn files_go_in_and_come_out() {
+    let (leaks, daemon, dir) = (Leaks::snapshot(), Daemon::start(), scratch());
+    let [source, out, result] = ["source", "out", "result"].map(|name| dir.path().join(name));
+    fs::write(&source, "#!/bin/sh\ncat; tr a-z A-Z < data > made\n").unwrap();
+    fs::write(&result, "beside").unwrap();
+    let mut one = Command::new(bin("rocker"));
+    one.args(["judge", "run", "--uid", "54321", "--gid", "54322", "--socket"]);
+    one.arg(daemon.socket()).arg("--exec-dir").arg(daemon.exec_dir());
+    one.arg("--stdin").arg(&result).arg("--stdout").arg(&out);
+    one.arg("--copy-in").arg(format!("{}:program", source.display()));
+    one.arg("--copy-in").arg(format!("{}:data", result.display()));
+    one.arg("--copy-out").arg(format!("made:{}", result.display()));
+    let output = one.arg(probe_package()).args(["--", "./program"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["verdict"], &told["stderr"]), (&json!("normal"), &json!("")), "{told}");
+    assert!(told.get("stdout").is_none(), "{told}");
+    assert_eq!(fs::read_to_string(&out).unwrap(), "beside");
+    assert_eq!(fs::read_to_string(&result).unwrap(), "BESIDE");
+    drop((daemon, dir));
+    leaks.assert_none();
+}
+
+fn what_is_no_job_is_said_and_the_next_one_done() {
+    let (leaks, daemon) = (Leaks::snapshot(), Daemon::start());
+    let mut judge = as_nobody(judge(&daemon, &["--ready", "1"]));
+    let jobs = format!(
+        "{{\n\n{}\n{}\n{}\n{}\n",
+        json!({"id": 1, "argv": []}),
+        json!({"id": 2, "argv": ["true"], "nonsense": 1}),
+        json!({"id": 3, "argv": ["true"], "files": {"../x": {"text": ""}}}),
+        json!({"id": 4, "argv": ["true"]}),
+    );
+    let output = fed(judge.arg(probe_package()), &jobs);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let results: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let errors: Vec<&str> =
+        results.iter().map(|result| result["error"].as_str().unwrap_or("none")).collect();
+    assert_eq!(errors.len(), 5, "{lines}");
+    assert!(errors[0].starts_with("not a job: ") && errors[2].contains("nonsense"), "{lines}");
+    assert!(errors[1].starts_with("argv") && errors[3].contains("../x"), "{lines}");
+    assert_eq!((errors[4], &results[4]["verdict"]), ("none", &json!("normal")), "{lines}");
+    drop(daemon);
+    leaks.assert_none();
+}
+
+fn nothing_of_the_host_can_be_written() {
+    let (leaks, daemon) = (Leaks::snapshot(), Daemon::start());
+    let script = "for dir in / /usr /etc /var /home /root /run /var/tmp /opt /srv /mnt; do \
+        (echo x > $dir/rocker-was-here) 2>/dev/null && echo $dir; done; exit 0";
+    let results = judged(as_nobody(judge(&daemon, &["--ready", "1"])), &[shell(0, script)]);
+    // `/` itself is the rocker's own, and empty in the next run.
+    assert!(["", "/\n"].contains(&results[0]["stdout"].as_str().unwrap()), "{}", results[0]);
+    for dir in ["", "usr", "etc", "var", "home", "root", "run", "var/tmp", "opt"] {
+        assert!(!fs::exists(format!("/{dir}/rocker-was-here")).unwrap(), "/{dir}");
+    }
+    drop(daemon);
+    leaks.assert_none();
+}
+
+fn an_ordinary_user_judges() {
+    let leaks = Leaks::snapshot();
+    let mut daemon = Daemon::start();
+    let package = daemon.path("app.sqfs");
+    fs::copy(probe_package(), &package).unwrap();
+    let (exec_dir, top) = (daemon.exec_dir(), daemon.dir().to_owned());
+    daemon.stop();
+    daemon.configure(&format!(
+        "[[allow]]\nuid = {APP_UID}\npackages = [{top:?}]\nexec_dirs = [{exec_dir:?}]\n"
+    ));
+    daemon.restart();
+    let mut judge = judge(&daemon, &["--ready", "2"]);
+    judge.uid(APP_UID).gid(APP_UID);
+    let jobs: Vec<Value> = (0..6).map(|id| shell(id, "id -u; exit 0")).collect();
+    for result in judged_with(judge, &package, &jobs) {
+        assert_eq!(result["stdout"], json!(format!("{APP_UID}\n")), "{result}");
+    }
+    drop(daemon);
+    leaks.assert_none();
+}

@@ -503,11 +503,9 @@ struct Failure {
 extern "C" fn app_main(start: *mut c_void) -> c_int {
     // SAFETY: `start_app` passes an `AppStart` and waits until this process needs it no more.
     let start = unsafe { &mut *start.cast::<AppStart<'_>>() };
-    *start.failure = Some(match place_descriptors(start.layout) {
+    let placed = place_descriptors(start.layout).and_then(|()| take_session(start.layout));
+    *start.failure = Some(match placed {
         Ok(()) => {
-            if start.layout.new_session {
-                new_session();
-            }
             reset_signals();
             match install_filter(start.filter) {
                 Ok(()) => Failure { errno: execute(start.layout), at: At::Execute },
@@ -541,6 +539,16 @@ fn call(callback: &mut Callback<'_>, filter: &[u8]) -> ! {
         exit(STATUS_ROCKER);
     }
     exit(catch_unwind(AssertUnwindSafe(|| (callback.0)())).unwrap_or(STATUS_PANIC))
+}
+
+fn take_session(layout: &Layout) -> Result<(), Errno> {
+    if layout.new_session {
+        new_session();
+    }
+    match layout.terminal {
+        true => rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).map_err(errno),
+        false => Ok(()),
+    }
 }
 
 fn new_session() {

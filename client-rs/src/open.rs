@@ -209,7 +209,7 @@ impl OpenRocker {
             cwd: strings(cwd)?,
             descriptors: u8::try_from(descriptors.len()).map_err(|_| invalid(Rule::TooMany))?,
             by_descriptor: false,
-            terminal: false,
+            terminal: program.has_terminal(),
             rlimits: heapless::Vec::from_slice(&limits.rlimits)
                 .map_err(|_| invalid(Rule::TooMany))?,
             wall_ms,

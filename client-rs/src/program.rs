@@ -29,6 +29,7 @@ pub struct Program {
     stdio: [Stdio; 3],
     kept: Vec<OwnedFd>,
     keep_session: bool,
+    terminal: bool,
 }
 
 /// Where the App's standard input, output or error leads.
@@ -61,6 +62,7 @@ impl Program {
             stdio: [Stdio::Inherit, Stdio::Inherit, Stdio::Inherit],
             kept: Vec::new(),
             keep_session: false,
+            terminal: false,
         }
     }
 
@@ -131,6 +133,19 @@ impl Program {
     pub fn keep_session(mut self) -> Self {
         self.keep_session = true;
         self
+    }
+
+    /// Makes its standard input, a terminal that controls no other session, the one that controls
+    /// its own: what is typed there, such as ^C, becomes signals. Not with
+    /// [`keep_session`](Self::keep_session).
+    #[must_use]
+    pub fn terminal(mut self) -> Self {
+        self.terminal = true;
+        self
+    }
+
+    pub(crate) fn has_terminal(&self) -> bool {
+        self.terminal
     }
 
     /// What it is called, for people.
@@ -207,6 +222,7 @@ impl Program {
             moves,
             first_closed,
             new_session: !self.keep_session,
+            terminal: self.terminal,
             _null: null,
         })
     }
@@ -268,6 +284,8 @@ pub(crate) struct Layout {
     /// This descriptor and all above are closed.
     pub(crate) first_closed: RawFd,
     pub(crate) new_session: bool,
+    /// Whether standard input is the terminal that controls it.
+    pub(crate) terminal: bool,
     /// Keeps `/dev/null` open until the App has its own copy.
     _null: Option<File>,
 }

@@ -1,13 +1,18 @@
 //! The command line on a living rocker: what runs in it beside its App.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Output, Stdio};
+use std::process::{Child, Command, ExitCode, Output, Stdio};
 
+use nix::pty::{Winsize, openpty};
+use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use protocol::Name;
+use protocol::socket::{now_ns, wait_readable};
 use rocker_client::OpenRocker;
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::termios::tcsetwinsize;
 use serde_json::Value;
 use tests::{APP_UID, Daemon, SOON, bin, probe_package, process, replayed, runner, within};
 
@@ -19,6 +24,9 @@ fn main() -> ExitCode {
         exec_passes_signals_on_and_takes_its_program_along,
         exec_is_for_the_owner_too,
         exec_tells_of_a_rocker_that_ends,
+        a_terminal_is_passed_through_and_restored,
+        a_terminal_is_restored_however_it_ends,
+        a_terminal_that_is_hung_up_takes_the_programs_along,
     ])
 }
 
@@ -188,5 +196,127 @@ fn exec_tells_of_a_rocker_that_ends() {
     let mut ready = [0; 6];
     child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
     assert!(rocker.kill(SOON).unwrap());
-    assert_refused(&child.wait_with_output().unwrap(), 125, "guard");
+    assert_refused(&child.wait_with_output().unwrap(), 125, "closed the connection");
+}
+
+/// A terminal, and who sits at it.
+struct Terminal {
+    here: File,
+    theirs: File,
+    before: Termios,
+    shown: String,
+}
+
+impl Terminal {
+    fn new() -> Self {
+        let size = Winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(&size, None).unwrap();
+        let before = tcgetattr(&pty.slave).unwrap();
+        // A copy that no child inherits: it would keep the terminal from being hung up.
+        let here = File::from(pty.master).try_clone().unwrap();
+        Self { here, theirs: pty.slave.into(), before, shown: String::new() }
+    }
+
+    fn start(&self, mut command: Command) -> Child {
+        let again = || self.theirs.try_clone().unwrap();
+        command.stdin(again()).stdout(again()).stderr(again()).spawn().unwrap()
+    }
+
+    #[track_caller]
+    fn await_words(&mut self, words: &str) {
+        while !self.shown.contains(words) {
+            let soon = now_ns() + u64::try_from(SOON.as_nanos()).unwrap();
+            assert!(wait_readable(&self.here, soon).unwrap(), "{words:?}: {:?}", self.shown);
+            let mut bytes = [0; 4096];
+            let count = self.here.read(&mut bytes).unwrap();
+            self.shown.push_str(text(&bytes[..count]));
+        }
+    }
+
+    fn is_raw(&self) -> bool {
+        !tcgetattr(&self.theirs).unwrap().local_flags.contains(LocalFlags::ICANON)
+    }
+
+    #[track_caller]
+    fn assert_restored(&self) {
+        assert_eq!(tcgetattr(&self.theirs).unwrap(), self.before);
+    }
+}
+
+fn exec_tty(daemon: &Daemon, rocker: &OpenRocker, script: &str) -> Command {
+    exec(daemon, rocker.guard_name(), &["--tty", "--", "sh", "-c", script])
+}
+
+#[track_caller]
+fn status(mut child: Child) -> Option<i32> {
+    assert!(within(SOON, || child.try_wait().unwrap().is_some()), "it hangs");
+    child.wait().unwrap().code()
+}
+
+fn a_terminal_is_passed_through_and_restored() {
+    let daemon = Daemon::start();
+    let rocker = open(&daemon);
+    let mut terminal = Terminal::new();
+    let script = "test -t 0 && test -t 1 && test -t 2 && stty size; trap 'stty size' WINCH; \
+        trap 'echo caught; exit 5' INT; echo >/dev/tty ready; while :; do sleep 0.05; done";
+    let child = terminal.start(exec_tty(&daemon, &rocker, script));
+    terminal.await_words("ready");
+    assert!(terminal.shown.contains("33 77"), "{}", terminal.shown);
+    assert!(within(SOON, || terminal.is_raw()));
+    let size = rustix::termios::Winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&terminal.here, size).unwrap();
+    kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), Signal::WINCH).unwrap();
+    terminal.await_words("40 100");
+    terminal.here.write_all(b"\x03").unwrap();
+    terminal.await_words("caught");
+    assert_eq!(status(child), Some(5));
+    terminal.assert_restored();
+    // Lines, the end of input, and all of a long output.
+    let child = terminal.start(exec_tty(&daemon, &rocker, "cat; seq 20000; printf end"));
+    assert!(within(SOON, || terminal.is_raw()));
+    terminal.here.write_all(b"line\n\x04").unwrap();
+    terminal.await_words("\r\n20000\r\nend");
+    assert_eq!(status(child), Some(0));
+    assert!(terminal.shown.contains("line\r\nline\r\n1\r\n2\r\n"), "{}", terminal.shown);
+    terminal.assert_restored();
+    assert!(rocker.kill(SOON).unwrap());
+}
+
+fn a_terminal_is_restored_however_it_ends() {
+    let daemon = Daemon::start();
+    let rocker = open(&daemon);
+    let mut terminal = Terminal::new();
+    let wait = "echo ready; exec sleep 60";
+    let child = terminal.start(exec_tty(&daemon, &rocker, wait));
+    terminal.await_words("ready");
+    assert!(within(SOON, || terminal.is_raw()));
+    kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), Signal::TERM).unwrap();
+    assert_eq!(status(child), Some(143));
+    terminal.assert_restored();
+    let missing = exec(&daemon, rocker.guard_name(), &["--tty", "--", "no-such-program"]);
+    assert_eq!(status(terminal.start(missing)), Some(127));
+    terminal.assert_restored();
+    let none = exec_tty(&daemon, &rocker, "true").output().unwrap();
+    assert_refused(&none, 125, "standard input is no terminal");
+    terminal.shown.clear();
+    let child = terminal.start(exec_tty(&daemon, &rocker, wait));
+    terminal.await_words("ready");
+    assert!(within(SOON, || terminal.is_raw()));
+    assert!(rocker.kill(SOON).unwrap());
+    assert_eq!(status(child), Some(125));
+    terminal.assert_restored();
+}
+
+fn a_terminal_that_is_hung_up_takes_the_programs_along() {
+    let daemon = Daemon::start();
+    let rocker = open(&daemon);
+    let mut terminal = Terminal::new();
+    let child = terminal.start(exec_tty(&daemon, &rocker, "echo ready; exec sleep 60"));
+    terminal.await_words("ready");
+    assert!(within(SOON, || terminal.is_raw()));
+    let Terminal { here, theirs, .. } = terminal;
+    drop((here, theirs));
+    assert_eq!(status(child), Some(129));
+    assert!(within(SOON, || process::inside(rocker.guard_pid()).is_empty()));
+    assert!(rocker.kill(SOON).unwrap());
 }

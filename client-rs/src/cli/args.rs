@@ -333,6 +333,9 @@ pub(crate) struct Exec {
     /// Where the program starts [default: the exec dir]
     #[arg(long, value_name = "D")]
     pub(crate) cwd: Option<PathBuf>,
+    /// Give the program a terminal of its own, and pass this one through to it
+    #[arg(long)]
+    pub(crate) tty: bool,
     /// Kill the program when it has run for so many seconds
     #[arg(long, value_name = "SECONDS")]
     pub(crate) wall: Option<f64>,

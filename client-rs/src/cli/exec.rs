@@ -10,6 +10,7 @@ use super::args::Exec;
 use super::living::{ANSWER_MAX, by_beginning};
 use super::report::{self, Ending, Lived};
 use super::run::{default_environment, said_environment, wall};
+use super::terminal::Terminal;
 use super::vigil::{Signals, until_told};
 use super::{Fault, complain};
 
@@ -31,16 +32,32 @@ fn attempt(socket: &Path, args: &Exec, lived: &mut Option<Lived>) -> Result<Endi
         None => Limits::new(),
     };
     let signals = Signals::take().map_err(|error| Fault::refused("take signals", &error))?;
-    let rocker = by_beginning(socket, &args.name)?;
-    let mut rocker = OpenRocker::attach(socket, rocker.name.as_str(), ANSWER_MAX)?;
+    let entry = by_beginning(socket, &args.name)?;
+    let mut rocker = OpenRocker::attach(socket, entry.name.as_str(), ANSWER_MAX)?;
+    let (program, terminal) = match args.tty {
+        true => on_terminal(program, entry.uid).map(|(program, it)| (program, Some(it)))?,
+        false => (program, None),
+    };
     let run = rocker.spawn(&program, &limits)?;
+    // The program's end of the terminal is the program's alone.
+    drop(program);
     let lived = lived.insert(Lived::by_guard(&rocker, &run));
-    let told = until_told(&mut rocker, &run, &signals)?;
+    let told = match terminal {
+        Some(terminal) => terminal.until_told(&mut rocker, &run, &signals)?,
+        None => until_told(&mut rocker, &run, &signals)?,
+    };
     lived.told = Some(told);
     if let Some(why) = report::killed_for(&told).filter(|_| !args.json) {
         complain(&why);
     }
     Ok(told.exit.into())
+}
+
+fn on_terminal(program: Program, uid: u32) -> Result<(Program, Terminal), Fault> {
+    let (terminal, theirs) = Terminal::new(uid)?;
+    let again = || theirs.try_clone().map_err(|error| Fault::refused("make a terminal", &error));
+    let program = program.stdin(again()?).stdout(again()?).stderr(theirs).terminal();
+    Ok((program, terminal))
 }
 
 fn program(args: &Exec) -> Result<Program, Fault> {

@@ -6,6 +6,7 @@
 //! judge    rocker judge
 //! identity  users and groups by name or number
 //! embedded  a master for one launch, where there is none
+//! terminal  rocker exec --tty
 //! vigil     waiting for a rocker's end, signals in hand
 //! report    the launch as text and as JSON
 //! exec      rocker exec
@@ -28,6 +29,7 @@ mod pack;
 mod profile;
 mod report;
 mod run;
+mod terminal;
 mod vigil;
 
 use core::fmt;

@@ -37,10 +37,21 @@ impl Signals {
     }
 
     /// The number of one that has come.
-    fn next(&self) -> io::Result<Option<i32>> {
+    pub(crate) fn next(&self) -> io::Result<Option<i32>> {
         let info = self.0.read_signal()?;
         Ok(info.and_then(|info| i32::try_from(info.ssi_signo).ok()))
     }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Whether a signal asks for the end.
+pub(crate) fn is_final(signal: i32) -> bool {
+    FINAL.iter().any(|known| *known as i32 == signal)
 }
 
 /// root.8, root.9: the App's status, once all of its rocker is gone.
@@ -53,7 +64,7 @@ pub(crate) fn until_gone(rocker: &mut Rocker, signals: &Signals) -> io::Result<E
     let status = rocker.wait()?;
     while !is_over(rocker.guard_pidfd(), signals)? {
         while let Some(signal) = signals.next()? {
-            if FINAL.iter().any(|known| *known as i32 == signal) {
+            if is_final(signal) {
                 rocker.kill()?;
             }
         }
@@ -81,7 +92,7 @@ pub(crate) fn until_told(
 
 /// Waits for this process's end or a signal; whether it was the end.
 fn is_over(process: BorrowedFd<'_>, signals: &Signals) -> io::Result<bool> {
-    let signals = signals.0.as_fd();
+    let signals = signals.as_fd();
     loop {
         let mut ready = [process, signals].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         match poll(&mut ready, None) {

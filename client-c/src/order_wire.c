@@ -78,6 +78,7 @@ void rk_encode_exec(uint32_t id, const RockerProgram *program, const RockerExec 
     rk_put_number(out, exec->wall_ms);
     rk_put_number(out, exec->grace_ms);
     rk_put_number(out, 0); /* no filter of its own */
+    rk_put_byte(out, 0); /* it does not wait */
 }
 
 void rk_encode_signal(uint32_t id, uint8_t signal, struct rk_pieces *out)

@@ -343,7 +343,7 @@ static void test_launch_end_of_the_other_kind(void)
 static void test_exec_bytes(void)
 {
     /* client_exec_bare of vectors.txt, with three descriptors. */
-    static const char bare[] = "\x01\x00\x04\x01\x05" "true\0" "\0\0\x03\0\0\0\0\0";
+    static const char bare[] = "\x01\x00\x04\x01\x05" "true\0" "\0\0\x03\0\0\0\0\0\0";
     struct surroundings before;
 
     look(&before);
@@ -367,7 +367,7 @@ static void test_exec_with_everything(void)
     static const char wanted[] = "\x01\x00\x04\x01\x09" "a/b\0" "c\0" "\0" "d\0" "\x08"
                                  "X=1\0" "Y=2\0" "\x05" "/tmp\0" "\x06\x01\x01\x02"
                                  "\x00\x01\x02" "\x07\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x00"
-                                 "\xf4\x03\x0a\x00";
+                                 "\xf4\x03\x0a\x00\x00";
     static char *const argv[] = { "a/b", "c", "", "d", NULL };
     static char *const envp[] = { "X=1", "Y=2", NULL };
     const RockerRlimit rlimits[] = { { 0, 1, 2 }, { 7, UINT64_MAX, 0 } };
@@ -420,7 +420,7 @@ static void test_exec_as_much_as_there_is_room_for(void)
 {
     enum { ROOM = 32768 };
     /* Version, sender, variant, id, two lengths of three bytes and all else. */
-    enum { OTHERS = 4 + 3 + sizeof("x") + 9 };
+    enum { OTHERS = 4 + 3 + sizeof("x") + 10 };
     static char argument[ROOM + 2];
     static uint8_t bytes[ROOM + 1];
     char *argv[] = { "x", argument, NULL };

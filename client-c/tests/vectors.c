@@ -330,7 +330,7 @@ static void test_encode_exec_without_room(void)
 
     rk_encode_exec(1, &program, &exec, 3, &out);
     CHECK_IS(out.used, sizeof(numbers));
-    CHECK_IS(out.length, 4 + 1 + sizeof("a program") + 1 + 1 + 7);
+    CHECK_IS(out.length, 4 + 1 + sizeof("a program") + 1 + 1 + 8);
 }
 
 static void test_encode_files_vectors(void)

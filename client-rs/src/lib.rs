@@ -41,6 +41,7 @@
 //! nothing. It needs Linux 5.8, and the rights to enter: see [`Launch::spawn`].
 
 pub mod action;
+mod command;
 mod conf;
 mod enter;
 mod error;
@@ -56,6 +57,7 @@ mod rocker;
 mod trace;
 mod words;
 
+pub use command::{Command, Output, Spawned};
 pub use conf::Conf;
 pub use error::{Code, Error, errno_name};
 pub use files::OpenFile;

@@ -10,6 +10,7 @@ use protocol::socket::{Buffer, Descriptors, Received, receive, send_before, wait
 use protocol::{Errno, Exec, ExitReport, Item, Loss, Name, Rlimit, Rule, Step, Strings};
 use rustix::process::{Signal, pidfd_send_signal};
 
+use crate::command::Command;
 use crate::error::Error;
 use crate::linux::deadline_ns;
 use crate::machine::Started;
@@ -34,9 +35,12 @@ pub struct OpenRocker {
     /// Pings that the guard has not answered yet.
     pings: u32,
     /// Ends that were told while another answer was waited for.
-    ended: Vec<(u32, ExitReport)>,
+    ended: Vec<(u32, End)>,
     trace: Vec<TraceEntry>,
 }
+
+/// How a program has ended, or why it was let go in vain.
+type End = Result<ExitReport, Error>;
 
 /// A program that was started in an [`OpenRocker`].
 #[derive(Debug)]
@@ -70,6 +74,7 @@ impl Run {
 pub struct Limits {
     rlimits: Vec<Rlimit>,
     wall: Option<Duration>,
+    grace: Option<Duration>,
     filter: Vec<u8>,
 }
 
@@ -84,6 +89,16 @@ impl Limits {
     #[must_use]
     pub fn wall(mut self, time: Duration) -> Self {
         self.wall = Some(time);
+        self
+    }
+
+    /// When its time on the clock is over its process group gets SIGTERM first, and is killed so
+    /// much later: up to 49 days, in milliseconds. However it ends then, the verdict is
+    /// [`TimeLimitExceeded`](protocol::Verdict::TimeLimitExceeded). Without [`wall`](Self::wall)
+    /// it means nothing.
+    #[must_use]
+    pub fn grace(mut self, time: Duration) -> Self {
+        self.grace = Some(time);
         self
     }
 
@@ -107,6 +122,13 @@ impl Limits {
     }
 }
 
+/// How a program is started, beside its limits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Start {
+    /// It waits for [`OpenRocker::go`] before it executes.
+    pub(crate) sync: bool,
+}
+
 /// One for each file.
 type Errnos = heapless::Vec<Errno, { protocol::limits::DESCRIPTORS_MAX }>;
 
@@ -114,7 +136,7 @@ type Errnos = heapless::Vec<Errno, { protocol::limits::DESCRIPTORS_MAX }>;
 pub(crate) enum Answer {
     Started { id: u32, pid: u32, pidfd: OwnedFd },
     Refused { id: u32, error: Error },
-    Ended(u32, Box<ExitReport>),
+    Ended(u32, Box<End>),
     Obeyed(u32),
     Opened { id: u32, errnos: Errnos, files: Descriptors },
     Pong,
@@ -193,15 +215,41 @@ impl OpenRocker {
     ///
     /// One that names the step and the reason; other programs go on.
     pub fn spawn(&mut self, program: &Program, limits: &Limits) -> Result<Run, Error> {
+        self.start(program, limits, Start::default())
+    }
+
+    /// The same, said as with [`std::process::Command`].
+    pub fn command(&mut self, path: impl AsRef<std::ffi::OsStr>) -> Command<'_> {
+        Command::new(self, path.as_ref())
+    }
+
+    /// Lets a program execute that was started to [wait](Command::sync). If it cannot,
+    /// [`wait`](Self::wait) says why. That it has ended, or goes already, is no error.
+    ///
+    /// # Errors
+    ///
+    /// That the guard is lost.
+    pub fn go(&mut self, run: &Run) -> Result<(), Error> {
+        self.order(ClientMessage::Go { id: run.id }, &[])
+    }
+
+    pub(crate) fn start(
+        &mut self,
+        program: &Program,
+        limits: &Limits,
+        start: Start,
+    ) -> Result<Run, Error> {
         let order = program.order()?;
         let Order { args, env, cwd, .. } = &order;
         let descriptors = order.descriptors();
         let id = self.next_id();
         let invalid = |rule| Error::invalid(rule, Item::Program, b"");
-        let wall_ms = limits.wall.map_or(Ok(0), |wall| match u32::try_from(wall.as_millis()) {
-            Ok(ms @ 1..) => Ok(ms),
-            _ => Err(invalid(Rule::OutOfRange)),
-        })?;
+        let milliseconds =
+            |time: Option<Duration>| match time.map(|it| u32::try_from(it.as_millis())) {
+                None => Ok(0),
+                Some(Ok(ms @ 1..)) => Ok(ms),
+                Some(_) => Err(invalid(Rule::OutOfRange)),
+            };
         let exec = Exec {
             id,
             args: strings(args)?,
@@ -212,9 +260,10 @@ impl OpenRocker {
             terminal: program.has_terminal(),
             rlimits: heapless::Vec::from_slice(&limits.rlimits)
                 .map_err(|_| invalid(Rule::TooMany))?,
-            wall_ms,
-            grace_ms: 0,
+            wall_ms: milliseconds(limits.wall)?,
+            grace_ms: milliseconds(limits.grace)?,
             filter: &limits.filter,
+            sync: start.sync,
         };
         if descriptors.len() > protocol::limits::DESCRIPTORS_MAX {
             return Err(invalid(Rule::TooMany));
@@ -233,31 +282,31 @@ impl OpenRocker {
     ///
     /// # Errors
     ///
-    /// That the guard is lost.
+    /// That the guard is lost, or why a program that was let go could not execute.
     pub fn wait(&mut self, run: &Run) -> Result<ExitReport, Error> {
         let told = self.ended.iter().position(|(id, _)| *id == run.id);
         if let Some(at) = told {
-            return Ok(self.ended.swap_remove(at).1);
+            return self.ended.swap_remove(at).1;
         }
         self.until(None, |answer| match answer {
-            Answer::Ended(id, report) if id == run.id => Ok(*report),
+            Answer::Ended(id, end) if id == run.id => Ok(*end),
             other => Err(other),
-        })
+        })?
     }
 
     /// The same without waiting: none if it runs.
     ///
     /// # Errors
     ///
-    /// That the guard is lost.
+    /// As [`wait`](Self::wait).
     pub fn try_wait(&mut self, run: &Run) -> Result<Option<ExitReport>, Error> {
         while wait_readable(&self.connection, 0).map_err(failed)? {
-            if let Some(Answer::Ended(id, report)) = self.hear()? {
-                self.ended.push((id, *report));
+            if let Some(Answer::Ended(id, end)) = self.hear()? {
+                self.ended.push((id, *end));
             }
         }
         let told = self.ended.iter().position(|(id, _)| *id == run.id);
-        Ok(told.map(|at| self.ended.swap_remove(at).1))
+        told.map(|at| self.ended.swap_remove(at).1).transpose()
     }
 
     /// Sends a program a signal, by its number; SIGKILL is for all of its process group. That it
@@ -372,7 +421,7 @@ impl OpenRocker {
             let Some(answer) = self.hear()? else { continue };
             match wanted(answer) {
                 Ok(found) => return Ok(found),
-                Err(Answer::Ended(id, report)) => self.ended.push((id, *report)),
+                Err(Answer::Ended(id, end)) => self.ended.push((id, *end)),
                 // A Pong, or what belongs to an order that was given up.
                 Err(_) => {}
             }
@@ -395,9 +444,14 @@ impl OpenRocker {
             GuardMessage::ExecFailed { id, failure } => {
                 let at_exec = failure.command.starts_with("exec ");
                 let error = Error::new(failure.error).during(failure.command).at_exec(at_exec);
-                Answer::Refused { id, error }
+                match failure.error {
+                    protocol::Error::Failed { step: Step::ReportExit, .. } => {
+                        Answer::Ended(id, Box::new(Err(error)))
+                    }
+                    _ => Answer::Refused { id, error },
+                }
             }
-            GuardMessage::Exited { id, report } => Answer::Ended(id, Box::new(report)),
+            GuardMessage::Exited { id, report } => Answer::Ended(id, Box::new(Ok(report))),
             GuardMessage::Obeyed { id } => Answer::Obeyed(id),
             GuardMessage::Opened { id, errnos } => {
                 Answer::Opened { id, errnos, files: descriptors }

@@ -110,6 +110,13 @@ pub enum Action {
         /// `man 7 signal`
         signal: u8,
     },
+    /// exec.1: lets a program execute that waits.
+    LetGo {
+        /// Whose it is.
+        peer: Peer,
+        /// The peer's number for it.
+        id: u32,
+    },
     /// The guard is there.
     Answer {
         /// For whom.

@@ -34,6 +34,7 @@ mod cgroups;
 mod conf;
 mod durability;
 mod files;
+mod gate;
 pub mod linux;
 mod loop_device;
 pub mod machine;

@@ -24,13 +24,14 @@ use crate::cgroups::Cgroups;
 use crate::conf::{self, Pristine};
 use crate::durability;
 use crate::files;
+use crate::gate::Room;
 use crate::loop_device;
 use crate::machine::{Guard, Life, Outcome, Peer, forbidden_overlay};
 use crate::mounts::{self, Refusal};
 use crate::overlays::{NoPlan, Plan};
 use crate::peers::{Intake, PEERS_MAX, Peers};
 use crate::privileges;
-use crate::programs::{At, Failed, Programs};
+use crate::programs::{self, At, Failed, Programs};
 use crate::reaper::{self, Reaper};
 use crate::sys;
 
@@ -452,6 +453,7 @@ impl<'b> Linux<'b> {
             ClientMessage::Signal { id, signal: signal @ 1..=64 } => {
                 Outcome::Signal { peer, id, signal }
             }
+            ClientMessage::Go { id } => Outcome::Go { peer, id },
             ClientMessage::Ping => Outcome::Ping { peer },
             ClientMessage::Open { id, .. } => Outcome::Order { peer, id, order: Order::Open },
             ClientMessage::Delete { id, .. } => Outcome::Order { peer, id, order: Order::Delete },
@@ -703,6 +705,7 @@ impl<'b> Linux<'b> {
             wall_ms: conf.init_ms,
             grace_ms: 0,
             filter: &[],
+            sync: false,
         };
         self.conf_failed_at = Some(conf::At::Init);
         let Some(launch) = &self.launch else { return Outcome::Failed(Errno::PROTO) };
@@ -765,8 +768,17 @@ impl<'b> Linux<'b> {
     }
 
     fn report_exit(&mut self, peer: Peer) -> Result<(), Errno> {
-        let (id, report) = self.programs.tell(peer).ok_or(Errno::SRCH)?;
-        self.reply(peer, &Message::Guard(GuardMessage::Exited { id, report }), &[])
+        let (id, report, gate) = self.programs.tell(peer).ok_or(Errno::SRCH)?;
+        let mut room = Room::default();
+        let failure = gate.and_then(|gate| gate.failure(&mut room));
+        let message = match failure {
+            Some((errno, command)) => {
+                let error = Error::Failed { step: Step::ReportExit, errno };
+                GuardMessage::ExecFailed { id, failure: Failure { error, command } }
+            }
+            None => GuardMessage::Exited { id, report },
+        };
+        self.reply(peer, &Message::Guard(message), &[])
     }
 
     /// Answers an order. There was room when it was heard; a peer that fills it is lost.
@@ -881,6 +893,7 @@ impl<'b> Linux<'b> {
                 told(self.report_not_started(peer, id, error))
             }
             Action::SendSignal { peer, id, signal } => done(self.programs.signal(peer, id, signal)),
+            Action::LetGo { peer, id } => done(self.programs.let_go(peer, id)),
             Action::Answer { peer } => {
                 told(self.reply(peer, &Message::Guard(GuardMessage::Pong), &[]))
             }
@@ -1016,6 +1029,7 @@ impl<'b> Linux<'b> {
             Action::Listen => command.write_str("recvmsg # from the caller"),
             Action::StartProgram { .. } => self.write_program(command),
             Action::SendSignal { signal, .. } => write!(command, "kill -{signal}"),
+            Action::LetGo { .. } => command.write_str("go # for a program that waits"),
             Action::ReportStarted { .. } => {
                 command.write_str("sendmsg # to the caller, with a pidfd")
             }
@@ -1048,20 +1062,7 @@ impl<'b> Linux<'b> {
         let Some(Message::Client(ClientMessage::Exec(exec))) = self.order.last() else {
             return Ok(());
         };
-        let first = |strings: protocol::Strings<'_>| {
-            let text = strings.iter().next().unwrap_or_default();
-            String::from_utf8_lossy(text.strip_suffix(b"\0").unwrap_or(text)).into_owned()
-        };
-        match self.failed_at {
-            Some(At::Clone) => command.write_str("clone # the program"),
-            Some(At::Descriptors) => command.write_str("dup3 # the program's descriptors"),
-            Some(At::Terminal) => command.write_str("setsid --ctty"),
-            Some(At::Rlimit) => command.write_str("prlimit"),
-            Some(At::Directory) => write!(command, "cd {}", first(exec.cwd)),
-            Some(At::Filter) => command.write_str("seccomp # the rocker's filter"),
-            Some(At::OwnFilter) => command.write_str("seccomp # the program's filter"),
-            Some(At::Execute) | None => write!(command, "exec {}", first(exec.args)),
-        }
+        programs::describe(self.failed_at, &exec, command)
     }
 
     /// What an order is about.

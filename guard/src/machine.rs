@@ -156,6 +156,13 @@ pub enum State {
         /// `man 7 signal`
         signal: u8,
     },
+    /// exec.1, the end of it: a program that waits may execute.
+    LetGo {
+        /// Whose it is.
+        peer: Peer,
+        /// The peer's number for it.
+        id: u32,
+    },
     /// The guard is there.
     Answer {
         /// For whom.
@@ -273,6 +280,13 @@ pub enum Outcome {
         id: Option<u32>,
         /// `man 7 signal`
         signal: u8,
+    },
+    /// A program is to wait no longer.
+    Go {
+        /// Whose it is.
+        peer: Peer,
+        /// The peer's number for it.
+        id: u32,
     },
     /// A peer wants to know whether the guard is there.
     Ping {
@@ -393,7 +407,8 @@ impl Guard {
             State::TurnAway => State::Reap,
             State::StartProgram { peer, id }
             | State::CarryOut { peer, id, .. }
-            | State::Bury { peer, id } => State::ReportNotStarted { peer, id, error },
+            | State::Bury { peer, id }
+            | State::LetGo { peer, id } => State::ReportNotStarted { peer, id, error },
             // What all get, nobody in particular has missed.
             State::SendSignal { id: None, .. } => State::Reap,
             State::SendSignal { peer, id: Some(id), .. } => {
@@ -422,7 +437,12 @@ impl Guard {
             // An App instead of an order, or the other way round.
             (
                 S::AwaitApp,
-                O::Done | O::Exec { .. } | O::Signal { .. } | O::Ping { .. } | O::Order { .. },
+                O::Done
+                | O::Exec { .. }
+                | O::Signal { .. }
+                | O::Go { .. }
+                | O::Ping { .. }
+                | O::Order { .. },
             ) if (self.life == Life::Processes) != (outcome == O::Done) => {
                 self.failed(Error::Lost { step: Step::ReportApp, how: Loss::Garbage })
             }
@@ -431,6 +451,7 @@ impl Guard {
             (S::AwaitApp | S::Listen, O::Signal { peer, id, signal }) => {
                 S::SendSignal { peer, id, signal }
             }
+            (S::AwaitApp | S::Listen, O::Go { peer, id }) => S::LetGo { peer, id },
             (S::AwaitApp | S::Listen, O::Ping { peer }) => S::Answer { peer },
             (S::AwaitApp | S::Listen, O::Order { peer, id, order }) => {
                 S::CarryOut { peer, id, order }
@@ -454,6 +475,7 @@ impl Guard {
                 S::ReportStarted { .. }
                 | S::ReportNotStarted { .. }
                 | S::SendSignal { .. }
+                | S::LetGo { .. }
                 | S::Answer { .. }
                 | S::Welcome { .. }
                 | S::TurnAway
@@ -518,6 +540,7 @@ impl Machine for Guard {
             | State::HangUp { .. } => Step::RequestExec,
             State::StartProgram { .. }
             | State::SendSignal { .. }
+            | State::LetGo { .. }
             | State::CarryOut { .. }
             | State::Bury { .. }
             | State::BuildView { .. }
@@ -559,6 +582,7 @@ impl Machine for Guard {
                 Action::ReportNotStarted { peer, id, error }
             }
             State::SendSignal { peer, id, signal } => Action::SendSignal { peer, id, signal },
+            State::LetGo { peer, id } => Action::LetGo { peer, id },
             State::Answer { peer } => Action::Answer { peer },
             State::Welcome { peer } => Action::Welcome { peer },
             State::TurnAway => Action::TurnAway,

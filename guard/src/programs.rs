@@ -2,13 +2,18 @@
 //! children of PID 1, so they are in the rocker by birth, with the guard's ids and privileges:
 //! the App's ids, and none.
 
+use core::fmt::{self, Write as _};
+
+use alloc::string::String;
+
 use protocol::limits::{PROGRAMS_MAX, UNREAD_MS};
 use protocol::socket::now_ns;
-use protocol::{Exec, Exit, ExitReport, Verdict};
+use protocol::{Command, Exec, Exit, ExitReport, Verdict};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 
 use crate::cgroups::{Cgroups, Ooms};
+use crate::gate::{Gate, Waiter};
 use crate::machine::Peer;
 use crate::reaper::Reaper;
 use crate::sys::{self, Ended, Pointers, Spawned, Stack};
@@ -52,6 +57,8 @@ pub(crate) struct Programs {
     running: [Option<Running>; PROGRAMS_MAX],
     /// Each has the place of a program that lives: who tells what its filter forbids.
     listeners: [Option<OwnedFd>; PROGRAMS_MAX],
+    /// Each has the place of a program that was to wait before it executes.
+    gates: [Option<Gate>; PROGRAMS_MAX],
     /// The guard itself heeds all signals: its children inherit that.
     heeds_signals: bool,
     /// What the OOM killer has done before the next one starts.
@@ -83,6 +90,7 @@ impl Programs {
         Self {
             running: [None; PROGRAMS_MAX],
             listeners: [const { None }; PROGRAMS_MAX],
+            gates: [const { None }; PROGRAMS_MAX],
             heeds_signals: false,
             ooms: Ooms::NONE,
         }
@@ -114,6 +122,12 @@ impl Programs {
         let env = Pointers::new(exec.env.iter()).map_err(failed(At::Execute))?;
         let own = Filter::new(exec.filter, room).map_err(failed(At::OwnFilter))?;
         let (own, mut watch) = own.map_or((None, None), |(own, watch)| (Some(own), watch));
+        if exec.sync && watch.is_some() {
+            // Its listener would come at some time after exec.2.
+            return Err(Failed { errno: Errno::OPNOTSUPP, at: At::OwnFilter });
+        }
+        let gate = if exec.sync { Some(Gate::new().map_err(failed(At::Clone))?) } else { None };
+        let (gate, waiter) = gate.unzip();
         if !self.heeds_signals {
             sys::heed_all_signals();
             self.heeds_signals = true;
@@ -122,37 +136,40 @@ impl Programs {
         let began_ns = now_ns();
         let nanoseconds = |ms| u64::from(ms) * 1_000_000;
         let wall_ns = if exec.wall_ms == 0 { u64::MAX } else { nanoseconds(exec.wall_ms) };
-        let spawned = sys::spawn(
-            &mut Stack::new(),
-            || {
-                failure = become_program(
-                    exec,
-                    descriptors,
-                    exec_dir,
-                    (filter, own.as_ref()),
-                    &args,
-                    &env,
-                );
-                // What a shell says of a program that it cannot execute.
-                127
-            },
-            wall_ns.min(nanoseconds(UNREAD_MS)),
-            || {
-                let next_ns = kill_late(&mut self.running);
-                // It may have to ask before it has executed, and would wait for an answer.
-                match &mut watch {
-                    Some(watch) => {
-                        watch.look();
-                        next_ns.min(LOOK_NS)
-                    }
-                    None => next_ns,
+        let child = || {
+            let filters = (filter, own.as_ref());
+            let waiter = waiter.as_ref();
+            failure = become_program(exec, descriptors, exec_dir, filters, waiter, &args, &env);
+            if let (Some(waiter), Err(Failed { errno, at })) = (waiter, &failure) {
+                let mut command = Command::new();
+                // A Command takes any text.
+                let _ = describe(Some(*at), exec, &mut command);
+                waiter.fail(*errno, command.as_str());
+            }
+            // What a shell says of a program that it cannot execute.
+            127
+        };
+        let others = || {
+            let next_ns = kill_late(&mut self.running);
+            // It may have to ask before it has executed, and would wait for an answer.
+            match &mut watch {
+                Some(watch) => {
+                    watch.look();
+                    next_ns.min(LOOK_NS)
                 }
-            },
-        );
+                None => next_ns,
+            }
+        };
+        let patience_ns = wall_ns.min(nanoseconds(UNREAD_MS));
+        let spawned = match exec.sync {
+            true => sys::spawn_apart(&mut Stack::new(), child),
+            false => sys::spawn(&mut Stack::new(), child, patience_ns, others),
+        };
         let Spawned { pid, pidfd, killed } = spawned.map_err(failed(At::Clone))?;
         failure?;
         let (listener, named) = watch.map_or((None, None), Watch::finish);
         self.listeners[place] = listener;
+        self.gates[place] = gate;
         self.running[place] = Some(Running {
             peer: Some(peer),
             id: exec.id,
@@ -203,7 +220,7 @@ impl Programs {
         loop {
             let left = reaper.reap(|ended| self.note(ended, cgroups)).map_err(failed)?;
             match self.take(|program| program.pid == pid) {
-                Some((_, report)) => return Ok(report),
+                Some((_, report, _)) => return Ok(report),
                 None if left => {}
                 None => return Err(failed(Errno::CHILD)),
             }
@@ -225,19 +242,33 @@ impl Programs {
         };
         let living = self.find(peer, id).filter(|program| program.ended.is_none());
         let program = living.ok_or(Errno::SRCH)?;
-        sys::kill(if kills.is_some() { -program.pid } else { program.pid }, signal)?;
+        match kills {
+            Some(_) => kill_group(program.pid, signal)?,
+            None => sys::kill(program.pid, signal)?,
+        }
         program.is_killed(kills);
         Ok(())
     }
 
-    /// Nobody asks for these any more: they are killed, or go on as nobody's.
+    /// exec.1, the end of it: one that waits executes. `ESRCH` if there is none, `EALREADY` if it
+    /// does not wait.
+    pub(crate) fn let_go(&mut self, peer: Peer, id: u32) -> Result<(), Errno> {
+        let is_it = |it: &Option<Running>| {
+            it.is_some_and(|it| it.peer == Some(peer) && it.id == id && it.ended.is_none())
+        };
+        let place = self.running.iter().position(is_it).ok_or(Errno::SRCH)?;
+        self.gates[place].as_mut().ok_or(Errno::ALREADY)?.open()
+    }
+
+    /// Nobody asks for these any more: they are killed, as is who waits, or go on as nobody's.
     pub(crate) fn forget(&mut self, peer: Peer, kills: bool) {
-        for place in &mut self.running {
+        for (place, gate) in self.running.iter_mut().zip(&mut self.gates) {
             let Some(program) = place.as_mut().filter(|it| it.peer == Some(peer)) else { continue };
             program.peer = None;
+            let waits = gate.take().is_some_and(|gate| gate.is_shut());
             if program.ended.is_some() {
                 *place = None;
-            } else if kills {
+            } else if kills || waits {
                 program.end(SIGKILL);
             }
         }
@@ -292,15 +323,18 @@ impl Programs {
         ended.filter_map(|program| program.peer)
     }
 
-    /// Takes the end of one of a peer's programs.
-    pub(crate) fn tell(&mut self, peer: Peer) -> Option<(u32, ExitReport)> {
+    /// Takes the end of one of a peer's programs, and the gate behind which it was.
+    pub(crate) fn tell(&mut self, peer: Peer) -> Option<(u32, ExitReport, Option<Gate>)> {
         self.take(|program| program.peer == Some(peer))
     }
 
-    fn take(&mut self, is_it: impl Fn(&Running) -> bool) -> Option<(u32, ExitReport)> {
-        self.running.iter_mut().find_map(|place| {
+    fn take(
+        &mut self,
+        is_it: impl Fn(&Running) -> bool,
+    ) -> Option<(u32, ExitReport, Option<Gate>)> {
+        self.running.iter_mut().zip(&mut self.gates).find_map(|(place, gate)| {
             let program = place.as_ref().filter(|program| is_it(program))?;
-            let told = (program.id, program.ended?);
+            let told = (program.id, program.ended?, gate.take());
             *place = None;
             Some(told)
         })
@@ -314,7 +348,7 @@ impl Running {
         if signal == SIGKILL {
             self.late_ns = u64::MAX;
         }
-        let _ = sys::kill(-self.pid, signal);
+        let _ = kill_group(self.pid, signal);
     }
 
     /// It is to be killed, now, and for this.
@@ -357,6 +391,15 @@ impl Running {
     }
 }
 
+/// A signal for a child's process group; one that waits may not have made it yet, and then is
+/// alone.
+fn kill_group(pid: i32, signal: u8) -> Result<(), Errno> {
+    match sys::kill(-pid, signal) {
+        Err(Errno::SRCH) => sys::kill(pid, signal),
+        answer => answer,
+    }
+}
+
 /// Ends whoever is late; in how many nanoseconds the next one will be.
 fn kill_late(running: &mut [Option<Running>]) -> u64 {
     let now = now_ns();
@@ -374,13 +417,32 @@ fn kill_late(running: &mut [Option<Running>]) -> u64 {
     next_ns
 }
 
-/// In the new process, which shares this one's memory and nothing else. It only comes back if it
-/// cannot.
+/// The part of a program's start that failed, as a command.
+pub(crate) fn describe(at: Option<At>, exec: &Exec<'_>, command: &mut Command) -> fmt::Result {
+    let first = |strings: protocol::Strings<'_>| {
+        let text = strings.iter().next().unwrap_or_default();
+        String::from_utf8_lossy(text.strip_suffix(b"\0").unwrap_or(text)).into_owned()
+    };
+    match at {
+        Some(At::Clone) => command.write_str("clone # the program"),
+        Some(At::Descriptors) => command.write_str("dup3 # the program's descriptors"),
+        Some(At::Terminal) => command.write_str("setsid --ctty"),
+        Some(At::Rlimit) => command.write_str("prlimit"),
+        Some(At::Directory) => write!(command, "cd {}", first(exec.cwd)),
+        Some(At::Filter) => command.write_str("seccomp # the rocker's filter"),
+        Some(At::OwnFilter) => command.write_str("seccomp # the program's filter"),
+        Some(At::Execute) | None => write!(command, "exec {}", first(exec.args)),
+    }
+}
+
+/// In the new process, which shares this one's memory and nothing else, or not even that. It only
+/// comes back if it cannot.
 fn become_program(
     exec: &Exec<'_>,
     descriptors: &[OwnedFd],
     exec_dir: &[u8],
     (filter, own_filter): (&[u8], Option<&Filter<'_>>),
+    waiter: Option<&Waiter>,
     args: &Pointers<'_>,
     env: &Pointers<'_>,
 ) -> Result<(), Failed> {
@@ -391,7 +453,7 @@ fn become_program(
     sys::leave_session_keyring().map_err(failed(At::Clone))?;
     rustix::process::setsid().map_err(failed(At::Clone))?;
     let way = own_filter.and_then(Filter::way);
-    let [file, way] = place_all(own, [file, way]).map_err(failed(At::Descriptors))?;
+    let [file, way] = place_all(own, [file, way], waiter).map_err(failed(At::Descriptors))?;
     if exec.terminal {
         sys::take_terminal().map_err(failed(At::Terminal))?;
     }
@@ -406,6 +468,9 @@ fn become_program(
         rustix::process::chdir(cwd).map_err(failed(At::Directory))?;
     }
     sys::unblock_signals();
+    if let Some(waiter) = waiter {
+        waiter.wait().map_err(failed(At::Clone))?;
+    }
     // Last, so that it has to allow nothing but the execution.
     sys::install_filter(filter).map_err(failed(At::Filter))?;
     if let Some(own_filter) = own_filter {
@@ -419,10 +484,12 @@ fn become_program(
 }
 
 /// Brings each descriptor to its number, `/dev/null` to those of 0 to 2 that have none, and
-/// closes all others but two that come after them, until the program is executed.
+/// closes all others but two that come after them, and what it waits at, until the program is
+/// executed.
 fn place_all(
     own: &[OwnedFd],
     others: [Option<&OwnedFd>; 2],
+    waiter: Option<&Waiter>,
 ) -> Result<[Option<OwnedFd>; 2], Errno> {
     let count = u32::try_from(own.len().max(3)).map_err(|_| Errno::INVAL)?;
     let above = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, count.cast_signed() + 2);
@@ -452,7 +519,13 @@ fn place_all(
         *place = Some(sys::close_on_exec(end)?);
         end += 1;
     }
-    sys::close_from(end)?;
+    match waiter.map(Waiter::number) {
+        Some(spared) => {
+            sys::close_range(end, spared.saturating_sub(1))?;
+            sys::close_from(spared + 1)?;
+        }
+        None => sys::close_from(end)?,
+    }
     Ok(placed)
 }
 

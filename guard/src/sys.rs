@@ -213,11 +213,6 @@ pub(crate) fn spawn<F: FnMut() -> u8>(
     patience_ns: u64,
     mut others: impl FnMut() -> u64,
 ) -> Result<Spawned, Errno> {
-    extern "C" fn run<F: FnMut() -> u8>(child: *mut F) -> usize {
-        // SAFETY: `spawn` passes its own `child`, and does not touch it until this process
-        // needs it no more.
-        usize::from(unsafe { (*child)() })
-    }
     use linux_raw_sys::general::{CLONE_CHILD_CLEARTID, CLONE_PIDFD, CLONE_VM, SIGCHLD};
     let flags = (CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | SIGCHLD) as usize;
     let mut pidfd: i32 = -1;
@@ -237,11 +232,7 @@ pub(crate) fn spawn<F: FnMut() -> u8>(
     // looks at `shares`, the clock, and what `others` has borrowed, which `child` has not.
     // Signals, which could call a handler in either, are blocked.
     let pid = unsafe { clone_onto(&request) };
-    let pid = usize::try_from(pid)
-        .map_err(|_| Errno::from_raw_os_error(i32::try_from(-pid).unwrap_or(0)))?;
-    // SAFETY: the kernel has just made it for this call, and nobody else knows it.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    let pid = i32::try_from(pid).map_err(|_| Errno::RANGE)?;
+    let (pid, pidfd) = cloned(pid, pidfd)?;
     let mut deadline_ns = now_ns().saturating_add(patience_ns);
     let mut killed = false;
     while shares.load(Ordering::Acquire) != 0 {
@@ -262,6 +253,47 @@ pub(crate) fn spawn<F: FnMut() -> u8>(
     Ok(Spawned { pid, pidfd, killed })
 }
 
+/// Calls `child` in a new process with a copy of this one's memory, and waits for nothing. As
+/// `fork(2)`: what the new process does is its own affair, so it may take its time.
+pub(crate) fn spawn_apart<F: FnMut() -> u8>(
+    stack: &mut Stack,
+    mut child: F,
+) -> Result<Spawned, Errno> {
+    use linux_raw_sys::general::{CLONE_PIDFD, SIGCHLD};
+    let mut pidfd: i32 = -1;
+    let request = Clone {
+        flags: (CLONE_PIDFD | SIGCHLD) as usize,
+        stack: stack.0.as_mut_ptr_range().end.cast(),
+        pidfd: &raw mut pidfd,
+        // Nobody looks at it.
+        shares: core::ptr::null_mut(),
+        call: run::<F> as extern "C" fn(*mut F) -> usize as usize,
+        argument: (&raw mut child).cast(),
+    };
+    // SAFETY: the new process runs `run` with the argument it expects, on a stack that nobody
+    // else uses, both of them its own copies, and never returns from here. There is one thread,
+    // so no other's locks are copied; signals are blocked.
+    let pid = unsafe { clone_onto(&request) };
+    let (pid, pidfd) = cloned(pid, pidfd)?;
+    Ok(Spawned { pid, pidfd, killed: false })
+}
+
+/// What a new process calls.
+extern "C" fn run<F: FnMut() -> u8>(child: *mut F) -> usize {
+    // SAFETY: `spawn` and `spawn_apart` pass their own `child`, which nobody else touches for as
+    // long as the new process needs it.
+    usize::from(unsafe { (*child)() })
+}
+
+/// The answer of `clone_onto`, and the pidfd that it wrote.
+fn cloned(pid: isize, pidfd: i32) -> Result<(i32, OwnedFd), Errno> {
+    let pid = usize::try_from(pid)
+        .map_err(|_| Errno::from_raw_os_error(i32::try_from(-pid).unwrap_or(0)))?;
+    // SAFETY: the kernel has just made it for this call, and nobody else knows it.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok((i32::try_from(pid).map_err(|_| Errno::RANGE)?, pidfd))
+}
+
 /// Waits while it is 1, for so many seconds and nanoseconds at most (`man 2 futex`).
 fn wait_while_one(word: &AtomicU32, timeout: [usize; 2]) {
     const FUTEX_WAIT: usize = 0;
@@ -277,7 +309,7 @@ struct Clone {
     /// The aligned end of the new process's stack.
     stack: *mut u8,
     pidfd: *mut i32,
-    /// See CLONE_CHILD_CLEARTID.
+    /// See CLONE_CHILD_CLEARTID; null without it.
     shares: *mut u32,
     /// A function of one pointer.
     call: usize,
@@ -571,8 +603,13 @@ pub(crate) fn place(fd: BorrowedFd<'_>, target: u32) -> Result<(), Errno> {
 
 /// Closes this descriptor and all above, in a process that is about to execute, or has just been.
 pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
+    close_range(first, u32::MAX)
+}
+
+/// Closes these two and all between, in such a process.
+pub(crate) fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     // SAFETY: as above.
-    unsafe { syscall!(Sysno::close_range, first as usize, u32::MAX as usize, 0) }
+    unsafe { syscall!(Sysno::close_range, first as usize, last as usize, 0) }
         .map(drop)
         .map_err(ours)
 }

@@ -105,6 +105,7 @@ impl Work<'_> {
             ClientMessage::AppStarted
             | ClientMessage::Exec(_)
             | ClientMessage::Signal { .. }
+            | ClientMessage::Go { .. }
             | ClientMessage::Ping
             | ClientMessage::Open { .. }
             | ClientMessage::Delete { .. }

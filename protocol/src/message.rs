@@ -7,7 +7,7 @@
 //! client -> guard    AppStarted + pidfd  enter.4     too late: Failed, from the guard
 //! client -> guard    Exec + 0..16 fds    exec.0      instead, and as often as it likes: then
 //!                                                    Started or ExecFailed, and Exited
-//! client -> guard    Signal, Ping
+//! client -> guard    Signal, Ping, Go
 //! client -> guard    Conf, Reset                         then Obeyed or ExecFailed
 //! client -> guard    Open, Delete, Symlink               then Opened + 0..16 fds, Obeyed, or
 //!                                                    ExecFailed
@@ -217,6 +217,11 @@ pub enum ClientMessage<'a> {
         /// As above.
         id: u32,
     },
+    /// To the guard: a program that waits is to execute. Without an answer, if it can.
+    Go {
+        /// The caller's number for it.
+        id: u32,
+    },
 }
 
 /// What a guard gets for its package (root.3).
@@ -302,8 +307,9 @@ pub enum GuardMessage<'a> {
         /// Its pid inside.
         pid: u32,
     },
-    /// exec.2: it does not, or there is none to signal; or another order could not be carried
-    /// out.
+    /// exec.2: it does not, or there is none to signal, or to let go; or another order could not
+    /// be carried out. With the step exec.3 it is a program's end: it was let go and could not
+    /// execute.
     ExecFailed {
         /// The caller's number for it.
         id: u32,

@@ -92,6 +92,9 @@ pub struct Exec<'a> {
     /// A filter of its own beside that of the rocker, an array of `struct sock_filter`; empty:
     /// none. `SECCOMP_RET_USER_NOTIF` in it means: it is killed, and the call is named.
     pub filter: &'a [u8],
+    /// It is told of before it executes, and executes when it is told to [go](crate::ClientMessage::Go).
+    /// What fails only then is told in place of its end. No such filter as asks somebody.
+    pub sync: bool,
 }
 
 /// How a program ended.

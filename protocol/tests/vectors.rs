@@ -193,7 +193,8 @@ fn plain() -> Vec<(String, Message<'static>)> {
         | ClientMessage::Symlink { .. }
         | ClientMessage::Attach(_)
         | ClientMessage::Conf { .. }
-        | ClientMessage::Reset { .. } => (),
+        | ClientMessage::Reset { .. }
+        | ClientMessage::Go { .. } => (),
     };
     let _ = |message: MasterMessage<'_>| match message {
         MasterMessage::HandOver { .. }
@@ -317,6 +318,7 @@ fn programs() -> Vec<(String, Message<'static>)> {
         wall_ms: 0,
         grace_ms: 0,
         filter: &[],
+        sync: false,
     };
     let rlimit = Rlimit { resource: 15, soft: 64 << 20, hard: u64::MAX };
     let full = Exec {
@@ -331,8 +333,10 @@ fn programs() -> Vec<(String, Message<'static>)> {
         wall_ms: 3000,
         grace_ms: 500,
         filter: &[],
+        sync: false,
     };
     let filtered = Exec { filter: &FILTER, ..bare.clone() };
+    let waiting = Exec { sync: true, ..bare.clone() };
     let error = Error::Failed { step: Step::StartProgram, errno: Errno::NOENT };
     let failure = Failure { error, command: "exec bin/app" };
     let hand_over = |package| {
@@ -344,6 +348,8 @@ fn programs() -> Vec<(String, Message<'static>)> {
         ("client_exec_bare".to_owned(), Message::Client(ClientMessage::Exec(bare))),
         ("client_exec".to_owned(), Message::Client(ClientMessage::Exec(full))),
         ("client_exec_with_a_filter".to_owned(), Message::Client(ClientMessage::Exec(filtered))),
+        ("client_exec_to_wait".to_owned(), Message::Client(ClientMessage::Exec(waiting))),
+        ("client_go".to_owned(), Message::Client(ClientMessage::Go { id: 1 })),
         (
             "client_signal".to_owned(),
             Message::Client(ClientMessage::Signal { id: Some(1), signal: 15 }),

@@ -3,7 +3,7 @@
 use protocol::Exit;
 
 use crate::fault::Who;
-use crate::kernel::{Kernel, Pid};
+use crate::kernel::{Gate, Kernel, Pid};
 use crate::scene::{App, Does};
 use crate::words;
 
@@ -94,12 +94,20 @@ impl AppActor {
         does: Does,
     ) -> (bool, Option<Self>) {
         let who = Who::App(number);
+        match kernel.process(self.pid).gate {
+            Gate::None | Gate::Passed => {}
+            Gate::Shut => return (false, None),
+            Gate::Open => {
+                kernel.pass_gate(self.pid);
+                return (true, None);
+            }
+        }
         // What it does next, and what its child does.
         let (next, child) = match does {
-            Does::Wait | Does::Orphan(0) if self.told => {
+            Does::Wait | Does::Ignore | Does::Orphan(0) if self.told => {
                 return self.ends(kernel, number, Exit::Status(0));
             }
-            Does::Wait | Does::Orphan(0) => return (false, None),
+            Does::Wait | Does::Ignore | Does::Orphan(0) => return (false, None),
             Does::Exit(status) => return self.ends(kernel, number, Exit::Status(status)),
             Does::Crash(signal) => return self.ends(kernel, number, Exit::Signal(signal)),
             Does::WaitInTwo => (Does::Wait, Does::Wait),

@@ -22,7 +22,7 @@ macro_rules! kinds {
 kinds!(GuardState: AwaitRequest IsolateMounts CreateLoop BindPackage BindPackageAgain
     BindPackageLast MountBare MountOverlaid MountFirst SharePackage ReusePackage ListTopDirs BuildOverlay MountOverlay AttachPackage
     RemountProc TakeAppIds UnshareUser DropPrivileges ReportDone AwaitRelease SendEntrance AwaitApp
-    Listen StartProgram ReportStarted ReportNotStarted SendSignal SendSignalToAll Answer CarryOut
+    Listen StartProgram ReportStarted ReportNotStarted SendSignal SendSignalToAll LetGo Answer CarryOut
     Bury BuildView RunInit ReportObeyed Welcome TurnAway HangUp
     KillLate Reap ReportExit CountOthers FindStrangers Rest ReportFailure);
 kinds!(SessionState: AwaitRequest CheckCaller OpenPackage OpenPackageLimited OpenPackageWithData
@@ -32,7 +32,7 @@ kinds!(SessionState: AwaitRequest CheckCaller OpenPackage OpenPackageLimited Ope
     AwaitExit FreeResidue RefuseUncloned RefuseCloned StopGuard KillGuard);
 kinds!(ClientState: Connect SendRequest AwaitEntrance ForkHelper AwaitApp ReportApp Greet);
 kinds!(HelperState: DropGroups JoinNamespaces TakeIds DropPrivileges EnterDirectory StartApp);
-kinds!(Kind: Done Good OtherGood ThirdGood Exec Signal Ping Order Attached Crowded PeerLost Changed Late Failed Busy Died Silent Garbage Version Refused);
+kinds!(Kind: Done Good OtherGood ThirdGood Exec Signal Go Ping Order Attached Crowded PeerLost Changed Late Failed Busy Died Silent Garbage Version Refused);
 
 /// A machine's states in the order of the diagrams, and what each can be told. `Good` and
 /// `OtherGood` are the outcomes with a name of their own, in the order given here.
@@ -70,13 +70,14 @@ const GUARD: Contract = Contract {
         ("ReportDone", "Done Failed"),
         ("AwaitRelease", "Done Failed Died Silent Garbage Version Refused"),
         ("SendEntrance", "Done Failed"),
-        ("AwaitApp", "Done Exec Signal Ping Order Failed Died Silent Garbage Version"),
-        ("Listen", "Exec Signal Ping Order Attached Crowded PeerLost Changed Late Failed"),
+        ("AwaitApp", "Done Exec Signal Go Ping Order Failed Died Silent Garbage Version"),
+        ("Listen", "Exec Signal Go Ping Order Attached Crowded PeerLost Changed Late Failed"),
         ("StartProgram", "Done Failed"),
         ("ReportStarted", "Done Failed"),
         ("ReportNotStarted", "Done Failed"),
         ("SendSignal", "Done Failed"),
         ("SendSignalToAll", "Done Failed"),
+        ("LetGo", "Done Failed"),
         ("Answer", "Done Failed"),
         ("CarryOut", "Done Failed"),
         ("Bury", "Good=Alone Failed"),
@@ -283,6 +284,7 @@ impl Coverage {
             S::ReportNotStarted { .. } => K::ReportNotStarted,
             S::SendSignal { id: Some(_), .. } => K::SendSignal,
             S::SendSignal { id: None, .. } => K::SendSignalToAll,
+            S::LetGo { .. } => K::LetGo,
             S::Answer { .. } => K::Answer,
             S::CarryOut { .. } => K::CarryOut,
             S::Bury { .. } => K::Bury,
@@ -309,6 +311,7 @@ impl Coverage {
             O::Exited { .. } => Kind::ThirdGood,
             O::Exec { .. } => Kind::Exec,
             O::Signal { .. } => Kind::Signal,
+            O::Go { .. } => Kind::Go,
             O::Ping { .. } => Kind::Ping,
             O::Order { .. } => Kind::Order,
             O::Attached { .. } => Kind::Attached,

@@ -10,11 +10,11 @@ use protocol::{Driver, Errno, Error, Exit, Loss, Name, Path, Step, request};
 use crate::app::AppActor;
 use crate::client::check_app;
 use crate::fault::{Call, Who};
-use crate::kernel::{Answer, Fd, Kernel, Pid, Received, Role, TreeKind};
+use crate::kernel::{Answer, Fd, Gate, Kernel, Pid, Received, Role, TreeKind};
 use crate::message::{Body, Message};
 use crate::orders::{Programs, Running, SIGKILL};
 use crate::scene::{
-    DIRECTORIES, EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, Place, STAGE, id_of,
+    DIRECTORIES, Does, EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, Place, STAGE, id_of,
 };
 use crate::violation::Violation;
 
@@ -194,6 +194,7 @@ impl AtWork<'_> {
                 let pid = self.hands.pid;
                 told(self.hands.programs.signal(self.kernel, pid, peer, id, signal))
             }
+            Action::LetGo { peer, id } => told(self.hands.programs.let_go(self.kernel, peer, id)),
             Action::Answer { peer } => told(self.reply(peer, Body::Pong, &[])),
             Action::Welcome { peer } => told(self.welcome(peer)),
             Action::TurnAway => told(self.turn_away()),
@@ -564,6 +565,7 @@ impl AtWork<'_> {
         match message.body {
             Body::Exec { id, .. } => Some(Outcome::Exec { peer, id }),
             Body::Signal { id, signal } => Some(Outcome::Signal { peer, id, signal }),
+            Body::Go { id } => Some(Outcome::Go { peer, id }),
             Body::Ping => Some(Outcome::Ping { peer }),
             Body::Do { id, order } => Some(Outcome::Order { peer, id, order }),
             _ => None,
@@ -701,7 +703,7 @@ impl AtWork<'_> {
     /// exec.1
     fn start_program(&mut self, peer: Peer) -> Answer {
         let (handed, scene) = self.launch()?;
-        let Some(Body::Exec { id, does, wall_ms }) = self.hands.order else {
+        let Some(Body::Exec { id, does, terms }) = self.hands.order else {
             return Err(Errno(71));
         };
         self.hands.programs.can_start(peer, id)?;
@@ -709,10 +711,10 @@ impl AtWork<'_> {
             self.kernel.violated(Violation::HalfConfigured);
         }
         self.hands.begun = true;
-        let late_ms = match wall_ms {
-            0 => u64::MAX,
-            ms => self.kernel.now_ms + u64::from(ms),
-        };
+        let (late_ms, killed_ms) = terms.late_ms(self.kernel.now_ms);
+        if terms.sync {
+            self.kernel.call(Call::Socketpair)?;
+        }
         let who = Who::App(self.apps.len());
         let pid = self.kernel.clone_program(self.hands.pid, who)?;
         let parts = [
@@ -722,15 +724,28 @@ impl AtWork<'_> {
             Call::ChangeDirectory,
             Call::Execve,
         ];
+        let process = self.kernel.process_mut(pid);
+        process.ignores = does == Does::Ignore;
+        if terms.sync {
+            process.gate = Gate::Shut;
+        }
         for part in parts {
+            if part == Call::Execve && terms.sync {
+                break;
+            }
             if let Err(errno) = self.kernel.call(part) {
+                if terms.sync {
+                    // exec.2 says that it is there; its end says this.
+                    self.kernel.fails_at_gate(pid, errno);
+                    break;
+                }
                 self.kernel.exit_with(pid, Exit::Status(127));
                 return Err(errno);
             }
         }
         check_app(self.kernel, pid, handed.number, &scene);
-        self.apps.push(AppActor::program(pid, handed.number, does, late_ms));
-        self.hands.programs.running.push(Running::new(peer, id, pid, late_ms));
+        self.apps.push(AppActor::program(pid, handed.number, does, killed_ms));
+        self.hands.programs.running.push(Running::new(peer, id, pid, late_ms, terms.grace_ms));
         self.hands.started = Some(pid);
         Ok(())
     }

@@ -4,7 +4,7 @@ use guard::action::Order;
 use protocol::{Error, Exit, Name, Package, Verdict as Means};
 
 use crate::kernel::{Fd, Pid};
-use crate::scene::Does;
+use crate::scene::{Does, Terms};
 
 /// A message with its descriptors, which are in flight.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,8 @@ pub(crate) enum Body {
     List,
     Kill(Name),
     Attach(Name),
-    Exec { id: u32, does: Does, wall_ms: u32 },
+    Exec { id: u32, does: Does, terms: Terms },
+    Go { id: u32 },
     Signal { id: Option<u32>, signal: u8 },
     Ping,
     Do { id: u32, order: Order },

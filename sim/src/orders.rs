@@ -6,8 +6,8 @@ use guard::machine::Peer;
 use protocol::limits::UNREAD_MS;
 use protocol::{Errno, Error, Exit, Name, Step, Verdict};
 
-use crate::fault::Who;
-use crate::kernel::{Answer, Fd, Kernel, Pid, Received, Role};
+use crate::fault::{Call, Who};
+use crate::kernel::{Answer, Fd, Gate, Kernel, Pid, Received, Role};
 use crate::message::Body;
 use crate::scene::{End, Launch, PROGRAMS_MAX, Task};
 use crate::violation::Violation;
@@ -33,6 +33,8 @@ pub(crate) struct Caller {
     ordered: Vec<u32>,
     /// For whom it has sent signals, each of which may be refused.
     signals: Vec<u32>,
+    /// Whom it has let go, which may be refused, too.
+    gos: Vec<u32>,
     sleeps_until_ms: Option<u64>,
     /// Until when it waits for room for an order.
     unsent_until_ms: Option<u64>,
@@ -57,7 +59,11 @@ struct Asked {
     id: u32,
     /// When it will be late.
     late_ms: u64,
+    /// It gets SIGTERM first.
+    is_warned: bool,
     was_killed: bool,
+    /// It was let go.
+    went: bool,
     stands: Stands,
 }
 
@@ -82,6 +88,7 @@ impl Caller {
             pings_owed: u32::from(scene.greets),
             ordered: vec![],
             signals: vec![],
+            gos: vec![],
             sleeps_until_ms: None,
             unsent_until_ms: None,
             told: false,
@@ -177,7 +184,8 @@ impl Caller {
                 kernel.say(None, Who::Client(self.launch), || format!("reads nothing for {ms} ms"));
                 return true;
             }
-            Task::Exec { id, does, wall_ms } => Body::Exec { id, does, wall_ms },
+            Task::Exec { id, does, terms } => Body::Exec { id, does, terms },
+            Task::Go { id } => Body::Go { id },
             Task::Signal { id, signal } => Body::Signal { id, signal },
             Task::Ping => Body::Ping,
             Task::Do { id, order } => Body::Do { id, order },
@@ -209,18 +217,29 @@ impl Caller {
     fn is_sent(&mut self, kernel: &Kernel, task: Task) {
         self.done += 1;
         match task {
-            Task::Exec { id, wall_ms, .. } => {
-                let late_ms = match wall_ms {
-                    0 => u64::MAX,
-                    ms => kernel.now_ms + u64::from(ms),
-                };
+            Task::Exec { id, terms, .. } => {
+                let (late_ms, _) = terms.late_ms(kernel.now_ms);
                 let stands = Stands::Asked;
-                self.asked.push(Asked { id, late_ms, was_killed: false, stands });
+                let is_warned = terms.grace_ms > 0;
+                self.asked.push(Asked {
+                    id,
+                    late_ms,
+                    is_warned,
+                    was_killed: false,
+                    went: false,
+                    stands,
+                });
             }
             Task::Signal { id, signal } => {
                 self.signals.extend(id);
                 for asked in &mut self.asked {
                     asked.was_killed |= signal == SIGKILL && id.is_none_or(|id| id == asked.id);
+                }
+            }
+            Task::Go { id } => {
+                self.gos.push(id);
+                for asked in self.asked.iter_mut().filter(|it| it.id == id) {
+                    asked.went = true;
                 }
             }
             Task::Ping => self.pings_owed += 1,
@@ -313,6 +332,9 @@ impl Caller {
         let Error::Failed { errno, .. } = error else {
             return Some("of a refusal without an errno");
         };
+        if error.step() == Step::ReportExit {
+            return self.not_executed(kernel, id, errno);
+        }
         if self.was_ordered(id) {
             return self.calm.then_some("that an order was refused, and nobody refuses it");
         }
@@ -320,16 +342,38 @@ impl Caller {
         let is_calm = self.calm;
         // An earlier order is answered earlier: what was not asked for is a signal's.
         let Some(asked) = self.find(id, |stands| stands == Stands::Asked) else {
-            let Some(signal) = self.signals.iter().position(|&it| it == id) else {
-                return Some("of a refusal that it never asked for");
-            };
-            self.signals.remove(signal);
+            let place = |all: &[u32]| all.iter().position(|&it| it == id);
+            if errno == Errno::SRCH || place(&self.gos).is_none() {
+                let all = match place(&self.signals) {
+                    Some(_) => &mut self.signals,
+                    None => &mut self.gos,
+                };
+                let Some(at) = all.iter().position(|&it| it == id) else {
+                    return Some("of a refusal that it never asked for");
+                };
+                all.remove(at);
+            } else if let Some(at) = place(&self.gos) {
+                self.gos.remove(at);
+                let goes = errno == ALREADY;
+                return (is_calm && !goes).then_some("that nobody can be let go, and one can");
+            }
             let is_there = is_calm && errno != Errno::SRCH;
             return is_there.then_some("that a signal was refused, and nobody refuses it");
         };
         asked.stands = Stands::Over;
         let has_room = errno == Errno::AGAIN && living <= PROGRAMS_MAX;
         (is_calm && has_room).then_some("that there is no room, and there is")
+    }
+
+    /// The end of one that was to execute, and could not.
+    fn not_executed(&mut self, kernel: &Kernel, id: u32, errno: Errno) -> Option<&'static str> {
+        let Some(asked) = self.find(id, |stands| matches!(stands, Stands::Runs(_))) else {
+            return Some("of an execution that it never asked for");
+        };
+        let Stands::Runs(pid) = asked.stands else { return None };
+        asked.stands = Stands::Over;
+        let is_true = kernel.has_ended(pid) && kernel.process(pid).failure == Some(errno);
+        (!is_true).then_some("that a program could not execute, and it did")
     }
 
     fn exited(
@@ -348,9 +392,16 @@ impl Caller {
         };
         let Stands::Runs(pid) = asked.stands else { return None };
         asked.stands = Stands::Over;
+        if kernel.process(pid).gate == Gate::Passed && !asked.went {
+            return Some("of one that was never let go, and executed");
+        }
+        if kernel.process(pid).failure.is_some() {
+            return Some("of an end, and not that it could not execute");
+        }
         if !kernel.has_ended(pid) || kernel.process(pid).ended != exit {
             return Some("of an end that was another");
         }
+        let asked_is_warned = asked.is_warned;
         match verdict {
             Verdict::TimeLimitExceeded if now_ms < asked.late_ms => Some("of a lateness too early"),
             Verdict::Cancelled if !asked.was_killed => Some("of a signal that it never sent"),
@@ -358,6 +409,7 @@ impl Caller {
                 let lives = kernel.has_living_group(pid);
                 lives.then_some("of a kill that left some of a process group")
             }
+            Verdict::TimeLimitExceeded if asked_is_warned => None,
             _ if verdict == exit.verdict() => None,
             _ => Some("of another verdict than the end's"),
         }
@@ -387,6 +439,8 @@ impl Caller {
 }
 
 pub(crate) const SIGKILL: u8 = 9;
+/// `EALREADY`
+const ALREADY: Errno = Errno(114);
 pub(crate) const KILLED: Exit = Exit::Signal(SIGKILL);
 
 /// A program that runs, or whose end is yet to be told, as its guard has it.
@@ -396,13 +450,16 @@ pub(crate) struct Running {
     id: u32,
     pid: Pid,
     late_ms: u64,
+    grace_ms: u32,
+    warned: bool,
     killed: Option<Verdict>,
     ended: Option<Body>,
 }
 
 impl Running {
-    pub(crate) const fn new(peer: Peer, id: u32, pid: Pid, late_ms: u64) -> Self {
-        Self { peer: Some(peer), id, pid, late_ms, killed: None, ended: None }
+    pub(crate) const fn new(peer: Peer, id: u32, pid: Pid, late_ms: u64, grace_ms: u32) -> Self {
+        let (warned, killed, ended) = (false, None, None);
+        Self { peer: Some(peer), id, pid, late_ms, grace_ms, warned, killed, ended }
     }
 
     /// Nothing more is to be done about one that was killed.
@@ -458,10 +515,25 @@ impl Programs {
         Ok(())
     }
 
+    pub(crate) fn let_go(&self, kernel: &mut Kernel, peer: Peer, id: u32) -> Answer {
+        let is_it = |it: &&Running| it.peer == Some(peer) && it.id == id && it.ended.is_none();
+        let pid = self.running.iter().find(is_it).ok_or(Errno::SRCH)?.pid;
+        if kernel.process(pid).gate != Gate::Shut {
+            return Err(ALREADY);
+        }
+        kernel.call(Call::Send)?;
+        if !kernel.is_alive(pid) {
+            return Err(Errno::SRCH);
+        }
+        kernel.process_mut(pid).gate = Gate::Open;
+        Ok(())
+    }
+
     pub(crate) fn forget(&mut self, kernel: &mut Kernel, peer: Peer, kills: bool) {
         for program in self.running.iter_mut().filter(|it| it.peer == Some(peer)) {
             program.peer = None;
-            if kills && program.ended.is_none() {
+            let waits = kernel.process(program.pid).gate == Gate::Shut;
+            if (kills || waits) && program.ended.is_none() {
                 program.late_ms = u64::MAX;
                 kernel.kill_group(program.pid);
             }
@@ -473,7 +545,14 @@ impl Programs {
         for program in &mut self.running {
             if kernel.now_ms >= program.late_ms {
                 program.is_killed(Some(Verdict::TimeLimitExceeded));
-                kernel.kill_group(program.pid);
+                match core::mem::take(&mut program.grace_ms) {
+                    0 => kernel.kill_group(program.pid),
+                    ms => {
+                        program.warned = true;
+                        program.late_ms = kernel.now_ms + u64::from(ms);
+                        kernel.warn_group(program.pid);
+                    }
+                }
             }
         }
     }
@@ -488,10 +567,17 @@ impl Programs {
             return;
         }
         let exit = kernel.process(pid).ended;
-        let killed = program.killed.filter(|_| exit == KILLED);
+        let killed = program.killed.filter(|_| program.warned || exit == KILLED);
         let verdict = killed.unwrap_or(exit.verdict());
         program.late_ms = u64::MAX;
-        program.ended = Some(Body::Exited { id: program.id, exit, verdict });
+        let id = program.id;
+        program.ended = Some(match kernel.process(pid).failure {
+            Some(errno) => {
+                let error = Error::Failed { step: Step::ReportExit, errno };
+                Body::ExecFailed { id, error }
+            }
+            None => Body::Exited { id, exit, verdict },
+        });
     }
 
     /// Whose programs have ended, and it was not told yet.

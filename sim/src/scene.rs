@@ -66,14 +66,19 @@ pub enum App {
 /// One thing that `AppMaster` does with a rocker that takes orders.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Task {
-    /// exec.0: a program, killed after so many milliseconds; 0: never.
+    /// exec.0: a program.
     Exec {
         /// `AppMaster`'s number for it.
         id: u32,
         /// What it does.
         does: Does,
-        /// Its time.
-        wall_ms: u32,
+        /// On which terms.
+        terms: Terms,
+    },
+    /// A program that waits may execute.
+    Go {
+        /// Which.
+        id: u32,
     },
     /// A signal.
     Signal {
@@ -100,6 +105,35 @@ pub enum Task {
     },
 }
 
+/// On which terms a program runs.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Terms {
+    /// It is told to end after so many milliseconds; 0: never.
+    pub wall_ms: u32,
+    /// And is killed so much later.
+    pub grace_ms: u32,
+    /// It waits before it executes.
+    pub sync: bool,
+}
+
+impl Terms {
+    /// So much time.
+    pub const fn wall(wall_ms: u32) -> Self {
+        Self { wall_ms, grace_ms: 0, sync: false }
+    }
+
+    /// When it is told to end, and when it is killed, of one that begins now.
+    pub(crate) fn late_ms(self, now_ms: u64) -> (u64, u64) {
+        let late_ms = match self.wall_ms {
+            0 => u64::MAX,
+            ms => now_ms + u64::from(ms),
+        };
+        // It is warned late by a guard that rests, which may rest again before it is killed.
+        let rest_ms = if self.grace_ms > 0 { protocol::limits::REST_MS } else { 0 };
+        (late_ms, late_ms.saturating_add((self.grace_ms + rest_ms).into()))
+    }
+}
+
 /// What a program does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Does {
@@ -109,6 +143,8 @@ pub enum Does {
     Crash(u8),
     /// Waits for its end.
     Wait,
+    /// The same, and SIGTERM is nothing to it.
+    Ignore,
     /// Waits, and so does a child in its process group.
     WaitInTwo,
     /// Exits, and leaves a child in a session of its own that goes on.
@@ -121,8 +157,8 @@ pub enum Does {
 pub(crate) const PROGRAMS_MAX: usize = 3;
 
 /// Orders of all kinds: programs with all ends; signals, in and out of time; an open end;
-/// a caller that does not read.
-pub const ORDERS: [&[Task]; 4] = [
+/// a caller that does not read; programs that wait, are let go, or not; that are warned.
+pub const ORDERS: [&[Task]; 6] = [
     &[
         order(9, Order::Configure),
         exec(1, Does::Exit(0), 0),
@@ -162,18 +198,44 @@ pub const ORDERS: [&[Task]; 4] = [
         Task::Sleep { ms: 6_000 },
         Task::AwaitEnds,
     ],
+    &[
+        waiting(1, Does::Exit(2), 0),
+        waiting(2, Does::WaitInTwo, 50),
+        waiting(3, Does::Wait, 0),
+        go(1),
+        go(3),
+        go(3),
+        signal(Some(3), 9),
+        Task::AwaitEnds,
+        go(1),
+        waiting(4, Does::Wait, 0),
+        Task::Ping,
+    ],
+    &[warned(1, Does::Wait), warned(2, Does::Ignore), warned(3, Does::Exit(0)), Task::AwaitEnds],
 ];
 
 /// Those who attach: with programs of all kinds that they leave behind, with an answer to await,
 /// and one more than there is room for.
 pub const VISITS: &[&[Task]] = &[
-    &[exec(1, Does::WaitInTwo, 0), exec(2, Does::Exit(3), 0), signal(Some(7), 15), Task::Ping],
+    &[waiting(1, Does::WaitInTwo, 0), exec(2, Does::Exit(3), 0), signal(Some(7), 15), Task::Ping],
     &[exec(1, Does::Exit(0), 0), order(3, Order::Open), Task::AwaitEnds, Task::Sleep { ms: 7_000 }],
     &[Task::Ping, Task::AwaitEnds],
 ];
 
 const fn exec(id: u32, does: Does, wall_ms: u32) -> Task {
-    Task::Exec { id, does, wall_ms }
+    Task::Exec { id, does, terms: Terms::wall(wall_ms) }
+}
+
+const fn warned(id: u32, does: Does) -> Task {
+    Task::Exec { id, does, terms: Terms { wall_ms: 50, grace_ms: 40, sync: false } }
+}
+
+const fn waiting(id: u32, does: Does, wall_ms: u32) -> Task {
+    Task::Exec { id, does, terms: Terms { wall_ms, grace_ms: 0, sync: true } }
+}
+
+const fn go(id: u32) -> Task {
+    Task::Go { id }
 }
 
 const fn order(id: u32, order: Order) -> Task {

@@ -6,7 +6,7 @@ use protocol::{Errno, Error, Exit, Loss, Name, Package};
 
 use crate::kernel::Record;
 use crate::message::Body;
-use crate::scene::{EXEC_DIR, HOST_MOUNT, Launch, Place, id_of};
+use crate::scene::{EXEC_DIR, HOST_MOUNT, Launch, Place, Terms, id_of};
 
 /// `EBUSY` for 16.
 pub(crate) fn errno_name(errno: Errno) -> String {
@@ -34,8 +34,11 @@ pub(crate) fn exit(how: Exit) -> String {
 /// What a caller orders.
 pub(crate) fn order(body: Body) -> String {
     match body {
-        Body::Exec { id, wall_ms: 0, .. } => format!("exec {id}"),
-        Body::Exec { id, wall_ms, .. } => format!("exec {id}, for {wall_ms} ms"),
+        Body::Exec { id, terms: Terms { wall_ms: 0, .. }, .. } => format!("exec {id}"),
+        Body::Exec { id, terms: Terms { wall_ms, .. }, .. } => {
+            format!("exec {id}, for {wall_ms} ms")
+        }
+        Body::Go { id } => format!("go {id}"),
         Body::Signal { id: Some(id), signal } => format!("signal {signal} for {id}"),
         Body::Signal { id: None, signal } => format!("signal {signal} for all"),
         Body::Do { id, order } => format!("{} {id}", plain(order)),
@@ -112,6 +115,7 @@ pub(crate) fn guard(
             format!("sendmsg # to the caller: program {id}: {}", error(it))
         }
         State::SendSignal { id: Some(id), signal, .. } => format!("kill -{signal} # program {id}"),
+        State::LetGo { id, .. } => format!("go # program {id}"),
         State::SendSignal { id: None, signal, .. } => format!("kill -{signal} -- -1"),
         State::Answer { .. } => "sendmsg # to the caller: here".to_owned(),
         State::Welcome { .. } => "sendmsg # to another: it may give orders".to_owned(),

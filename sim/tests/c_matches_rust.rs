@@ -529,8 +529,10 @@ fn c_says_the_bytes_on_record() {
                 asked(&request).encode()
             }
             Message::Client(ClientMessage::AppStarted) => encode_app_started(),
-            // Nor any filter.
-            Message::Client(ClientMessage::Exec(exec)) if !exec.filter.is_empty() => continue,
+            // Nor any filter, nor that it waits.
+            Message::Client(ClientMessage::Exec(exec)) if !exec.filter.is_empty() || exec.sync => {
+                continue;
+            }
             Message::Client(ClientMessage::Exec(exec)) => wanted_of(&exec).encode(exec.id),
             Message::Client(ClientMessage::Signal { id, signal }) => encode_signal(id, signal),
             Message::Client(ClientMessage::Ping) => encode_ping(),

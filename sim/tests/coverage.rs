@@ -50,7 +50,8 @@ fn orders(walk: &mut Walk) {
     walk.single_faults(&visited, Order::InTurn);
     let signal: &[Task] = const { &[Task::Signal { id: None, signal: 15 }] };
     let delete: &[Task] = const { &[Task::Do { id: 1, order: guard::action::Order::Delete }] };
-    for orders in [signal, delete, ORDERS[0], ORDERS[1], ORDERS[2]] {
+    let go: &[Task] = const { &[Task::Go { id: 1 }] };
+    for orders in [signal, delete, go, ORDERS[0], ORDERS[1], ORDERS[2]] {
         walk.world(&[Launch { greets: false, ..Launch::open(orders) }], Order::CallerFirst, &[]);
     }
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use protocol::Errno;
 use sim::walk::run;
 use sim::{
-    App, At, Call, Coverage, Does, End, Fault, Launch, Library, Mode, Planned, Task, Violation,
-    Who, World,
+    App, At, Call, Coverage, Does, End, Fault, Launch, Library, Mode, Planned, Task, Terms,
+    Violation, Who, World,
 };
 
 /// Compares a story with the one on disk, once for each library.
@@ -172,8 +172,8 @@ fn guard_hangs_after_root_5() {
 #[test]
 fn orders() {
     const ORDERS: &[Task] = &[
-        Task::Exec { id: 1, does: Does::Exit(0), wall_ms: 0 },
-        Task::Exec { id: 2, does: Does::Wait, wall_ms: 100 },
+        Task::Exec { id: 1, does: Does::Exit(0), terms: Terms::wall(0) },
+        Task::Exec { id: 2, does: Does::Wait, terms: Terms::wall(100) },
         Task::AwaitEnds,
     ];
     let world = World::new(&[Launch::open(ORDERS)]).transcribed();

@@ -158,6 +158,21 @@ pub(crate) struct Process {
     cgroup: Option<usize>,
     /// How it ended, once it has.
     pub(crate) ended: Exit,
+    /// Whether it waits before it executes.
+    pub(crate) gate: Gate,
+    /// Why it could not execute, when it had waited.
+    pub(crate) failure: Option<Errno>,
+    /// SIGTERM is nothing to it.
+    pub(crate) ignores: bool,
+}
+
+/// What a program is stopped at between its clone and its execution.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Gate {
+    None,
+    Shut,
+    Open,
+    Passed,
 }
 
 /// The namespaces that one guard is cloned into, and the user namespace it makes.
@@ -317,6 +332,9 @@ impl Kernel {
             group: INIT,
             cgroup: None,
             ended: Exit::Status(0),
+            gate: Gate::None,
+            failure: None,
+            ignores: false,
         };
         let nobody = Process { life: Life::Reaped, ..init.clone() };
         let host = Space { viewers: 1, private: true, ..Space::default() };

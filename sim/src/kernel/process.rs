@@ -4,7 +4,9 @@
 use protocol::{Errno, Exit, Step};
 
 use super::mount::NOWHERE;
-use super::{Answer, CHILD, HOST, INIT, Kernel, Life, Pid, Process, Space, pid_index, pid_of};
+use super::{
+    Answer, CHILD, Gate, HOST, INIT, Kernel, Life, Pid, Process, Space, pid_index, pid_of,
+};
 use crate::fault::{Call, Who};
 use crate::violation::Violation;
 
@@ -77,6 +79,19 @@ impl Kernel {
         self.process_mut(pid).name = None;
         self.new_session(pid);
         Ok(pid)
+    }
+
+    /// exec.1, the end of it: what waited executes, or says why it cannot, and ends.
+    pub(crate) fn pass_gate(&mut self, pid: Pid) {
+        self.process_mut(pid).gate = Gate::Passed;
+        if let Err(errno) = self.call(Call::Execve) {
+            self.fails_at_gate(pid, errno);
+        }
+    }
+
+    pub(crate) fn fails_at_gate(&mut self, pid: Pid, errno: Errno) {
+        self.process_mut(pid).failure = Some(errno);
+        self.exit_with(pid, Exit::Status(127));
     }
 
     /// `setsid`
@@ -260,7 +275,7 @@ impl Kernel {
         self.still_means(pid, Errno::SRCH)?;
         if group {
             self.kill_group(pid);
-        } else {
+        } else if signal != 15 || !self.process(pid).ignores {
             self.exit_with(pid, Exit::Signal(signal));
         }
         Ok(())
@@ -278,6 +293,18 @@ impl Kernel {
         }
     }
 
+    /// SIGTERM for the same: those that do not ignore it end.
+    pub(crate) fn warn_group(&mut self, group: Pid) {
+        if self.still_means(group, Errno::SRCH).is_err() {
+            return;
+        }
+        for index in 2..self.processes.len() {
+            if self.processes[index].group == group && !self.processes[index].ignores {
+                self.exit_with(pid_of(index), Exit::Signal(15));
+            }
+        }
+    }
+
     /// Whether anybody of a process group lives.
     pub(crate) fn has_living_group(&self, group: Pid) -> bool {
         self.processes.iter().any(|it| it.group == group && it.life == Life::Alive)
@@ -290,6 +317,8 @@ impl Kernel {
             return Err(Errno::SRCH);
         }
         let others: Vec<Pid> = self.others(init).collect();
+        let ends = |pid: &Pid| signal != 15 || !self.process(*pid).ignores;
+        let others: Vec<Pid> = others.into_iter().filter(ends).collect();
         others.into_iter().for_each(|pid| self.exit_with(pid, Exit::Signal(signal)));
         Ok(())
     }

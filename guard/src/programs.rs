@@ -101,6 +101,14 @@ impl Programs {
         programs.find(|program| program.peer == Some(peer) && program.id == id)
     }
 
+    /// A place in the table for a program of this peer's.
+    fn vacancy(&mut self, peer: Peer, id: u32) -> Result<usize, Errno> {
+        match self.find(peer, id) {
+            Some(_) => Err(Errno::EXIST),
+            None => self.running.iter().position(Option::is_none).ok_or(Errno::AGAIN),
+        }
+    }
+
     /// exec.1. The program's pid inside, and its pidfd. `descriptors` are copied, not taken.
     #[inline(never)] // What it has on its stack is for those who ask for it.
     pub(crate) fn start(
@@ -113,11 +121,7 @@ impl Programs {
         room: &mut [u8],
     ) -> Result<(u32, OwnedFd), Failed> {
         let failed = |at| move |errno| Failed { errno, at };
-        if self.find(peer, exec.id).is_some() {
-            return Err(Failed { errno: Errno::EXIST, at: At::Clone });
-        }
-        let place = self.running.iter().position(Option::is_none);
-        let place = place.ok_or(Failed { errno: Errno::AGAIN, at: At::Clone })?;
+        let place = self.vacancy(peer, exec.id).map_err(failed(At::Clone))?;
         let args = Pointers::new(exec.args.iter()).map_err(failed(At::Execute))?;
         let env = Pointers::new(exec.env.iter()).map_err(failed(At::Execute))?;
         let own = Filter::new(exec.filter, room).map_err(failed(At::OwnFilter))?;

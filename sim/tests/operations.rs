@@ -38,7 +38,8 @@ const NOT_ASKED: [(&str, &str); 7] = [
     ("read, as protocol::socket does it", "receive"),
     (
         "the root test exec sees them work",
-        "clone_program new_session exit_with signal kill_group signal_all",
+        "clone_program new_session exit_with signal kill_group signal_all pass_gate \
+         fails_at_gate warn_group",
     ),
     (
         "the root tests see them work",

@@ -66,6 +66,8 @@ mod ffi {
         pub(super) timeout_ms: c_int,
         pub(super) overlay_all: c_int,
         pub(super) flags: core::ffi::c_ulong,
+        /// `const RockerLimits *`, of which these tests set none.
+        pub(super) limits: *const core::ffi::c_void,
     }
 
     #[repr(C)]
@@ -466,6 +468,7 @@ impl Request {
             flags: core::ffi::c_ulong::from(self.unconfined)
                 | core::ffi::c_ulong::from(self.user_namespaces) << 1
                 | (core::ffi::c_ulong::from(self.stays) << 2),
+            limits: ptr::null(),
         }
     }
 

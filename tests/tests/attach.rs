@@ -382,7 +382,8 @@ fn the_master_holds_nothing_for_those_who_are_attached() {
     let mut owner = open(&daemon);
     let others: Vec<OpenRocker> =
         (0..4).map(|_| attach(&daemon, owner.guard_name()).unwrap()).collect();
-    assert!(within(SOON, || daemon.fds() <= before), "{} and {before}", daemon.fds());
+    // One is the package's, for the next rocker.
+    assert!(within(SOON, || daemon.fds() <= before + 1), "{} and {before}", daemon.fds());
     let guard = process::fds(owner.guard_pid());
     drop(others);
     assert!(within(SOON, || process::fds(owner.guard_pid()) + 4 == guard));

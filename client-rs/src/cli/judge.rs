@@ -2,11 +2,12 @@
 //! new. A run is a job: what to run, on which input, with which files and limits. Its result is
 //! one line of JSON.
 
+use core::num::NonZero;
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead as _, Read as _, Seek as _, Write as _};
-use std::num::NonZero;
+
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -651,7 +651,8 @@ impl Master {
     fn start(bin: &Path, state: &Path) -> Result<Self> {
         let [socket, config, log] =
             ["run/master.sock", "master.toml", "log"].map(|at| state.join(at));
-        fs::write(&config, "")?;
+        // A package that stays mounted for the next rocker leaves nothing to wait for at the end.
+        fs::write(&config, "max_packages = 0\n")?;
         let mut program = Command::new(bin.join("rocker-master"));
         program.arg("--config").arg(config).arg("--socket").arg(&socket);
         let child = program.stdin(Stdio::null()).stderr(fs::File::create(&log)?).spawn()?;

@@ -251,6 +251,7 @@ impl Coverage {
     }
 
     /// A guard was told something.
+    #[expect(clippy::too_many_lines, reason = "a line for each state")]
     pub(crate) fn guard(&mut self, state: guard::machine::State, told: guard::machine::Outcome) {
         use GuardState as K;
         use guard::machine::{Outcome as O, State as S};

@@ -42,7 +42,7 @@ fn exec(daemon: &Daemon, name: Name, arguments: &[&str]) -> Command {
 }
 
 fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
+    core::str::from_utf8(bytes).unwrap()
 }
 
 /// One line on standard error, and this status.

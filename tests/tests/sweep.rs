@@ -7,7 +7,6 @@
 //! calls is covered, and every step with its calls.
 #![allow(unsafe_code, reason = "fork(2) has no safe form, and a client is to be traced")]
 
-use core::time::Duration;
 use std::collections::BTreeMap;
 use std::io::{PipeWriter, Read, Write};
 use std::process::ExitCode;
@@ -279,7 +278,7 @@ fn next(launch: &Launch) {
     let in_use = Error::Invalid { rule: Rule::InUse, item: Item::DataDir };
     let began = Instant::now();
     let mut app = None;
-    let launched = within(Duration::from_secs(1), || {
+    let launched = within(SOON, || {
         match App::start(launch, &["say again"]) {
             Ok(started) => app = Some(started),
             Err(error) => assert_eq!(error.kind(), in_use, "{error}"),
@@ -288,7 +287,7 @@ fn next(launch: &Launch) {
     });
     assert!(launched, "the data dir is in use after {:?}", began.elapsed());
     assert_eq!(app.expect("it is launched").finish().one("say"), "again");
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
 fn sweep(victim: Victim) {

@@ -230,7 +230,9 @@ impl Work<'_> {
         let path = launch.request().ok_or(Errno::PROTO)?.package;
         let reach = self.host.config.package_reach(&launch.caller, path)?;
         let (file, key) = package::open_package(path, reach)?;
+        // No longer than the launch itself may take.
         let patience_ns = now_ns() + u64::from(MOUNT_PATIENCE_MS) * 1_000_000;
+        let patience_ns = patience_ns.min(launch.deadline_ns);
         self.launch_mut()?.package = Some(Opened { file, key, how: Package::Own, patience_ns });
         Ok(())
     }

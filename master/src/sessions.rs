@@ -32,7 +32,7 @@ impl Entry {
     pub(crate) fn due_ns(&self) -> u64 {
         let Some(launch) = &self.held.launch else { return u64::MAX };
         match &launch.package {
-            Some(package) if self.awaits_mount() => launch.deadline_ns.min(package.patience_ns),
+            Some(package) if self.awaits_mount() => package.patience_ns,
             _ => launch.deadline_ns,
         }
     }

@@ -20,8 +20,9 @@ pub(crate) struct AppActor {
     pub(crate) told: bool,
     /// What a program does, and whoever it leaves behind.
     program: Option<Does>,
-    /// When a program is late.
-    pub(crate) late_ms: u64,
+    /// When a program is late, and how much time it has from its warning on.
+    late_ms: u64,
+    grace_ms: u32,
 }
 
 /// What a process in a rocker is there.
@@ -35,8 +36,8 @@ pub(crate) enum Part {
 
 impl AppActor {
     pub(crate) fn new(pid: Pid, launch: usize, todo: App) -> Self {
-        let (program, late_ms) = (None, u64::MAX);
-        Self { pid, launch, todo, part: Part::App, told: false, program, late_ms }
+        let (program, late_ms, grace_ms) = (None, u64::MAX, 0);
+        Self { pid, launch, todo, part: Part::App, told: false, program, late_ms, grace_ms }
     }
 
     /// A process that could not become the App, and exits.
@@ -50,9 +51,23 @@ impl AppActor {
     }
 
     /// A program.
-    pub(crate) fn program(pid: Pid, launch: usize, does: Does, late_ms: u64) -> Self {
+    pub(crate) fn program(
+        pid: Pid,
+        launch: usize,
+        does: Does,
+        late_ms: u64,
+        grace_ms: u32,
+    ) -> Self {
         let plain = Self::new(pid, launch, App::Plain);
-        Self { part: Part::Program, program: Some(does), late_ms, ..plain }
+        Self { part: Part::Program, program: Some(does), late_ms, grace_ms, ..plain }
+    }
+
+    /// When its guard has to do something about its time: to warn it, or to kill it.
+    pub(crate) fn late_ms(&self, kernel: &Kernel) -> u64 {
+        match kernel.process(self.pid).warned_ms {
+            Some(warned_ms) => warned_ms + u64::from(self.grace_ms),
+            None => self.late_ms,
+        }
     }
 
     /// One turn: whether anything was done, and whom it has started.

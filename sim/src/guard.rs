@@ -711,7 +711,7 @@ impl AtWork<'_> {
             self.kernel.violated(Violation::HalfConfigured);
         }
         self.hands.begun = true;
-        let (late_ms, killed_ms) = terms.late_ms(self.kernel.now_ms);
+        let late_ms = terms.late_ms(self.kernel.now_ms);
         if terms.sync {
             self.kernel.call(Call::Socketpair)?;
         }
@@ -744,7 +744,7 @@ impl AtWork<'_> {
             }
         }
         check_app(self.kernel, pid, handed.number, &scene);
-        self.apps.push(AppActor::program(pid, handed.number, does, killed_ms));
+        self.apps.push(AppActor::program(pid, handed.number, does, late_ms, terms.grace_ms));
         self.hands.programs.running.push(Running::new(peer, id, pid, late_ms, terms.grace_ms));
         self.hands.started = Some(pid);
         Ok(())

@@ -194,8 +194,7 @@ impl MasterActor {
                 continue;
             }
             if slot.machine.state() == State::FindMount {
-                let due_ms = slot.held.deadline_ms.min(slot.held.patience_ms);
-                if kernel.is_late(due_ms) || has_news {
+                if kernel.is_late(slot.held.patience_ms) || has_news {
                     launching.push(index);
                 }
                 continue;
@@ -624,7 +623,8 @@ impl AtWork<'_, '_> {
             return Err(at_root_2(Errno::ACCES));
         }
         let patience_ms = self.around.kernel.now_ms + u64::from(MOUNT_PATIENCE_MS);
-        self.held().patience_ms = patience_ms;
+        let held = self.held();
+        held.patience_ms = patience_ms.min(held.deadline_ms);
         let table = self.held().table;
         self.around.kernel.install(table, Role::Package, Fd::Package(package));
         Ok(())

@@ -218,7 +218,7 @@ impl Caller {
         self.done += 1;
         match task {
             Task::Exec { id, terms, .. } => {
-                let (late_ms, _) = terms.late_ms(kernel.now_ms);
+                let late_ms = terms.late_ms(kernel.now_ms);
                 let stands = Stands::Asked;
                 let is_warned = terms.grace_ms > 0;
                 self.asked.push(Asked {

@@ -122,15 +122,12 @@ impl Terms {
         Self { wall_ms, grace_ms: 0, sync: false }
     }
 
-    /// When it is told to end, and when it is killed, of one that begins now.
-    pub(crate) fn late_ms(self, now_ms: u64) -> (u64, u64) {
-        let late_ms = match self.wall_ms {
+    /// When one that begins now is told to end.
+    pub(crate) fn late_ms(self, now_ms: u64) -> u64 {
+        match self.wall_ms {
             0 => u64::MAX,
             ms => now_ms + u64::from(ms),
-        };
-        // It is warned late by a guard that rests, which may rest again before it is killed.
-        let rest_ms = if self.grace_ms > 0 { protocol::limits::REST_MS } else { 0 };
-        (late_ms, late_ms.saturating_add((self.grace_ms + rest_ms).into()))
+        }
     }
 }
 

@@ -684,7 +684,7 @@ impl World {
     /// A living program of this guard's whose time is over by then.
     fn program_of(&self, guard: usize, by_ms: u64) -> Option<u32> {
         let guard = self.guards[guard].hands.pid;
-        let mut late = self.apps.iter().filter(|app| app.late_ms <= by_ms);
+        let mut late = self.apps.iter().filter(|app| app.late_ms(&self.kernel) <= by_ms);
         let is_its = |pid| self.kernel.is_alive(pid) && self.kernel.init_of(pid) == guard;
         late.find(|app| is_its(app.pid)).map(|app| app.pid)
     }

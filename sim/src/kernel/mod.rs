@@ -164,6 +164,8 @@ pub(crate) struct Process {
     pub(crate) failure: Option<Errno>,
     /// SIGTERM is nothing to it.
     pub(crate) ignores: bool,
+    /// When its time was over and it was told so.
+    pub(crate) warned_ms: Option<u64>,
 }
 
 /// What a program is stopped at between its clone and its execution.
@@ -335,6 +337,7 @@ impl Kernel {
             gate: Gate::None,
             failure: None,
             ignores: false,
+            warned_ms: None,
         };
         let nobody = Process { life: Life::Reaped, ..init.clone() };
         let host = Space { viewers: 1, private: true, ..Space::default() };

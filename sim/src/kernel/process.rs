@@ -299,7 +299,11 @@ impl Kernel {
             return;
         }
         for index in 2..self.processes.len() {
-            if self.processes[index].group == group && !self.processes[index].ignores {
+            if self.processes[index].group != group {
+                continue;
+            }
+            self.processes[index].warned_ms = Some(self.now_ms);
+            if !self.processes[index].ignores {
                 self.exit_with(pid_of(index), Exit::Signal(15));
             }
         }

@@ -248,7 +248,7 @@ static void test_encode_launch_extreme(void)
     struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
     rk_encode_launch(&request, &out);
     /* This client asks for no trace: the byte before the options. */
-    uint8_t *trace = &vector->bytes[vector->length - 13];
+    uint8_t *trace = &vector->bytes[vector->length - 12];
     CHECK_IS(*trace, 1);
     *trace = 0;
     check_pieces("client_launch_extreme", &out);

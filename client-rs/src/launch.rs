@@ -431,7 +431,6 @@ impl Launch {
                     Seccomp::Filter(bytes) => protocol::Seccomp::Filter(bytes),
                 },
                 limits: self.limits(),
-                ..Options::default()
             },
         };
         match request.check() {

@@ -235,8 +235,6 @@ pub struct Options<'a> {
     pub volatile: bool,
     /// The App may make user namespaces of its own.
     pub user_namespaces: bool,
-    /// The App sees the host's `/dev`, not one of its own with nothing of the host in it.
-    pub host_dev: bool,
     /// Which system calls it may make.
     #[serde(borrow)]
     pub seccomp: Seccomp<'a>,
@@ -319,21 +317,6 @@ impl Request<'_> {
             && !is_filter(bytes)
         {
             return broken(Rule::NotAFilter, Item::Seccomp);
-        }
-        // The others are not there yet.
-        let Options { commanded, stays, volatile, user_namespaces, seccomp, limits, .. } =
-            self.options;
-        let there = Options {
-            commanded,
-            stays,
-            volatile,
-            user_namespaces,
-            seccomp,
-            limits,
-            ..Options::default()
-        };
-        if self.options != there {
-            return broken(Rule::NotAllowed, Item::Request);
         }
         if let Overlays::Dirs(dirs) = &self.overlays {
             for (index, dir) in (0..).zip(dirs) {

@@ -147,6 +147,24 @@ fn block_size(text: &str) -> Result<u32, String> {
     found.ok_or_else(|| "a power of two from 4K to 1M".to_owned())
 }
 
+/// Whose an App is, and by which master it comes to be.
+#[derive(Args, Debug)]
+pub(crate) struct Common {
+    /// The App's user, by name or number [default: yourself, and nobody (65534) for root]
+    #[arg(long, value_name = "U", allow_negative_numbers = true)]
+    pub(crate) uid: Option<String>,
+    /// The App's group, by name or number [default: the user's own]
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
+    pub(crate) gid: Option<String>,
+    /// Where the package is mounted [default: "app" beside the master's socket]
+    #[arg(long, value_name = "D")]
+    pub(crate) exec_dir: Option<PathBuf>,
+    /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock; root
+    /// needs no master: without one, this launch gets its own]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct JudgeMany {
     #[command(flatten)]
@@ -171,19 +189,8 @@ pub(crate) enum JudgeCommand {
 /// What one run or many have in common.
 #[derive(Args, Debug)]
 pub(crate) struct Judge {
-    /// The programs' user, by name or number [default: yourself, and nobody (65534) for root]
-    #[arg(long, value_name = "U", allow_negative_numbers = true)]
-    pub(crate) uid: Option<String>,
-    /// Their group, by name or number [default: the user's own]
-    #[arg(long, value_name = "G", allow_negative_numbers = true)]
-    pub(crate) gid: Option<String>,
-    /// Where the package is mounted [default: "app" beside the master's socket]
-    #[arg(long, value_name = "D")]
-    pub(crate) exec_dir: Option<PathBuf>,
-    /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock; root
-    /// needs no master: without one, there is one for this command]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) socket: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) common: Common,
     /// Seconds of a processor for a run [default: as many as there are before --wall]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) time: Option<u64>,
@@ -240,15 +247,8 @@ pub(crate) struct Run {
     /// A number of your own for the App, shown by "rocker ps"
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) app_id: u32,
-    /// The App's user, by name or number [default: yourself, and nobody (65534) for root]
-    #[arg(long, value_name = "U", allow_negative_numbers = true)]
-    pub(crate) uid: Option<String>,
-    /// The App's group, by name or number [default: the user's own]
-    #[arg(long, value_name = "G", allow_negative_numbers = true)]
-    pub(crate) gid: Option<String>,
-    /// Where the package is mounted [default: "app" beside the master's socket]
-    #[arg(long, value_name = "D")]
-    pub(crate) exec_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) common: Common,
     /// Where the overlays keep what the App writes [default, with overlays:
     /// /var/lib/rocker/<package's name>, made if missing]
     #[arg(long, value_name = "D")]
@@ -277,10 +277,6 @@ pub(crate) struct Run {
     /// How long the launch may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     pub(crate) timeout: f64,
-    /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock; root
-    /// needs no master: without one, this launch gets its own]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) socket: Option<PathBuf>,
     /// Kill the App when it has run for so many seconds
     #[arg(long, value_name = "SECONDS", help_heading = LIMITS)]
     pub(crate) wall: Option<f64>,

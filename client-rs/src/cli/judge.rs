@@ -7,24 +7,21 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead as _, Read as _, Seek as _, Write as _};
-
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, mpsc};
 
-use rocker_client::{Conf, Launch, Limits, OpenFile, OpenRocker, Program, SOCKET};
+use rocker_client::{Conf, Launch, Limits, OpenFile, OpenRocker, Program};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::args::{Judge, JudgeRun};
 use super::embedded::Master;
-use super::identity::Identity;
-use super::run::{PATH, absolute, open, resolved};
-use super::{Fault, named_socket};
-use super::{profile, report};
+use super::run::{Base, PATH, open, resolved};
+use super::{Fault, profile, report};
 
-/// Where a program starts, and the one place where it may write.
+/// Where a program starts. It can write there, and elsewhere only to what is in memory, too.
 const WORK_DIR: &str = "/tmp";
 
 /// What a program sees of the host, for reading only.
@@ -192,16 +189,8 @@ struct Plan {
 
 impl Plan {
     fn new(args: &Judge, package: &Path) -> Result<Self, Fault> {
-        let Identity { uid, gid } = Identity::of(args.uid.as_deref(), args.gid.as_deref())?;
-        let named = named_socket(args.socket.clone());
-        let embeddable = named.is_none() && nix::unistd::geteuid().is_root();
-        let socket = absolute(named.as_deref().unwrap_or(Path::new(SOCKET)))?;
-        let exec_dir = match &args.exec_dir {
-            Some(dir) => resolved(dir)?,
-            None => socket.parent().unwrap_or(Path::new("/")).join("app"),
-        };
-        let mut launch =
-            Launch::new(resolved(package)?).uid(uid).gid(gid).exec_dir(&exec_dir).socket(socket);
+        let Base { mut launch, exec_dir, embeddable, .. } =
+            Base::new(&args.common, &resolved(package)?)?;
         if let Some(bytes) = args.memory {
             launch = launch.memory(bytes);
         }

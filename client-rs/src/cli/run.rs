@@ -15,7 +15,7 @@ use protocol::seccomp::{KILL_PROCESS, NOTIFY};
 use protocol::{Errno, Step};
 use rocker_client::{EXEC_DIR, Launch, Limits, OpenRocker, Program, Rocker, SOCKET, Seccomp};
 
-use super::args::Run;
+use super::args::{Common, Run};
 use super::embedded::Master;
 use super::identity::Identity;
 use super::manifest::{self, Manifest};
@@ -187,6 +187,32 @@ fn together(args: &Run, mut launch: Launch) -> Launch {
     args.cpus.iter().fold(launch, |launch, list| launch.cpus(list))
 }
 
+/// What every launch of the command line begins with.
+pub(super) struct Base {
+    pub(super) launch: Launch,
+    pub(super) identity: Identity,
+    pub(super) exec_dir: PathBuf,
+    /// Whether a master may be started if none listens.
+    pub(super) embeddable: bool,
+}
+
+impl Base {
+    /// `package` is [`resolved`].
+    pub(super) fn new(args: &Common, package: &Path) -> Result<Self, Fault> {
+        let identity = Identity::of(args.uid.as_deref(), args.gid.as_deref())?;
+        let named = named_socket(args.socket.clone());
+        let embeddable = named.is_none() && nix::unistd::geteuid().is_root();
+        let socket = absolute(named.as_deref().unwrap_or(Path::new(SOCKET)))?;
+        let exec_dir = match &args.exec_dir {
+            Some(dir) => resolved(dir)?,
+            None => socket.parent().unwrap_or(Path::new("/")).join("app"),
+        };
+        let launch = Launch::new(package).uid(identity.uid).gid(identity.gid);
+        let launch = launch.exec_dir(&exec_dir).socket(socket);
+        Ok(Self { launch, identity, exec_dir, embeddable })
+    }
+}
+
 /// What was said, with every default in place.
 struct Plan {
     launch: Launch,
@@ -199,36 +225,25 @@ struct Plan {
 
 impl Plan {
     fn new(args: &Run) -> Result<Self, Fault> {
-        let Identity { uid, gid } = Identity::of(args.uid.as_deref(), args.gid.as_deref())?;
         let package = resolved(&args.package)?;
+        let Base { launch, identity, exec_dir, embeddable } = Base::new(&args.common, &package)?;
         let manifest = read_manifest(&package, args.argv.is_empty())?;
-        let named = named_socket(args.socket.clone());
-        let embeddable = named.is_none() && nix::unistd::geteuid().is_root();
-        let socket = absolute(named.as_deref().unwrap_or(Path::new(SOCKET)))?;
-        let exec_dir = match &args.exec_dir {
-            Some(dir) => resolved(dir)?,
-            None => socket.parent().unwrap_or(Path::new("/")).join("app"),
-        };
         let overlays = overlays(args, manifest.as_ref())?;
         let data_dir = match (&args.data_dir, &overlays) {
             (Some(dir), _) => Some(resolved(dir)?),
             (None, Overlays::Dirs(dirs)) if dirs.is_empty() => None,
-            (None, _) => Some(default_data_dir(&package, Identity { uid, gid })?),
+            (None, _) => Some(default_data_dir(&package, identity)?),
         };
         let timeout = Duration::try_from_secs_f64(args.timeout)
             .map_err(|_| Fault::Said(format!("timeout {}: not a time", args.timeout)))?;
         let limited = args.wall.is_some() || args.time.is_some() || args.output.is_some();
         let by_guard = limited || !nix::unistd::geteuid().is_root();
-        let mut launch = Launch::new(&package)
+        let mut launch = launch
             .app_id(args.app_id)
-            .uid(uid)
-            .gid(gid)
-            .exec_dir(&exec_dir)
             .volatile(args.volatile)
             .user_namespaces(args.userns)
             .seccomp(seccomp(args, by_guard)?)
             .timeout(timeout)
-            .socket(socket)
             .trace(args.trace || args.report.is_some());
         let home = data_dir.clone();
         if let Some(dir) = data_dir {
@@ -407,7 +422,7 @@ fn default_data_dir(package: &Path, identity: Identity) -> Result<PathBuf, Fault
     Ok(dir)
 }
 
-pub(super) fn absolute(path: &Path) -> Result<PathBuf, Fault> {
+fn absolute(path: &Path) -> Result<PathBuf, Fault> {
     std::path::absolute(path).map_err(|error| Fault::refused(format!("use {path:?}"), &error))
 }
 

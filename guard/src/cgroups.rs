@@ -3,6 +3,7 @@
 //! each is a directory that the master has opened.
 
 use protocol::limits::CGROUPS_MAX;
+use protocol::usage::{Parse, named, number};
 use protocol::{Cgroup, Usage, Verdict};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, openat};
@@ -80,11 +81,11 @@ impl Cgroups {
             return Ooms::default();
         };
         let (kills, limited) = if what.unified {
-            let oom = |name| read(dir, "memory.events", |text| named(text, name));
+            let oom = |name| read(dir, "memory.events", &|text| named(text, name));
             (oom("oom_kill"), oom("oom"))
         } else {
-            let kills = read(dir, "memory.oom_control", |text| named(text, "oom_kill"));
-            (kills, read(dir, "memory.failcnt", number))
+            let kills = read(dir, "memory.oom_control", &|text| named(text, "oom_kill"));
+            (kills, read(dir, "memory.failcnt", &number))
         };
         Ooms { kills: kills.unwrap_or(0), limited: limited.unwrap_or(0) }
     }
@@ -93,61 +94,16 @@ impl Cgroups {
     pub(crate) fn usage(&self) -> Usage {
         let mut usage = Usage::default();
         for Joined { what, dir, .. } in &self.0 {
-            let [now, peak] = match what.unified {
-                true => ["memory.current", "memory.peak"],
-                false => ["memory.usage_in_bytes", "memory.max_usage_in_bytes"],
-            };
-            if what.memory {
-                usage.memory = read(dir, now, number);
-                usage.memory_peak = read(dir, peak, number);
-            }
-            if what.pids {
-                usage.pids = read(dir, "pids.current", number);
-                usage.pids_peak = read(dir, "pids.peak", number);
-            }
-            if what.cpu {
-                usage.cpu_us = match what.unified {
-                    true => read(dir, "cpu.stat", |text| named(text, "usage_usec")),
-                    false => read(dir, "cpuacct.usage", number).map(|ns| ns / 1000),
-                };
-            }
-            if what.io {
-                (usage.read, usage.written) = moved(dir, what.unified);
-            }
+            usage.count(*what, |file, parse| read(dir, file, parse));
         }
         usage
     }
 }
 
-/// Bytes read and written, of all block devices. Without a line there were none.
-fn moved(dir: &OwnedFd, unified: bool) -> (Option<u64>, Option<u64>) {
-    let file = if unified { "io.stat" } else { "blkio.throttle.io_service_bytes_recursive" };
-    let of = |key: &str| {
-        read(dir, file, |text| Some(text.lines().filter_map(|line| transfer(line, key)).sum()))
-    };
-    if unified { (of("rbytes="), of("wbytes=")) } else { (of("Read"), of("Write")) }
-}
-
-/// `8:0 rbytes=4096 wbytes=0 ..`, or `8:0 Read 4096`.
-fn transfer(line: &str, key: &str) -> Option<u64> {
-    let mut words = line.split_whitespace();
-    let found = words.find_map(|word| word.strip_prefix(key))?;
-    if found.is_empty() { number(words.next()?) } else { number(found) }
-}
-
-/// `oom_kill 3`, among other lines.
-fn named(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|line| number(line.strip_prefix(name)?.strip_prefix(' ')?))
-}
-
-fn number(text: &str) -> Option<u64> {
-    text.trim_ascii().parse().ok()
-}
-
 /// What a file of a cgroup says; none if this kernel has no such file. Of a longer one the
 /// beginning, up to the end of a line.
 #[inline(never)] // Its buffer is for those who ask.
-fn read<T>(dir: &OwnedFd, file: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+fn read(dir: &OwnedFd, file: &str, parse: Parse<'_>) -> Option<u64> {
     let how = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = openat(dir, file, how, Mode::empty()).ok()?;
     let mut buffer = [0; FILE_MAX];
@@ -167,25 +123,6 @@ fn read<T>(dir: &OwnedFd, file: &str, parse: impl FnOnce(&str) -> Option<T>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_found_by_their_names() {
-        let events = "low 0\nhigh 0\nmax 7\noom 2\noom_kill 1\noom_group_kill 0\n";
-        assert_eq!(named(events, "oom"), Some(2));
-        assert_eq!(named(events, "oom_kill"), Some(1));
-        assert_eq!(named(events, "oom_"), None);
-        assert_eq!(number("67108864\n"), Some(64 << 20));
-        assert_eq!(number("max\n"), None);
-    }
-
-    #[test]
-    fn transfers_are_of_both_versions() {
-        let line = "254:0 rbytes=4096 wbytes=512 rios=1 wios=1 dbytes=0 dios=0";
-        assert_eq!([transfer(line, "rbytes="), transfer(line, "wbytes=")], [Some(4096), Some(512)]);
-        assert_eq!(transfer("254:0 Read 8192", "Read"), Some(8192));
-        assert_eq!(transfer("254:0 Write 1", "Read"), None);
-        assert_eq!(transfer("Total 8192", "Read"), None);
-    }
 
     #[test]
     fn who_was_out_of_memory_is_told() {

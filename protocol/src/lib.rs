@@ -4,6 +4,7 @@
 //! step     the arrows of the README's diagrams, numbered as drawn
 //! machine  what every state machine and every driver of one looks like
 //! program  what runs in a rocker at the caller's command, and how it ended
+//! usage    what cgroups tell of those in them
 //! conf     what a rocker is to look like for the programs in it
 //! files    what a caller does with files in a rocker
 //! request  what a caller asks for, and its rules
@@ -38,6 +39,7 @@ pub mod seccomp;
 #[cfg(feature = "linux")]
 pub mod socket;
 pub mod step;
+pub mod usage;
 pub mod wire;
 
 pub use command::Command;

@@ -54,6 +54,18 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say what living rockers use now
+    #[command(after_help = STATS)]
+    Stats {
+        /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock]
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// One rocker's name, or the beginning of it if no other begins so [default: all]
+        name: Option<String>,
+    },
     /// End a rocker and all that runs in it, and return when it is gone
     Kill {
         /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock]
@@ -87,6 +99,14 @@ this command at the latest; what has left its process group may go on, as long a
 
 Exit status: the program's; 128+n if signal n ended it; 127 if it was not found, 126 if it could
 not be executed; 125 if ROCKER itself failed.";
+
+const STATS: &str = "\
+USER and SYSTEM are processor time since the rocker began; MEMORY and PIDS are what there is now,
+the guard's own among it, and PEAK the most at once; READ and WRITTEN are what disks have moved.
+A rocker with limits is counted by its cgroups, with what is cached for it. Another is counted by
+its processes: its memory is what each has resident, so what they share is counted for each. What
+the kernel does not tell, or not to you, is \"-\", and null in JSON, where times are in microseconds
+and sizes in bytes.";
 
 const JOBS: &str = "\
 Each line of standard input is a job, {\"id\": 1, \"argv\": [\"sh\", \"-c\", \"cat\"], \"stdin\": \"text\"}:

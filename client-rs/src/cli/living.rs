@@ -37,7 +37,7 @@ pub(crate) fn ps(socket: &Path, json: bool) -> Result<ExitCode, Fault> {
         return Ok(print(&format!("{:#}\n", rockers.collect::<serde_json::Value>())));
     }
     let rows = rockers.map(|(rocker, app_pid)| row(rocker, app_pid)).collect::<Vec<_>>();
-    Ok(print(&if rows.is_empty() { "no rockers\n".to_owned() } else { table(&rows) }))
+    Ok(print(&if rows.is_empty() { "no rockers\n".to_owned() } else { table(&HEADER, &rows) }))
 }
 
 pub(crate) fn kill(socket: &Path, beginning: &str) -> Result<ExitCode, Fault> {
@@ -74,9 +74,9 @@ fn row(rocker: &RockerEntry, app_pid: Option<u32>) -> [String; HEADER.len()] {
 }
 
 /// Aligned to the left; the last column, which is the widest, is not filled up.
-fn table(rows: &[[String; HEADER.len()]]) -> String {
-    let header = HEADER.map(str::to_owned);
-    let mut widths = [0; HEADER.len()];
+pub(crate) fn table<const N: usize>(header: &[&str; N], rows: &[[String; N]]) -> String {
+    let header = header.map(str::to_owned);
+    let mut widths = [0; N];
     for row in rows.iter().chain([&header]) {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);
@@ -96,7 +96,7 @@ fn table(rows: &[[String; HEADER.len()]]) -> String {
 }
 
 /// In the largest unit of which there is one.
-fn age(age: Duration) -> String {
+pub(crate) fn age(age: Duration) -> String {
     let seconds = age.as_secs();
     let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
     match units.into_iter().find(|(unit, _)| seconds >= *unit) {
@@ -118,7 +118,8 @@ fn app_pid(guard_pid: u32) -> Option<u32> {
     })
 }
 
-fn namespace(pid: u32) -> Option<OsString> {
+/// The pid namespace of a process; none where this user may not look.
+pub(crate) fn namespace(pid: u32) -> Option<OsString> {
     std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok().map(Into::into)
 }
 
@@ -153,7 +154,7 @@ mod tests {
             [name, "0", "1000", pid, "-", "3s", "/x.sqfs"].map(str::to_owned)
         };
         assert_eq!(
-            table(&[row("aaaaaa", "1"), row("b", "123456")]),
+            table(&HEADER, &[row("aaaaaa", "1"), row("b", "123456")]),
             "NAME    APP-ID  UID   GUARD   APP  AGE  PACKAGE\n\
              aaaaaa  0       1000  1       -    3s   /x.sqfs\n\
              b       0       1000  123456  -    3s   /x.sqfs\n"

@@ -3,7 +3,7 @@
 //! ```text
 //! args      what can be said
 //! run       rocker run: from words to a launch to an exit status
-//! judge    rocker judge
+//! judge     rocker judge
 //! identity  users and groups by name or number
 //! embedded  a master for one launch, where there is none
 //! terminal  rocker exec --tty
@@ -11,6 +11,7 @@
 //! report    the launch as text and as JSON
 //! exec      rocker exec
 //! living    rocker ps, rocker kill
+//! stats     rocker stats
 //! pack      rocker pack
 //! manifest  rocker.toml
 //! profile   --seccomp FILE
@@ -29,6 +30,7 @@ mod pack;
 mod profile;
 mod report;
 mod run;
+mod stats;
 mod terminal;
 mod vigil;
 
@@ -114,6 +116,9 @@ pub(crate) fn main() -> ExitCode {
             (None, None) => Err(Fault::Said("no package is given".to_owned())),
         },
         Command::Ps { socket, json } => living::ps(&master_socket(socket), json),
+        Command::Stats { socket, json, name } => {
+            stats::stats(&master_socket(socket), name.as_deref(), json)
+        }
         Command::Kill { socket, name } => living::kill(&master_socket(socket), &name),
         Command::Doctor { socket, json } => doctor(&master_socket(socket), json),
     };

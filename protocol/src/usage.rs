@@ -1,0 +1,87 @@
+//! What the files of a cgroup say of those in it (`man 7 cgroups`), in version 1 and 2. Whoever
+//! asks brings what reads a file: the guard has directories that were opened, a user has paths.
+
+use crate::message::Cgroup;
+use crate::program::Usage;
+
+/// How a number is found in the text of a file.
+pub type Parse<'a> = &'a dyn Fn(&str) -> Option<u64>;
+
+impl Usage {
+    /// Takes in what one cgroup tells. `read` finds a number in a file of it; none if there is no
+    /// such file, or no such number in it.
+    pub fn count(&mut self, what: Cgroup, read: impl Fn(&str, Parse<'_>) -> Option<u64>) {
+        let [now, peak] = match what.unified {
+            true => ["memory.current", "memory.peak"],
+            false => ["memory.usage_in_bytes", "memory.max_usage_in_bytes"],
+        };
+        if what.memory {
+            self.memory = read(now, &number);
+            self.memory_peak = read(peak, &number);
+        }
+        if what.pids {
+            self.pids = read("pids.current", &number);
+            self.pids_peak = read("pids.peak", &number);
+        }
+        if what.cpu {
+            self.cpu_us = match what.unified {
+                true => read("cpu.stat", &|text| named(text, "usage_usec")),
+                false => read("cpuacct.usage", &number).map(|ns| ns / 1000),
+            };
+        }
+        if what.io {
+            let (file, keys) = match what.unified {
+                true => ("io.stat", ["rbytes=", "wbytes="]),
+                false => ("blkio.throttle.io_service_bytes_recursive", ["Read", "Write"]),
+            };
+            [self.read, self.written] = keys.map(|key| read(file, &|text| moved(text, key)));
+        }
+    }
+}
+
+/// Bytes of all block devices. Without a line there were none.
+fn moved(text: &str, key: &str) -> Option<u64> {
+    Some(text.lines().filter_map(|line| transfer(line, key)).sum())
+}
+
+/// `8:0 rbytes=4096 wbytes=0 ..`, or `8:0 Read 4096`.
+fn transfer(line: &str, key: &str) -> Option<u64> {
+    let mut words = line.split_whitespace();
+    let found = words.find_map(|word| word.strip_prefix(key))?;
+    if found.is_empty() { number(words.next()?) } else { number(found) }
+}
+
+/// `oom_kill 3`, among other lines.
+pub fn named(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| number(line.strip_prefix(name)?.strip_prefix(' ')?))
+}
+
+/// The only one in a file.
+pub fn number(text: &str) -> Option<u64> {
+    text.trim_ascii().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_by_their_names() {
+        let events = "low 0\nhigh 0\nmax 7\noom 2\noom_kill 1\noom_group_kill 0\n";
+        assert_eq!(named(events, "oom"), Some(2));
+        assert_eq!(named(events, "oom_kill"), Some(1));
+        assert_eq!(named(events, "oom_"), None);
+        assert_eq!(number("67108864\n"), Some(64 << 20));
+        assert_eq!(number("max\n"), None);
+    }
+
+    #[test]
+    fn transfers_are_of_both_versions() {
+        let line = "254:0 rbytes=4096 wbytes=512 rios=1 wios=1 dbytes=0 dios=0";
+        assert_eq!([transfer(line, "rbytes="), transfer(line, "wbytes=")], [Some(4096), Some(512)]);
+        assert_eq!(transfer("254:0 Read 8192", "Read"), Some(8192));
+        assert_eq!(transfer("254:0 Write 1", "Read"), None);
+        assert_eq!(transfer("Total 8192", "Read"), None);
+        assert_eq!(moved("", "Read"), Some(0));
+    }
+}

@@ -19,8 +19,8 @@ static void demand(bool is)
     }
 }
 
-/* What has become of each order, as its events say. */
-enum { UNHEARD, STARTED, OVER, ORDERS_MAX = 256 };
+/* What has become of each order, as its events say; of a program that waits, with that bit. */
+enum { UNHEARD, STARTED, OVER, WAITS = 4, ORDERS_MAX = 256 };
 
 static void check_told(uint8_t *states, uint32_t ordered, const RockerEvent *event)
 {
@@ -28,10 +28,13 @@ static void check_told(uint8_t *states, uint32_t ordered, const RockerEvent *eve
     uint8_t *state = &states[event->id];
     switch (event->kind) {
     case ROCKER_EVENT_started:
-        demand(*state == UNHEARD);
-        *state = STARTED;
+        demand((*state & ~WAITS) == UNHEARD);
+        *state |= STARTED;
         break;
     case ROCKER_EVENT_failed:
+        demand((*state & ~WAITS) == UNHEARD || *state == (STARTED | WAITS));
+        *state = OVER;
+        break;
     case ROCKER_EVENT_pong:
     case ROCKER_EVENT_done:
     case ROCKER_EVENT_opened:
@@ -39,7 +42,7 @@ static void check_told(uint8_t *states, uint32_t ordered, const RockerEvent *eve
         *state = OVER;
         break;
     case ROCKER_EVENT_ended:
-        demand(*state == STARTED);
+        demand((*state & ~WAITS) == STARTED);
         *state = OVER;
         break;
     case ROCKER_EVENT_lost:
@@ -83,7 +86,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         size_t length = data[1] < size - 2 ? data[1] : size - 2;
         if (orders.last_id < ORDERS_MAX - 1) {
             if ((what & 1) && rk_orders_have_room(&orders, RK_PROGRAM)) {
-                rk_orders_exec(&orders, NULL);
+                rk_orders_exec(&orders, NULL, what & 0x10);
+                states[orders.last_id] = what & 0x10 ? WAITS : UNHEARD;
             } else if ((what & 0x81) == 0x80 && rk_orders_have_room(&orders, RK_FILES)) {
                 rk_orders_files(&orders, (what >> 4) & 7);
             } else if ((what & 0x41) == 0x40 && rk_orders_have_room(&orders, RK_DEED)) {

@@ -368,6 +368,9 @@ typedef struct {
     uint64_t hard;
 } RockerRlimit;
 
+/* Of <linux/filter.h>. */
+struct sock_filter;
+
 /* How a guard is to run a program, beyond what RockerProgram says. */
 typedef struct {
     size_t size;
@@ -385,12 +388,24 @@ typedef struct {
     int program_fd;
     /* Not 0: descriptor 0 is a terminal, and controls the program. */
     int terminal;
+    /* Not 0: the program is started, and waits for ROCKER_go() before it executes. So its caller
+     * knows its pid by then, and may put it where it is to be. Its time runs meanwhile, a signal
+     * reaches it, and it ends with the connection. What cannot be executed then is told by
+     * ROCKER_EVENT_failed in place of its end. Not with a filter that asks somebody
+     * (EOPNOTSUPP). */
+    int sync;
+    /* Which system calls it may make of those that the rocker lets it: 1 to 4096 instructions
+     * (seccomp(2)), which allow execve(2). SECCOMP_RET_USER_NOTIF in it means that the program is
+     * killed, with ROCKER_VERDICT_disallowed_syscall and the number in RockerReport.syscall. NULL
+     * and 0: all of them. */
+    unsigned filter_count;
+    const struct sock_filter *filter;
 } RockerExec;
 
 /* Nothing set. */
 static inline RockerExec ROCKER_exec_new(void)
 {
-    RockerExec exec = { sizeof(RockerExec), NULL, 0, 0, 0, NULL, -1, 0 };
+    RockerExec exec = { sizeof(RockerExec), NULL, 0, 0, 0, NULL, -1, 0, 0, 0, NULL };
     return exec;
 }
 
@@ -428,7 +443,8 @@ typedef struct {
     /* The signal that ended it; 0 if none did. */
     int signal;
     ROCKER_VERDICT verdict;
-    /* The number of the system call for which it was killed; -1 if it was not. */
+    /* The number of the system call (<sys/syscall.h>) for which it was killed by its own filter;
+     * -1 if it was not. */
     int syscall;
     /* Processor time outside the kernel, of it and all its descendants that were waited for, in
      * microseconds; and the same in the kernel. */
@@ -445,7 +461,7 @@ typedef enum {
     ROCKER_EVENT_lost,
     /* exec.2: the program runs: `pid`, `pidfd`. */
     ROCKER_EVENT_started,
-    /* The order was not carried out: `error`. */
+    /* The order was not carried out: `error`. At exec.3 it is in place of a program's end. */
     ROCKER_EVENT_failed,
     /* exec.3: the program has ended: `report`. */
     ROCKER_EVENT_ended,
@@ -495,11 +511,11 @@ ROCKER_API ROCKER_ERR ROCKER_launch_end_open(RockerLaunch *launch, RockerOpen *o
 /*
  * exec.0: has a program started, with the ids of the request, and does not wait; `id` is the
  * order's number. Then ROCKER_EVENT_started comes and, once, ROCKER_EVENT_ended; or
- * ROCKER_EVENT_failed.
+ * ROCKER_EVENT_failed, of one with RockerExec.sync instead of either.
  *
  * All descriptors of `program` are duplicated before this returns. Its argv must begin with its
  * path, and a guard always gives it a session of its own. The whole order has room for 32 KiB of
- * strings. `exec` and `error` may be NULL.
+ * strings and filter. `exec` and `error` may be NULL.
  *
  * If the guard has so much to read already that this would have to wait, it fails with EAGAIN. It
  * does so, too, for more than 64 programs that run, or whose end was not yet asked for.
@@ -511,6 +527,10 @@ ROCKER_API ROCKER_ERR ROCKER_exec(RockerOpen *open, const RockerProgram *program
  * it is for every process in the rocker but the guard. That there is none is no error. */
 ROCKER_API ROCKER_ERR ROCKER_signal(RockerOpen *open, unsigned id, int signal,
                                     RockerError *error);
+
+/* Lets a program execute that waits for it (RockerExec.sync). No event of its own comes of it.
+ * That it has ended, or goes already, is no error. */
+ROCKER_API ROCKER_ERR ROCKER_go(RockerOpen *open, unsigned id, RockerError *error);
 
 /* Asks whether the guard is there and listens. ROCKER_EVENT_pong answers the latest question:
  * those that it overtakes are answered by it as well. */
@@ -582,8 +602,8 @@ ROCKER_API int ROCKER_next(RockerOpen *open, RockerEvent *event);
  */
 ROCKER_API int ROCKER_await(RockerOpen *open, unsigned id, int timeout_ms, RockerEvent *event);
 
-/* Runs a program to its end: ROCKER_exec() and ROCKER_await() for its events. `report` is all
- * zeros on failure. A guard that does not answer within 10 s is taken for lost. */
+/* Runs a program to its end: ROCKER_exec() and ROCKER_await() for its events; one that waits goes
+ * at once. `report` is all zeros on failure. A guard that does not answer within 10 s is taken for lost. */
 ROCKER_API ROCKER_ERR ROCKER_run(RockerOpen *open, const RockerProgram *program,
                                  const RockerExec *exec, RockerReport *report,
                                  RockerError *error);

@@ -24,6 +24,7 @@ enum rk_step {
     RK_REPORT_APP_STEP = 0x34,
     RK_REQUEST_EXEC = 0x40,
     RK_START_PROGRAM = 0x41,
+    RK_REPORT_EXIT = 0x43,
     RK_NO_STEP = 0xff
 };
 

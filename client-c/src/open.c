@@ -169,6 +169,10 @@ static const char *misuse_of(const RockerProgram *program, const RockerExec *exe
         || (exec->rlimits_count > 0 && exec->rlimits == NULL)) {
         return "RockerExec.rlimits has more than 16, or none of them";
     }
+    if ((exec->filter == NULL) != (exec->filter_count == 0)
+        || exec->filter_count > RK_INSTRUCTIONS_MAX) {
+        return "RockerExec.filter is no row of 1 to 4096 instructions";
+    }
     for (unsigned i = 0; i < exec->rlimits_count; i++) {
         if (exec->rlimits[i].resource < 0 || exec->rlimits[i].resource > UINT8_MAX) {
             return "RockerExec.rlimits names what is no resource";
@@ -201,7 +205,7 @@ static ROCKER_ERR send_exec(RockerOpen *open, const RockerProgram *program,
     rk_encode_exec(rk_orders_next_id(orders), program, exec, count, &message);
     ROCKER_ERR code = order(open, &message, descriptors, count, error);
     if (code == ROCKER_ERR_success) {
-        rk_orders_exec(orders, exec->data);
+        rk_orders_exec(orders, exec->data, exec->sync != 0);
     }
     return code;
 }
@@ -239,6 +243,17 @@ ROCKER_ERR ROCKER_exec(RockerOpen *open, const RockerProgram *program, const Roc
     return code;
 }
 
+/* Nobody is told what comes of it. */
+static ROCKER_ERR order_signal(RockerOpen *open, struct rk_pieces *message, RockerError *error)
+{
+    ROCKER_ERR code = order(open, message, NULL, 0, error);
+
+    if (code == ROCKER_ERR_success) {
+        rk_orders_signal(in(open));
+    }
+    return code;
+}
+
 ROCKER_ERR ROCKER_signal(RockerOpen *open, unsigned id, int signal, RockerError *error)
 {
     uint8_t numbers[RK_NUMBERS_MAX];
@@ -251,11 +266,19 @@ ROCKER_ERR ROCKER_signal(RockerOpen *open, unsigned id, int signal, RockerError 
         return succeed(error);
     }
     rk_encode_signal(id, (uint8_t)signal, &message);
-    ROCKER_ERR code = order(open, &message, NULL, 0, error);
-    if (code == ROCKER_ERR_success) {
-        rk_orders_signal(in(open));
+    return order_signal(open, &message, error);
+}
+
+ROCKER_ERR ROCKER_go(RockerOpen *open, unsigned id, RockerError *error)
+{
+    uint8_t numbers[RK_NUMBERS_MAX];
+    struct rk_pieces message = rk_pieces(numbers, sizeof(numbers));
+
+    if (!rk_orders_live(in(open), id)) {
+        return succeed(error);
     }
-    return code;
+    rk_encode_go(id, &message);
+    return order_signal(open, &message, error);
 }
 
 ROCKER_ERR ROCKER_ping(RockerOpen *open, unsigned *id, RockerError *error)
@@ -397,6 +420,16 @@ static void lose(RockerOpen *open, struct rk_error why)
     }
 }
 
+/* What was not carried out. */
+static void tell_failure(const struct rk_error *error, struct rk_path command, RockerEvent *event)
+{
+    char text[520] = "";
+
+    rk_add(text, command.bytes, command.length);
+    rk_tell(error, 0, text, &event->error);
+    event->error.at_exec = strncmp(text, "exec ", 5) == 0;
+}
+
 /* Acts on one datagram. */
 static bool understand(RockerOpen *open, struct rk_datagram *datagram, RockerEvent *event)
 {
@@ -432,10 +465,7 @@ static bool understand(RockerOpen *open, struct rk_datagram *datagram, RockerEve
         }
         datagram->count = 0;
     } else if (event->kind == ROCKER_EVENT_failed) {
-        char text[520] = "";
-        rk_add(text, message.rest.bytes, message.rest.length);
-        rk_tell(&message.error, 0, text, &event->error);
-        event->error.at_exec = strncmp(text, "exec ", 5) == 0;
+        tell_failure(&message.error, message.rest, event);
     }
     return true;
 }
@@ -448,7 +478,11 @@ static bool next(RockerOpen *open, unsigned id, RockerEvent *event)
     for (;;) {
         struct rk_datagram datagram;
         clear(event);
-        if (rk_orders_end(orders, id, event)) {
+        const struct rk_order *over = rk_orders_end(orders, id, event);
+        if (over != NULL && event->kind == ROCKER_EVENT_failed) {
+            tell_failure(&over->error, rk_path(over->command), event);
+        }
+        if (over != NULL) {
             return true;
         }
         if (orders->lost.fault != RK_NO_FAULT) {
@@ -513,6 +547,10 @@ ROCKER_ERR ROCKER_run(RockerOpen *open, const RockerProgram *program, const Rock
     }
     if (event.kind == ROCKER_EVENT_started) {
         rk_close(&event.pidfd);
+        code = exec != NULL && exec->sync ? ROCKER_go(open, id, error) : ROCKER_ERR_success;
+        if (code != ROCKER_ERR_success) {
+            return code;
+        }
         ROCKER_await(open, id, -1, &event);
     }
     if (event.kind != ROCKER_EVENT_ended) {

@@ -3,7 +3,14 @@
 #include "postcard.h"
 
 /* By their place in message.rs. */
-enum { CLIENT_EXEC = 4, CLIENT_SIGNAL, CLIENT_OPEN = 7, CLIENT_DELETE, CLIENT_SYMLINK };
+enum {
+    CLIENT_EXEC = 4,
+    CLIENT_SIGNAL,
+    CLIENT_OPEN = 7,
+    CLIENT_DELETE,
+    CLIENT_SYMLINK,
+    CLIENT_GO = 13
+};
 enum {
     GUARD_STARTED = 4,
     GUARD_EXEC_FAILED,
@@ -77,8 +84,14 @@ void rk_encode_exec(uint32_t id, const RockerProgram *program, const RockerExec 
     }
     rk_put_number(out, exec->wall_ms);
     rk_put_number(out, exec->grace_ms);
-    rk_put_number(out, 0); /* no filter of its own */
-    rk_put_byte(out, 0); /* it does not wait */
+    rk_put_bytes(out, (struct rk_path){ (const char *)exec->filter,
+                                        (size_t)exec->filter_count * RK_INSTRUCTION });
+    rk_put_byte(out, exec->sync != 0);
+}
+
+void rk_encode_go(uint32_t id, struct rk_pieces *out)
+{
+    begin(out, CLIENT_GO, id);
 }
 
 void rk_encode_signal(uint32_t id, uint8_t signal, struct rk_pieces *out)

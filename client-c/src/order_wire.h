@@ -9,10 +9,17 @@
 
 #define RK_RLIMITS_MAX 16
 
+/* `BPF_MAXINSNS`, and the size of each: `struct sock_filter`. */
+#define RK_INSTRUCTIONS_MAX 4096
+#define RK_INSTRUCTION 8
+
 /* exec.0: as many descriptors as this go with it. What finds no room in `out` is counted in its
  * length all the same: then it cannot be sent. */
 void rk_encode_exec(uint32_t id, const RockerProgram *program, const RockerExec *exec,
                     unsigned descriptors, struct rk_pieces *out);
+
+/* To a program that waits. */
+void rk_encode_go(uint32_t id, struct rk_pieces *out);
 
 /* For one program; 0: for all. */
 void rk_encode_signal(uint32_t id, uint8_t signal, struct rk_pieces *out);

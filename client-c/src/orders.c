@@ -43,33 +43,30 @@ bool rk_orders_have_room(const struct rk_orders *orders, enum rk_kind_of_order k
     return free_place(orders, kind) < ORDERS_MAX;
 }
 
-static void order(struct rk_orders *orders, enum rk_kind_of_order kind, unsigned files, void *data)
+static void order(struct rk_orders *orders, struct rk_order order)
 {
-    unsigned place = free_place(orders, kind);
+    unsigned place = free_place(orders, (enum rk_kind_of_order)order.kind);
 
-    orders->last_id = rk_orders_next_id(orders);
+    order.id = orders->last_id = rk_orders_next_id(orders);
+    order.stage = RK_ASKED;
     if (place < ORDERS_MAX) {
-        orders->orders[place] = (struct rk_order){ .id = orders->last_id,
-                                                   .stage = RK_ASKED,
-                                                   .kind = (uint8_t)kind,
-                                                   .files = (uint8_t)files,
-                                                   .data = data };
+        orders->orders[place] = order;
     }
 }
 
-void rk_orders_exec(struct rk_orders *orders, void *data)
+void rk_orders_exec(struct rk_orders *orders, void *data, bool waits)
 {
-    order(orders, RK_PROGRAM, 0, data);
+    order(orders, (struct rk_order){ .kind = RK_PROGRAM, .waits = waits, .data = data });
 }
 
 void rk_orders_files(struct rk_orders *orders, unsigned count)
 {
-    order(orders, RK_FILES, count, NULL);
+    order(orders, (struct rk_order){ .kind = RK_FILES, .files = (uint8_t)count });
 }
 
 void rk_orders_deed(struct rk_orders *orders)
 {
-    order(orders, RK_DEED, 0, NULL);
+    order(orders, (struct rk_order){ .kind = RK_DEED });
 }
 
 void rk_orders_ping(struct rk_orders *orders)
@@ -124,10 +121,34 @@ static enum rk_answer tell(RockerEvent *event, ROCKER_EVENT kind, const struct r
     return RK_TELL;
 }
 
-static enum rk_answer hear_failure(struct rk_orders *orders, uint32_t id, RockerEvent *event)
+/* In place of its end: it was let go, and could not execute. */
+static enum rk_answer hear_last_words(struct rk_orders *orders, const struct rk_message *message)
 {
-    struct rk_order *order = find(orders, id, RK_ASKED);
+    struct rk_order *order = find(orders, message->id, RK_RUNS);
+    struct rk_path said = message->rest;
 
+    if (order == NULL || !order->waits) {
+        return RK_DENY;
+    }
+    order->stage = RK_OVER;
+    order->error = message->error;
+    for (unsigned i = 0; i < RK_LAST_WORDS; i++) {
+        bool is_cut = said.length >= RK_LAST_WORDS && i >= RK_LAST_WORDS - 4;
+        order->command[i] = i >= said.length || i == RK_LAST_WORDS - 1 ? '\0'
+                            : is_cut                                   ? '.'
+                                                                       : said.bytes[i];
+    }
+    return RK_KEEP;
+}
+
+static enum rk_answer hear_failure(struct rk_orders *orders, const struct rk_message *message,
+                                   RockerEvent *event)
+{
+    struct rk_order *order = find(orders, message->id, RK_ASKED);
+
+    if (message->error.fault == RK_FAILED_FAULT && message->error.step == RK_REPORT_EXIT) {
+        return hear_last_words(orders, message);
+    }
     if (order != NULL) {
         order->stage = RK_NO_ORDER;
         return tell(event, ROCKER_EVENT_failed, order);
@@ -173,7 +194,7 @@ enum rk_answer rk_orders_hear(struct rk_orders *orders, const struct rk_message 
         event->pid = (int)message->pid;
         return tell(event, ROCKER_EVENT_started, order);
     case RK_NOT_STARTED:
-        return hear_failure(orders, message->id, event);
+        return hear_failure(orders, message, event);
     case RK_EXITED:
         order = find(orders, message->id, RK_RUNS);
         if (order == NULL) {
@@ -204,15 +225,19 @@ enum rk_answer rk_orders_hear(struct rk_orders *orders, const struct rk_message 
     return RK_DENY;
 }
 
-bool rk_orders_end(struct rk_orders *orders, uint32_t id, RockerEvent *event)
+const struct rk_order *rk_orders_end(struct rk_orders *orders, uint32_t id, RockerEvent *event)
 {
     struct rk_order *order = find(orders, id, RK_OVER);
 
     if (order == NULL) {
-        return false;
+        return NULL;
+    }
+    order->stage = RK_NO_ORDER;
+    if (order->error.fault != RK_NO_FAULT) {
+        tell(event, ROCKER_EVENT_failed, order);
+        return order;
     }
     tell(event, ROCKER_EVENT_ended, order);
     event->report = order->report;
-    order->stage = RK_NO_ORDER;
-    return true;
+    return order;
 }

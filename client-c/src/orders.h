@@ -23,14 +23,22 @@ enum rk_stage {
     RK_OVER   /* exec.3, and the caller was not told yet   */
 };
 
+/* Room for the command that a program could not be executed by, and its NUL. */
+#define RK_LAST_WORDS 96
+
 struct rk_order {
     uint32_t id;
     uint8_t stage; /* enum rk_stage */
     uint8_t kind;  /* enum rk_kind_of_order */
     uint8_t files; /* of RK_FILES: how many */
-    uint8_t reserved;
+    uint8_t waits; /* of RK_PROGRAM: it executes when it is let go */
     void *data;
-    RockerReport report; /* from RK_OVER on */
+    /* From RK_OVER on: how it has ended, or, if this is a fault, what could not be executed. */
+    struct rk_error error;
+    union {
+        RockerReport report;
+        char command[RK_LAST_WORDS];
+    };
 };
 
 struct rk_orders {
@@ -38,7 +46,8 @@ struct rk_orders {
     /* Pings that are unanswered, and the latest of them; 0: it is the greeting. */
     uint32_t pings;
     uint32_t ping_id;
-    /* Signals that may still be refused: those of which that is not told are not told of. */
+    /* Signals, and words to go, that may still be refused: that is not told, nor that they were
+     * not. */
     uint32_t signals;
     /* Why there is no guard any more; no fault: there is. */
     struct rk_error lost;
@@ -64,7 +73,7 @@ uint32_t rk_orders_next_id(const struct rk_orders *orders);
 bool rk_orders_have_room(const struct rk_orders *orders, enum rk_kind_of_order kind);
 
 /* What was sent. */
-void rk_orders_exec(struct rk_orders *orders, void *data);
+void rk_orders_exec(struct rk_orders *orders, void *data, bool waits);
 void rk_orders_files(struct rk_orders *orders, unsigned count);
 void rk_orders_deed(struct rk_orders *orders);
 void rk_orders_ping(struct rk_orders *orders);
@@ -81,7 +90,8 @@ bool rk_orders_may_await(const struct rk_orders *orders, uint32_t id);
 enum rk_answer rk_orders_hear(struct rk_orders *orders, const struct rk_message *message,
                               RockerEvent *event);
 
-/* An end that is to be told, of this order; 0: of any. False if there is none. */
-bool rk_orders_end(struct rk_orders *orders, uint32_t id, RockerEvent *event);
+/* An end that is to be told, of this order; 0: of any. NULL if there is none. What was told of is
+ * there until the next order is given. */
+const struct rk_order *rk_orders_end(struct rk_orders *orders, uint32_t id, RockerEvent *event);
 
 #endif

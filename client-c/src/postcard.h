@@ -13,6 +13,9 @@ void rk_begin(struct rk_pieces *out, uint8_t variant);
 void rk_put_byte(struct rk_pieces *out, uint8_t byte);
 void rk_put_number(struct rk_pieces *out, uint64_t number);
 
+/* How many, and they themselves, which stay where they are: a piece of their own. */
+void rk_put_bytes(struct rk_pieces *out, struct rk_path bytes);
+
 /* --- In. False for what is none, or goes beyond the end. --- */
 
 struct rk_reader {

@@ -345,6 +345,7 @@ static ROCKER_ERR code_of(const struct rk_error *error, int code)
         return ROCKER_ERR_enter_rocker_failed;
     case RK_RUN_APP:
     case RK_START_PROGRAM:
+    case RK_REPORT_EXIT:
         return ROCKER_ERR_app_exec_failed;
     default:
         /* Whatever master or guard reported. */

@@ -51,9 +51,12 @@ static void begin_numbers(struct rk_pieces *out)
     out->pieces[out->count++] = (struct iovec){ &out->numbers[out->used], 0 };
 }
 
-static void put_path(struct rk_pieces *out, struct rk_path path)
+void rk_put_bytes(struct rk_pieces *out, struct rk_path path)
 {
     rk_put_number(out, path.length);
+    if (path.length == 0) {
+        return;
+    }
     /* An iovec is written to by nobody who sends it. */
     union {
         const char *in;
@@ -91,7 +94,7 @@ static void put_limits(struct rk_pieces *out, const struct rk_limits *limits)
     put_option(out, limits->cpu_weight != 0, limits->cpu_weight);
     rk_put_byte(out, limits->cpus.bytes != NULL);
     if (limits->cpus.bytes != NULL) {
-        put_path(out, limits->cpus);
+        rk_put_bytes(out, limits->cpus);
     }
 }
 
@@ -101,17 +104,17 @@ void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out)
     rk_put_number(out, request->app_id);
     rk_put_number(out, request->uid);
     rk_put_number(out, request->gid);
-    put_path(out, request->package);
-    put_path(out, request->exec_dir);
+    rk_put_bytes(out, request->package);
+    rk_put_bytes(out, request->exec_dir);
     rk_put_byte(out, request->data_dir.bytes != NULL);
     if (request->data_dir.bytes != NULL) {
-        put_path(out, request->data_dir);
+        rk_put_bytes(out, request->data_dir);
     }
     rk_put_byte(out, request->overlay_all != 0);
     if (!request->overlay_all) {
         rk_put_number(out, request->overlays);
         for (unsigned i = 0; i < request->overlays; i++) {
-            put_path(out, request->overlay_dirs[i]);
+            rk_put_bytes(out, request->overlay_dirs[i]);
         }
     }
     rk_put_byte(out, 0); /* Ids::Identity */

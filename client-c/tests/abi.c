@@ -90,7 +90,7 @@ AT(RockerRlimit, resource, 0);
 AT(RockerRlimit, soft, WORD == 8 ? 8 : 4);
 AT(RockerRlimit, hard, WORD == 8 ? 16 : 12);
 
-SIZE(RockerExec, 48, 32);
+SIZE(RockerExec, 64, 44);
 AT(RockerExec, data, WORD);
 AT(RockerExec, wall_ms, 2 * WORD);
 AT(RockerExec, grace_ms, 2 * WORD + 4);
@@ -98,6 +98,9 @@ AT(RockerExec, rlimits_count, 2 * WORD + 8);
 AT(RockerExec, rlimits, WORD == 8 ? 32 : 20);
 AT(RockerExec, program_fd, WORD == 8 ? 40 : 24);
 AT(RockerExec, terminal, WORD == 8 ? 44 : 28);
+AT(RockerExec, sync, WORD == 8 ? 48 : 32);
+AT(RockerExec, filter_count, WORD == 8 ? 52 : 36);
+AT(RockerExec, filter, WORD == 8 ? 56 : 40);
 
 SIZE(RockerReport, 48, 48);
 AT(RockerReport, status, 0);
@@ -226,6 +229,7 @@ static void test_exec_new_sets_nothing(void)
     CHECK_IS(exec.size, sizeof(exec));
     CHECK(exec.data == NULL && exec.rlimits == NULL && exec.rlimits_count == 0);
     CHECK(exec.wall_ms == 0 && exec.grace_ms == 0 && exec.program_fd == -1 && exec.terminal == 0);
+    CHECK(exec.sync == 0 && exec.filter == NULL && exec.filter_count == 0);
 }
 
 static const struct test tests[] = {

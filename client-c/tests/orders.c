@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "rocker.h"
 
+#include <linux/filter.h>
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -25,6 +26,8 @@
 /* As of protocol/vectors.txt, for order 1. */
 #define STARTED "\x01\x02\x04\x01\x02"
 #define FAILED "\x01\x02\x05\x01\x01\x41\x02\x0c" "exec bin/app"
+/* The same in place of its end. */
+#define FAILED_LATE "\x01\x02\x05\x01\x01\x43\x02\x0c" "exec bin/app"
 /* No system call, and no cgroup. */
 #define UNCOUNTED "\x00\x00\x00\x00\x00\x00\x00\x00"
 #define ENDED "\x01\x02\x06\x01\x01\x09\x01\xe8\x07\xd0\x0f\x05\x80\x20" UNCOUNTED
@@ -150,7 +153,7 @@ static const char *line_of(const RockerError *error)
     return line;
 }
 
-static unsigned exec_true(struct pair *pair, void *data)
+static unsigned start_true(struct pair *pair, void *data, int sync)
 {
     RockerProgram program = ROCKER_program_new("true");
     RockerExec exec = ROCKER_exec_new();
@@ -158,9 +161,15 @@ static unsigned exec_true(struct pair *pair, void *data)
     unsigned id;
 
     exec.data = data;
+    exec.sync = sync;
     CHECK_IS(ROCKER_exec(&pair->open, &program, &exec, &id, &error), ROCKER_ERR_success);
     CHECK_IS(error.err_no, ROCKER_ERR_success);
     return id;
+}
+
+static unsigned exec_true(struct pair *pair, void *data)
+{
+    return start_true(pair, data, 0);
 }
 
 /* With the id of this order in place of 1. */
@@ -367,10 +376,11 @@ static void test_exec_with_everything(void)
     static const char wanted[] = "\x01\x00\x04\x01\x09" "a/b\0" "c\0" "\0" "d\0" "\x08"
                                  "X=1\0" "Y=2\0" "\x05" "/tmp\0" "\x06\x01\x01\x02"
                                  "\x00\x01\x02" "\x07\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x00"
-                                 "\xf4\x03\x0a\x00\x00";
+                                 "\xf4\x03\x0a\x08\x06\x00\x00\x00\x00\x00\xff\x7f\x01";
     static char *const argv[] = { "a/b", "c", "", "d", NULL };
     static char *const envp[] = { "X=1", "Y=2", NULL };
     const RockerRlimit rlimits[] = { { 0, 1, 2 }, { 7, UINT64_MAX, 0 } };
+    const struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, 0x7fff0000);
     struct surroundings before;
     uint8_t bytes[512];
     int got[32];
@@ -398,6 +408,9 @@ static void test_exec_with_everything(void)
     exec.grace_ms = 10;
     exec.rlimits = rlimits;
     exec.rlimits_count = 2;
+    exec.filter = &allow;
+    exec.filter_count = 1;
+    exec.sync = 1;
     CHECK_IS(ROCKER_exec(&pair.open, &program, &exec, &id, NULL), ROCKER_ERR_success);
     ssize_t length = hear(pair.guard, bytes, sizeof(bytes), got, &count);
     CHECK_IS(length, sizeof(wanted) - 1);
@@ -469,6 +482,7 @@ static void test_exec_misuse(void)
     static char *const other[] = { "false", NULL };
     static char *const none[] = { NULL };
     static const int fds[ROCKER_EXEC_FDS_MAX] = { 0 };
+    static const struct sock_filter filter[4097];
     const RockerRlimit rlimits[17] = { { 0, 0, 0 }, { 256, 0, 0 } };
     const RockerProgram good = ROCKER_program_new("true");
     const RockerExec plain = ROCKER_exec_new();
@@ -517,6 +531,16 @@ static void test_exec_misuse(void)
     check_refused(&pair, &good, &exec, "RockerExec.rlimits");
     exec.rlimits_count = 2;
     check_refused(&pair, &good, &exec, "no resource");
+    exec = plain;
+    exec.filter_count = 1;
+    check_refused(&pair, &good, &exec, "RockerExec.filter");
+    exec.filter = filter;
+    exec.filter_count = 0;
+    check_refused(&pair, &good, &exec, "RockerExec.filter");
+    exec.filter_count = COUNT(filter);
+    check_refused(&pair, &good, &exec, "RockerExec.filter");
+    exec.filter_count--;
+    check_refused(&pair, &good, &exec, "program: it is too long");
     part(&pair);
     check_unchanged(&before);
 }
@@ -687,6 +711,95 @@ static void test_signal(void)
     }
     check_silence(pair.guard);
     part(&pair);
+}
+
+static void test_go(void)
+{
+    struct surroundings before;
+    RockerEvent event;
+    RockerError error;
+    uint8_t bytes[64];
+
+    look(&before);
+    struct pair pair = new_pair();
+    /* Nobody has that number. */
+    CHECK_IS(ROCKER_go(&pair.open, 1, &error), ROCKER_ERR_success);
+    CHECK_IS(ROCKER_go(&pair.open, 0, &error), ROCKER_ERR_success);
+    check_silence(pair.guard);
+    unsigned id = start_true(&pair, NULL, 1);
+    CHECK(recv(pair.guard, bytes, sizeof(bytes), 0) > 0);
+    answer(&pair, BYTES(STARTED), id, 1);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_started);
+    close(event.pidfd);
+    for (int again = 0; again < 2; again++) {
+        CHECK_IS(ROCKER_go(&pair.open, id, NULL), ROCKER_ERR_success);
+        check_heard(pair.guard, BYTES("\x01\x00\x0d\x01"), 0);
+    }
+    /* It went already: nobody is told. */
+    answer(&pair, BYTES(FAILED), id, 0);
+    CHECK_IS(ROCKER_next(&pair.open, &event), 0);
+    answer(&pair, BYTES(ENDED), id, 0);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_ended);
+    CHECK_IS(ROCKER_go(&pair.open, id, &error), ROCKER_ERR_success);
+    check_silence(pair.guard);
+    part(&pair);
+    check_unchanged(&before);
+}
+
+/* Of one that was let go, and kept like an end. */
+static void test_go_in_vain(void)
+{
+    struct surroundings before;
+    RockerEvent event;
+    int data;
+
+    look(&before);
+    struct pair pair = new_pair();
+    unsigned id = start_true(&pair, &data, 1);
+    unsigned other = start_true(&pair, NULL, 1);
+    answer(&pair, BYTES(STARTED), id, 1);
+    answer(&pair, BYTES(STARTED), other, 1);
+    for (int i = 0; i < 2; i++) {
+        CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_started);
+        close(event.pidfd);
+    }
+    answer(&pair, BYTES(FAILED_LATE), id, 0);
+    CHECK_IS(ROCKER_await(&pair.open, other, 0, &event), 0);
+    CHECK_IS(ROCKER_await(&pair.open, id, -1, &event), 1);
+    CHECK_IS(event.kind, ROCKER_EVENT_failed);
+    CHECK(event.id == id && event.data == &data && event.error.at_exec);
+    CHECK_IS(event.error.err_no, ROCKER_ERR_app_exec_failed);
+    CHECK_IS(event.error.step, RK_REPORT_EXIT);
+    CHECK(strstr(line_of(&event.error), "(exec.3): exec bin/app: No such file") != NULL);
+    CHECK_IS(ROCKER_next(&pair.open, &event), 0);
+    /* A long command is cut: it is for people. */
+    for (int length = 94; length < 98; length++) {
+        uint8_t bytes[128] = FAILED_LATE;
+        char wanted[98] = "exec ";
+        bytes[7] = (uint8_t)length;
+        memset(bytes + 13, 'x', (size_t)length - 5);
+        memset(wanted + 5, 'x', (size_t)length - 5);
+        if (length > 95) {
+            strcpy(wanted + 92, "...");
+        }
+        id = start_true(&pair, NULL, 1);
+        bytes[3] = (uint8_t)id;
+        answer(&pair, BYTES(STARTED), id, 1);
+        say(pair.guard, bytes, 8 + (size_t)length, 0);
+        CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_started);
+        close(event.pidfd);
+        CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_failed);
+        CHECK_TEXT(event.error.command, wanted);
+    }
+    /* Of one that did not wait no guard says that. */
+    id = exec_true(&pair, NULL);
+    answer(&pair, BYTES(STARTED), id, 1);
+    answer(&pair, BYTES(FAILED_LATE), id, 0);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_started);
+    close(event.pidfd);
+    check_lost(&pair, RK_LOSS_GARBAGE);
+    part(&pair);
+    check_unchanged(&before);
 }
 
 /* --- Files. ----------------------------------------------------------------------------------- */
@@ -1107,6 +1220,26 @@ static void test_run(void)
     CHECK(report.signal == 0 && report.wall_us == 0);
     CHECK_IS(ROCKER_run(&pair.open, &(RockerProgram){ 0 }, NULL, &report, NULL),
              ROCKER_ERR_param_invalid);
+    /* One that waits goes at once. */
+    uint8_t bytes[64];
+    RockerExec exec = ROCKER_exec_new();
+    exec.sync = 1;
+    while (recv(pair.guard, bytes, sizeof(bytes), MSG_DONTWAIT) > 0) {
+    }
+    for (unsigned id = 3; id < 5; id++) {
+        answer(&pair, BYTES(STARTED), id, 1);
+        if (id == 3) {
+            answer(&pair, BYTES(ENDED), id, 0);
+        } else {
+            answer(&pair, BYTES(FAILED_LATE), id, 0);
+        }
+        CHECK_IS(ROCKER_run(&pair.open, &program, &exec, &report, &error),
+                 id == 3 ? ROCKER_ERR_success : ROCKER_ERR_app_exec_failed);
+        CHECK_IS(recv(pair.guard, bytes, sizeof(bytes), MSG_DONTWAIT), 20);
+        const uint8_t go[] = { 1, 0, 13, (uint8_t)id };
+        check_heard(pair.guard, go, sizeof(go), 0);
+    }
+    CHECK_IS(report.signal, 0);
     /* Behind an answer of somebody else's it does not begin to wait. */
     exec_true(&pair, NULL);
     CHECK_IS(ROCKER_run(&pair.open, &program, NULL, &report, &error), ROCKER_ERR_param_invalid);
@@ -1179,6 +1312,8 @@ static const struct test tests[] = {
     TEST(test_orders_to_a_guard_that_reads_nothing),
     TEST(test_orders_to_a_guard_that_has_gone),
     TEST(test_signal),
+    TEST(test_go),
+    TEST(test_go_in_vain),
     TEST(test_files_bytes),
     TEST(test_files_events),
     TEST(test_files_one_too_many),

@@ -5,6 +5,9 @@
  */
 #define _GNU_SOURCE
 #include "order_wire.h"
+
+#include <linux/filter.h>
+
 #include "tap.h"
 
 #ifndef VECTORS
@@ -299,6 +302,7 @@ static void test_encode_exec_vectors(void)
 {
     static char *const argv[] = { "bin/app", "-v", "", NULL };
     static char *const envp[] = { "PATH=/bin", "A=", NULL };
+    const struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, 0x7fff0000);
     RockerRlimit rlimits[RK_RLIMITS_MAX];
     RockerProgram program = ROCKER_program_new("true");
     RockerExec exec = ROCKER_exec_new();
@@ -318,6 +322,14 @@ static void test_encode_exec_vectors(void)
     exec.wall_ms = 3000;
     exec.grace_ms = 500;
     check_exec("client_exec", UINT32_MAX, &program, &exec, 3);
+    program = ROCKER_program_new("true");
+    exec = ROCKER_exec_new();
+    exec.sync = 1;
+    check_exec("client_exec_to_wait", 1, &program, &exec, 0);
+    exec.sync = 0;
+    exec.filter = &allow;
+    exec.filter_count = 1;
+    check_exec("client_exec_with_a_filter", 1, &program, &exec, 0);
 }
 
 /* What finds no room is counted, and not written. */
@@ -358,7 +370,7 @@ static void test_encode_files_vectors(void)
     check_pieces("client_symlink", &out);
 }
 
-static void test_encode_signal_and_ping_vectors(void)
+static void test_encode_signal_ping_and_go_vectors(void)
 {
     uint8_t numbers[RK_NUMBERS_MAX];
     struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
@@ -369,6 +381,8 @@ static void test_encode_signal_and_ping_vectors(void)
     check_pieces("client_signal_all", &out);
     rk_encode_ping(&out);
     check_pieces("client_ping", &out);
+    rk_encode_go(1, &out);
+    check_pieces("client_go", &out);
 }
 
 /* --- In. --- */
@@ -458,6 +472,10 @@ static void test_decode_answer_vectors(void)
     CHECK(message.id == 1 && message.error.fault == RK_FAILED_FAULT
           && message.error.step == RK_START_PROGRAM && message.error.os_errno == 2);
     CHECK(message.rest.length == 12 && memcmp(message.rest.bytes, "exec bin/app", 12) == 0);
+    vector = find("guard_exec_failed_late");
+    rk_decode_answer(vector->bytes, vector->length, &message);
+    CHECK_IS(message.kind, RK_NOT_STARTED);
+    CHECK(message.id == 1 && message.error.step == RK_REPORT_EXIT);
     for (size_t i = 0; i < count; i++) {
         const RockerReport *report = &message.report;
         CASE("%s", vectors[i].name);
@@ -619,7 +637,7 @@ static const struct test tests[] = {
     TEST(test_encode_exec_vectors),
     TEST(test_encode_exec_without_room),
     TEST(test_encode_files_vectors),
-    TEST(test_encode_signal_and_ping_vectors),
+    TEST(test_encode_signal_ping_and_go_vectors),
     TEST(test_decode_entrance_vector),
     TEST(test_decode_failure_vectors),
     TEST(test_decode_answer_vectors),

@@ -116,6 +116,7 @@ fn messages() -> Vec<(String, Message<'static>)> {
     all.extend(programs());
     all.extend(files());
     all.extend(confs());
+    all.extend(late_failures());
     all
 }
 
@@ -506,6 +507,14 @@ fn confs() -> Vec<(String, Message<'static>)> {
     ]
     .map(|(name, message)| (name.to_owned(), Message::Client(message)))
     .into()
+}
+
+/// In place of an end.
+fn late_failures() -> Vec<(String, Message<'static>)> {
+    let error = Error::Failed { step: Step::ReportExit, errno: Errno(2) };
+    let failure = Failure { error, command: "exec bin/app" };
+    let message = Message::Guard(GuardMessage::ExecFailed { id: 1, failure });
+    vec![("guard_exec_failed_late".to_owned(), message)]
 }
 
 fn bytes(message: &Message<'_>) -> Vec<u8> {

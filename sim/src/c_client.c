@@ -71,7 +71,8 @@ size_t rk_sim_layout(size_t n)
         sizeof(RockerExec), IN(RockerExec, size), IN(RockerExec, data), IN(RockerExec, wall_ms),
         IN(RockerExec, grace_ms),
         IN(RockerExec, rlimits_count), IN(RockerExec, rlimits), IN(RockerExec, program_fd),
-        IN(RockerExec, terminal),
+        IN(RockerExec, terminal), IN(RockerExec, sync), IN(RockerExec, filter_count),
+        IN(RockerExec, filter),
 
         sizeof(RockerEvent), IN(RockerEvent, kind), IN(RockerEvent, id), IN(RockerEvent, data),
         IN(RockerEvent, pid), IN(RockerEvent, pidfd), IN(RockerEvent, report),
@@ -81,7 +82,8 @@ size_t rk_sim_layout(size_t n)
         sizeof(RockerFile), IN(RockerFile, path), IN(RockerFile, how), IN(RockerFile, mode),
 
         sizeof(struct rk_order), AT(rk_order, id), AT(rk_order, stage), AT(rk_order, kind),
-        AT(rk_order, files), AT(rk_order, reserved), AT(rk_order, data), AT(rk_order, report),
+        AT(rk_order, files), AT(rk_order, waits), AT(rk_order, data), AT(rk_order, error),
+        AT(rk_order, report),
 
         sizeof(struct rk_orders), AT(rk_orders, last_id), AT(rk_orders, pings),
         AT(rk_orders, ping_id), AT(rk_orders, signals), AT(rk_orders, lost),
@@ -114,7 +116,7 @@ size_t rk_sim_number(size_t n)
         RK_REQUEST_ROCKER, RK_KILL_GUARD, RK_CLONE_GUARD, RK_CREATE_LOOP, RK_BIND_PACKAGE,
         RK_MOUNT_PACKAGE, RK_BUILD_OVERLAY, RK_UNSHARE_USER, RK_MOUNT_OVERLAY,
         RK_AWAIT_ENTRANCE_STEP, RK_FORK_HELPER_STEP, RK_JOIN_NAMESPACES_STEP, RK_RUN_APP,
-        RK_REPORT_APP_STEP, RK_REQUEST_EXEC, RK_START_PROGRAM, RK_NO_STEP,
+        RK_REPORT_APP_STEP, RK_REQUEST_EXEC, RK_START_PROGRAM, RK_REPORT_EXIT, RK_NO_STEP,
 
         /* c_client.rs */
         RK_NO_FAULT, RK_INVALID, RK_FAILED_FAULT, RK_LOST_FAULT, RK_DONE, RK_ENTRANCE, RK_APP,
@@ -141,7 +143,7 @@ size_t rk_sim_number(size_t n)
         /* protocol/src/limits.rs, wire.rs */
         RK_NAME_LEN, RK_PATH_MAX, RK_OVERLAY_DIRS_MAX, RK_TIMEOUT_MS_DEFAULT, RK_TIMEOUT_MS_MAX,
         RK_MESSAGE_MAX, RK_COMMAND_MAX, RK_FILTER_MAX, RK_WIRE_VERSION, RK_PROGRAMS_MAX,
-        RK_RLIMITS_MAX, ROCKER_FILES_MAX,
+        RK_RLIMITS_MAX, ROCKER_FILES_MAX, RK_INSTRUCTIONS_MAX, RK_INSTRUCTION,
 
         /* protocol/src/files.rs */
         ROCKER_FILE_READ, ROCKER_FILE_WRITE, ROCKER_FILE_CREATE, ROCKER_FILE_EXCLUSIVE,

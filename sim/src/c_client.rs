@@ -12,6 +12,7 @@ use std::ffi::CString;
 
 use protocol::limits::{DESCRIPTORS_MAX, MESSAGE_MAX, NAME_LEN, OVERLAY_DIRS_MAX, PROGRAMS_MAX};
 use protocol::message::Failure;
+use protocol::seccomp::INSTRUCTION;
 use protocol::{
     Errno, Error, Exit, ExitReport, Item, Limits, Loss, Machine, Name, Rlimit, Rule, Step, Usage,
     Verdict,
@@ -206,6 +207,9 @@ struct RawExec {
     rlimits: *const RawRlimit,
     program_fd: c_int,
     terminal: c_int,
+    sync: c_int,
+    filter_count: c_uint,
+    filter: *const c_void,
 }
 
 /// `RockerEvent`, of which the machine sets what is before `error`.
@@ -231,9 +235,11 @@ struct RawOrder {
     stage: u8,
     kind: u8,
     files: u8,
-    reserved: u8,
+    waits: u8,
     data: *mut c_void,
-    report: RawReport,
+    error: RawError,
+    /// A `RockerReport`, or text.
+    end: [u64; 12],
 }
 
 /// `struct rk_orders`: the machine of a caller's orders.
@@ -279,6 +285,7 @@ unsafe extern "C" {
         descriptors: c_uint,
         out: *mut RawPieces,
     );
+    fn rk_encode_go(id: u32, out: *mut RawPieces);
     fn rk_encode_open(id: u32, files: *const RawFile, count: c_uint, out: *mut RawPieces);
     fn rk_encode_delete(id: u32, path: *const c_char, tree: bool, out: *mut RawPieces);
     fn rk_encode_symlink(id: u32, target: *const c_char, path: *const c_char, out: *mut RawPieces);
@@ -289,7 +296,7 @@ unsafe extern "C" {
     safe fn rk_orders_have_room(orders: &RawOrders, kind: c_uint) -> bool;
     safe fn rk_orders_files(orders: &mut RawOrders, count: c_uint);
     safe fn rk_orders_deed(orders: &mut RawOrders);
-    fn rk_orders_exec(orders: *mut RawOrders, data: *mut c_void);
+    fn rk_orders_exec(orders: *mut RawOrders, data: *mut c_void, waits: bool);
     safe fn rk_orders_ping(orders: &mut RawOrders);
     safe fn rk_orders_signal(orders: &mut RawOrders);
     safe fn rk_orders_live(orders: &RawOrders, id: u32) -> bool;
@@ -299,7 +306,7 @@ unsafe extern "C" {
         message: *const RawMessage,
         event: *mut RawEvent,
     ) -> c_uint;
-    fn rk_orders_end(orders: *mut RawOrders, id: u32, event: *mut RawEvent) -> bool;
+    fn rk_orders_end(orders: *mut RawOrders, id: u32, event: *mut RawEvent) -> *const RawOrder;
 }
 
 // --- Errors. ---
@@ -971,6 +978,10 @@ pub struct Wanted {
     pub wall_ms: u32,
     /// As there.
     pub grace_ms: u32,
+    /// As there: whole instructions.
+    pub filter: Vec<u8>,
+    /// As there.
+    pub sync: bool,
 }
 
 impl Wanted {
@@ -1006,6 +1017,9 @@ impl Wanted {
             rlimits: rlimits.as_ptr(),
             program_fd: if self.by_descriptor { 9 } else { -1 },
             terminal: self.terminal.into(),
+            sync: self.sync.into(),
+            filter_count: c_uint::try_from(self.filter.len() / INSTRUCTION).expect("a few"),
+            filter: self.filter.as_ptr().cast(),
         };
         // SAFETY: every pointer is that of a string or a list of this scope, or null where the
         // header allows it; the lists end with null, or have the length beside them.
@@ -1044,6 +1058,12 @@ pub fn encode_symlink(id: u32, target: &CStr, path: &CStr) -> Vec<u8> {
 pub fn encode_ping() -> Vec<u8> {
     // SAFETY: it writes one `struct rk_pieces`, for which there is room.
     gather(|out| unsafe { rk_encode_ping(out) })
+}
+
+/// The message that lets a program execute.
+pub fn encode_go(id: u32) -> Vec<u8> {
+    // SAFETY: as above.
+    gather(|out| unsafe { rk_encode_go(id, out) })
 }
 
 /// The message of a signal.
@@ -1120,13 +1140,22 @@ impl COrders {
 
     /// An order to start a program, if there is room for one: its number.
     pub fn exec(&mut self) -> Option<u32> {
+        self.start(false)
+    }
+
+    /// The same of one that waits before it executes.
+    pub fn exec_to_wait(&mut self) -> Option<u32> {
+        self.start(true)
+    }
+
+    fn start(&mut self, waits: bool) -> Option<u32> {
         let id = rk_orders_next_id(&self.0);
         let has_room = rk_orders_have_room(&self.0, PROGRAM);
         has_room.then(|| {
             // Unlike any other.
             let data = ptr::without_provenance_mut(!usize::try_from(id).unwrap_or(0));
             // SAFETY: it keeps the pointer, and does not follow it.
-            unsafe { rk_orders_exec(&raw mut *self.0, data) };
+            unsafe { rk_orders_exec(&raw mut *self.0, data, waits) };
             id
         })
     }
@@ -1156,7 +1185,7 @@ impl COrders {
         id
     }
 
-    /// A signal; whether it is sent at all.
+    /// A signal, or the word to go; whether it is sent at all.
     pub fn signal(&mut self, id: Option<u32>) -> bool {
         let sent = id.is_none_or(|id| rk_orders_live(&self.0, id));
         if sent {
@@ -1191,7 +1220,7 @@ impl COrders {
         let mut event = RawEvent::new();
         // SAFETY: both are as C has them, and of this scope.
         let ended = unsafe { rk_orders_end(&raw mut *self.0, id.unwrap_or(0), &raw mut *event) };
-        ended.then(|| event.read())
+        (!ended.is_null()).then(|| event.read())
     }
 }
 
@@ -1238,6 +1267,7 @@ impl RawEvent {
 mod tests {
     use core::mem::offset_of;
 
+    use protocol::request::FILTER_MAX;
     use protocol::{limits, wire};
 
     use super::*;
@@ -1275,10 +1305,11 @@ mod tests {
             RawMessage: kind loss descriptors reserved pid error name rest id report errnos files;
             RawProgram: size path argv envp cwd stdio fds_count fds keep_session;
             RawRlimit: resource soft hard;
-            RawExec: size data wall_ms grace_ms rlimits_count rlimits program_fd terminal;
+            RawExec: size data wall_ms grace_ms rlimits_count rlimits program_fd terminal sync
+                filter_count filter;
             RawEvent: kind id data pid pidfd report error words files_count files;
             RawFile: path how mode;
-            RawOrder: id stage kind files reserved data report;
+            RawOrder: id stage kind files waits data error end;
             RawOrders: last_id pings ping_id signals lost orders;
         ];
         assert_eq!(all(|n| rk_sim_layout(n)), ours);
@@ -1306,6 +1337,7 @@ mod tests {
             Step::ReportApp,
             Step::RequestExec,
             Step::StartProgram,
+            Step::ReportExit,
         ]
         .map(Step::code);
         let faults = [NO_FAULT, INVALID, FAILED_FAULT, LOST_FAULT];
@@ -1339,7 +1371,7 @@ mod tests {
         ours.extend([NAME_LEN, limits::PATH_MAX, OVERLAY_DIRS_MAX, default, max]);
         ours.extend([limits::MESSAGE_MAX, limits::COMMAND_MAX, limits::OWN_FILTER_MAX]);
         ours.extend([usize::from(wire::VERSION), PROGRAMS_MAX, limits::RLIMITS_MAX]);
-        ours.push(DESCRIPTORS_MAX);
+        ours.extend([DESCRIPTORS_MAX, FILTER_MAX, INSTRUCTION]);
         // All of `protocol::How`.
         ours.extend((0..10).map(|bit| 1 << bit));
         assert_eq!(all(|n| rk_sim_number(n)), ours);

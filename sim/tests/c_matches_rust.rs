@@ -22,6 +22,8 @@ use protocol::limits::{
     CGROUPS_MAX, CPUS_MAX, DESCRIPTORS_MAX, MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX, TIMEOUT_MS_MAX,
 };
 use protocol::message::{ClientMessage, Failure, GuardMessage, MasterMessage, Message};
+use protocol::request::FILTER_MAX;
+use protocol::seccomp::INSTRUCTION;
 use protocol::socket::{Buffer, send};
 use protocol::{
     Errno, Error, Exec, Exit, ExitReport, FilePath, How, Item, Loss, Machine, Name, Options,
@@ -33,8 +35,8 @@ use rocker_client::machine::Client;
 use rocker_client::{EXEC_DIR, Launch, Limits, Program};
 use sim::c_client::{
     Answer, Asked, CClient, CHelper, COrders, Event, Heard, Meaning, Wanted, decode, decode_answer,
-    encode_app_started, encode_delete, encode_open, encode_ping, encode_signal, encode_symlink,
-    path_length,
+    encode_app_started, encode_delete, encode_go, encode_open, encode_ping, encode_signal,
+    encode_symlink, path_length,
 };
 
 // --- The machines. ---
@@ -529,13 +531,10 @@ fn c_says_the_bytes_on_record() {
                 asked(&request).encode()
             }
             Message::Client(ClientMessage::AppStarted) => encode_app_started(),
-            // Nor any filter, nor that it waits.
-            Message::Client(ClientMessage::Exec(exec)) if !exec.filter.is_empty() || exec.sync => {
-                continue;
-            }
             Message::Client(ClientMessage::Exec(exec)) => wanted_of(&exec).encode(exec.id),
             Message::Client(ClientMessage::Signal { id, signal }) => encode_signal(id, signal),
             Message::Client(ClientMessage::Ping) => encode_ping(),
+            Message::Client(ClientMessage::Go { id }) => encode_go(id),
             Message::Client(ClientMessage::Open { id, files }) => {
                 let c = |path: FilePath<'_>| CString::new(path.as_bytes()).unwrap();
                 let how = |how: How| {
@@ -625,6 +624,8 @@ fn wanted_of(exec: &Exec<'_>) -> Wanted {
         rlimits: exec.rlimits.to_vec(),
         wall_ms: exec.wall_ms,
         grace_ms: exec.grace_ms,
+        filter: exec.filter.to_vec(),
+        sync: exec.sync,
     }
 }
 
@@ -815,6 +816,7 @@ struct Order {
     kept: usize,
     rlimits: Vec<Rlimit>,
     wall_ms: u32,
+    filter: Vec<u8>,
 }
 
 fn os(text: &CStr) -> &OsStr {
@@ -850,7 +852,7 @@ impl Order {
         for _ in 0..self.kept {
             program = program.keep_fd(null());
         }
-        let mut limits = Limits::new();
+        let mut limits = Limits::new().filter(self.filter.clone());
         for it in &self.rlimits {
             limits = limits.rlimit(it.resource, it.soft, it.hard);
         }
@@ -887,6 +889,8 @@ impl Order {
             rlimits: self.rlimits.clone(),
             wall_ms: self.wall_ms,
             grace_ms: 0,
+            filter: self.filter.clone(),
+            sync: false,
         };
         let bytes = wanted.encode(1);
         if bytes.len() > MESSAGE_MAX { invalid(Rule::TooLong) } else { Ok(bytes) }
@@ -909,9 +913,11 @@ fn any_order() -> impl Strategy<Value = Order> {
         all.into_iter().map(|(resource, (soft, hard))| Rlimit { resource, soft, hard }).collect()
     });
     let wall_ms = prop_oneof![Just(0), any::<u32>()];
+    let filter = prop_oneof![4 => 0..3_usize, 1 => 0..FILTER_MAX + 1];
+    let filter = filter.prop_map(|count| vec![0xa5; count * INSTRUCTION]);
     let words = (word(), vec(argument, 0..5), env, option::of(word()));
-    (words, 0..15_usize, rlimits, wall_ms).prop_map(
-        |((path, args, env, cwd), kept, rlimits, wall_ms)| Order {
+    (words, 0..15_usize, rlimits, wall_ms, filter).prop_map(
+        |((path, args, env, cwd), kept, rlimits, wall_ms, filter)| Order {
             path,
             args,
             env,
@@ -919,6 +925,7 @@ fn any_order() -> impl Strategy<Value = Order> {
             kept,
             rlimits,
             wall_ms,
+            filter,
         },
     )
 }
@@ -977,6 +984,25 @@ fn c_takes_no_answer_that_was_not_asked_for() {
     let id = orders.exec().unwrap();
     assert_eq!(orders.hear(&refusal(id)), Meaning::Told(Event::Failed { id }));
     assert_eq!(orders.hear(&refusal(id)), Meaning::Denied);
+    // One that waited may fail where another one ends.
+    let late = |id| {
+        let error = Error::Failed { step: Step::ReportExit, errno: Errno::NOENT };
+        said(GuardMessage::ExecFailed { id, failure: Failure { error, command: "exec x" } })
+    };
+    for waits in [false, true] {
+        let id = if waits { orders.exec_to_wait() } else { orders.exec() }.unwrap();
+        assert_eq!(orders.hear(&late(id)), Meaning::Denied);
+        assert_eq!(orders.hear(&started(id)), Meaning::Told(Event::Started { id, pid: 9 }));
+        // The word to go, which may be refused like a signal.
+        assert!(orders.signal(Some(id)));
+        assert_eq!(orders.hear(&refusal(id)), Meaning::Forgotten);
+        assert_eq!(orders.hear(&refusal(id)), Meaning::Denied);
+        if waits {
+            assert_eq!(orders.hear(&late(id)), Meaning::Kept);
+            assert_eq!(orders.end(None), Some(Event::Failed { id }));
+        }
+        assert_eq!((orders.hear(&late(id)), orders.end(None)), (Meaning::Denied, None));
+    }
     // The latest ping is answered by its own answer.
     let [_, id] = [orders.ping(), orders.ping()];
     assert_eq!(orders.hear(&pong()), Meaning::Forgotten);

@@ -137,6 +137,10 @@ mod ffi {
         pub(super) rlimits: *const RockerRlimit,
         pub(super) program_fd: c_int,
         pub(super) terminal: c_int,
+        pub(super) sync: c_int,
+        pub(super) filter_count: c_uint,
+        /// `const struct sock_filter *`
+        pub(super) filter: *const c_void,
     }
 
     #[derive(Clone, Copy, Default)]
@@ -256,6 +260,11 @@ mod ffi {
             open: *mut RockerOpen,
             id: c_uint,
             signal: c_int,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_go(
+            open: *mut RockerOpen,
+            id: c_uint,
             error: *mut RockerError,
         ) -> c_int;
         pub(super) fn ROCKER_ping(
@@ -875,6 +884,9 @@ pub struct Exec {
     pub rlimits: Vec<Rlimit>,
     pub program: Option<OwnedFd>,
     pub terminal: bool,
+    pub sync: bool,
+    /// Whole instructions.
+    pub filter: Vec<u8>,
 }
 
 /// `RockerEvent`
@@ -1024,6 +1036,13 @@ impl Open {
         came_of(code, error)
     }
 
+    pub fn go(&mut self, id: u32) -> Result<(), Error> {
+        let mut error = no_error();
+        // SAFETY: as in `exec`.
+        let code = unsafe { ffi::ROCKER_go(&raw mut *self.0, id, &raw mut error) };
+        came_of(code, error)
+    }
+
     pub fn ping(&mut self) -> Result<u32, Error> {
         let (mut id, mut error) = (0, no_error());
         // SAFETY: as in `exec`.
@@ -1115,6 +1134,9 @@ impl Exec {
             rlimits: rlimits.as_ptr(),
             program_fd: self.program.as_ref().map_or(-1, AsRawFd::as_raw_fd),
             terminal: self.terminal.into(),
+            sync: self.sync.into(),
+            filter_count: c_uint::try_from(self.filter.len() / 8).expect("a few"),
+            filter: if self.filter.is_empty() { ptr::null() } else { self.filter.as_ptr().cast() },
         })
     }
 }

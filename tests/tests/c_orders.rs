@@ -37,6 +37,9 @@ fn main() -> ExitCode {
         a_program_may_be_an_open_file,
         a_program_may_have_a_terminal,
         a_late_program_is_asked_first,
+        a_program_waits_until_it_is_let_go,
+        what_fails_after_go_is_told_alike_by_both,
+        a_program_is_killed_for_what_its_own_filter_forbids,
         files_are_opened_deleted_and_linked,
         a_rocker_may_stay,
         signals_reach_one_or_all,
@@ -317,6 +320,109 @@ fn a_late_program_is_asked_first() {
     assert_eq!(run(5_000).exit, Exit::Status(7));
     let report = run(0);
     assert_eq!((report.exit, report.verdict), (Exit::Signal(9), Verdict::TimeLimitExceeded));
+    assert_eq!(rocker.end(SOON_MS), 0);
+}
+
+fn a_program_waits_until_it_is_let_go() {
+    let daemon = Daemon::start();
+    let mut rocker = open(&daemon);
+    let waits = || Exec { sync: true, ..Exec::default() };
+    let (mut output, stdout) = std::io::pipe().unwrap();
+    let program = c_client::Program::new("/bin/sh").args(["-c", "echo $$"]).stdio(1, stdout);
+    let wanted = rocker.exec(&program, &waits()).unwrap();
+    drop(program);
+    let Some(Event::Started { id, pid, .. }) = rocker.await_event(wanted, SOON_MS) else {
+        panic!("it is started")
+    };
+    // Others are served meanwhile.
+    let (report, _) = run_probe(&mut rocker, &["say on"]);
+    assert_eq!(report.verdict, Verdict::Normal);
+    assert!(rocker.await_event(id, 100).is_none(), "it does not go by itself");
+    rocker.go(id).unwrap();
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    assert_eq!(text, format!("{pid}\n"));
+    // It goes already, or has gone.
+    rocker.go(id).unwrap();
+    assert_eq!(ended(&mut rocker, id).verdict, Verdict::Normal);
+    rocker.go(id).unwrap();
+    // A signal reaches it, and its clock runs.
+    let (id, _pidfd) = started(&mut rocker, &probe(&["say never"]), &waits());
+    rocker.signal(Some(id), SIGKILL).unwrap();
+    assert_eq!(ended(&mut rocker, id).verdict, Verdict::Cancelled);
+    let exec = Exec { wall_ms: 100, ..waits() };
+    let (id, _pidfd) = started(&mut rocker, &probe(&["say never"]), &exec);
+    assert_eq!(ended(&mut rocker, id).verdict, Verdict::TimeLimitExceeded);
+    // Where nobody waits for anything in between, it goes at once.
+    let report = rocker.run(&probe(&["exit 7"]), &waits()).unwrap();
+    assert_eq!(report.exit, Exit::Status(7));
+    assert!(rocker.next_event().is_none());
+    assert_eq!(rocker.end(SOON_MS), 0);
+}
+
+fn what_fails_after_go_is_told_alike_by_both() {
+    let daemon = Daemon::start();
+    let mut rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+    let mut c = open(&daemon);
+    for (path, cwd) in [("bin/nothing", "/"), ("share/hello", "/tmp"), ("bin/probe", "/nowhere")] {
+        let command = rocker.command(path).current_dir(cwd).stdin(Stdio::Null);
+        let wanted = command.sync().status().unwrap_err();
+        assert_eq!(wanted.step(), Step::ReportExit);
+        let program = c_client::Program::new(path).cwd(cwd).stdio(0, Stdio::Null);
+        let exec = Exec { sync: true, data: 7, ..Exec::default() };
+        let error = c.run(&program, &exec).unwrap_err();
+        assert_eq!(error.to_string(), wanted.to_string());
+        assert_eq!((error.code(), error.is_at_exec()), (code::APP_EXEC_FAILED, cwd != "/nowhere"));
+        let (id, _pidfd) = started(&mut c, &program, &exec);
+        c.go(id).unwrap();
+        let event = c.await_event(id, SOON_MS);
+        let told = matches!(&event, Some(Event::Failed { id: it, data: 7, .. }) if *it == id);
+        assert!(told, "{event:?}");
+    }
+    assert_eq!(c.end(SOON_MS), 0);
+    rocker.kill(SOON).unwrap();
+}
+
+/// By which of them it dies if it makes this call.
+fn filter(call: i64, answer: u32) -> Vec<u8> {
+    let instruction = |code: u16, jumps: [u8; 2], number: u32| {
+        [&code.to_ne_bytes()[..], &jumps, &number.to_ne_bytes()].concat()
+    };
+    [
+        instruction(0x20, [0, 0], 0),
+        instruction(0x15, [0, 1], u32::try_from(call).unwrap()),
+        instruction(0x06, [0, 0], answer),
+        instruction(0x06, [0, 0], 0x7fff_0000),
+    ]
+    .concat()
+}
+
+fn a_program_is_killed_for_what_its_own_filter_forbids() {
+    const NOTIFY: u32 = 0x7fc0_0000;
+    const KILL: u32 = 0x8000_0000;
+    let daemon = Daemon::start();
+    let mut rocker = open(&daemon);
+    let call = format!("call {}", libc::SYS_sync);
+    let number = u32::try_from(libc::SYS_sync).ok();
+    for (answer, signal, named) in [(NOTIFY, 9, number), (KILL, 31, None)] {
+        let exec = Exec { filter: filter(libc::SYS_sync, answer), ..Exec::default() };
+        let report = rocker.run(&probe(&[&call]), &exec).unwrap();
+        let told = (report.exit, report.verdict, report.syscall);
+        assert_eq!(told, (Exit::Signal(signal), Verdict::DisallowedSyscall, named));
+        // What it allows is allowed, and others have another filter, or none.
+        assert_eq!(rocker.run(&probe(&["exit 3"]), &exec).unwrap().exit, Exit::Status(3));
+        let report = rocker.run(&probe(&[&call]), &Exec::default()).unwrap();
+        assert_eq!((report.verdict, report.syscall), (Verdict::Normal, None));
+    }
+    // Nobody could be told of its listener in time; and what the kernel does not take.
+    let asks = filter(libc::SYS_sync, NOTIFY);
+    let odd = vec![0xff; 8];
+    for (filter, sync, errno) in [(asks, true, 95), (odd, false, 22)] {
+        let exec = Exec { filter, sync, ..Exec::default() };
+        let error = rocker.run(&probe(&["exit 3"]), &exec).unwrap_err();
+        assert_eq!((error.step(), error.errno()), (i32::from(Step::StartProgram.code()), errno));
+        assert!(error.to_string().contains("seccomp # the program's filter"), "{error}");
+    }
     assert_eq!(rocker.end(SOON_MS), 0);
 }
 

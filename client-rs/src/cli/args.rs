@@ -54,6 +54,17 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Copy a file out of a living rocker, or into it
+    #[command(after_help = CP)]
+    Cp {
+        /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock]
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// NAME:PATH, or a file of this host, or "-" for standard input
+        from: OsString,
+        /// The same, or "-" for standard output
+        to: OsString,
+    },
     /// Say what living rockers use now
     #[command(after_help = STATS)]
     Stats {
@@ -99,6 +110,13 @@ this command at the latest; what has left its process group may go on, as long a
 
 Exit status: the program's; 128+n if signal n ended it; 127 if it was not found, 126 if it could
 not be executed; 125 if ROCKER itself failed.";
+
+const CP: &str = "\
+NAME is a rocker's name, or the beginning of it. PATH is as its programs see it, and read or
+written with their rights: an absolute path, or one below the exec dir, out of which no link leads
+then. A file of this host with a colon in its name is said as ./a:b. Either may be a directory that
+the file goes to. Only regular files are copied, with their permissions but for set ids. On this
+host a file is replaced when the copy is whole; in a rocker it is written in place.";
 
 const STATS: &str = "\
 USER and SYSTEM are processor time since the rocker began; MEMORY and PIDS are what there is now,

@@ -314,7 +314,8 @@ impl Place {
     }
 }
 
-fn first(answers: Vec<Result<File, rocker_client::Error>>) -> Result<File, Fault> {
+/// The answer for the only file that was asked for.
+pub(super) fn first(answers: Vec<Result<File, rocker_client::Error>>) -> Result<File, Fault> {
     match answers.into_iter().next() {
         Some(answer) => Ok(answer?),
         None => Err(Fault::Said("the guard opened nothing".to_owned())),

@@ -12,6 +12,8 @@
 //! exec      rocker exec
 //! living    rocker ps, rocker kill
 //! stats     rocker stats
+//! copy      rocker cp
+//! temporary a file until it is whole
 //! pack      rocker pack
 //! manifest  rocker.toml
 //! profile   --seccomp FILE
@@ -19,6 +21,7 @@
 //! ```
 
 mod args;
+mod copy;
 mod doctor;
 mod embedded;
 mod exec;
@@ -31,6 +34,7 @@ mod profile;
 mod report;
 mod run;
 mod stats;
+mod temporary;
 mod terminal;
 mod vigil;
 
@@ -116,6 +120,7 @@ pub(crate) fn main() -> ExitCode {
             (None, None) => Err(Fault::Said("no package is given".to_owned())),
         },
         Command::Ps { socket, json } => living::ps(&master_socket(socket), json),
+        Command::Cp { socket, from, to } => copy::copy(&master_socket(socket), &from, &to),
         Command::Stats { socket, json, name } => {
             stats::stats(&master_socket(socket), name.as_deref(), json)
         }

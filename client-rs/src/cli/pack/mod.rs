@@ -18,14 +18,12 @@
 //! writer     the tree becomes an image
 //! ahead      its blocks are compressed on all processors
 //! source     one file of it, from the disk to the writer
-//! temporary  the package until it is whole
 //! reader     one file of a package, whoever made it
 //! ```
 
 mod ahead;
 mod reader;
 mod source;
-mod temporary;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -41,11 +39,11 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use super::manifest::{self, Manifest};
+use super::temporary::{Temporary, parent_of};
 use super::words;
 
 use ahead::Plan;
 pub(crate) use reader::read_file;
-use temporary::Temporary;
 use writer::{Layout, write_fault};
 
 /// How the blocks of a package are compressed. The kernel needs the same one built in.
@@ -182,11 +180,15 @@ fn pack_at(dir: &Path, package: &Path, options: Options, time: u32) -> Result<Pa
         bytes_out: 0,
     };
     let plan = Plan::new(files, options.block_size);
-    let temporary = Temporary::beside(package)?;
+    let fault = |error| Fault::new(package, error);
+    let temporary = Temporary::beside(package, 0o666).map_err(fault)?;
     let out = BufWriter::new(&temporary.file);
     packed.bytes_out = ahead::write(&mut image, plan, codec, options.jobs, out)
         .map_err(|error| write_fault(error, package))?;
-    temporary.publish(package, packed.bytes_out)?;
+    // A duplicate file's blocks are written before backhand knows and steps back over them; at the
+    // end of the data nothing else may cover them.
+    temporary.file.set_len(packed.bytes_out).map_err(fault)?;
+    temporary.publish(package).map_err(fault)?;
     Ok(packed)
 }
 
@@ -236,10 +238,6 @@ fn check_package_path(root: &Path, package: &Path) -> Result<(), Fault> {
         // Missing is the usual case; anything else is found again, and told, on creation.
         Ok(_) | Err(_) => Ok(()),
     }
-}
-
-pub(super) fn parent_of(package: &Path) -> &Path {
-    package.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// A bad manifest is found when the package is made, not when somebody wants to run it.

@@ -33,8 +33,6 @@ pub(crate) struct Ooms {
 }
 
 impl Ooms {
-    pub(crate) const NONE: Self = Self { kills: 0, limited: 0 };
-
     /// What to make of a program that has failed, if the OOM killer was at work since `before`,
     /// and for whom: for the rocker's limit, or for the host.
     pub(crate) fn verdict_since(self, before: Self) -> Option<Verdict> {

@@ -185,7 +185,7 @@ impl<'b> Linux<'b> {
             peers: Peers::new(),
             intake: Intake::new()?,
             newcomer: None,
-            programs: Programs::new(),
+            programs: Programs::default(),
             order: Buffer::default(),
             order_descriptors: Descriptors::new(),
             failed_at: None,
@@ -357,10 +357,9 @@ impl<'b> Linux<'b> {
     /// prepare.9. The master's own steps come this way too, when the caller wants to see them.
     fn await_release(&mut self) -> Outcome {
         let deadline = self.launch().deadline_ns;
-        let mut buffer = Buffer::default();
         loop {
             let Some(master) = &self.master else { return Outcome::Failed(Errno::BADF) };
-            match socket::receive_before(master, &mut buffer, deadline) {
+            match socket::receive_before(master, &mut self.order, deadline) {
                 Ok(Received::Message(Message::Master(MasterMessage::GoOn), _)) => {
                     return Outcome::Done;
                 }
@@ -369,7 +368,8 @@ impl<'b> Linux<'b> {
                     return Outcome::Refused(failure.error);
                 }
                 Ok(Received::Message(Message::Master(MasterMessage::Step(step)), _)) => {
-                    self.show(&Message::Master(MasterMessage::Step(step)));
+                    let step = Message::Master(MasterMessage::Step(step));
+                    show(&self.peers, &step, &mut self.outbox);
                 }
                 Ok(Received::Message(..)) => return Outcome::Lost(Loss::Garbage),
                 Ok(Received::Lost(how)) => return Outcome::Lost(how),
@@ -849,13 +849,6 @@ impl<'b> Linux<'b> {
         socket::send_before(client, message, descriptors, &mut self.outbox, deadline)
     }
 
-    /// Shows the caller a step. One that does not read loses its trace, not its App.
-    fn show(&mut self, message: &Message<'_>) {
-        let client = self.peers.socket(Peer::OWNER);
-        // A caller that is gone by now is found out at root.5.
-        let _ = client.map(|client| socket::send(client, message, &[], &mut self.outbox));
-    }
-
     fn perform_now(&mut self, action: Action) -> Outcome {
         match action {
             Action::AwaitRequest => self.await_request(),
@@ -1096,7 +1089,7 @@ impl<'b> Linux<'b> {
         let command = command.as_str();
         let actor = protocol::Actor::Guard;
         let step = TraceStep { actor, step, began_ns, took_ns, errno, command };
-        self.show(&Message::Guard(GuardMessage::Step(step)));
+        show(&self.peers, &Message::Guard(GuardMessage::Step(step)), &mut self.outbox);
     }
 
     /// A launch is traced until it is over; what follows has answers of its own.
@@ -1150,6 +1143,13 @@ fn conf_in(order: &Buffer) -> Option<protocol::Conf<'_>> {
 fn work_dir<'a>(launch: Option<&'a Launch<'_>>, order: Option<&'a Buffer>) -> &'a [u8] {
     let exec_dir = launch.map_or(b"/".as_slice(), |launch| launch.request.exec_dir.as_bytes());
     order.and_then(conf_in).map_or(exec_dir, |conf| conf::work_dir(&conf, exec_dir))
+}
+
+/// Shows the caller a step. One that does not read loses its trace, not its App.
+fn show(peers: &Peers, message: &Message<'_>, outbox: &mut Buffer) {
+    let client = peers.socket(Peer::OWNER);
+    // A caller that is gone by now is found out at root.5.
+    let _ = client.map(|client| socket::send(client, message, &[], outbox));
 }
 
 fn failed(errno: rustix::io::Errno) -> Outcome {

@@ -5,6 +5,7 @@
 use core::fmt::{self, Write as _};
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use protocol::limits::{PROGRAMS_MAX, UNREAD_MS};
 use protocol::socket::now_ns;
@@ -53,16 +54,24 @@ struct Running {
 }
 
 /// All of them. A place is given up when the program's end has been told.
+#[derive(Default)]
 pub(crate) struct Programs {
-    running: [Option<Running>; PROGRAMS_MAX],
-    /// Each has the place of a program that lives: who tells what its filter forbids.
-    listeners: [Option<OwnedFd>; PROGRAMS_MAX],
-    /// Each has the place of a program that was to wait before it executes.
-    gates: [Option<Gate>; PROGRAMS_MAX],
+    /// As many as there were at once; memory for all comes with the first.
+    places: Vec<Place>,
     /// The guard itself heeds all signals: its children inherit that.
     heeds_signals: bool,
     /// What the OOM killer has done before the next one starts.
     pub(crate) ooms: Ooms,
+}
+
+/// What is kept of one program.
+#[derive(Default)]
+struct Place {
+    running: Option<Running>,
+    /// Of one that lives: who tells what its filter forbids.
+    listener: Option<OwnedFd>,
+    /// Of one that was to wait before it executes.
+    gate: Option<Gate>,
 }
 
 /// Why a program does not run.
@@ -86,27 +95,33 @@ pub(crate) enum At {
 }
 
 impl Programs {
-    pub(crate) const fn new() -> Self {
-        Self {
-            running: [None; PROGRAMS_MAX],
-            listeners: [const { None }; PROGRAMS_MAX],
-            gates: [const { None }; PROGRAMS_MAX],
-            heeds_signals: false,
-            ooms: Ooms::NONE,
-        }
+    fn running(&self) -> impl Iterator<Item = &Running> {
+        self.places.iter().filter_map(|place| place.running.as_ref())
+    }
+
+    fn running_mut(&mut self) -> impl Iterator<Item = &mut Running> {
+        self.places.iter_mut().filter_map(|place| place.running.as_mut())
     }
 
     fn find(&mut self, peer: Peer, id: u32) -> Option<&mut Running> {
-        let mut programs = self.running.iter_mut().flatten();
-        programs.find(|program| program.peer == Some(peer) && program.id == id)
+        self.running_mut().find(|program| program.peer == Some(peer) && program.id == id)
     }
 
     /// A place in the table for a program of this peer's.
     fn vacancy(&mut self, peer: Peer, id: u32) -> Result<usize, Errno> {
-        match self.find(peer, id) {
-            Some(_) => Err(Errno::EXIST),
-            None => self.running.iter().position(Option::is_none).ok_or(Errno::AGAIN),
+        if self.find(peer, id).is_some() {
+            return Err(Errno::EXIST);
         }
+        if let Some(free) = self.places.iter().position(|place| place.running.is_none()) {
+            return Ok(free);
+        }
+        let count = self.places.len();
+        if count == PROGRAMS_MAX {
+            return Err(Errno::AGAIN);
+        }
+        self.places.try_reserve_exact(PROGRAMS_MAX - count).map_err(|_| Errno::NOMEM)?;
+        self.places.push(Place::default());
+        Ok(count)
     }
 
     /// exec.1. The program's pid inside, and its pidfd. `descriptors` are copied, not taken.
@@ -154,7 +169,7 @@ impl Programs {
             127
         };
         let others = || {
-            let next_ns = kill_late(&mut self.running);
+            let next_ns = kill_late(&mut self.places);
             // It may have to ask before it has executed, and would wait for an answer.
             match &mut watch {
                 Some(watch) => {
@@ -172,9 +187,7 @@ impl Programs {
         let Spawned { pid, pidfd, killed } = spawned.map_err(failed(At::Clone))?;
         failure?;
         let (listener, named) = watch.map_or((None, None), Watch::finish);
-        self.listeners[place] = listener;
-        self.gates[place] = gate;
-        self.running[place] = Some(Running {
+        let mut program = Running {
             peer: Some(peer),
             id: exec.id,
             pid,
@@ -186,10 +199,11 @@ impl Programs {
             warned: false,
             syscall: None,
             ended: None,
-        });
-        if let (Some(number), Some(program)) = (named, &mut self.running[place]) {
+        };
+        if let Some(number) = named {
             program.violates(number);
         }
+        self.places[place] = Place { running: Some(program), listener, gate };
         Ok((u32::try_from(pid).unwrap_or(0), pidfd))
     }
 
@@ -241,7 +255,7 @@ impl Programs {
                 Ok(()) | Err(Errno::SRCH) => {}
                 refused => return refused,
             }
-            self.running.iter_mut().flatten().for_each(|program| program.is_killed(kills));
+            self.running_mut().for_each(|program| program.is_killed(kills));
             return Ok(());
         };
         let living = self.find(peer, id).filter(|program| program.ended.is_none());
@@ -257,21 +271,23 @@ impl Programs {
     /// exec.1, the end of it: one that waits executes. `ESRCH` if there is none, `EALREADY` if it
     /// does not wait.
     pub(crate) fn let_go(&mut self, peer: Peer, id: u32) -> Result<(), Errno> {
-        let is_it = |it: &Option<Running>| {
-            it.is_some_and(|it| it.peer == Some(peer) && it.id == id && it.ended.is_none())
+        let is_it = |place: &&mut Place| {
+            let program = place.running.as_ref().filter(|program| program.ended.is_none());
+            program.is_some_and(|program| program.peer == Some(peer) && program.id == id)
         };
-        let place = self.running.iter().position(is_it).ok_or(Errno::SRCH)?;
-        self.gates[place].as_mut().ok_or(Errno::ALREADY)?.open()
+        let place = self.places.iter_mut().find(is_it).ok_or(Errno::SRCH)?;
+        place.gate.as_mut().ok_or(Errno::ALREADY)?.open()
     }
 
     /// Nobody asks for these any more: they are killed, as is who waits, or go on as nobody's.
     pub(crate) fn forget(&mut self, peer: Peer, kills: bool) {
-        for (place, gate) in self.running.iter_mut().zip(&mut self.gates) {
-            let Some(program) = place.as_mut().filter(|it| it.peer == Some(peer)) else { continue };
+        for Place { running, gate, .. } in &mut self.places {
+            let is_its = |program: &&mut Running| program.peer == Some(peer);
+            let Some(program) = running.as_mut().filter(is_its) else { continue };
             program.peer = None;
             let waits = gate.take().is_some_and(|gate| gate.is_shut());
             if program.ended.is_some() {
-                *place = None;
+                *running = None;
             } else if kills || waits {
                 program.end(SIGKILL);
             }
@@ -280,51 +296,52 @@ impl Programs {
 
     /// What can be read when a program does what its own filter forbids.
     pub(crate) fn listeners(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.listeners.iter().flatten()
+        self.places.iter().filter_map(|place| place.listener.as_ref())
     }
 
     /// Notes who does so: it is late from now on.
     pub(crate) fn hear_violations(&mut self) {
-        for (program, place) in self.running.iter_mut().zip(&mut self.listeners) {
-            let (Some(program), Some(listener)) = (program, &*place) else { continue };
+        for place in &mut self.places {
+            let (Some(program), Some(listener)) = (&mut place.running, &place.listener) else {
+                continue;
+            };
             match violations::hear(listener) {
                 Heard::Call(number) => program.violates(number),
                 Heard::Nothing => {}
-                Heard::End => *place = None,
+                Heard::End => place.listener = None,
             }
         }
     }
 
     /// When the next one is late; `u64::MAX`: none ever is.
     pub(crate) fn late_ns(&self) -> u64 {
-        self.running.iter().flatten().map(|program| program.late_ns).min().unwrap_or(u64::MAX)
+        self.running().map(|program| program.late_ns).min().unwrap_or(u64::MAX)
     }
 
     /// Ends whoever is late.
     pub(crate) fn kill_late(&mut self) {
-        kill_late(&mut self.running);
+        kill_late(&mut self.places);
     }
 
     /// Notes how a child has ended that was reaped, if it was one of these.
     pub(crate) fn note(&mut self, ended: &Ended, cgroups: &Cgroups) {
-        let is_it =
-            |it: &Option<Running>| it.is_some_and(|it| it.pid == ended.pid && it.ended.is_none());
-        let Some(at) = self.running.iter().position(is_it) else { return };
-        let place = &mut self.running[at];
-        let Some(program) = place else { return };
-        program.late_ns = u64::MAX;
-        program.ended = Some(program.report(ended, cgroups));
-        // Whoever it leaves behind under its filter has nobody to ask: ENOSYS.
-        self.listeners[at] = None;
-        if program.peer.is_none() {
-            *place = None;
+        for Place { running, listener, .. } in &mut self.places {
+            let is_it = |it: &&mut Running| it.pid == ended.pid && it.ended.is_none();
+            let Some(program) = running.as_mut().filter(is_it) else { continue };
+            program.late_ns = u64::MAX;
+            program.ended = Some(program.report(ended, cgroups));
+            // Whoever it leaves behind under its filter has nobody to ask: ENOSYS.
+            *listener = None;
+            if program.peer.is_none() {
+                *running = None;
+            }
+            return;
         }
     }
 
     /// Whose programs have ended, and it was not told yet; some more than once.
     pub(crate) fn untold(&self) -> impl Iterator<Item = Peer> {
-        let ended = self.running.iter().flatten().filter(|program| program.ended.is_some());
-        ended.filter_map(|program| program.peer)
+        self.running().filter(|program| program.ended.is_some()).filter_map(|program| program.peer)
     }
 
     /// Takes the end of one of a peer's programs, and the gate behind which it was.
@@ -336,10 +353,10 @@ impl Programs {
         &mut self,
         is_it: impl Fn(&Running) -> bool,
     ) -> Option<(u32, ExitReport, Option<Gate>)> {
-        self.running.iter_mut().zip(&mut self.gates).find_map(|(place, gate)| {
-            let program = place.as_ref().filter(|program| is_it(program))?;
+        self.places.iter_mut().find_map(|Place { running, gate, .. }| {
+            let program = running.as_ref().filter(|program| is_it(program))?;
             let told = (program.id, program.ended?, gate.take());
-            *place = None;
+            *running = None;
             Some(told)
         })
     }
@@ -405,10 +422,10 @@ fn kill_group(pid: i32, signal: u8) -> Result<(), Errno> {
 }
 
 /// Ends whoever is late; in how many nanoseconds the next one will be.
-fn kill_late(running: &mut [Option<Running>]) -> u64 {
+fn kill_late(places: &mut [Place]) -> u64 {
     let now = now_ns();
     let mut next_ns = u64::MAX;
-    for program in running.iter_mut().flatten() {
+    for program in places.iter_mut().filter_map(|place| place.running.as_mut()) {
         if program.late_ns <= now {
             program.killed = program.killed.or(Some(Verdict::TimeLimitExceeded));
             let grace_ns = core::mem::take(&mut program.grace_ns);

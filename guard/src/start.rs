@@ -8,6 +8,9 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char};
+use core::ptr;
+
+use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap_anonymous, mremap, munmap};
 
 // The kernel enters here with the stack pointer at argc, aligned to 16 bytes, and leaves all
 // other registers undefined (the ABI supplements of the System V ABI, "process initialization").
@@ -56,75 +59,118 @@ extern "C" fn _Unwind_Resume() -> ! {
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
 
-/// Memory for the building of one rocker: what is never touched is never there. Only the
-/// latest piece can be given back; once the rocker lives nothing is taken any more.
-struct Arena {
-    bytes: UnsafeCell<[u8; Self::SIZE]>,
-    used: UnsafeCell<usize>,
+/// Memory for the building of one rocker. Small pieces are cut from a chunk, one after the other,
+/// and only the latest can be given back: once the rocker lives next to nothing is taken any more.
+/// A big one is pages of its own, which come from the kernel when they are touched, and go back.
+struct Arena(UnsafeCell<Chunk>);
+
+/// Where the next small piece begins, and how many bytes are left.
+struct Chunk {
+    next: *mut u8,
+    left: usize,
 }
 
 impl Arena {
-    const SIZE: usize = 16 << 20;
+    /// Too short for a huge page: a byte that is touched must not cost 2 MiB.
+    const CHUNK: usize = 64 << 10;
+
+    /// From here on a piece is big. Pages are as long, or longer.
+    const BIG: usize = 4096;
+
+    const fn is_big(layout: Layout) -> bool {
+        layout.size() >= Self::BIG
+    }
+
+    /// New pages, all zero; null if there are none.
+    fn pages(size: usize) -> *mut u8 {
+        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: they come to a place of the kernel's choice, where nothing is.
+        let pages = unsafe { mmap_anonymous(ptr::null_mut(), size, access, flags) };
+        pages.map_or(ptr::null_mut(), <*mut _>::cast)
+    }
 }
 
 // SAFETY: a guard has one thread, so nothing is ever used by two.
 unsafe impl Sync for Arena {}
 
 #[global_allocator]
-static ARENA: Arena = Arena { bytes: UnsafeCell::new([0; Arena::SIZE]), used: UnsafeCell::new(0) };
+static ARENA: Arena = Arena(UnsafeCell::new(Chunk { next: ptr::null_mut(), left: 0 }));
 
-// SAFETY: pieces are cut from the arena one after the other, aligned, and never overlap: `used`
-// is the end of the last one, and goes back only when that very piece is given back.
-#[allow(clippy::multiple_unsafe_ops_per_block, reason = "the cell is read and written together")]
+// SAFETY: a big piece is pages that nothing else is in. Small ones never overlap: `next` is the
+// end of the last one, and goes back only when that very piece is given back.
 unsafe impl GlobalAlloc for Arena {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: one thread; the reference ends with this call.
-        let used = unsafe { &mut *self.used.get() };
-        let base = self.bytes.get().cast::<u8>();
-        let at = (base.addr() + *used).next_multiple_of(layout.align()) - base.addr();
-        match at.checked_add(layout.size()) {
-            Some(end) if end <= Self::SIZE => {
-                *used = end;
-                base.wrapping_add(at)
-            }
-            _ => core::ptr::null_mut(),
+        if layout.align() > Self::BIG {
+            return ptr::null_mut();
         }
+        if Self::is_big(layout) {
+            return Self::pages(layout.size());
+        }
+        // SAFETY: one thread; the reference ends with this call.
+        let chunk = unsafe { &mut *self.0.get() };
+        let padding = chunk.next.addr().wrapping_neg() & (layout.align() - 1);
+        let (mut piece, mut taken) = (chunk.next.wrapping_add(padding), padding + layout.size());
+        if taken > chunk.left {
+            (piece, taken) = (Self::pages(Self::CHUNK), layout.size());
+            if piece.is_null() {
+                return piece;
+            }
+            chunk.left = Self::CHUNK;
+        }
+        *chunk = Chunk { next: piece.wrapping_add(layout.size()), left: chunk.left - taken };
+        piece
     }
 
     unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
+        if Self::is_big(layout) {
+            // SAFETY: the pages are the piece, which is the caller's until now. If the kernel
+            // refuses they stay.
+            let _ = unsafe { munmap(piece.cast(), layout.size()) };
+            return;
+        }
         // SAFETY: one thread; the reference ends with this call.
-        let used = unsafe { &mut *self.used.get() };
-        let at = piece.addr() - self.bytes.get().addr();
-        if at + layout.size() == *used {
-            // SAFETY: the piece is the caller's until now, and lies in the arena. Fresh memory is
-            // zero, and stays so: that is what `alloc_zeroed` relies on.
-            unsafe { piece.write_bytes(0, layout.size()) };
-            *used = at;
+        let chunk = unsafe { &mut *self.0.get() };
+        if piece.wrapping_add(layout.size()) == chunk.next {
+            *chunk = Chunk { next: piece, left: chunk.left + layout.size() };
         }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the same contract. What was never given out is zero, what was given back too.
-        unsafe { self.alloc(layout) }
+        // SAFETY: the same contract.
+        let piece = unsafe { self.alloc(layout) };
+        if !piece.is_null() && !Self::is_big(layout) {
+            // SAFETY: the piece is that long, and nobody else's. Untouched pages are zero.
+            unsafe { piece.write_bytes(0, layout.size()) };
+        }
+        piece
     }
 
     unsafe fn realloc(&self, piece: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the layout is valid for any size that a caller may ask for.
+        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        if Self::is_big(layout) && Self::is_big(wanted) {
+            let flags = MremapFlags::MAYMOVE;
+            // SAFETY: the pages are the piece, which is the caller's until now.
+            let moved = unsafe { mremap(piece.cast(), layout.size(), size, flags) };
+            return moved.map_or(ptr::null_mut(), <*mut _>::cast);
+        }
         // SAFETY: one thread; the reference ends before `alloc` makes its own.
-        let used = unsafe { &mut *self.used.get() };
-        let at = piece.addr() - self.bytes.get().addr();
-        if at + layout.size() == *used && size >= layout.size() && at + size <= Self::SIZE {
-            *used = at + size;
+        let chunk = unsafe { &mut *self.0.get() };
+        let is_last = piece.wrapping_add(layout.size()) == chunk.next;
+        if is_last && !Self::is_big(wanted) && size <= chunk.left + layout.size() {
+            let left = chunk.left + layout.size() - size;
+            *chunk = Chunk { next: piece.wrapping_add(size), left };
             return piece;
         }
-        // SAFETY: the layout is valid for any size that a caller may ask for; the pieces do not
-        // overlap, both are as long as what is copied.
-        unsafe {
-            let moved = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
-            if !moved.is_null() {
-                moved.copy_from_nonoverlapping(piece, size.min(layout.size()));
-            }
-            moved
+        // SAFETY: the layout is the wanted one, which is valid.
+        let moved = unsafe { self.alloc(wanted) };
+        if !moved.is_null() {
+            // SAFETY: they do not overlap, and both are as long as what is copied.
+            unsafe { moved.copy_from_nonoverlapping(piece, size.min(layout.size())) };
+            // SAFETY: nobody uses the old one any more.
+            unsafe { self.dealloc(piece, layout) };
         }
+        moved
     }
 }
 

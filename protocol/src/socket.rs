@@ -29,24 +29,22 @@ pub type Descriptors = Vec<OwnedFd, DESCRIPTORS_MAX>;
 
 /// Room for one message and its descriptors.
 ///
-/// The one allocation on the path of a launch: 32 KiB do not belong on a small stack.
-#[derive(Debug)]
+/// The one allocation on the path of a launch, made at its first use: 32 KiB do not belong on a
+/// small stack.
+#[derive(Debug, Default)]
 pub struct Buffer {
     bytes: Box<[u8]>,
     /// How many of them were received last.
     received: usize,
 }
 
-impl Default for Buffer {
-    fn default() -> Self {
-        Self { bytes: alloc::vec![0; MESSAGE_MAX + 1].into_boxed_slice(), received: 0 }
-    }
-}
-
 impl Buffer {
     /// Borrows the bytes, as for [`wire::encode`].
     pub fn bytes(&mut self) -> &mut [u8] {
         self.received = 0;
+        if self.bytes.is_empty() {
+            self.bytes = alloc::vec![0; MESSAGE_MAX + 1].into_boxed_slice();
+        }
         &mut self.bytes
     }
 

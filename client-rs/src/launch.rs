@@ -263,7 +263,8 @@ impl Launch {
     }
 
     /// Whether a rocker that is [opened](Self::open) outlives its [`OpenRocker`]: it ends with
-    /// the last of its processes then, as one that is entered does.
+    /// the last of its processes then, as one that is entered does. See
+    /// [`detach`](OpenRocker::detach).
     #[must_use]
     pub fn stays(mut self, stays: bool) -> Self {
         self.stays = stays;
@@ -346,8 +347,8 @@ impl Launch {
     }
 
     /// Starts a rocker that takes orders: programs are started in it by its guard, as often as is
-    /// wanted, and it ends with the [`OpenRocker`] unless it [stays](Self::stays). So nothing of the caller's enters it, and the
-    /// caller needs no privilege but the master's permission.
+    /// wanted, and it ends with the [`OpenRocker`] unless it [stays](Self::stays). So nothing of
+    /// the caller's enters it, and the caller needs no privilege but the master's permission.
     ///
     /// # Errors
     ///
@@ -384,7 +385,7 @@ impl Launch {
         let (descriptors, Story { command, trace, .. }) = driver.finish_open();
         match (result, descriptors) {
             (Some(Ok(started)), Some((connection, guard))) => {
-                Ok(OpenRocker::new(started, connection, guard, trace))
+                Ok(OpenRocker::new(started, connection, guard, trace).staying(self.stays))
             }
             (Some(Err(kind)), _) => {
                 Err(Error::new(kind).about(self.subject(kind)).during(&command).traced(trace))

@@ -30,6 +30,8 @@ pub struct OpenRocker {
     guard: OwnedFd,
     buffer: Buffer,
     next_id: u32,
+    /// Whether the rocker outlives this.
+    stays: bool,
     /// How long the init command may take.
     pub(crate) init_timeout: Duration,
     /// Pings that the guard has not answered yet.
@@ -158,11 +160,17 @@ impl OpenRocker {
             guard,
             buffer,
             next_id: 1,
+            stays: false,
             init_timeout,
             pings: 1,
             ended,
             trace,
         }
+    }
+
+    pub(crate) fn staying(mut self, stays: bool) -> Self {
+        self.stays = stays;
+        self
     }
 
     /// Attaches to the living rocker of this name, however it was started and by whom, as long
@@ -359,6 +367,21 @@ impl OpenRocker {
         }
         wait_readable(&self.guard, deadline_ns(timeout))
             .map_err(|errno| std::io::Error::from_raw_os_error(errno.0.into()))
+    }
+
+    /// Gives up the connection of a rocker that [stays](crate::Launch::stays), once every order is
+    /// carried out that was given. It lives on with what runs in it, and ends with the last of its
+    /// processes: at once if there is none. A program that waits to be [let go](Self::go) ends.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM`: it was not to stay, or was launched by another. That the guard is lost. Either way
+    /// this is over, as if it had been dropped.
+    pub fn detach(mut self) -> Result<(), Error> {
+        if !self.stays {
+            return Err(failed(Errno::PERM).during("detach"));
+        }
+        self.ping()
     }
 
     pub(crate) fn next_id(&mut self) -> u32 {

@@ -146,6 +146,8 @@ what belongs to them, for reading only. What one leaves behind is gone before th
 /// These are the guard's to keep: it starts the App, as it does for whoever is not root.
 const LIMITS: &str = "Limits (the guard starts the App, and ends what the App leaves running)";
 
+const DETACHED: &str = "In the background (the guard starts the App)";
+
 /// These are the kernel's to keep, whoever starts the App.
 const TOGETHER: &str = "Limits of all processes in the rocker together (cgroups)";
 
@@ -342,6 +344,20 @@ pub(crate) struct Run {
     /// The processors to run on, as in 0-1,3
     #[arg(long, value_name = "LIST", help_heading = TOGETHER)]
     pub(crate) cpus: Option<String>,
+    /// Print the rocker's name and return: the App stays until "rocker kill", or until all
+    /// processes in its rocker have ended; takes a rocker-master
+    #[arg(long, conflicts_with_all = ["json", "report"], help_heading = DETACHED)]
+    pub(crate) detach: bool,
+    /// A regular file for its standard input [default: /dev/null]
+    #[arg(long, value_name = "FILE", requires = "detach", help_heading = DETACHED)]
+    pub(crate) stdin: Option<PathBuf>,
+    /// A regular file to append its standard output to, made if it is not there [default:
+    /// /dev/null]
+    #[arg(long, value_name = "FILE", requires = "detach", help_heading = DETACHED)]
+    pub(crate) stdout: Option<PathBuf>,
+    /// The same for standard error
+    #[arg(long, value_name = "FILE", requires = "detach", help_heading = DETACHED)]
+    pub(crate) stderr: Option<PathBuf>,
     /// Print every step of the launch, with its microseconds, as a shell command
     #[arg(long)]
     pub(crate) trace: bool,

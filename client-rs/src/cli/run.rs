@@ -2,18 +2,20 @@
 
 use core::time::Duration;
 use std::ffi::{OsStr, OsString};
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use protocol::seccomp::{KILL_PROCESS, NOTIFY};
-use protocol::{Errno, Step};
-use rocker_client::{EXEC_DIR, Launch, Limits, OpenRocker, Program, Rocker, SOCKET, Seccomp};
+use protocol::{Errno, Name, Step};
+use rocker_client::{
+    EXEC_DIR, Launch, Limits, OpenRocker, Program, Rocker, SOCKET, Seccomp, Stdio,
+};
 
 use super::args::{Common, Run};
 use super::embedded::Master;
@@ -21,7 +23,7 @@ use super::identity::Identity;
 use super::manifest::{self, Manifest};
 use super::report::{self, Ending, Lived};
 use super::vigil::{Signals, until_gone, until_told};
-use super::{Fault, complain, named_socket, pack, profile};
+use super::{Fault, complain, named_socket, pack, print, profile};
 
 /// Where Apps look for programs.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -30,6 +32,19 @@ pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 const DATA_DIRS: &str = "/var/lib/rocker";
 
 pub(crate) fn run(args: &Run) -> ExitCode {
+    if args.detach {
+        return match detached(args) {
+            Ok(name) => print(&format!("{name}\n")),
+            Err(fault) => {
+                complain(&fault);
+                let ending = Err(fault);
+                if args.trace {
+                    print_trace(None, &ending);
+                }
+                report::exit_code(&ending)
+            }
+        };
+    }
     let mut lived = None;
     let ending = report_file(args).and_then(|file| {
         let ending = attempt(args, &mut lived);
@@ -122,6 +137,53 @@ fn attempt_by_guard(
         complain(&why);
     }
     Ok(told.exit.into())
+}
+
+/// The same for an App that stays when this ends; its rocker's name.
+fn detached(args: &Run) -> Result<Name, Fault> {
+    let Plan { launch, program, embeddable, .. } = Plan::new(args)?;
+    let (program, limits) = (background(args, program)?, limits(args)?);
+    let mut rocker = launch.open().map_err(|error| match embeddable && nobody_listens(&error) {
+        true => Fault::cannot(
+            "detach",
+            "no master listens, and one that this launch brings would end with it: start \
+                 rocker-master",
+        ),
+        false => error.into(),
+    })?;
+    let name = rocker.guard_name();
+    if let Err(error) = rocker.spawn(&program, &limits) {
+        // Nothing is left of what did not begin; why it did not says more than this could.
+        let _ = rocker.kill(Duration::from_secs(10));
+        return Err(error.into());
+    }
+    if args.trace {
+        let _ = io::stderr().write_all(report::trace(rocker.trace()).as_bytes());
+    }
+    rocker.detach()?;
+    Ok(name)
+}
+
+/// The App with nothing of the terminal's, nor of a pipe's that somebody else waits for.
+fn background(args: &Run, program: Program) -> Result<Program, Fault> {
+    let file = |path: &Option<PathBuf>, how: &OpenOptions| {
+        let Some(path) = path.as_deref().filter(|path| *path != Path::new("/dev/null")) else {
+            return Ok(Stdio::Null);
+        };
+        let what = format!("open {}", path.display());
+        // A fifo would have us wait for somebody.
+        let opened = how.clone().custom_flags(libc::O_NONBLOCK).open(path);
+        let file = opened.map_err(|error| Fault::refused(&what, &error))?;
+        match file.metadata().is_ok_and(|found| found.is_file()) {
+            true => Ok(Stdio::from(file)),
+            false => Err(Fault::cannot(what, "it is no regular file")),
+        }
+    };
+    let (mut read, mut append) = (OpenOptions::new(), OpenOptions::new());
+    read.read(true);
+    append.append(true).create(true);
+    let program = program.stdin(file(&args.stdin, &read)?);
+    Ok(program.stdout(file(&args.stdout, &append)?).stderr(file(&args.stderr, &append)?))
 }
 
 /// `--wall`, of `rocker exec`, too.
@@ -237,10 +299,11 @@ impl Plan {
         let timeout = Duration::try_from_secs_f64(args.timeout)
             .map_err(|_| Fault::Said(format!("timeout {}: not a time", args.timeout)))?;
         let limited = args.wall.is_some() || args.time.is_some() || args.output.is_some();
-        let by_guard = limited || !nix::unistd::geteuid().is_root();
+        let by_guard = limited || args.detach || !nix::unistd::geteuid().is_root();
         let mut launch = launch
             .app_id(args.app_id)
             .volatile(args.volatile)
+            .stays(args.detach)
             .user_namespaces(args.userns)
             .seccomp(seccomp(args, by_guard)?)
             .timeout(timeout)

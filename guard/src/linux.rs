@@ -211,9 +211,8 @@ impl<'b> Linux<'b> {
         let (Some(inbox), Some(master)) = (self.inbox.take(), &self.master) else {
             return Outcome::Lost(Loss::Garbage);
         };
-        // The master has everything ready when it clones; it needs no longer than a greeting.
-        let deadline = now_ns() + u64::from(protocol::limits::HELLO_MS) * 1_000_000;
-        let (message, mut descriptors) = match socket::receive_before(master, inbox, deadline) {
+        // The launch may come much later: a guard is ready for one as long as its master lives.
+        let (message, mut descriptors) = match socket::receive_before(master, inbox, u64::MAX) {
             Ok(Received::Message(message, descriptors)) => (message, descriptors.into_iter()),
             Ok(Received::Lost(how)) => return Outcome::Lost(how),
             Ok(Received::Empty) => return Outcome::Lost(Loss::Silent),
@@ -1108,6 +1107,8 @@ impl Driver<Guard> for Linux<'_> {
         }
         let began_ns = now_ns();
         let outcome = self.perform_now(action);
+        // It was ready for the request long before that came.
+        let began_ns = if action == Action::AwaitRequest { now_ns() } else { began_ns };
         let is_failure =
             matches!(outcome, Outcome::Failed(_) | Outcome::Lost(_) | Outcome::Refused(_));
         if is_failure || self.traces() {

@@ -20,6 +20,7 @@ use crate::listener::{Knock, Listener};
 use crate::machine::{Session, State};
 use crate::packages::Packages;
 use crate::policy::{Caller, Config, Namespace};
+use crate::pool::Pool;
 use crate::residue::Records;
 use crate::rights;
 use crate::sessions::{Entry, Held, Launch, Sessions};
@@ -43,6 +44,7 @@ enum Ready {
     Callers,
     Launching(usize),
     Adopted(u32),
+    Mounts,
 }
 
 impl Master {
@@ -79,7 +81,7 @@ impl Master {
     /// A master for one connection, which ends with its rocker.
     pub fn serve_one(config: Config, guard: OwnedFd, connection: OwnedFd) -> Result<Self, String> {
         // Nobody comes after it.
-        let mut master = Self::new(Config { max_packages: 0, ..config }, guard)?;
+        let mut master = Self::new(Config { max_packages: 0, ready_guards: 0, ..config }, guard)?;
         master.take_in(connection);
         Ok(master)
     }
@@ -96,6 +98,17 @@ impl Master {
         let null = open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| cannot(&error))?;
         let packages = Packages::new(config.max_packages, config.package_idle_ms);
+        let pool = Pool::new(config.ready_guards);
+        let mounts = if config.ready_guards > 0 {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let mounts = open(c"/proc/self/mountinfo", flags, Mode::empty());
+            let mounts = mounts.inspect_err(|error| {
+                log::warn!("no ready guards: cannot open /proc/self/mountinfo: {error}")
+            });
+            mounts.ok()
+        } else {
+            None
+        };
         let host = Host {
             cgroups: Cgroups::new(&config.cgroup),
             words: String::new(),
@@ -109,6 +122,8 @@ impl Master {
             outbox: Buffer::default(),
             received: Descriptors::new(),
             packages,
+            pool,
+            mounts,
             command: Command::new(),
         };
         Ok(Self { host, sessions: Sessions::default(), signals, listener: None })
@@ -121,6 +136,7 @@ impl Master {
         while self.listener.is_some() || !self.sessions.is_empty() || self.host.cgroups.may_hope() {
             let ready = self.wait().map_err(|error| format!("cannot wait for events: {error}"))?;
             let mut launching = vec![];
+            let is_idle = ready.is_empty() && self.sessions.launching.is_empty();
             for event in ready {
                 match event {
                     Ready::Signals => {
@@ -133,11 +149,16 @@ impl Master {
                     Ready::Callers => self.accept(),
                     Ready::Launching(index) => launching.push(index),
                     Ready::Adopted(pid) => self.has_exited(pid),
+                    Ready::Mounts => drop(self.host.pool.discard(now_ns())),
                 }
             }
             self.advance_launching(&mut launching);
             self.advance_waiting();
             unmount(self.host.packages.expired(now_ns()));
+            drop(self.host.pool.surplus(now_ns()));
+            if is_idle {
+                self.host.stock(now_ns());
+            }
             self.host.cgroups.settle();
         }
         self.host.cgroups.leave();
@@ -152,6 +173,9 @@ impl Master {
             sources.push((listener.socket().as_fd(), Ready::Callers));
         }
         let mut deadline_ns = self.host.packages.expires_ns();
+        if self.sessions.launching.is_empty() {
+            deadline_ns = deadline_ns.min(self.host.pool.due_ns());
+        }
         for (index, entry) in self.sessions.launching.iter().enumerate() {
             let Some(launch) = &entry.held.launch else { continue };
             deadline_ns = deadline_ns.min(entry.due_ns());
@@ -169,8 +193,16 @@ impl Master {
                 sources.push((guard.as_fd(), Ready::Adopted(pid)));
             }
         }
-        let mut polled: Vec<PollFd<'_>> =
-            sources.iter().map(|(fd, _)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        if let Some(mounts) = &self.host.mounts {
+            sources.push((mounts.as_fd(), Ready::Mounts));
+        }
+        let mut polled: Vec<PollFd<'_>> = sources
+            .iter()
+            .map(|(fd, ready)| match ready {
+                Ready::Mounts => PollFd::from_borrowed_fd(*fd, PollFlags::PRI),
+                _ => PollFd::from_borrowed_fd(*fd, PollFlags::IN),
+            })
+            .collect();
         let now = now_ns();
         if let Some(ns) = self.host.cgroups.retry_ns() {
             deadline_ns = deadline_ns.min(now + ns);
@@ -221,9 +253,10 @@ impl Master {
         }
     }
 
-    /// A guard that ends while it is launching closes its socket as well, and that moves the
+    /// A guard that waits is no guard any more. One that ends while it is launching closes its socket as well, and that moves the
     /// session on; this only remembers.
     fn has_exited(&mut self, pid: u32) {
+        drop(self.host.pool.lose(pid));
         if let Some(mut entry) = self.sessions.living.remove(&pid) {
             entry.held.exited = true;
             self.advance(entry);

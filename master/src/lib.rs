@@ -33,6 +33,7 @@ pub mod machine;
 mod package;
 pub mod packages;
 pub mod policy;
+pub mod pool;
 mod residue;
 mod rights;
 mod sessions;

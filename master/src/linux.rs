@@ -26,6 +26,7 @@ use crate::clone_guard::{Stack, clone_guard};
 use crate::machine::{Outcome, Session, Wants};
 use crate::packages::{Found, Lease, Packages};
 use crate::policy::{Config, Namespace};
+use crate::pool::{Pool, Ready};
 use crate::residue::{Records, Rocker};
 use crate::sessions::{Held, Launch, Opened, Sessions};
 use crate::{id_maps, package, rights};
@@ -49,10 +50,50 @@ pub(crate) struct Host {
     /// What came with the guard's last message.
     pub(crate) received: Descriptors,
     pub(crate) packages: Packages<OwnedFd>,
+    pub(crate) pool: Pool<OwnedFd>,
+    /// `/proc/self/mountinfo`, which tells of changes (`man 5 proc_pid_mountinfo`); where it
+    /// cannot be opened no guard waits.
+    pub(crate) mounts: Option<OwnedFd>,
     /// The step just taken, for errors and traces.
     pub(crate) command: Command,
     /// The part of a step that failed, where it has several.
     pub(crate) words: String,
+}
+
+impl Host {
+    /// prepare.0
+    fn clone_guard(&mut self) -> Result<Ready<OwnedFd>, Errno> {
+        let flags = SocketFlags::CLOEXEC;
+        let (link, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(errno)?;
+        let (guard, null) = (self.guard.as_fd(), self.null.as_fd());
+        let pid = clone_guard(guard, theirs.as_fd(), null, &mut self.stack).map_err(errno)?;
+        Ok(Ready { pid, link })
+    }
+
+    /// Lets go of guards that were cloned before a change of the host's mounts.
+    pub(crate) fn notice_mounts(&mut self, now_ns: u64) {
+        let Some(mounts) = &self.mounts else { return };
+        // Asking is enough: the kernel tells of each change once.
+        let mut sources = [PollFd::new(mounts, PollFlags::PRI)];
+        if !matches!(poll(&mut sources, Some(&Timespec::default())), Ok(0)) {
+            drop(self.pool.discard(now_ns));
+        }
+    }
+
+    /// prepare.0 for whoever comes next, when there is nothing else to do.
+    pub(crate) fn stock(&mut self, now_ns: u64) {
+        if self.mounts.is_some() && self.pool.is_short(now_ns) {
+            match self.clone_guard() {
+                Ok(ready) => self.pool.put(ready),
+                Err(errno) => {
+                    let error = Error::Failed { step: Step::CreateGuard, errno };
+                    log::debug!("no guard is ready: {error}");
+                    self.pool.give_up();
+                }
+            }
+        }
+    }
 }
 
 /// One session at work: its descriptors, and what is shared.
@@ -147,7 +188,7 @@ impl Work<'_> {
                 app_id: rocker.app_id,
                 uid: rocker.uid,
                 guard_pid: rocker.guard_pid,
-                age_ms: now.saturating_sub(rocker.cloned_ns) / 1_000_000,
+                age_ms: now.saturating_sub(rocker.began_ns) / 1_000_000,
                 package,
             };
             let message = Message::Master(MasterMessage::Rocker(info));
@@ -287,23 +328,27 @@ impl Work<'_> {
 
     /// prepare.0
     fn clone_guard(&mut self) -> Result<(), Refusal> {
-        let flags = SocketFlags::CLOEXEC;
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(errno)?;
         let name = self.held.limited.map_or_else(draw_name, Ok)?;
-        let cloned_ns = now_ns();
-        let host = &mut *self.host;
-        let (guard, null) = (host.guard.as_fd(), host.null.as_fd());
-        let guard_pid = clone_guard(guard, theirs.as_fd(), null, &mut host.stack).map_err(errno)?;
+        let began_ns = now_ns();
+        self.host.notice_mounts(began_ns);
+        let ready = self.host.pool.take(began_ns);
+        if let (Some(ready), true) = (&ready, self.launch()?.trace) {
+            self.host.words =
+                format!("unshare --mount --pid --fork rocker-guard # {}, ready", ready.pid);
+        }
+        let Ready { pid: guard_pid, link } = match ready {
+            Some(ready) => ready,
+            None => self.host.clone_guard()?,
+        };
         let launch = self.launch_mut()?;
-        launch.link = Some(ours);
+        launch.link = Some(link);
         let rocker = launch.request().map(|request| Rocker {
             name,
             guard_pid,
             app_id: request.app_id,
             uid: request.uid,
             owner: launch.caller.uid,
-            cloned_ns,
+            began_ns,
             package: request.package.as_bytes().into(),
         });
         self.held.rocker = rocker;

@@ -28,6 +28,9 @@ pub struct Config {
     pub max_packages: usize,
     /// That while, in milliseconds. Meanwhile loop device and file system of a package stay.
     pub package_idle_ms: u32,
+    /// Guards that wait for a launch, at most: it need not wait for theirs to be cloned. There are
+    /// so many only after as many launches at once.
+    pub ready_guards: usize,
     /// The cgroup below which those of rockers are made, in every hierarchy.
     pub cgroup: PathBuf,
     /// What others than root may do.
@@ -43,6 +46,7 @@ impl Default for Config {
             max_launches: 256,
             max_packages: 64,
             package_idle_ms: 2_000,
+            ready_guards: 4,
             cgroup: "/rocker".into(),
             allow: vec![],
         }

@@ -23,7 +23,7 @@ pub(crate) struct Rocker {
     /// Who asked for it.
     pub(crate) owner: u32,
     /// `CLOCK_MONOTONIC`, nanoseconds.
-    pub(crate) cloned_ns: u64,
+    pub(crate) began_ns: u64,
     /// A valid [`Path`].
     pub(crate) package: Box<[u8]>,
 }
@@ -83,8 +83,8 @@ impl Records {
 
 /// One line: numbers, then the package, which has no line ends.
 fn to_text(rocker: &Rocker) -> Vec<u8> {
-    let Rocker { guard_pid, app_id, uid, owner, cloned_ns, package, .. } = rocker;
-    let mut text = format!("{guard_pid} {app_id} {uid} {owner} {cloned_ns} ").into_bytes();
+    let Rocker { guard_pid, app_id, uid, owner, began_ns, package, .. } = rocker;
+    let mut text = format!("{guard_pid} {app_id} {uid} {owner} {began_ns} ").into_bytes();
     text.extend_from_slice(package);
     text.push(b'\n');
     text
@@ -95,10 +95,10 @@ fn from_text(name: Name, text: &[u8]) -> Option<Rocker> {
     let mut number = || core::str::from_utf8(fields.next()?).ok()?.parse::<u64>().ok();
     let mut small = || u32::try_from(number()?).ok();
     let (guard_pid, app_id, uid, owner) = (small()?, small()?, small()?, small()?);
-    let cloned_ns = number()?;
+    let began_ns = number()?;
     let package = fields.next()?;
     Path::new(package).ok()?;
-    Some(Rocker { name, guard_pid, app_id, uid, owner, cloned_ns, package: package.into() })
+    Some(Rocker { name, guard_pid, app_id, uid, owner, began_ns, package: package.into() })
 }
 
 /// The guard, if it still is the one on record: its random name says so (KERNEL A55).
@@ -122,7 +122,7 @@ mod tests {
             app_id: 7,
             uid: 1000,
             owner: 0,
-            cloned_ns: u64::MAX,
+            began_ns: u64::MAX,
             package: b"/apps/with space.sqfs".as_slice().into(),
         };
         assert_eq!(from_text(rocker.name, &to_text(&rocker)), Some(rocker.clone()));

@@ -48,7 +48,7 @@ const GUARD: Contract = Contract {
     machine: "guard",
     states: GuardState::NAMES,
     can: &[
-        ("AwaitRequest", "Good=RequestIs Failed Died Silent Garbage Version"),
+        ("AwaitRequest", "Good=RequestIs Failed Died Garbage Version"),
         ("IsolateMounts", "Done Failed"),
         ("CreateLoop", "Good=LoopIs Failed"),
         ("BindPackage", "Done Failed Busy"),

@@ -4,7 +4,7 @@ use core::task::Poll;
 
 use guard::action::{Action, Order};
 use guard::machine::{Guard, Outcome, Peer, State, forbidden_overlay};
-use protocol::limits::{HELLO_MS, REST_MS, UNREAD_MS};
+use protocol::limits::{REST_MS, UNREAD_MS};
 use protocol::{Driver, Errno, Error, Exit, Loss, Name, Path, Step, request};
 
 use crate::app::AppActor;
@@ -30,7 +30,6 @@ pub(crate) struct GuardActor {
 pub(crate) struct Hands {
     pub(crate) pid: Pid,
     table: usize,
-    hello_ms: u64,
     launch: Option<Handed>,
     /// Where overlay.1 has put the first directory's part.
     first_place: Option<usize>,
@@ -92,13 +91,11 @@ impl GuardActor {
         {
             kernel.install(table, role, end);
         }
-        let hello_ms = kernel.now_ms + u64::from(HELLO_MS);
         let (launch, first_place, watched) = (None, None, vec![]);
         let (rests_until_ms, rested_among) = (None, None);
         let hands = Hands {
             pid,
             table,
-            hello_ms,
             launch,
             first_place,
             staged: [false; 2],
@@ -276,7 +273,7 @@ impl AtWork<'_> {
 
     /// root.3
     fn await_request(&mut self) -> Poll<Outcome> {
-        let received = match self.receive(Role::Link, self.hands.hello_ms) {
+        let received = match self.receive(Role::Link, u64::MAX) {
             Poll::Ready(Ok(message)) => message,
             Poll::Ready(Err(outcome)) => return Poll::Ready(outcome),
             Poll::Pending => return Poll::Pending,

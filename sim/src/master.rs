@@ -13,6 +13,7 @@ use master::action::Action;
 use master::machine::{Outcome, Session, State, Wants};
 use master::packages::{Found, Key, Lease, Packages};
 use master::policy::{Caller, Config, Load};
+use master::pool::{Pool, Ready};
 use protocol::limits::{GRACE_MS, HELLO_MS, MOUNT_PATIENCE_MS};
 use protocol::{Driver, Errno, Error, Item, Loss, Machine, Name, Package, Rule, Step};
 
@@ -22,6 +23,7 @@ use crate::guard::GuardActor;
 use crate::kernel::{Answer, Fd, IdMap, Kernel, Pid, Received, Record, Role};
 use crate::message::{Body, Message};
 use crate::scene::{Launch, PRIVATE_PACKAGE, ROOT, id_of};
+use crate::violation::Violation;
 use crate::words;
 
 const NS_PER_MS: u64 = 1_000_000;
@@ -38,7 +40,8 @@ pub struct Limits {
 impl Limits {
     /// A configuration with these, in which root alone may do anything.
     pub(crate) fn config(self) -> Config {
-        Config { max_rockers: self.rockers, max_launches: self.launches, ..Config::default() }
+        let (max_rockers, max_launches) = (self.rockers, self.launches);
+        Config { max_rockers, max_launches, ready_guards: 0, ..Config::default() }
     }
 }
 
@@ -59,6 +62,10 @@ pub(crate) struct MasterActor {
     config: Rc<Config>,
     /// What is mounted, each in a table of its own.
     packages: Packages<usize>,
+    /// Who waits, each with a table of its own.
+    pool: Pool<usize>,
+    /// The host's mounts, as it knows them.
+    mounts: u32,
     /// What could not be freed stays on record for the next start.
     pub(crate) has_debts: bool,
     /// Cgroups that could not be removed yet.
@@ -119,8 +126,11 @@ impl MasterActor {
         let pid = kernel.fork(crate::kernel::INIT, Who::Master);
         kernel.listen();
         let packages = Packages::new(config.max_packages, config.package_idle_ms);
+        let pool = Pool::new(config.ready_guards);
+        let mounts = kernel.mounts;
         let (sessions, ready, has_debts, unremoved) = (vec![], vec![], false, vec![]);
-        let mut master = Self { pid, sessions, ready, config, packages, has_debts, unremoved };
+        let mut master =
+            Self { pid, sessions, ready, config, packages, pool, mounts, has_debts, unremoved };
         let known = core::mem::take(&mut kernel.records);
         for record in known {
             let is_it = kernel.process(record.guard).name == Some(record.name);
@@ -146,6 +156,7 @@ impl MasterActor {
     /// Other rules, before anybody has called.
     pub(crate) fn configure(&mut self, config: Rc<Config>) {
         self.packages = Packages::new(config.max_packages, config.package_idle_ms);
+        self.pool = Pool::new(config.ready_guards);
         self.config = config;
     }
 
@@ -165,18 +176,79 @@ impl MasterActor {
                 }
                 self.ready.retain(|&other| other != session);
             }
-            self.look(around);
+            let let_go = self.look(around);
             if self.ready.is_empty() {
-                return false;
+                return let_go || self.stock(around);
             }
         }
     }
 
-    /// One turn of the loop's `poll`: what has happened becomes sessions that can go on.
-    fn look(&mut self, around: &mut Around<'_>) {
+    /// prepare.0 for whoever comes next.
+    fn stock(&mut self, around: &mut Around<'_>) -> bool {
+        if self.sessions.iter().any(|slot| slot.place == Place::Launching) {
+            return false;
+        }
+        let now_ns = around.kernel.now_ms * NS_PER_MS;
+        if !self.pool.is_short(now_ns) {
+            let due_ns = self.pool.due_ns();
+            if due_ns < u64::MAX {
+                around.kernel.is_late(due_ns.div_ceil(NS_PER_MS));
+            }
+            return false;
+        }
+        match self.clone_guard(around) {
+            Ok(ready) => {
+                around.kernel.say(None, "master", || format!("guard {} is ready", ready.pid));
+                self.pool.put(ready);
+            }
+            Err(_) => self.pool.give_up(),
+        }
+        true
+    }
+
+    /// prepare.0
+    fn clone_guard(&self, around: &mut Around<'_>) -> Answer<Ready<usize>> {
+        around.kernel.call(Call::Socketpair)?;
+        let [ours, theirs] = around.kernel.socketpair();
+        let pid = around.kernel.clone_guard(self.pid, around.guards.len())?;
+        let link = around.kernel.new_table(self.pid);
+        around.kernel.install(link, Role::Link, ours);
+        let actor = GuardActor::new(around.kernel, pid, theirs);
+        around.guards.push(actor);
+        Ok(Ready { pid, link })
+    }
+
+    /// Lets go of guards that were cloned before a change of the host's mounts; whether there are
+    /// any.
+    fn notice_mounts(&mut self, kernel: &mut Kernel) -> bool {
+        core::mem::replace(&mut self.mounts, kernel.mounts) != kernel.mounts && self.let_go(kernel)
+    }
+
+    /// The same as by its own end.
+    pub(crate) fn dismiss(&mut self, kernel: &mut Kernel) -> bool {
+        let had_any = self.let_go(kernel);
+        self.pool = Pool::new(0);
+        had_any
+    }
+
+    fn let_go(&mut self, kernel: &mut Kernel) -> bool {
+        let waiting = self.pool.discard(kernel.now_ms * NS_PER_MS);
+        let had_any = !waiting.is_empty();
+        waiting.into_iter().for_each(|ready| kernel.close_table(ready.link));
+        had_any
+    }
+
+    /// One turn of the loop's `poll`: what has happened becomes sessions that can go on. Whether
+    /// it has let go of guards, which hear of that.
+    fn look(&mut self, around: &mut Around<'_>) -> bool {
         let kernel = &mut *around.kernel;
         for name in core::mem::take(&mut self.unremoved) {
             self.remove_cgroup(kernel, name);
+        }
+        let mut let_go = self.notice_mounts(kernel);
+        for ready in self.pool.surplus(kernel.now_ms * NS_PER_MS) {
+            kernel.close_table(ready.link);
+            let_go = true;
         }
         let has_news = self.packages.has_news();
         for mount in self.packages.expired(kernel.now_ms * NS_PER_MS) {
@@ -217,6 +289,9 @@ impl MasterActor {
         }
         let mut order = vec![];
         while let Ok(Some(pid)) = kernel.wait_any(self.pid) {
+            if let Some(lost) = self.pool.lose(pid) {
+                kernel.close_table(lost.link);
+            }
             order.extend(self.has_exited(pid));
         }
         while let Some(session) = self.take_in(kernel) {
@@ -230,6 +305,7 @@ impl MasterActor {
         order.extend(launching.into_iter().rev());
         order.reverse();
         self.ready = order;
+        let_go
     }
 
     /// root.11. A launching session only remembers; its socket moves it on.
@@ -687,13 +763,20 @@ impl AtWork<'_, '_> {
 
     /// prepare.0
     fn clone_guard(&mut self) -> Answer {
-        self.around.kernel.call(Call::Socketpair)?;
-        let [ours, theirs] = self.around.kernel.socketpair();
         let (table, launch) = (self.held().table, self.held().launch.ok_or(Errno::PROTO)?);
-        let guard = self.around.kernel.clone_guard(self.master.pid, self.around.guards.len())?;
-        self.around.kernel.install(table, Role::Link, ours);
-        let actor = GuardActor::new(self.around.kernel, guard, theirs);
-        self.around.guards.push(actor);
+        self.master.notice_mounts(self.around.kernel);
+        let Ready { pid: guard, link } =
+            match self.master.pool.take(self.around.kernel.now_ms * NS_PER_MS) {
+                Some(ready) => ready,
+                None => self.master.clone_guard(self.around)?,
+            };
+        let kernel = &mut *self.around.kernel;
+        if kernel.is_stale(guard) {
+            kernel.violated(Violation::Stale { guard });
+        }
+        let ours = kernel.fd(link, Role::Link)?;
+        kernel.install(table, Role::Link, ours);
+        kernel.close_table(link);
         let name = self.held().limited.unwrap_or_else(|| self.around.kernel.new_name());
         let owner = self.held().uid;
         self.held().rocker = Some(Record { name, guard, launch, owner });

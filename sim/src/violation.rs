@@ -31,6 +31,11 @@ pub enum Violation {
         /// Which data dir.
         data: u8,
     },
+    /// A guard that was cloned before the host changed its mounts got a launch that came after.
+    Stale {
+        /// The guard.
+        guard: u32,
+    },
     /// A rocker is made from a package that its caller did not ask for.
     WrongPackage {
         /// Its launch.
@@ -163,6 +168,7 @@ impl fmt::Display for Violation {
             Self::LayerShared { data } => {
                 write!(f, "the layers in data dir {data} are not one rocker's alone")
             }
+            Self::Stale { guard } => write!(f, "guard {guard} has old mounts of the host's"),
             Self::WrongPackage { launch } => write!(f, "launch {launch} has another package"),
             Self::MountedTwice { package } => write!(f, "package {package} is mounted twice"),
             Self::AppRanWrongly { why } => write!(f, "App code ran {why}"),

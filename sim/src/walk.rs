@@ -39,7 +39,12 @@ pub fn run(world: &mut World, coverage: &mut Coverage) -> Result<(), Violation> 
 
 /// What can be done to a launch at one place, all of it.
 pub fn faults_of(scenes: &[Launch], order: Order, before: &[Planned]) -> Vec<Planned> {
-    let mut world = World::new(scenes).order(order).faults(before).counted();
+    faults_in(World::new(scenes).order(order).faults(before))
+}
+
+/// The same for a world with more to it.
+pub fn faults_in(world: World) -> Vec<Planned> {
+    let mut world = world.counted();
     let _ = run(&mut world, &mut Coverage::default());
     let mut faults = vec![];
     for mode in Mode::ALL {
@@ -53,7 +58,7 @@ pub fn faults_of(scenes: &[Launch], order: Order, before: &[Planned]) -> Vec<Pla
         }
         for turn in 0..world.turns() {
             let at = At::Turn(turn);
-            for who in Who::ALL {
+            for who in Who::ALL.into_iter().chain((1..world.guards()).map(Who::Guard)) {
                 faults.push(Planned { at, fault: Fault::Kill(who), mode });
                 faults.push(Planned { at, fault: Fault::Hang(who), mode });
             }

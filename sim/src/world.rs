@@ -69,6 +69,8 @@ pub enum Choice {
     Restart,
     /// An operator asks who lives.
     List,
+    /// The host mounts something, or unmounts it.
+    Mount,
 }
 
 /// What an operator has asked the master, and has heard so far.
@@ -108,6 +110,8 @@ pub struct World {
     operator: Vec<Question>,
     /// Before which turns the operator asks for a list.
     asks: Vec<u32>,
+    /// Before which turns the host changes its mounts.
+    changes: Vec<u32>,
     /// What chance has decided, the next one last.
     choices: Vec<Choice>,
     choices_made: usize,
@@ -149,6 +153,7 @@ impl World {
             hung: vec![],
             operator: vec![],
             asks: vec![],
+            changes: vec![],
             choices: vec![],
             choices_made: 0,
             thefts: 0,
@@ -197,6 +202,13 @@ impl World {
         self
     }
 
+    /// The host mounts something, or unmounts it, before each of these turns.
+    #[must_use]
+    pub fn mounts(mut self, turns: &[u32]) -> Self {
+        self.changes = turns.to_vec();
+        self
+    }
+
     /// The policy names [`USERS`](crate::USERS).
     #[must_use]
     pub fn users(mut self) -> Self {
@@ -208,6 +220,13 @@ impl World {
     #[must_use]
     pub fn unshared(mut self) -> Self {
         self.configure(Config { max_packages: 0, ..(*self.config).clone() });
+        self
+    }
+
+    /// So many guards wait for a launch, at most.
+    #[must_use]
+    pub fn ready(mut self, guards: usize) -> Self {
+        self.configure(Config { ready_guards: guards, ..(*self.config).clone() });
         self
     }
 
@@ -283,6 +302,11 @@ impl World {
         self.turns
     }
 
+    /// How many guards were cloned.
+    pub fn guards(&self) -> usize {
+        self.guards.len()
+    }
+
     /// When a caller was told, on the world's clock; none if it was not.
     pub fn told_ms(&self, launch: usize) -> Option<u64> {
         self.clients.get(launch)?.told_ms
@@ -316,6 +340,9 @@ impl World {
         self.struck = Some(self.turns);
         if self.asks.contains(&self.turns) {
             self.ask_who_lives();
+        }
+        if self.changes.contains(&self.turns) {
+            self.change_mounts();
         }
         for Planned { fault, mode, .. } in self.kernel.plan.at_turn(self.turns) {
             match fault {
@@ -417,9 +444,16 @@ impl World {
                 Choice::Steal => self.thefts = self.thefts.saturating_add(1),
                 Choice::Restart => self.restart_master(),
                 Choice::List => self.ask_who_lives(),
+                Choice::Mount => self.change_mounts(),
             }
         }
         None
+    }
+
+    /// Whoever is cloned from here on sees others than those who wait.
+    fn change_mounts(&mut self) {
+        self.kernel.say(None, "operator", || "mount # or umount".to_owned());
+        self.kernel.mounts += 1;
     }
 
     /// Who sits there; the operator's place is nobody's.
@@ -713,6 +747,10 @@ impl World {
 
     /// Nobody can move, and nobody waits for a time.
     fn at_rest(&mut self) {
+        // Ready guards end with their master, or when it is told to end.
+        if !self.hangs(Who::Master) && self.master.dismiss(&mut self.kernel) {
+            return;
+        }
         match self.phase {
             Phase::Launch => {
                 self.check_all_told(true);

@@ -22,6 +22,7 @@ fn choice() -> impl Strategy<Value = Choice> {
             Choice::Steal,
             Choice::Restart,
             Choice::List,
+            Choice::Mount,
         ]),
         1 => (1..3_000_u16).prop_map(Choice::Wait),
     ]
@@ -49,8 +50,13 @@ fn launch() -> impl Strategy<Value = Launch> {
 }
 
 /// Runs one world; a broken promise comes with its story.
-fn holds(launches: &[Launch], limits: Limits, choices: &[Choice]) -> Result<(), TestCaseError> {
-    let world = || World::with_limits(launches, limits).users().choices(choices);
+fn holds(
+    launches: &[Launch],
+    limits: Limits,
+    ready: usize,
+    choices: &[Choice],
+) -> Result<(), TestCaseError> {
+    let world = || World::with_limits(launches, limits).users().ready(ready).choices(choices);
     let Err(violation) = run(&mut world(), &mut Coverage::default()) else { return Ok(()) };
     let mut again = world().transcribed();
     let _ = run(&mut again, &mut Coverage::default());
@@ -71,11 +77,13 @@ fn check(launches: core::ops::Range<usize>, turns: usize, share: u32, limits: Li
         ..Config::default()
     };
     let result = TestRunner::new(config)
-        .run(&(launches, choices), |(launches, choices)| holds(&launches, limits, &choices));
+        .run(&(launches, 0..4_usize, choices), |(launches, ready, choices)| {
+            holds(&launches, limits, ready, &choices)
+        });
     match result {
         Ok(()) => {}
-        Err(TestError::Fail(story, (launches, choices))) => {
-            panic!("SIM_SEED={seed}\n{story}\n{launches:?}\n{}", in_short(&choices))
+        Err(TestError::Fail(story, (launches, ready, choices))) => {
+            panic!("SIM_SEED={seed}\n{story}\n{launches:?}\n{ready} ready\n{}", in_short(&choices))
         }
         Err(TestError::Abort(why)) => panic!("SIM_SEED={seed}\n{why}"),
     }

@@ -29,8 +29,8 @@ impl Daemon {
         Self::with_config("")
     }
 
-    /// With this configuration file. No package stays mounted after its last rocker, so that
-    /// nothing is left then, unless it says how long it may.
+    /// With this configuration file. No package stays mounted after its last rocker, and no guard
+    /// waits for one, so that nothing is left then, unless it says what may be.
     pub fn with_config(text: &str) -> Self {
         let dir = scratch();
         fs::write(dir.path().join("master.toml"), complete(text)).expect(WRITABLE);
@@ -196,7 +196,8 @@ const WRITABLE: &str = "a scratch directory is writable";
 
 fn complete(text: &str) -> String {
     let idle = if text.contains("package_idle_ms") { "" } else { "package_idle_ms = 0\n" };
-    format!("{idle}{text}")
+    let ready = if text.contains("ready_guards") { "" } else { "ready_guards = 0\n" };
+    format!("{idle}{ready}{text}")
 }
 
 impl Drop for Daemon {

@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use tempfile::{Builder, TempDir};
 
 /// Names the directory that all scratch directories of a test program are in, for its children.
@@ -79,4 +81,15 @@ pub(crate) fn unmount_below(dir: &Path) {
             let _ = rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH);
         }
     }
+}
+
+/// Mounts that end with this process; a master started later is in it too.
+///
+/// # Panics
+///
+/// If this is not root.
+pub fn private_mounts() {
+    unshare(CloneFlags::CLONE_NEWNS).expect("root may");
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).expect("root may");
 }

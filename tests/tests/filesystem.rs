@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use protocol::{Errno, Error, Item, Rule, Step};
 use rocker_client::Seccomp;
 use tests::app::{self, App};
-use tests::scratch::{directory, names};
+use tests::scratch::{directory, names, private_mounts};
 use tests::{APP_GID, APP_UID, Daemon, Leaks, Package, Program, SOON};
 use tests::{probe_package, runner, within};
 
@@ -59,13 +58,6 @@ fn main() -> ExitCode {
         proc_and_sys_cannot_be_written_to,
         control_groups_cannot_be_written_to,
     ])
-}
-
-/// Mounts that end with this process; a master started later is in it too.
-fn private_mounts() {
-    unshare(CloneFlags::CLONE_NEWNS).expect("root may");
-    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).expect("root may");
 }
 
 fn tmpfs(at: &Path, options: &str) {

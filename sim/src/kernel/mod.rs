@@ -181,6 +181,8 @@ pub(crate) enum Gate {
 #[derive(Clone, Debug, Default)]
 struct Space {
     init: Pid,
+    /// The host's mounts that it has a copy of, by the number of their changes until then.
+    born: u32,
     pids_ended: bool,
     /// Processes in the PID namespace that are not reaped, PID 1 left out.
     members: u16,
@@ -297,6 +299,8 @@ pub(crate) struct Kernel {
     /// The earliest deadline of all who have waited since the clock last stood still.
     pub(crate) next_deadline_ms: u64,
     pub(crate) violation: Option<Violation>,
+    /// How often the host has changed its mounts.
+    pub(crate) mounts: u32,
     pub(crate) processes: Vec<Process>,
     pub(crate) backlog: Vec<usize>,
     pub(crate) listening: bool,

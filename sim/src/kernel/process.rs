@@ -66,10 +66,16 @@ impl Kernel {
         };
         let pid = self.add(guard);
         self.spaces[space].init = pid;
+        self.spaces[space].born = self.mounts;
         self.spaces[space].members = 0;
         // What is mounted on the host is mounted here, too: only mounts that are below a
         // directory to be overlaid matter, see `add_host_mount`.
         Ok(pid)
+    }
+
+    /// Whether it would show its App mounts that the host has no more, or lacks some.
+    pub(crate) fn is_stale(&self, guard: Pid) -> bool {
+        self.spaces[self.process(guard).mounts].born < self.mounts
     }
 
     /// exec.1: a child of a guard's, in a session of its own.

@@ -1,0 +1,168 @@
+//! prepare.0 ahead of its request: guards that are cloned, and wait for one.
+//!
+//! A guard has the mounts of the moment in which it was cloned. So one that waits serves only
+//! while the host's are still the same, and ends when they are not: no rocker starts on an old
+//! view, and no disk stays in use that the host has let go of.
+//!
+//! There is one, and twice as many after each launch that found none; half as many after each
+//! while without a launch. They are cloned when no launch is under way, which would wait for it.
+//!
+//! Nothing in here asks the kernel or reads a clock, and the master's end of a guard's socket
+//! pair can be anything: the sim runs this too.
+
+/// A guard that waits, and ends with the other end of its socket pair.
+#[derive(Debug)]
+pub struct Ready<L> {
+    /// As the master sees it.
+    pub pid: u32,
+    /// The master's end.
+    pub link: L,
+}
+
+/// All that wait.
+#[derive(Debug)]
+pub struct Pool<L> {
+    most: usize,
+    wanted: usize,
+    waiting: Vec<Ready<L>>,
+    /// `CLOCK_MONOTONIC`, nanoseconds: no other is cloned before; all ones: before a launch.
+    rests_until_ns: u64,
+    /// The same: when half as many will do.
+    shrinks_ns: u64,
+}
+
+/// How long a host that changes its mounts is left alone.
+pub const REST_NS: u64 = 1_000_000_000;
+
+/// The while without a launch.
+pub const IDLE_NS: u64 = 10_000_000_000;
+
+impl<L> Pool<L> {
+    /// At most so many.
+    pub fn new(most: usize) -> Self {
+        Self { most, wanted: most.min(1), waiting: vec![], rests_until_ns: 0, shrinks_ns: 0 }
+    }
+
+    /// prepare.0: one for a launch, if there is one. The host's mounts are those that it has.
+    pub fn take(&mut self, now_ns: u64) -> Option<Ready<L>> {
+        self.shrinks_ns = now_ns.saturating_add(IDLE_NS);
+        if self.rests_until_ns == u64::MAX {
+            self.rests_until_ns = now_ns;
+        }
+        let ready = self.waiting.pop();
+        if ready.is_none() {
+            self.wanted = self.wanted.saturating_mul(2).min(self.most);
+        }
+        ready
+    }
+
+    /// Whether one more is to be cloned.
+    pub fn is_short(&self, now_ns: u64) -> bool {
+        self.waiting.len() < self.wanted && self.rests_until_ns <= now_ns
+    }
+
+    /// It is.
+    pub fn put(&mut self, ready: Ready<L>) {
+        self.waiting.push(ready);
+    }
+
+    /// It could not be: nobody tries again for nothing.
+    pub fn give_up(&mut self) {
+        self.rests_until_ns = u64::MAX;
+    }
+
+    /// A child of the master's has ended. If it was one of these, it is so no more.
+    pub fn lose(&mut self, pid: u32) -> Option<Ready<L>> {
+        let index = self.waiting.iter().position(|ready| ready.pid == pid)?;
+        self.give_up();
+        Some(self.waiting.swap_remove(index))
+    }
+
+    /// The host's mounts are others: whoever waits is of no use, and is to be let go.
+    pub fn discard(&mut self, now_ns: u64) -> Vec<Ready<L>> {
+        self.rests_until_ns = now_ns.saturating_add(REST_NS);
+        core::mem::take(&mut self.waiting)
+    }
+
+    /// Who is one too many by now, and is to be let go.
+    pub fn surplus(&mut self, now_ns: u64) -> Vec<Ready<L>> {
+        if self.wanted > 1 && self.shrinks_ns <= now_ns {
+            self.wanted /= 2;
+            self.shrinks_ns = now_ns.saturating_add(IDLE_NS);
+        }
+        self.waiting.split_off(self.wanted.min(self.waiting.len()))
+    }
+
+    /// When there is something to do for it, by itself.
+    pub fn due_ns(&self) -> u64 {
+        let shrinks_ns = if self.wanted > 1 { self.shrinks_ns } else { u64::MAX };
+        if self.waiting.len() < self.wanted {
+            self.rests_until_ns.min(shrinks_ns)
+        } else {
+            shrinks_ns
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(pool: &mut Pool<u32>, now_ns: u64) -> usize {
+        let before = pool.waiting.len();
+        while pool.is_short(now_ns) {
+            let number = u32::try_from(pool.waiting.len()).unwrap();
+            pool.put(Ready { pid: number, link: number });
+        }
+        pool.waiting.len() - before
+    }
+
+    #[test]
+    fn without_room_there_is_none() {
+        let mut pool = Pool::<u32>::new(0);
+        assert!(!pool.is_short(0) && pool.take(0).is_none());
+        assert!(!pool.is_short(1) && pool.due_ns() == u64::MAX);
+    }
+
+    #[test]
+    fn there_are_as_many_as_were_missed() {
+        let mut pool = Pool::new(5);
+        assert_eq!((pool.due_ns(), filled(&mut pool, 0)), (0, 1));
+        assert_eq!(pool.due_ns(), u64::MAX, "no processor for a pool that nobody needs");
+        assert!(pool.take(0).is_some());
+        assert_eq!(filled(&mut pool, 0), 1);
+        for wanted in [2, 4, 5, 5] {
+            while pool.take(7).is_some() {}
+            assert_eq!(filled(&mut pool, 7), wanted);
+        }
+        assert_eq!(pool.due_ns(), 7 + IDLE_NS);
+        for left in [2, 1, 1] {
+            let due_ns = pool.due_ns().min(9 * IDLE_NS);
+            pool.surplus(due_ns - 1);
+            assert!(pool.waiting.len() > left || due_ns == 9 * IDLE_NS);
+            pool.surplus(due_ns);
+            assert_eq!((pool.waiting.len(), filled(&mut pool, due_ns)), (left, 0));
+        }
+    }
+
+    #[test]
+    fn nobody_serves_with_old_mounts_and_the_host_has_a_rest() {
+        let mut pool = Pool::new(1);
+        filled(&mut pool, 0);
+        assert_eq!(pool.discard(5).len(), 1);
+        assert!(pool.take(5).is_none());
+        assert!(!pool.is_short(4 + REST_NS) && pool.due_ns() == 5 + REST_NS);
+        assert_eq!(filled(&mut pool, 5 + REST_NS), 1);
+    }
+
+    #[test]
+    fn one_that_has_ended_serves_nobody() {
+        let mut pool = Pool::new(1);
+        filled(&mut pool, 0);
+        assert!(pool.lose(7).is_none());
+        assert_eq!(pool.due_ns(), u64::MAX, "it was somebody else");
+        assert!(pool.lose(0).is_some());
+        assert!(!pool.is_short(u64::MAX - 1) && pool.due_ns() == u64::MAX);
+        assert!(pool.take(1).is_none() && pool.is_short(1));
+    }
+}

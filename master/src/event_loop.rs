@@ -167,8 +167,12 @@ impl Master {
 
     /// Waits until there is something to do.
     fn wait(&self) -> Result<Vec<Ready>, rustix::io::Errno> {
-        let mut sources: Vec<(BorrowedFd<'_>, Ready)> =
-            vec![(self.signals.as_fd(), Ready::Signals)];
+        let mut sources: Vec<(BorrowedFd<'_>, Ready)> = vec![];
+        // First, since a change is told once: no launch may take a guard before this is heard.
+        if let Some(mounts) = &self.host.mounts {
+            sources.push((mounts.as_fd(), Ready::Mounts));
+        }
+        sources.push((self.signals.as_fd(), Ready::Signals));
         if let Some(listener) = &self.listener {
             sources.push((listener.socket().as_fd(), Ready::Callers));
         }
@@ -192,9 +196,6 @@ impl Master {
             if let Some(guard) = &entry.held.adopted {
                 sources.push((guard.as_fd(), Ready::Adopted(pid)));
             }
-        }
-        if let Some(mounts) = &self.host.mounts {
-            sources.push((mounts.as_fd(), Ready::Mounts));
         }
         let mut polled: Vec<PollFd<'_>> = sources
             .iter()

@@ -64,7 +64,7 @@ static void hear(struct rk_orders *orders, uint8_t *states, const uint8_t *bytes
            : message.kind == RK_OPENED ? message.descriptors <= message.files
                                        : message.descriptors == 0);
     demand(message.files <= ROCKER_FILES_MAX);
-    if (message.kind == RK_NOT_STARTED) {
+    if (message.kind == RK_NOT_STARTED || message.kind == RK_FAILURE) {
         const uint8_t *command = (const uint8_t *)message.rest.bytes;
         demand(command >= exact && command + message.rest.length <= exact + length);
     }

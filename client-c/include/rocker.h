@@ -457,7 +457,8 @@ typedef struct {
 } RockerReport;
 
 typedef enum {
-    /* The guard is lost, and no other event will come: `error`. */
+    /* The guard is lost, and no other event will come: `error`, in the guard's own words if it had
+     * any. */
     ROCKER_EVENT_lost,
     /* exec.2: the program runs: `pid`, `pidfd`. */
     ROCKER_EVENT_started,
@@ -587,6 +588,101 @@ ROCKER_API ROCKER_ERR ROCKER_delete(RockerOpen *open, const char *path, int tree
  * ROCKER_delete(). */
 ROCKER_API ROCKER_ERR ROCKER_symlink(RockerOpen *open, const char *target, const char *path,
                                      unsigned *id, RockerError *error);
+
+/* What is put in a place of a rocker; which fields of RockerPlace it takes. */
+typedef enum {
+    /* `source`, a file or directory of the rocker's, with what is mounted below it. It is meant as
+     * it is before any of this. Set user ids and devices in it are inert. */
+    ROCKER_PLACE_bind,
+    /* The same for reading only. */
+    ROCKER_PLACE_bind_ro,
+    /* An empty directory in memory, of at most so many `bytes` and a file for each 1024 of them,
+     * with the permissions `mode`; 0: 01777, everybody may make files. */
+    ROCKER_PLACE_tmpfs,
+    /* The directory as it is, but what the App writes there goes to memory, at most so many
+     * `bytes`. Permissions still count, but the directory itself is the App's own, and what is
+     * mounted below it is not seen. */
+    ROCKER_PLACE_overlay,
+    /* The rocker's /proc, for another `/`. */
+    ROCKER_PLACE_proc,
+    /* A small /dev: null, zero, full, random, urandom, tty, fd, stdin, stdout, stderr, terminals of
+     * its own, and so many `bytes` of shared memory. */
+    ROCKER_PLACE_dev,
+    /* A symbolic link that leads to `source`. */
+    ROCKER_PLACE_link,
+    /* A file reads as empty, a directory is. One that is not there hides nothing. */
+    ROCKER_PLACE_mask
+} ROCKER_PLACE;
+
+/* A place. */
+typedef struct {
+    ROCKER_PLACE kind;
+    unsigned mode;
+    /* Absolute, but for where a link leads. */
+    const char *source;
+    /* Where it is: absolute, below the new `/`. It is there already, or lies in what an earlier
+     * place has put there, where it is made. No link is followed to it. */
+    const char *target;
+    uint64_t bytes;
+} RockerPlace;
+
+/* A rocker as its programs will see it. */
+typedef struct {
+    size_t size;
+    /* This directory of the rocker's becomes `/`, with what is mounted below it: the exec dir, for
+     * an App that brings all it needs. NULL: `/` as it is. */
+    const char *root;
+    /* Instead of that: `/` is an empty directory in memory, of at most so many bytes, to which only
+     * what is named in `places` comes. 0: it is not. */
+    uint64_t empty_root;
+    /* Made in this order, with the App's rights. No program has the privilege to change them. */
+    const RockerPlace *places;
+    unsigned places_count;
+    /* Not 0: programs see the rocker's control groups as the top of all. */
+    int unshare_cgroup;
+    /* Where programs start, and relative paths of orders begin. NULL: the exec dir, or `/` where
+     * that is another one. */
+    const char *work_dir;
+    /* What the machine is called inside, and its NIS domain: UTF-8, at most 64 bytes. NULL: as
+     * outside. */
+    const char *host_name;
+    const char *domain_name;
+    /* A program that has to end well, within so many milliseconds, before the first order and after
+     * each reset. Of it path, argv and envp count. NULL and 0: none. */
+    const RockerProgram *init;
+    unsigned init_ms;
+} RockerConf;
+
+/* The rocker as it is. */
+static inline RockerConf ROCKER_conf_new(void)
+{
+    RockerConf conf = { sizeof(RockerConf), NULL, 0, NULL, 0, 0, NULL, NULL, NULL, NULL, 0 };
+    return conf;
+}
+
+/*
+ * Makes the rocker look like this: once, and before its first program. ROCKER_EVENT_done; or
+ * ROCKER_EVENT_failed if it was refused as a whole, and nothing has changed (EBUSY: a program has
+ * run; EEXIST: this was done before; EPERM: a rocker that was not made for orders). After any other
+ * failure the rocker ends, for nothing runs in one that is half of what was asked for:
+ * ROCKER_EVENT_lost names part and path. All of it has room for 32 KiB of paths and strings.
+ *
+ * Technically the guard mounts in a mount namespace that belongs to the rocker's user namespace,
+ * with the App's ids and no right that the App has not. It gets an IPC namespace of its own with
+ * it, so that shared memory goes at a reset, too.
+ */
+ROCKER_API ROCKER_ERR ROCKER_configure(RockerOpen *open, const RockerConf *conf, unsigned *id,
+                                       RockerError *error);
+
+/*
+ * Ends every program, which is told like any end, and makes the rocker what it was after
+ * ROCKER_configure(): memory is empty again, what was mounted is mounted anew, the init program has
+ * run. Not touched are the host's own directories, and the layers in the data dir.
+ *
+ * ROCKER_EVENT_done; or ROCKER_EVENT_failed: ETIME if some process cannot be killed within 5 s, and
+ * then nothing else was done. After any other failure the rocker ends: ROCKER_EVENT_lost.
+ */
+ROCKER_API ROCKER_ERR ROCKER_reset(RockerOpen *open, unsigned *id, RockerError *error);
 
 /* The next event, without waiting: 1, or 0 if there is none. Before polling, ask until there is
  * none: a descriptor is not readable for what ROCKER_await() has read and not told. */

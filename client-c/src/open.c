@@ -297,6 +297,18 @@ ROCKER_ERR ROCKER_ping(RockerOpen *open, unsigned *id, RockerError *error)
 
 /* --- Files. ----------------------------------------------------------------------------------- */
 
+/* With the text that breaks the rule. */
+static ROCKER_ERR refuse(enum rk_rule rule, enum rk_item item, struct rk_path text,
+                         RockerError *error)
+{
+    ROCKER_ERR code = fail(rk_invalid(rule, item, 0), 0, "", error);
+
+    if (error != NULL && text.bytes != NULL) {
+        rk_add(error->subject, text.bytes, text.length);
+    }
+    return code;
+}
+
 /* What is wrong with a path, in `error`; success: nothing. */
 static ROCKER_ERR check_file(const char *text, RockerError *error)
 {
@@ -305,13 +317,7 @@ static ROCKER_ERR check_file(const char *text, RockerError *error)
     if (path.length > 0 && path.length <= RK_PATH_MAX) {
         return succeed(error);
     }
-    ROCKER_ERR code = fail(rk_invalid(path.length == 0 ? RK_RULE_EMPTY : RK_RULE_TOO_LONG,
-                                      RK_ITEM_FILE, 0),
-                           0, "", error);
-    if (error != NULL) {
-        rk_add(error->subject, path.bytes, path.length);
-    }
-    return code;
+    return refuse(path.length == 0 ? RK_RULE_EMPTY : RK_RULE_TOO_LONG, RK_ITEM_FILE, path, error);
 }
 
 static ROCKER_ERR check_room(const RockerOpen *open, RockerError *error)
@@ -403,6 +409,120 @@ ROCKER_ERR ROCKER_symlink(RockerOpen *open, const char *target, const char *path
     return order_deed(open, &message, id, error);
 }
 
+/* --- What the rocker looks like. -------------------------------------------------------------- */
+
+static ROCKER_ERR check_path(const char *text, RockerError *error)
+{
+    struct rk_path path = rk_path(text);
+    enum rk_rule rule = rk_path_rule(path);
+
+    return rule == RK_RULE_COUNT ? succeed(error) : refuse(rule, RK_ITEM_FILE, path, error);
+}
+
+static ROCKER_ERR check_name(const char *text, RockerError *error)
+{
+    struct rk_path name = rk_path(text);
+
+    if (name.length > RK_HOST_NAME_MAX) {
+        return refuse(RK_RULE_TOO_LONG, RK_ITEM_NAME, name, error);
+    }
+    return rk_is_text(name) ? succeed(error)
+                            : misuse("RockerConf.host_name or domain_name is not UTF-8", error);
+}
+
+static ROCKER_ERR check_place(const RockerPlace *place, RockerError *error)
+{
+    ROCKER_ERR code = ROCKER_ERR_success;
+
+    if (place->kind < ROCKER_PLACE_bind || place->kind > ROCKER_PLACE_mask
+        || place->mode > UINT16_MAX) {
+        return misuse("RockerPlace.kind or mode is none", error);
+    }
+    if (place->kind == ROCKER_PLACE_link) {
+        code = check_file(place->source, error);
+    } else if (place->kind == ROCKER_PLACE_bind || place->kind == ROCKER_PLACE_bind_ro) {
+        code = check_path(place->source, error);
+    }
+    return code == ROCKER_ERR_success ? check_path(place->target, error) : code;
+}
+
+/* What is wrong with the program that is to run first, in words of the header; NULL: nothing. */
+static const char *misuse_of_init(const RockerConf *conf)
+{
+    const RockerExec none = ROCKER_exec_new();
+
+    return conf->init != NULL ? misuse_of(conf->init, &none) : NULL;
+}
+
+static ROCKER_ERR check_conf(const RockerConf *conf, RockerError *error)
+{
+    const char *wrong = conf->size != sizeof(RockerConf)
+                            ? "RockerConf.size is not that of ROCKER_conf_new()"
+                        : conf->root != NULL && conf->empty_root != 0
+                            ? "RockerConf has two of root and empty_root"
+                        : conf->places_count > 0 && conf->places == NULL
+                            ? "RockerConf.places has none of them"
+                            : misuse_of_init(conf);
+    ROCKER_ERR code = wrong != NULL ? misuse(wrong, error) : succeed(error);
+
+    for (unsigned i = 0; code == ROCKER_ERR_success && i < conf->places_count; i++) {
+        code = check_place(&conf->places[i], error);
+    }
+    if (code == ROCKER_ERR_success && conf->init != NULL) {
+        bool is_named = conf->init->path != NULL && conf->init->path[0] != '\0';
+        code = is_named && conf->init_ms > 0
+                   ? code
+                   : fail(rk_invalid(is_named ? RK_RULE_OUT_OF_RANGE : RK_RULE_EMPTY,
+                                     RK_ITEM_PROGRAM, 0),
+                          0, "", error);
+    }
+    if (code == ROCKER_ERR_success && conf->root != NULL) {
+        code = check_path(conf->root, error);
+    }
+    if (code == ROCKER_ERR_success && conf->work_dir != NULL) {
+        code = check_path(conf->work_dir, error);
+    }
+    if (code == ROCKER_ERR_success) {
+        code = check_name(conf->host_name, error);
+    }
+    return code == ROCKER_ERR_success ? check_name(conf->domain_name, error) : code;
+}
+
+ROCKER_ERR ROCKER_configure(RockerOpen *open, const RockerConf *conf, unsigned *id,
+                            RockerError *error)
+{
+    uint8_t bytes[RK_MESSAGE_MAX];
+    struct rk_pieces message = rk_pieces(bytes, sizeof(bytes));
+    ROCKER_ERR code = check_room(open, error);
+
+    *id = 0;
+    if (code == ROCKER_ERR_success) {
+        code = check_conf(conf, error);
+    }
+    if (code != ROCKER_ERR_success) {
+        return code;
+    }
+    rk_encode_conf(rk_orders_next_id(in(open)), conf, &message);
+    if (message.length > RK_MESSAGE_MAX) {
+        return fail(rk_invalid(RK_RULE_TOO_LONG, RK_ITEM_REQUEST, 0), 0, "", error);
+    }
+    return order_deed(open, &message, id, error);
+}
+
+ROCKER_ERR ROCKER_reset(RockerOpen *open, unsigned *id, RockerError *error)
+{
+    uint8_t numbers[RK_NUMBERS_MAX];
+    struct rk_pieces message = rk_pieces(numbers, sizeof(numbers));
+    ROCKER_ERR code = check_room(open, error);
+
+    *id = 0;
+    if (code != ROCKER_ERR_success) {
+        return code;
+    }
+    rk_encode_reset(rk_orders_next_id(in(open)), &message);
+    return order_deed(open, &message, id, error);
+}
+
 /* --- Events. ---------------------------------------------------------------------------------- */
 
 /* Without ids, pids and descriptors. */
@@ -415,9 +535,7 @@ static void clear(RockerEvent *event)
 /* From here on there is nothing else to be heard. */
 static void lose(RockerOpen *open, struct rk_error why)
 {
-    if (in(open)->lost.fault == RK_NO_FAULT) {
-        in(open)->lost = why;
-    }
+    in(open)->lost = why;
 }
 
 /* What was not carried out. */
@@ -442,6 +560,11 @@ static bool understand(RockerOpen *open, struct rk_datagram *datagram, RockerEve
     }
     if (!datagram->whole || message.descriptors != datagram->count) {
         lose(open, rk_lost(RK_REQUEST_EXEC, RK_LOSS_GARBAGE));
+        return false;
+    }
+    if (message.kind == RK_FAILURE) {
+        lose(open, message.error);
+        rk_add(in(open)->last_words, message.rest.bytes, message.rest.length);
         return false;
     }
     switch (rk_orders_hear(in(open), &message, event)) {
@@ -486,7 +609,7 @@ static bool next(RockerOpen *open, unsigned id, RockerEvent *event)
             return true;
         }
         if (orders->lost.fault != RK_NO_FAULT) {
-            fail(orders->lost, 0, "", &event->error);
+            fail(orders->lost, 0, orders->last_words, &event->error);
             return true;
         }
         int why = rk_receive(open->connection, &datagram);

@@ -9,9 +9,12 @@ enum {
     CLIENT_OPEN = 7,
     CLIENT_DELETE,
     CLIENT_SYMLINK,
-    CLIENT_GO = 13
+    CLIENT_CONF = 11,
+    CLIENT_RESET,
+    CLIENT_GO
 };
 enum {
+    GUARD_FAILED = 2,
     GUARD_STARTED = 4,
     GUARD_EXEC_FAILED,
     GUARD_EXITED,
@@ -19,6 +22,21 @@ enum {
     GUARD_OBEYED,
     GUARD_OPENED
 };
+
+/* enum Root, enum Place */
+enum { ROOT_WHOLE, ROOT_DIRECTORY, ROOT_TMPFS };
+enum {
+    PLACE_BIND,
+    PLACE_TMPFS,
+    PLACE_OVERLAY,
+    PLACE_PROC,
+    PLACE_DEV,
+    PLACE_LINK,
+    PLACE_MASK
+};
+
+/* What a place of memory is open to, if nothing is said: everybody, for files of their own. */
+enum { EVERYBODYS = 01777 };
 
 /* enum Exit */
 enum { EXIT_STATUS, EXIT_SIGNAL, EXIT_COUNT };
@@ -66,12 +84,18 @@ static void begin(struct rk_pieces *out, uint8_t variant, uint32_t id)
     rk_put_number(out, id);
 }
 
+/* What is to run, and its environment. */
+static void put_program(struct rk_pieces *out, const RockerProgram *program)
+{
+    put_strings(out, program->path, program->argv != NULL ? program->argv + 1 : NULL);
+    put_strings(out, NULL, program->envp);
+}
+
 void rk_encode_exec(uint32_t id, const RockerProgram *program, const RockerExec *exec,
                     unsigned descriptors, struct rk_pieces *out)
 {
     begin(out, CLIENT_EXEC, id);
-    put_strings(out, program->path, program->argv != NULL ? program->argv + 1 : NULL);
-    put_strings(out, NULL, program->envp);
+    put_program(out, program);
     put_strings(out, program->cwd, NULL);
     rk_put_byte(out, (uint8_t)descriptors);
     rk_put_byte(out, exec->program_fd >= 0);
@@ -137,6 +161,88 @@ void rk_encode_symlink(uint32_t id, const char *target, const char *path, struct
     begin(out, CLIENT_SYMLINK, id);
     put_path(out, target);
     put_path(out, path);
+}
+
+static void put_place(struct rk_pieces *out, const RockerPlace *place)
+{
+    switch (place->kind) {
+    case ROCKER_PLACE_bind:
+    case ROCKER_PLACE_bind_ro:
+        rk_put_byte(out, PLACE_BIND);
+        put_path(out, place->source);
+        put_path(out, place->target);
+        rk_put_byte(out, place->kind == ROCKER_PLACE_bind_ro);
+        break;
+    case ROCKER_PLACE_tmpfs:
+        rk_put_byte(out, PLACE_TMPFS);
+        put_path(out, place->target);
+        rk_put_number(out, place->bytes);
+        rk_put_number(out, place->mode != 0 ? place->mode : EVERYBODYS);
+        break;
+    case ROCKER_PLACE_overlay:
+    case ROCKER_PLACE_dev:
+        rk_put_byte(out, place->kind == ROCKER_PLACE_dev ? PLACE_DEV : PLACE_OVERLAY);
+        put_path(out, place->target);
+        rk_put_number(out, place->bytes);
+        break;
+    case ROCKER_PLACE_proc:
+    case ROCKER_PLACE_mask:
+        rk_put_byte(out, place->kind == ROCKER_PLACE_mask ? PLACE_MASK : PLACE_PROC);
+        put_path(out, place->target);
+        break;
+    case ROCKER_PLACE_link:
+        rk_put_byte(out, PLACE_LINK);
+        put_path(out, place->target);
+        put_path(out, place->source);
+        break;
+    }
+}
+
+static void put_places(struct rk_pieces *out, const RockerConf *conf)
+{
+    for (unsigned i = 0; i < conf->places_count; i++) {
+        put_place(out, &conf->places[i]);
+    }
+}
+
+static void put_optional(struct rk_pieces *out, const char *text)
+{
+    rk_put_byte(out, text != NULL);
+    if (text != NULL) {
+        put_path(out, text);
+    }
+}
+
+void rk_encode_conf(uint32_t id, const RockerConf *conf, struct rk_pieces *out)
+{
+    const RockerProgram none = { 0 };
+    struct rk_pieces places = { 0 };
+
+    begin(out, CLIENT_CONF, id);
+    if (conf->root != NULL) {
+        rk_put_byte(out, ROOT_DIRECTORY);
+        put_path(out, conf->root);
+    } else if (conf->empty_root != 0) {
+        rk_put_byte(out, ROOT_TMPFS);
+        rk_put_number(out, conf->empty_root);
+    } else {
+        rk_put_byte(out, ROOT_WHOLE);
+    }
+    /* They are counted first, where there is no room for them. */
+    put_places(&places, conf);
+    rk_put_number(out, places.length);
+    put_places(out, conf);
+    put_optional(out, conf->work_dir);
+    put_optional(out, conf->host_name);
+    put_optional(out, conf->domain_name);
+    rk_put_byte(out, conf->unshare_cgroup != 0);
+    put_program(out, conf->init != NULL ? conf->init : &none);
+    rk_put_number(out, conf->init_ms);
+}
+
+void rk_encode_reset(uint32_t id, struct rk_pieces *out)
+{
+    begin(out, CLIENT_RESET, id);
 }
 
 /* --- In. --- */
@@ -211,6 +317,9 @@ static bool get_answer(struct rk_reader *in, uint8_t sender, uint8_t variant,
     if (variant == GUARD_PONG) {
         message->kind = RK_PONG;
         return true;
+    }
+    if (variant == GUARD_FAILED) {
+        return rk_get_failure(in, message);
     }
     if (!rk_get_u32(in, &message->id)) {
         return false;

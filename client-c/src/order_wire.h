@@ -24,6 +24,13 @@ void rk_encode_go(uint32_t id, struct rk_pieces *out);
 /* For one program; 0: for all. */
 void rk_encode_signal(uint32_t id, uint8_t signal, struct rk_pieces *out);
 
+/* Longest host or domain name. */
+#define RK_HOST_NAME_MAX 64
+
+/* What the rocker is to look like, and that again; it is checked. */
+void rk_encode_conf(uint32_t id, const RockerConf *conf, struct rk_pieces *out);
+void rk_encode_reset(uint32_t id, struct rk_pieces *out);
+
 /* Files of this rocker; what they are called is checked. */
 void rk_encode_open(uint32_t id, const RockerFile *files, unsigned count, struct rk_pieces *out);
 void rk_encode_delete(uint32_t id, const char *path, bool tree, struct rk_pieces *out);

@@ -49,10 +49,12 @@ struct rk_orders {
     /* Signals, and words to go, that may still be refused: that is not told, nor that they were
      * not. */
     uint32_t signals;
-    /* Why there is no guard any more; no fault: there is. */
+    /* Why there is no guard any more, and the command if it has said so itself; no fault: there
+     * is. */
     struct rk_error lost;
     /* Programs first. */
     struct rk_order orders[RK_PROGRAMS_MAX + RK_OTHERS_MAX];
+    char last_words[520];
 };
 
 /* What to do with an answer. */

@@ -71,8 +71,8 @@ static bool is_run(struct rk_path path)
     return next_name(path, &at, &first) && is(first, "run") && !next_name(path, &at, &second);
 }
 
-/* The rules for paths, in the order in which protocol checks them; RK_RULE_COUNT: kept. */
-static enum rk_rule broken_by(struct rk_path path)
+/* In the order in which protocol checks them. */
+enum rk_rule rk_path_rule(struct rk_path path)
 {
     size_t at = 0;
     struct rk_path name;
@@ -104,7 +104,7 @@ static const struct rk_error kept = { .fault = RK_NO_FAULT };
 
 static struct rk_error check_path(struct rk_path path, enum rk_item item, uint8_t index)
 {
-    enum rk_rule rule = broken_by(path);
+    enum rk_rule rule = rk_path_rule(path);
 
     return rule == RK_RULE_COUNT ? kept : rk_invalid(rule, item, index);
 }

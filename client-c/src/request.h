@@ -62,6 +62,9 @@ struct rk_request {
     struct rk_limits limits;
 };
 
+/* Which rule for paths it breaks; RK_RULE_COUNT: none. */
+enum rk_rule rk_path_rule(struct rk_path path);
+
 /* Every rule that can be checked without looking at a file system; RK_NO_FAULT if it keeps
  * them all. */
 struct rk_error rk_request_check(const struct rk_request *request);

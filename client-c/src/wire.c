@@ -242,19 +242,24 @@ static bool get_bytes(struct rk_reader *in, struct rk_path *bytes)
     return true;
 }
 
-static bool get_text(struct rk_reader *in, struct rk_path *text)
+bool rk_is_text(struct rk_path bytes)
 {
-    if (!get_bytes(in, text)) {
-        return false;
-    }
-    for (const uint8_t *at = in->at - text->length; at < in->at;) {
-        size_t one = utf8_length(at, (size_t)(in->at - at));
+    const uint8_t *at = (const uint8_t *)bytes.bytes;
+
+    for (size_t left = bytes.length; left > 0;) {
+        size_t one = utf8_length(at, left);
         if (one == 0) {
             return false;
         }
         at += one;
+        left -= one;
     }
     return true;
+}
+
+static bool get_text(struct rk_reader *in, struct rk_path *text)
+{
+    return get_bytes(in, text) && rk_is_text(*text);
 }
 
 static bool get_error(struct rk_reader *in, struct rk_error *error)

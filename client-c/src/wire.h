@@ -57,13 +57,16 @@ void rk_encode_app_started(struct rk_pieces *out);
 /* exec.0, also as the greeting that says that orders will come. */
 void rk_encode_ping(struct rk_pieces *out);
 
+/* Whether it is UTF-8, as texts have to be. */
+bool rk_is_text(struct rk_path bytes);
+
 /* By their place in message.rs. */
 enum rk_sender { RK_FROM_CLIENT, RK_FROM_MASTER, RK_FROM_GUARD };
 
 enum rk_kind {
     RK_NOTHING,     /* no message: lost, see `loss` */
     RK_ENTERING,    /* Entrance: name, pid, rest: the filter; a pidfd, and cgroups */
-    RK_FAILURE,     /* Failed: error, rest: the command, UTF-8 without NUL at its end */
+    RK_FAILURE,     /* Failed: error, rest: the command, UTF-8 without NUL at its end; the last */
     RK_STARTED,     /* Started: id, pid; one descriptor */
     RK_NOT_STARTED, /* ExecFailed: id, error, rest: the command */
     RK_EXITED,      /* Exited: id, report */

@@ -128,6 +128,25 @@ AT(RockerFile, path, 0);
 AT(RockerFile, how, WORD);
 AT(RockerFile, mode, WORD + 4);
 
+SIZE(RockerPlace, 32, 24);
+AT(RockerPlace, kind, 0);
+AT(RockerPlace, mode, 4);
+AT(RockerPlace, source, 8);
+AT(RockerPlace, target, 8 + WORD);
+AT(RockerPlace, bytes, 8 + 2 * WORD);
+
+SIZE(RockerConf, 80, 48);
+AT(RockerConf, root, WORD);
+AT(RockerConf, empty_root, 2 * WORD);
+AT(RockerConf, places, 2 * WORD + 8);
+AT(RockerConf, places_count, 3 * WORD + 8);
+AT(RockerConf, unshare_cgroup, 3 * WORD + 12);
+AT(RockerConf, work_dir, 3 * WORD + 16);
+AT(RockerConf, host_name, 4 * WORD + 16);
+AT(RockerConf, domain_name, 5 * WORD + 16);
+AT(RockerConf, init, 6 * WORD + 16);
+AT(RockerConf, init_ms, 7 * WORD + 16);
+
 #define CODE(name, value) \
     _Static_assert(ROCKER_ERR_##name == (value), "ROCKER_ERR_" #name)
 CODE(unknown, -1);
@@ -154,6 +173,11 @@ _Static_assert(ROCKER_VERDICT_normal == 0 && ROCKER_VERDICT_time_limit_exceeded 
                    && ROCKER_VERDICT_disallowed_syscall == 4 && ROCKER_VERDICT_signalled == 5
                    && ROCKER_VERDICT_nonzero_exit_status == 6 && ROCKER_VERDICT_runner_error == 7
                    && ROCKER_VERDICT_out_of_memory == 8 && ROCKER_VERDICT_cancelled == 9,
+               "they are compiled into AppMasters");
+
+_Static_assert(ROCKER_PLACE_bind == 0 && ROCKER_PLACE_bind_ro == 1 && ROCKER_PLACE_tmpfs == 2
+                   && ROCKER_PLACE_overlay == 3 && ROCKER_PLACE_proc == 4
+                   && ROCKER_PLACE_dev == 5 && ROCKER_PLACE_link == 6 && ROCKER_PLACE_mask == 7,
                "they are compiled into AppMasters");
 
 /* Each is a macro, too, so that the preprocessor can ask for it. */
@@ -232,11 +256,23 @@ static void test_exec_new_sets_nothing(void)
     CHECK(exec.sync == 0 && exec.filter == NULL && exec.filter_count == 0);
 }
 
+static void test_conf_new_sets_nothing(void)
+{
+    const RockerConf conf = ROCKER_conf_new();
+
+    CHECK_IS(conf.size, sizeof(conf));
+    CHECK(conf.root == NULL && conf.empty_root == 0);
+    CHECK(conf.places == NULL && conf.places_count == 0 && conf.unshare_cgroup == 0);
+    CHECK(conf.work_dir == NULL && conf.host_name == NULL && conf.domain_name == NULL);
+    CHECK(conf.init == NULL && conf.init_ms == 0);
+}
+
 static const struct test tests[] = {
     TEST(test_request_new_sets_nothing),
     TEST(test_options_new_sets_nothing),
     TEST(test_program_new_sets_the_path),
     TEST(test_exec_new_sets_nothing),
+    TEST(test_conf_new_sets_nothing),
 };
 
 TAP_MAIN(tests)

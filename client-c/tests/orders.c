@@ -934,6 +934,152 @@ static void test_files_what_no_guard_says(void)
     }
 }
 
+/* --- What the rocker looks like. -------------------------------------------------------------- */
+
+static void check_not_configured(struct pair *pair, const RockerConf *conf, const char *words)
+{
+    RockerError error;
+    unsigned id = 7;
+
+    CASE("%s", words);
+    CHECK_IS(ROCKER_configure(&pair->open, conf, &id, &error), ROCKER_ERR_param_invalid);
+    CHECK(strstr(line_of(&error), words) != NULL);
+    CHECK_IS(id, 0);
+    CHECK_IS(ROCKER_configure(&pair->open, conf, &id, NULL), ROCKER_ERR_param_invalid);
+    check_silence(pair->guard);
+}
+
+static void test_configure_bytes_and_events(void)
+{
+    static const RockerPlace places[] = {
+        { ROCKER_PLACE_bind, 0, "/a", "/b", 0 },
+        { ROCKER_PLACE_tmpfs, 0700, NULL, "/c", 1 },
+    };
+    RockerConf conf = ROCKER_conf_new();
+    struct surroundings before;
+    RockerEvent event;
+    RockerError error;
+    unsigned id;
+
+    look(&before);
+    struct pair pair = new_pair();
+    CHECK_IS(ROCKER_configure(&pair.open, &conf, &id, &error), ROCKER_ERR_success);
+    CHECK(id == 1 && error.err_no == ROCKER_ERR_success);
+    check_heard(pair.guard, BYTES("\x01\x00\x0b\x01\0\0\0\0\0\0\0\0\0"), 0);
+    conf.places = places;
+    conf.places_count = 2;
+    CHECK_IS(ROCKER_configure(&pair.open, &conf, &id, NULL), ROCKER_ERR_success);
+    check_heard(pair.guard,
+                BYTES("\x01\x00\x0b\x02\x00\x0f" "\x00\x02/a\x02/b\x00" "\x01\x02/c\x01\xc0\x03"
+                      "\0\0\0\0\0\0\0"), 0);
+    CHECK_IS(ROCKER_reset(&pair.open, &id, &error), ROCKER_ERR_success);
+    CHECK_IS(id, 3);
+    check_heard(pair.guard, BYTES("\x01\x00\x0c\x03"), 0);
+    answer(&pair, BYTES("\x01\x02\x08\x01"), 1, 0);
+    answer(&pair, BYTES("\x01\x02\x05\x01\x01\x41\x11\x04" "conf"), 2, 0);
+    answer(&pair, BYTES("\x01\x02\x08\x01"), 3, 0);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_done && event.id == 1);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_failed && event.id == 2);
+    CHECK_IS(event.error.os_errno, EEXIST);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_done && event.id == 3);
+    CHECK_IS(ROCKER_next(&pair.open, &event), 0);
+    part(&pair);
+    check_unchanged(&before);
+}
+
+/* What ends by it is told like any end, before it is done. */
+static void test_reset_ends_programs(void)
+{
+    struct pair pair = new_pair();
+    RockerEvent event;
+    unsigned reset;
+    unsigned id = exec_true(&pair, NULL);
+
+    answer(&pair, BYTES(STARTED), id, 1);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_started);
+    close(event.pidfd);
+    CHECK_IS(ROCKER_reset(&pair.open, &reset, NULL), ROCKER_ERR_success);
+    answer(&pair, BYTES(ENDED), id, 0);
+    answer(&pair, BYTES("\x01\x02\x08\x01"), reset, 0);
+    CHECK_IS(ROCKER_await(&pair.open, reset, -1, &event), 1);
+    CHECK(event.kind == ROCKER_EVENT_done && event.id == reset);
+    CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_ended && event.id == id);
+    part(&pair);
+}
+
+static void test_configure_misuse(void)
+{
+    static char longest[4097];
+    static char name[66];
+    static RockerPlace many[900];
+    struct pair pair = new_pair();
+    RockerPlace place = { ROCKER_PLACE_bind, 0, "/a", "/b", 0 };
+    RockerProgram init = ROCKER_program_new("true");
+    const RockerConf plain = ROCKER_conf_new();
+    RockerConf conf = plain;
+
+    conf.size++;
+    check_not_configured(&pair, &conf, "RockerConf.size");
+    conf = plain;
+    conf.root = "/a";
+    conf.empty_root = 1;
+    check_not_configured(&pair, &conf, "root and empty_root");
+    conf.empty_root = 0;
+    conf.root = "a";
+    check_not_configured(&pair, &conf, "file a: the path must be absolute");
+    conf = plain;
+    conf.work_dir = "";
+    check_not_configured(&pair, &conf, "file: it is empty");
+    conf = plain;
+    conf.places_count = 1;
+    check_not_configured(&pair, &conf, "RockerConf.places");
+    conf.places = &place;
+    place.kind = (ROCKER_PLACE)8;
+    check_not_configured(&pair, &conf, "RockerPlace.kind");
+    place.kind = ROCKER_PLACE_tmpfs;
+    place.mode = 65536;
+    check_not_configured(&pair, &conf, "RockerPlace.kind or mode");
+    place.mode = 0;
+    place.target = NULL;
+    check_not_configured(&pair, &conf, "file: it is empty");
+    place.target = "/a/../b";
+    check_not_configured(&pair, &conf, "file /a/../b: the path must not contain");
+    memset(longest, '/', sizeof(longest) - 1);
+    place.target = longest;
+    check_not_configured(&pair, &conf, "it is too long");
+    place = (RockerPlace){ ROCKER_PLACE_bind_ro, 0, "a\n", "/b", 0 };
+    check_not_configured(&pair, &conf, "control character");
+    place.kind = ROCKER_PLACE_link;
+    place.source = "";
+    check_not_configured(&pair, &conf, "file: it is empty");
+    place.source = longest;
+    check_not_configured(&pair, &conf, "it is too long");
+    conf = plain;
+    memset(name, 'n', 65);
+    conf.host_name = name;
+    check_not_configured(&pair, &conf, "rocker nnn");
+    name[64] = '\0';
+    conf.domain_name = "\xc3";
+    check_not_configured(&pair, &conf, "not UTF-8");
+    conf.domain_name = name;
+    conf.init = &init;
+    check_not_configured(&pair, &conf, "program: it must lie between");
+    conf.init_ms = 1;
+    init.path = NULL;
+    check_not_configured(&pair, &conf, "program: it is empty");
+    init.size--;
+    check_not_configured(&pair, &conf, "RockerProgram.size");
+    /* Together they are too long. */
+    conf = plain;
+    for (size_t i = 0; i < COUNT(many); i++) {
+        many[i] = (RockerPlace){ ROCKER_PLACE_mask, 0, NULL, longest + 4060, 0 };
+    }
+    conf.places = many;
+    conf.places_count = COUNT(many);
+    check_not_configured(&pair, &conf, "request: it is too long");
+    part(&pair);
+}
+
 /* --- Events. ---------------------------------------------------------------------------------- */
 
 static void test_next_tells_what_came(void)
@@ -1007,7 +1153,8 @@ static void test_next_what_no_guard_says(void)
         { BYTES(PONG), 1, RK_LOSS_GARBAGE },
         { BYTES(PING), 0, RK_LOSS_GARBAGE },
         { BYTES(ENTRANCE), 1, RK_LOSS_GARBAGE },
-        { BYTES("\x01\x02\x02\x01\x13\x05\x00"), 0, RK_LOSS_GARBAGE },
+        { BYTES("\x01\x02\x02\x01\x13\x05\x00"), 1, RK_LOSS_GARBAGE },
+        { BYTES("\x01\x01\x02\x01\x13\x05\x00"), 0, RK_LOSS_GARBAGE },
         { BYTES(STARTED), 0, RK_LOSS_GARBAGE },
         { BYTES(STARTED), 2, RK_LOSS_GARBAGE },
         { BYTES(STARTED), 8, RK_LOSS_GARBAGE },
@@ -1035,6 +1182,23 @@ static void test_next_what_no_guard_says(void)
         part(&pair);
         check_unchanged(&before);
     }
+}
+
+static void test_next_last_words_of_a_guard(void)
+{
+    struct pair pair = new_pair();
+    RockerEvent event;
+    unsigned id = exec_true(&pair, NULL);
+
+    say(pair.guard, BYTES("\x01\x02\x02\x01\x41\x02\x07" "cd /tmp"), 0);
+    answer(&pair, BYTES(STARTED), id, 1);
+    for (int again = 0; again < 2; again++) {
+        CHECK_IS(ROCKER_await(&pair.open, id, -1, &event), 1);
+        CHECK(event.kind == ROCKER_EVENT_lost && event.id == 0);
+        CHECK_TEXT(line_of(&event.error),
+                   "cannot start the program (exec.1): cd /tmp: No such file or directory");
+    }
+    part(&pair);
 }
 
 /* In every state of an order. */
@@ -1318,9 +1482,13 @@ static const struct test tests[] = {
     TEST(test_files_events),
     TEST(test_files_one_too_many),
     TEST(test_files_what_no_guard_says),
+    TEST(test_configure_bytes_and_events),
+    TEST(test_reset_ends_programs),
+    TEST(test_configure_misuse),
     TEST(test_next_tells_what_came),
     TEST(test_verdicts_have_names),
     TEST(test_next_what_no_guard_says),
+    TEST(test_next_last_words_of_a_guard),
     TEST(test_next_answers_out_of_turn),
     TEST(test_await_keeps_what_is_for_others),
     TEST(test_await_does_not_overtake),

@@ -90,11 +90,12 @@ enum reader { LAUNCH, ORDERS, READERS };
 static bool is_for(enum reader reader, const char *name)
 {
     static const char *const answers[] = { "guard_started", "guard_exec_failed", "guard_exited",
-                                           "guard_pong",    "guard_obeyed",      "guard_opened" };
+                                           "guard_pong",    "guard_obeyed",      "guard_opened",
+                                           "guard_failed" };
 
     for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
-        if (begins(name, answers[i])) {
-            return reader == ORDERS;
+        if (reader == ORDERS && begins(name, answers[i])) {
+            return true;
         }
     }
     return reader == LAUNCH
@@ -370,6 +371,54 @@ static void test_encode_files_vectors(void)
     check_pieces("client_symlink", &out);
 }
 
+static void check_conf(const char *name, uint32_t id, const RockerConf *conf)
+{
+    static uint8_t numbers[RK_MESSAGE_MAX];
+    struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
+
+    rk_encode_conf(id, conf, &out);
+    check_pieces(name, &out);
+}
+
+static void test_encode_conf_vectors(void)
+{
+    static char *const argv[] = { "bin/init", "-v", NULL };
+    static char *const envp[] = { "A=b", NULL };
+    static const RockerPlace places[] = {
+        { ROCKER_PLACE_bind_ro, 0, "/s", "/t", 0 },
+        { ROCKER_PLACE_tmpfs, 0, NULL, "/t", 1 << 20 },
+        { ROCKER_PLACE_overlay, 0, NULL, "/t", UINT64_MAX },
+        { ROCKER_PLACE_proc, 0, NULL, "/t", 0 },
+        { ROCKER_PLACE_dev, 0, NULL, "/t", 4096 },
+        { ROCKER_PLACE_link, 0, "../x", "/t", 0 },
+        { ROCKER_PLACE_mask, 0, NULL, "/t", 0 },
+    };
+    RockerProgram init = ROCKER_program_new("bin/init");
+    RockerConf conf = ROCKER_conf_new();
+    uint8_t numbers[RK_NUMBERS_MAX];
+    struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
+
+    conf.init_ms = 1;
+    check_conf("client_conf_bare", 1, &conf);
+    conf.empty_root = 1 << 20;
+    check_conf("client_conf_empty_root", 3, &conf);
+    conf.empty_root = 0;
+    conf.root = "/app";
+    conf.places = places;
+    conf.places_count = sizeof(places) / sizeof(places[0]);
+    conf.work_dir = "/tmp";
+    conf.host_name = "judge";
+    conf.domain_name = "example";
+    conf.unshare_cgroup = 1;
+    init.argv = argv;
+    init.envp = envp;
+    conf.init = &init;
+    conf.init_ms = 5000;
+    check_conf("client_conf", 2, &conf);
+    rk_encode_reset(4, &out);
+    check_pieces("client_reset", &out);
+}
+
 static void test_encode_signal_ping_and_go_vectors(void)
 {
     uint8_t numbers[RK_NUMBERS_MAX];
@@ -421,6 +470,10 @@ static void test_decode_failure_vectors(void)
         CASE("%s", name);
         if (!begins(name, "master_failed") && !begins(name, "guard_failed")) {
             continue;
+        }
+        if (begins(name, "guard_failed")) {
+            rk_decode_answer(vectors[i].bytes, vectors[i].length, &message);
+            CHECK_IS(message.kind, RK_FAILURE);
         }
         rk_decode(vectors[i].bytes, vectors[i].length, &message);
         CHECK_IS(message.kind, RK_FAILURE);
@@ -637,6 +690,7 @@ static const struct test tests[] = {
     TEST(test_encode_exec_vectors),
     TEST(test_encode_exec_without_room),
     TEST(test_encode_files_vectors),
+    TEST(test_encode_conf_vectors),
     TEST(test_encode_signal_ping_and_go_vectors),
     TEST(test_decode_entrance_vector),
     TEST(test_decode_failure_vectors),

@@ -81,13 +81,21 @@ size_t rk_sim_layout(size_t n)
 
         sizeof(RockerFile), IN(RockerFile, path), IN(RockerFile, how), IN(RockerFile, mode),
 
+        sizeof(RockerPlace), IN(RockerPlace, kind), IN(RockerPlace, mode),
+        IN(RockerPlace, source), IN(RockerPlace, target), IN(RockerPlace, bytes),
+
+        sizeof(RockerConf), IN(RockerConf, size), IN(RockerConf, root),
+        IN(RockerConf, empty_root), IN(RockerConf, places), IN(RockerConf, places_count),
+        IN(RockerConf, unshare_cgroup), IN(RockerConf, work_dir), IN(RockerConf, host_name),
+        IN(RockerConf, domain_name), IN(RockerConf, init), IN(RockerConf, init_ms),
+
         sizeof(struct rk_order), AT(rk_order, id), AT(rk_order, stage), AT(rk_order, kind),
         AT(rk_order, files), AT(rk_order, waits), AT(rk_order, data), AT(rk_order, error),
         AT(rk_order, report),
 
         sizeof(struct rk_orders), AT(rk_orders, last_id), AT(rk_orders, pings),
         AT(rk_orders, ping_id), AT(rk_orders, signals), AT(rk_orders, lost),
-        AT(rk_orders, orders),
+        AT(rk_orders, orders), AT(rk_orders, last_words),
     };
 
     return n < sizeof(list) / sizeof(*list) ? list[n] : SIZE_MAX;
@@ -144,11 +152,15 @@ size_t rk_sim_number(size_t n)
         RK_NAME_LEN, RK_PATH_MAX, RK_OVERLAY_DIRS_MAX, RK_TIMEOUT_MS_DEFAULT, RK_TIMEOUT_MS_MAX,
         RK_MESSAGE_MAX, RK_COMMAND_MAX, RK_FILTER_MAX, RK_WIRE_VERSION, RK_PROGRAMS_MAX,
         RK_RLIMITS_MAX, ROCKER_FILES_MAX, RK_INSTRUCTIONS_MAX, RK_INSTRUCTION,
+        RK_HOST_NAME_MAX,
 
         /* protocol/src/files.rs */
         ROCKER_FILE_READ, ROCKER_FILE_WRITE, ROCKER_FILE_CREATE, ROCKER_FILE_EXCLUSIVE,
         ROCKER_FILE_TRUNCATE, ROCKER_FILE_APPEND, ROCKER_FILE_DIRECTORY, ROCKER_FILE_NO_FOLLOW,
         ROCKER_FILE_NON_BLOCKING, ROCKER_FILE_ANY_KIND,
+
+        ROCKER_PLACE_bind, ROCKER_PLACE_bind_ro, ROCKER_PLACE_tmpfs, ROCKER_PLACE_overlay,
+        ROCKER_PLACE_proc, ROCKER_PLACE_dev, ROCKER_PLACE_link, ROCKER_PLACE_mask,
     };
 
     return n < sizeof(list) / sizeof(*list) ? list[n] : SIZE_MAX;

@@ -10,12 +10,13 @@ use core::mem::{MaybeUninit, size_of};
 use core::ptr;
 use std::ffi::CString;
 
+use protocol::conf::{Conf, Place, Root};
 use protocol::limits::{DESCRIPTORS_MAX, MESSAGE_MAX, NAME_LEN, OVERLAY_DIRS_MAX, PROGRAMS_MAX};
 use protocol::message::Failure;
 use protocol::seccomp::INSTRUCTION;
 use protocol::{
-    Errno, Error, Exit, ExitReport, Item, Limits, Loss, Machine, Name, Rlimit, Rule, Step, Usage,
-    Verdict,
+    Errno, Error, Exit, ExitReport, Item, Limits, Loss, Machine, Name, Path, Rlimit, Rule, Step,
+    Strings, Usage, Verdict,
 };
 use rocker_client::action::{Action, HelperAction, HelperOutcome, Outcome};
 use rocker_client::helper::State as HelperState;
@@ -174,6 +175,32 @@ struct RawFile {
     mode: c_uint,
 }
 
+/// `RockerPlace`
+#[repr(C)]
+struct RawPlace {
+    kind: c_uint,
+    mode: c_uint,
+    source: *const c_char,
+    target: *const c_char,
+    bytes: u64,
+}
+
+/// `RockerConf`
+#[repr(C)]
+struct RawConf {
+    size: usize,
+    root: *const c_char,
+    empty_root: u64,
+    places: *const RawPlace,
+    places_count: c_uint,
+    unshare_cgroup: c_int,
+    work_dir: *const c_char,
+    host_name: *const c_char,
+    domain_name: *const c_char,
+    init: *const RawProgram,
+    init_ms: c_uint,
+}
+
 /// `RockerProgram`
 #[repr(C)]
 struct RawProgram {
@@ -252,6 +279,7 @@ struct RawOrders {
     signals: u32,
     lost: RawError,
     orders: [RawOrder; PROGRAMS_MAX + OTHERS_MAX],
+    last_words: [c_char; 520],
 }
 
 // As the headers assert it of theirs.
@@ -286,6 +314,8 @@ unsafe extern "C" {
         out: *mut RawPieces,
     );
     fn rk_encode_go(id: u32, out: *mut RawPieces);
+    fn rk_encode_conf(id: u32, conf: *const RawConf, out: *mut RawPieces);
+    fn rk_encode_reset(id: u32, out: *mut RawPieces);
     fn rk_encode_open(id: u32, files: *const RawFile, count: c_uint, out: *mut RawPieces);
     fn rk_encode_delete(id: u32, path: *const c_char, tree: bool, out: *mut RawPieces);
     fn rk_encode_symlink(id: u32, target: *const c_char, path: *const c_char, out: *mut RawPieces);
@@ -894,6 +924,8 @@ pub enum Answer<'a> {
         /// How many, and for each the kernel's answer.
         errnos: (usize, [u16; DESCRIPTORS_MAX]),
     },
+    /// Its last words.
+    LastWords(Failure<'a>),
     /// No answer to an order.
     Lost(Loss),
 }
@@ -933,6 +965,7 @@ impl RawMessage {
         match self.kind {
             NOTHING => Answer::Lost(LOSSES[usize::from(self.loss)]),
             STARTED => Answer::Started { id, pid: self.pid },
+            FAILURE => Answer::LastWords(self.failure(datagram)),
             NOT_STARTED => Answer::Failed { id, failure: self.failure(datagram) },
             EXITED => Answer::Exited { id, report: self.report.read() },
             PONG => Answer::Pong,
@@ -984,24 +1017,42 @@ pub struct Wanted {
     pub sync: bool,
 }
 
-impl Wanted {
-    /// The message that asks for it.
-    pub fn encode(&self, id: u32) -> Vec<u8> {
-        let pointers = |texts: &[CString]| -> Vec<*const c_char> {
-            texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
-        };
-        let (argv, envp) = (pointers(&self.args), pointers(&self.env));
-        let program = RawProgram {
-            size: size_of::<RawProgram>(),
+fn pointer(text: Option<&CString>) -> *const c_char {
+    text.map_or(ptr::null(), |text| text.as_ptr())
+}
+
+/// Null at the end.
+fn pointers(texts: &[CString]) -> Vec<*const c_char> {
+    texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
+}
+
+impl RawProgram {
+    fn new(argv: &[*const c_char], envp: &[*const c_char], cwd: *const c_char) -> Self {
+        Self {
+            size: size_of::<Self>(),
             path: argv[0],
             argv: argv.as_ptr(),
             envp: envp.as_ptr(),
-            cwd: self.cwd.as_ref().map_or(ptr::null(), |cwd| cwd.as_ptr()),
+            cwd,
             stdio: [-1; 3],
             fds_count: 0,
             fds: ptr::null(),
             keep_session: 0,
-        };
+        }
+    }
+}
+
+/// Strings as a message has them, each for itself.
+pub fn c_strings(strings: Strings<'_>) -> Vec<CString> {
+    let owned = |it: &[u8]| CStr::from_bytes_with_nul(it).expect("it ends with NUL").to_owned();
+    strings.iter().map(owned).collect()
+}
+
+impl Wanted {
+    /// The message that asks for it.
+    pub fn encode(&self, id: u32) -> Vec<u8> {
+        let (argv, envp) = (pointers(&self.args), pointers(&self.env));
+        let program = RawProgram::new(&argv, &envp, pointer(self.cwd.as_ref()));
         let raw = |limit: &Rlimit| RawRlimit {
             resource: limit.resource.into(),
             soft: limit.soft,
@@ -1058,6 +1109,68 @@ pub fn encode_symlink(id: u32, target: &CStr, path: &CStr) -> Vec<u8> {
 pub fn encode_ping() -> Vec<u8> {
     // SAFETY: it writes one `struct rk_pieces`, for which there is room.
     gather(|out| unsafe { rk_encode_ping(out) })
+}
+
+/// `ROCKER_PLACE_*`, source, target, bytes and mode of a place.
+fn place(place: Place<'_>) -> (c_uint, Option<CString>, CString, u64, u16) {
+    let c = |bytes: &[u8]| CString::new(bytes).expect("paths have no NUL");
+    let path = |path: Path<'_>| c(path.as_bytes());
+    match place {
+        Place::Bind { source, target, read_only } => {
+            (u32::from(read_only), Some(path(source)), path(target), 0, 0)
+        }
+        Place::Tmpfs { target, bytes, mode } => (2, None, path(target), bytes, mode),
+        Place::Overlay { target, bytes } => (3, None, path(target), bytes, 0),
+        Place::Proc { target } => (4, None, path(target), 0, 0),
+        Place::Dev { target, shm_bytes } => (5, None, path(target), shm_bytes, 0),
+        Place::Link { path: at, target } => (6, Some(c(target.as_bytes())), path(at), 0, 0),
+        Place::Mask { target } => (7, None, path(target), 0, 0),
+    }
+}
+
+/// The message that says what a rocker is to look like.
+pub fn encode_conf(id: u32, conf: &Conf<'_>) -> Vec<u8> {
+    let c = |bytes: &[u8]| CString::new(bytes).expect("neither paths nor names have a NUL");
+    let path = |path: Path<'_>| c(path.as_bytes());
+    let owned: Vec<_> = conf.places.iter().map(|it| place(it.expect("it is one"))).collect();
+    let raw = |(kind, source, target, bytes, mode): &(_, Option<CString>, CString, u64, u16)| {
+        let (source, target) = (pointer(source.as_ref()), target.as_ptr());
+        RawPlace { kind: *kind, mode: (*mode).into(), source, target, bytes: *bytes }
+    };
+    let places: Vec<RawPlace> = owned.iter().map(raw).collect();
+    let (root, empty_root) = match conf.root {
+        Root::Whole => (None, 0),
+        Root::Directory(dir) => (Some(path(dir)), 0),
+        Root::Tmpfs(bytes) => (None, bytes),
+    };
+    let work_dir = conf.work_dir.map(path);
+    let [host_name, domain_name] =
+        [conf.host_name, conf.domain_name].map(|name| name.map(|name| c(name.as_bytes())));
+    let (init, init_env) = (c_strings(conf.init), c_strings(conf.init_env));
+    let (argv, envp) = (pointers(&init), pointers(&init_env));
+    let program = RawProgram::new(&argv, &envp, ptr::null());
+    let raw = RawConf {
+        size: size_of::<RawConf>(),
+        root: pointer(root.as_ref()),
+        empty_root,
+        places: places.as_ptr(),
+        places_count: c_uint::try_from(places.len()).expect("few"),
+        unshare_cgroup: conf.unshare_cgroup.into(),
+        work_dir: pointer(work_dir.as_ref()),
+        host_name: pointer(host_name.as_ref()),
+        domain_name: pointer(domain_name.as_ref()),
+        init: if init.is_empty() { ptr::null() } else { &raw const program },
+        init_ms: conf.init_ms,
+    };
+    // SAFETY: every pointer is that of a string, a list or a struct of this scope, or null where
+    // the header allows it; lists have their length beside them, or end with null.
+    gather(|out| unsafe { rk_encode_conf(id, &raw const raw, out) })
+}
+
+/// The message that makes a rocker new again.
+pub fn encode_reset(id: u32) -> Vec<u8> {
+    // SAFETY: as above.
+    gather(|out| unsafe { rk_encode_reset(id, out) })
 }
 
 /// The message that lets a program execute.
@@ -1309,8 +1422,11 @@ mod tests {
                 filter_count filter;
             RawEvent: kind id data pid pidfd report error words files_count files;
             RawFile: path how mode;
+            RawPlace: kind mode source target bytes;
+            RawConf: size root empty_root places places_count unshare_cgroup work_dir host_name
+                domain_name init init_ms;
             RawOrder: id stage kind files waits data error end;
-            RawOrders: last_id pings ping_id signals lost orders;
+            RawOrders: last_id pings ping_id signals lost orders last_words;
         ];
         assert_eq!(all(|n| rk_sim_layout(n)), ours);
     }
@@ -1371,9 +1487,11 @@ mod tests {
         ours.extend([NAME_LEN, limits::PATH_MAX, OVERLAY_DIRS_MAX, default, max]);
         ours.extend([limits::MESSAGE_MAX, limits::COMMAND_MAX, limits::OWN_FILTER_MAX]);
         ours.extend([usize::from(wire::VERSION), PROGRAMS_MAX, limits::RLIMITS_MAX]);
-        ours.extend([DESCRIPTORS_MAX, FILTER_MAX, INSTRUCTION]);
+        ours.extend([DESCRIPTORS_MAX, FILTER_MAX, INSTRUCTION, limits::HOST_NAME_MAX]);
         // All of `protocol::How`.
         ours.extend((0..10).map(|bit| 1 << bit));
+        // Every place.
+        ours.extend(0..8);
         assert_eq!(all(|n| rk_sim_number(n)), ours);
     }
 

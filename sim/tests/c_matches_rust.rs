@@ -18,6 +18,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+use protocol::conf::{Conf, Place, Places, Root, append};
 use protocol::limits::{
     CGROUPS_MAX, CPUS_MAX, DESCRIPTORS_MAX, MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX, TIMEOUT_MS_MAX,
 };
@@ -34,9 +35,9 @@ use rocker_client::helper::Helper;
 use rocker_client::machine::Client;
 use rocker_client::{EXEC_DIR, Launch, Limits, Program};
 use sim::c_client::{
-    Answer, Asked, CClient, CHelper, COrders, Event, Heard, Meaning, Wanted, decode, decode_answer,
-    encode_app_started, encode_delete, encode_go, encode_open, encode_ping, encode_signal,
-    encode_symlink, path_length,
+    Answer, Asked, CClient, CHelper, COrders, Event, Heard, Meaning, Wanted, c_strings, decode,
+    decode_answer, encode_app_started, encode_conf, encode_delete, encode_go, encode_open,
+    encode_ping, encode_reset, encode_signal, encode_symlink, path_length,
 };
 
 // --- The machines. ---
@@ -498,6 +499,7 @@ fn answer_to_rust(datagram: &[u8]) -> (Answer<'_>, usize) {
             // What the rocker has used is not told in C.
             Answer::Exited { id, report: ExitReport { usage: Usage::default(), ..report } }
         }
+        Message::Guard(GuardMessage::Failed(failure)) => Answer::LastWords(failure),
         Message::Guard(GuardMessage::Pong) => Answer::Pong,
         Message::Guard(GuardMessage::Obeyed { id }) => Answer::Obeyed { id },
         Message::Guard(GuardMessage::Opened { id, errnos }) => {
@@ -535,6 +537,8 @@ fn c_says_the_bytes_on_record() {
             Message::Client(ClientMessage::Signal { id, signal }) => encode_signal(id, signal),
             Message::Client(ClientMessage::Ping) => encode_ping(),
             Message::Client(ClientMessage::Go { id }) => encode_go(id),
+            Message::Client(ClientMessage::Conf { id, conf }) => encode_conf(id, &conf),
+            Message::Client(ClientMessage::Reset { id }) => encode_reset(id),
             Message::Client(ClientMessage::Open { id, files }) => {
                 let c = |path: FilePath<'_>| CString::new(path.as_bytes()).unwrap();
                 let how = |how: How| {
@@ -611,13 +615,10 @@ const HOW: [How; 10] = [
 ];
 
 fn wanted_of(exec: &Exec<'_>) -> Wanted {
-    let strings = |strings: Strings<'_>| -> Vec<CString> {
-        strings.iter().map(|it| CStr::from_bytes_with_nul(it).unwrap().to_owned()).collect()
-    };
     Wanted {
-        args: strings(exec.args),
-        env: strings(exec.env),
-        cwd: strings(exec.cwd).pop(),
+        args: c_strings(exec.args),
+        env: c_strings(exec.env),
+        cwd: c_strings(exec.cwd).pop(),
         descriptors: exec.descriptors,
         by_descriptor: exec.by_descriptor,
         terminal: exec.terminal,
@@ -636,13 +637,15 @@ fn c_reads_every_vector_as_rust_does() {
     for (name, bytes) in vectors() {
         means_the_same(&bytes).unwrap();
         answers += usize::from(!matches!(decode_answer(&bytes).0, Answer::Lost(_)));
-        let is_for_clients = name.contains("_failed_") || name.starts_with("guard_entrance");
+        let begins = ["master_failed_", "guard_failed_", "guard_entrance"];
+        let is_for_clients = begins.iter().any(|begin| name.starts_with(begin));
         assert_eq!(!matches!(decode(&bytes).0, Heard::Lost(_)), is_for_clients, "{name}");
         heard[usize::from(is_for_clients)] += 1;
     }
     assert_eq!(heard[1], 3 + 27 + 19 + 4 + Step::ALL.len());
-    // Started, refused, pong, an end with each verdict, obeyed and opened.
-    assert_eq!(answers, 3 + 10 + 2);
+    // Started, refused early and late, pong, an end with each verdict, obeyed and opened; and last
+    // words of each step.
+    assert_eq!(answers, 4 + 10 + 2 + Step::ALL.len());
 }
 
 #[test]
@@ -930,6 +933,65 @@ fn any_order() -> impl Strategy<Value = Order> {
     )
 }
 
+/// What a rocker is to look like: its message. Every kind of place, of which C has two for one.
+fn any_conf() -> impl Strategy<Value = Vec<u8>> {
+    let path = || {
+        let long = (1..300_usize).prop_map(|length| "/".repeat(length));
+        prop_oneof![4 => "/[a-z\u{e9}/]{0,9}", 1 => long]
+    };
+    let place = (0..8_u8, path(), path(), any::<u64>(), 1..=u16::MAX);
+    let root = (0..3_u8, 1..=u64::MAX, path());
+    let names = (option::of(path()), option::of("[ -~]{0,64}"), option::of("[ -~]{0,64}"));
+    let init = (vec("[ -~]{0,9}", 0..4), vec("[A-Z]=[ -~]{0,9}", 0..3), any::<u32>());
+    (root, vec(place, 0..12), names, init, any::<bool>()).prop_map(
+        |((kind, bytes, dir), all, (work_dir, host_name, domain_name), init, unshare_cgroup)| {
+            let mut room = vec![0; MESSAGE_MAX];
+            let mut used = 0;
+            for it in &all {
+                used += append(&place_of(it), &mut room[used..]).unwrap();
+            }
+            let (init, init_env, init_ms) = init;
+            // Of a program that is not there C says nothing.
+            let init_env = if init.is_empty() { vec![] } else { init_env };
+            let strings = |all: Vec<String>| -> String {
+                all.iter().flat_map(|it| [it.as_str(), "\0"]).collect()
+            };
+            let [init, init_env] = [init, init_env].map(strings);
+            let conf = Conf {
+                root: match kind {
+                    0 => Root::Whole,
+                    1 => Root::Directory(protocol::Path::new(dir.as_bytes()).unwrap()),
+                    _ => Root::Tmpfs(bytes),
+                },
+                places: Places::new(&room[..used]).unwrap(),
+                work_dir: work_dir.as_ref().map(|dir| protocol::Path::new(dir.as_bytes()).unwrap()),
+                host_name: host_name.as_deref(),
+                domain_name: domain_name.as_deref(),
+                unshare_cgroup,
+                init: Strings::new(init.as_bytes()).unwrap(),
+                init_env: Strings::new(init_env.as_bytes()).unwrap(),
+                init_ms,
+            };
+            let message = Message::Client(ClientMessage::Conf { id: init_ms, conf });
+            wire::encode(&message, &mut vec![0; MESSAGE_MAX]).unwrap().to_vec()
+        },
+    )
+}
+
+fn place_of((kind, source, target, bytes, mode): &(u8, String, String, u64, u16)) -> Place<'_> {
+    let path = |text| protocol::Path::new(str::as_bytes(text)).unwrap();
+    let (from, target, bytes, mode) = (path(source), path(target), *bytes, *mode);
+    match *kind {
+        0 | 1 => Place::Bind { source: from, target, read_only: *kind == 1 },
+        2 => Place::Tmpfs { target, bytes, mode },
+        3 => Place::Overlay { target, bytes },
+        4 => Place::Proc { target },
+        5 => Place::Dev { target, shm_bytes: bytes },
+        6 => Place::Link { path: target, target: FilePath::new(source.as_bytes()).unwrap() },
+        _ => Place::Mask { target },
+    }
+}
+
 /// A message of a guard's, as bytes.
 fn said(message: GuardMessage<'_>) -> Vec<u8> {
     wire::encode(&Message::Guard(message), &mut [0; 1024]).unwrap().to_vec()
@@ -1121,6 +1183,14 @@ proptest! {
     #[test]
     fn c_and_rust_give_the_same_orders(order in any_order()) {
         prop_assert_eq!(order.sent_by_rust(), order.sent_by_c());
+    }
+
+    #[test]
+    fn c_and_rust_configure_with_the_same_bytes(wanted in any_conf()) {
+        let Ok(Message::Client(ClientMessage::Conf { id, conf })) = wire::decode(&wanted) else {
+            panic!("it is one");
+        };
+        prop_assert_eq!(encode_conf(id, &conf), wanted);
     }
 
     #[test]

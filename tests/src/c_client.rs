@@ -176,6 +176,30 @@ mod ffi {
         pub(super) mode: c_uint,
     }
 
+    #[repr(C)]
+    pub(super) struct RockerPlace {
+        pub(super) kind: c_uint,
+        pub(super) mode: c_uint,
+        pub(super) source: *const c_char,
+        pub(super) target: *const c_char,
+        pub(super) bytes: u64,
+    }
+
+    #[repr(C)]
+    pub(super) struct RockerConf {
+        pub(super) size: usize,
+        pub(super) root: *const c_char,
+        pub(super) empty_root: u64,
+        pub(super) places: *const RockerPlace,
+        pub(super) places_count: c_uint,
+        pub(super) unshare_cgroup: c_int,
+        pub(super) work_dir: *const c_char,
+        pub(super) host_name: *const c_char,
+        pub(super) domain_name: *const c_char,
+        pub(super) init: *const RockerProgram,
+        pub(super) init_ms: c_uint,
+    }
+
     pub(super) type Callback = unsafe extern "C" fn(*mut c_void) -> c_int;
 
     // SAFETY: the signatures are those of include/rocker.h.
@@ -290,6 +314,17 @@ mod ffi {
             open: *mut RockerOpen,
             target: *const c_char,
             path: *const c_char,
+            id: *mut c_uint,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_configure(
+            open: *mut RockerOpen,
+            conf: *const RockerConf,
+            id: *mut c_uint,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_reset(
+            open: *mut RockerOpen,
             id: *mut c_uint,
             error: *mut RockerError,
         ) -> c_int;
@@ -889,6 +924,31 @@ pub struct Exec {
     pub filter: Vec<u8>,
 }
 
+/// `RockerConf`: [`rocker_client::Conf`] in C.
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "the header says what they mean")]
+pub struct Conf {
+    pub root: Option<CString>,
+    pub empty_root: u64,
+    pub places: Vec<Place>,
+    pub unshare_cgroup: bool,
+    pub work_dir: Option<CString>,
+    pub host_name: Option<CString>,
+    pub domain_name: Option<CString>,
+    pub init: Option<(Program, u32)>,
+}
+
+/// `RockerPlace`, of `ROCKER_PLACE_*`.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs, reason = "the header says what they mean")]
+pub struct Place {
+    pub kind: u32,
+    pub mode: u32,
+    pub source: Option<CString>,
+    pub target: CString,
+    pub bytes: u64,
+}
+
 /// `RockerEvent`
 #[derive(Debug)]
 #[allow(missing_docs, reason = "the header says what they mean")]
@@ -1080,6 +1140,44 @@ impl Open {
         let (target, path) = (target.as_ptr(), path.as_ptr());
         // SAFETY: as in `exec`.
         let code = unsafe { ffi::ROCKER_symlink(open, target, path, &mut id, &raw mut error) };
+        came_of(code, error).map(|()| id)
+    }
+
+    pub fn configure(&mut self, conf: &Conf) -> Result<u32, Error> {
+        let raw = |place: &Place| ffi::RockerPlace {
+            kind: place.kind,
+            mode: place.mode,
+            source: pointer(place.source.as_ref()),
+            target: place.target.as_ptr(),
+            bytes: place.bytes,
+        };
+        let places: Vec<_> = conf.places.iter().map(raw).collect();
+        let nobody = Request::default();
+        let init = conf.init.as_ref().map(|(program, _)| Given::new(&nobody, Some(program), -1));
+        let raw = ffi::RockerConf {
+            size: size_of::<ffi::RockerConf>(),
+            root: pointer(conf.root.as_ref()),
+            empty_root: conf.empty_root,
+            places: places.as_ptr(),
+            places_count: c_uint::try_from(places.len()).expect("few"),
+            unshare_cgroup: conf.unshare_cgroup.into(),
+            work_dir: pointer(conf.work_dir.as_ref()),
+            host_name: pointer(conf.host_name.as_ref()),
+            domain_name: pointer(conf.domain_name.as_ref()),
+            init: init.as_ref().map_or(ptr::null(), |given| &raw const given.program),
+            init_ms: conf.init.as_ref().map_or(0, |(_, ms)| *ms),
+        };
+        let (mut id, mut error) = (7, no_error());
+        let (open, raw) = (&raw mut *self.0, &raw const raw);
+        // SAFETY: as in `exec`.
+        let code = unsafe { ffi::ROCKER_configure(open, raw, &mut id, &raw mut error) };
+        came_of(code, error).map(|()| id)
+    }
+
+    pub fn reset(&mut self) -> Result<u32, Error> {
+        let (mut id, mut error) = (7, no_error());
+        // SAFETY: as in `exec`.
+        let code = unsafe { ffi::ROCKER_reset(&raw mut *self.0, &mut id, &raw mut error) };
         came_of(code, error).map(|()| id)
     }
 

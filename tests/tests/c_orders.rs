@@ -11,9 +11,9 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use protocol::{Exit, ExitReport, Rlimit, Step, Verdict};
-use rocker_client::{Limits, Stdio};
+use rocker_client::{Conf, Limits, Stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tests::c_client::{self, Event, Exec, Open, Request, c_string, code};
+use tests::c_client::{self, Event, Exec, Open, Place, Request, c_string, code};
 use tests::programs::workspace;
 use tests::{
     APP_GID, APP_UID, Daemon, Package, Program, SOON, bin, probe_package, process, replayed,
@@ -41,6 +41,8 @@ fn main() -> ExitCode {
         what_fails_after_go_is_told_alike_by_both,
         a_program_is_killed_for_what_its_own_filter_forbids,
         files_are_opened_deleted_and_linked,
+        a_configuration_means_the_same_to_both,
+        what_cannot_be_configured_is_told_alike_by_both,
         a_rocker_may_stay,
         signals_reach_one_or_all,
         ends_are_kept_until_somebody_asks,
@@ -437,11 +439,7 @@ fn files_are_opened_deleted_and_linked() {
     let dir = scratch();
     std::os::unix::fs::chown(dir.path(), Some(APP_UID), Some(APP_GID)).unwrap();
     let at = |name: &str| c_string(dir.path().join(name));
-    let done = |rocker: &mut Open, wanted: u32| match rocker.await_event(wanted, SOON_MS) {
-        Some(Event::Done(id)) if id == wanted => Ok(()),
-        Some(Event::Failed { id, error, .. }) if id == wanted => Err(error.errno()),
-        other => panic!("{other:?}"),
-    };
+    let done = |rocker: &mut Open, wanted| done(rocker, wanted).map_err(|error| error.errno());
     let files = [
         (at("new"), READ | WRITE | CREATE | EXCLUSIVE, 0o640),
         (at("missing"), 0, 0),
@@ -483,6 +481,152 @@ fn files_are_opened_deleted_and_linked() {
     let error = rocker.delete(c"", false).unwrap_err();
     assert_eq!((error.code(), &*error.to_string()), (code::PARAM_INVALID, "file: it is empty"));
     assert_eq!(rocker.end(SOON_MS), 0);
+}
+
+/// What came of an order that is no program.
+fn done(rocker: &mut Open, wanted: u32) -> Result<(), c_client::Error> {
+    match rocker.await_event(wanted, SOON_MS) {
+        Some(Event::Done(id)) if id == wanted => Ok(()),
+        Some(Event::Failed { id, error, .. }) if id == wanted => Err(error),
+        Some(Event::Lost(error)) => Err(error),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A place, by its number in the header.
+fn put(kind: u32, source: &str, target: impl AsRef<Path>, bytes: u64) -> Place {
+    let source = Some(c_string(source)).filter(|it| !it.is_empty());
+    Place { kind, source, target: c_string(target), bytes, mode: 0 }
+}
+
+/// The same for either library: every kind of place, and every other field but another root.
+fn configurations(exec_dir: &Path) -> (Conf, c_client::Conf) {
+    const COUNT: &str = "echo $((1 + $(cat /tmp/count || echo 0))) > /tmp/count";
+    let exec = exec_dir.to_str().unwrap();
+    let conf = Conf::new()
+        .tmpfs("/tmp", 4 << 20)
+        .bind_ro(exec_dir, exec_dir)
+        .bind("/etc", "/tmp/etc")
+        .overlay("/usr", 1 << 20)
+        .tmpfs_mode("/tmp/own", 65536, 0o700)
+        .proc("/proc")
+        .dev("/dev", 1 << 20)
+        .link("etc/passwd", "/tmp/link")
+        .mask("/usr/share")
+        .work_dir("/tmp/own")
+        .host_name("judge")
+        .domain_name("example")
+        .unshare_cgroup()
+        .init(Program::new("/bin/sh").args(["-c", COUNT]), SOON);
+    let own = Place { mode: 0o700, ..put(2, "", "/tmp/own", 65536) };
+    let places = vec![
+        put(2, "", "/tmp", 4 << 20),
+        put(1, exec, exec_dir, 0),
+        put(0, "/etc", "/tmp/etc", 0),
+        put(3, "", "/usr", 1 << 20),
+        own,
+        put(4, "", "/proc", 0),
+        put(5, "", "/dev", 1 << 20),
+        put(6, "etc/passwd", "/tmp/link", 0),
+        put(7, "", "/usr/share", 0),
+    ];
+    let in_c = c_client::Conf {
+        places,
+        unshare_cgroup: true,
+        work_dir: Some(c"/tmp/own".into()),
+        host_name: Some(c"judge".into()),
+        domain_name: Some(c"example".into()),
+        init: Some((c_client::Program::new("/bin/sh").args(["-c", COUNT]), 5_000)),
+        ..c_client::Conf::default()
+    };
+    (conf, in_c)
+}
+
+fn a_configuration_means_the_same_to_both() {
+    let daemon = Daemon::start();
+    let (conf, in_c) = configurations(&daemon.exec_dir());
+    let mut rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+    let mut c = open(&daemon);
+    rocker.configure(&conf).unwrap();
+    let id = c.configure(&in_c).unwrap();
+    assert!(done(&mut c, id).is_ok());
+    let script = "pwd; stat -c '%A %u %g %n' /tmp /tmp/own /tmp/link; ls /dev /usr/share /tmp/etc; uname -n; \
+                  cat /proc/sys/kernel/domainname /tmp/count /proc/self/cgroup; \
+                  touch /tmp/x /usr/x; touch bin/x 2>&1; ls -d /proc/[0-9]*; \
+                  grep -c . /proc/self/mountinfo";
+    for _ in 0..2 {
+        let by_rust = rocker.command("/bin/sh").args(["-c", script]).output().unwrap();
+        let (mut output, stdout) = std::io::pipe().unwrap();
+        let program = c_client::Program::new("/bin/sh").args(["-c", script]);
+        let program = program.stdio(0, Stdio::Null).stdio(1, stdout);
+        c.run(&program, &Exec::default()).unwrap();
+        drop(program);
+        let mut by_c = String::new();
+        output.read_to_string(&mut by_c).unwrap();
+        // Each has pids of its own.
+        let comparable = |text: &str| -> Vec<String> {
+            text.lines().filter(|line| !line.contains("/proc/")).map(str::to_owned).collect()
+        };
+        let by_rust = String::from_utf8(by_rust.stdout).unwrap();
+        assert_eq!(comparable(&by_c), comparable(&by_rust));
+        assert!(by_c.starts_with("/tmp/own\n") && by_c.contains("\njudge\nexample\n1\n"), "{by_c}");
+        // What runs ends, and what was written is gone.
+        let (stdin, _input) = std::io::pipe().unwrap();
+        let waiting = c_client::Program::new("/bin/cat").stdio(0, stdin);
+        let (id, _pidfd) = started(&mut c, &waiting, &Exec::default());
+        rocker.reset().unwrap();
+        let reset = c.reset().unwrap();
+        assert!(done(&mut c, reset).is_ok());
+        assert_eq!(ended(&mut c, id).verdict, Verdict::Cancelled);
+    }
+    assert_eq!(c.end(SOON_MS), 0);
+    rocker.kill(SOON).unwrap();
+}
+
+fn what_cannot_be_configured_is_told_alike_by_both() {
+    let daemon = Daemon::start();
+    let place = |place| c_client::Conf { places: vec![place], ..c_client::Conf::default() };
+    let exists = Conf::new().root("/no/where");
+    let same = c_client::Conf { root: Some(c"/no/where".into()), ..c_client::Conf::default() };
+    let empty = Conf::new().empty_root(65536).work_dir("/no/where");
+    let same_empty = c_client::Conf {
+        empty_root: 65536,
+        work_dir: Some(c"/no/where".into()),
+        ..c_client::Conf::default()
+    };
+    let init = Conf::new().init(Program::new("/bin/false"), SOON);
+    let same_init = c_client::Conf {
+        init: Some((c_client::Program::new("/bin/false"), 5_000)),
+        ..c_client::Conf::default()
+    };
+    let tmpfs = (Conf::new().tmpfs("/no/where", 4096), place(put(2, "", "/no/where", 4096)));
+    let bind = (Conf::new().bind("/no", "/tmp"), place(put(0, "/no", "/tmp", 0)));
+    let rule = (Conf::new().mask("etc"), place(put(7, "", "etc", 0)));
+    let name = Conf::new().host_name("n".repeat(65));
+    let same_name =
+        c_client::Conf { host_name: Some(c_string("n".repeat(65))), ..c_client::Conf::default() };
+    let pairs = [(exists, same), (empty, same_empty), (init, same_init), tmpfs, bind];
+    for (conf, same) in pairs.into_iter().chain([rule, (name, same_name)]) {
+        let mut rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+        let wanted = rocker.configure(&conf).unwrap_err();
+        let mut c = open(&daemon);
+        let error = c.configure(&same).and_then(|id| done(&mut c, id)).unwrap_err();
+        assert_eq!(error.to_string(), wanted.to_string());
+        // What has broken no rule has ended: nothing runs in what is half of it.
+        let has_ended = wanted.step() != Step::RequestRocker;
+        assert_eq!(c.run(&probe(&["say on"]), &Exec::default()).is_err(), has_ended, "{wanted}");
+        assert_eq!(c.end(SOON_MS), 0);
+        rocker.kill(SOON).unwrap();
+    }
+    // What is refused as a whole does no harm.
+    let mut c = open(&daemon);
+    let (report, _) = run_probe(&mut c, &["say on"]);
+    assert_eq!(report.verdict, Verdict::Normal);
+    let id = c.configure(&c_client::Conf::default()).unwrap();
+    assert_eq!(done(&mut c, id).unwrap_err().errno(), 16);
+    let (report, text) = run_probe(&mut c, &["say on"]);
+    assert_eq!((report.verdict, &*text), (Verdict::Normal, "say: on\n"));
+    assert_eq!(c.end(SOON_MS), 0);
 }
 
 /// Until its last process has ended, whoever ordered that.

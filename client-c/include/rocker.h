@@ -139,8 +139,8 @@ typedef struct {
     /* Not 0: overlay every directory in / but /proc, /sys, /dev and /run, instead of
      * app_overlay_dirs. */
     int overlay_all;
-    /* ROCKER_UNCONFINED and ROCKER_USER_NAMESPACES, which the master's policy must allow, and
-     * ROCKER_STAYS. */
+    /* ROCKER_UNCONFINED, ROCKER_USER_NAMESPACES and ROCKER_HOST_DEV, which the master's policy
+     * must allow, and ROCKER_STAYS. */
     unsigned long flags;
     /* What all processes in the rocker may use together. NULL: as much as there is. */
     const RockerLimits *limits;
@@ -153,6 +153,9 @@ typedef struct {
 /* A rocker that takes orders outlives the connection that gives them: it ends with the last of
  * its processes then, as one that is entered does. */
 #define ROCKER_STAYS 4ul
+/* The App sees the host's /dev, which the policy must allow, and not one of the rocker's own: null,
+ * zero, full, random, urandom, tty, and terminals and 64 MiB of shared memory of nobody else's. */
+#define ROCKER_HOST_DEV 8ul
 
 /* Nothing set. */
 static inline RockerOptions ROCKER_options_new(void)

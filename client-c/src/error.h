@@ -85,6 +85,7 @@ enum rk_item {
     RK_ITEM_CPU,
     RK_ITEM_CPU_WEIGHT,
     RK_ITEM_CPUS,
+    RK_ITEM_DEV,
     RK_ITEM_COUNT
 };
 

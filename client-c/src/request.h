@@ -57,6 +57,8 @@ struct rk_request {
     /* It takes orders; and does not end with the connection that gives them. */
     uint8_t commanded;
     uint8_t stays;
+    /* It sees the host's /dev. */
+    uint8_t host_dev;
     struct rk_path overlay_dirs[RK_OVERLAY_DIRS_MAX];
     uint32_t timeout_ms;
     struct rk_limits limits;

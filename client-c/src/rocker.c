@@ -87,6 +87,7 @@ static void fill_request(struct rk_request *request, const RockerRequest *from,
         .unconfined = (options->flags & ROCKER_UNCONFINED) != 0,
         .user_namespaces = (options->flags & ROCKER_USER_NAMESPACES) != 0,
         .stays = (options->flags & ROCKER_STAYS) != 0,
+        .host_dev = (options->flags & ROCKER_HOST_DEV) != 0,
         .timeout_ms = options->timeout_ms == -1 ? RK_TIMEOUT_MS_DEFAULT
                                                 : (uint32_t)options->timeout_ms,
     };
@@ -245,6 +246,7 @@ static void add_subject(const struct rk_launch *launch, const struct rk_error *e
     case RK_ITEM_FILE:
     case RK_ITEM_SECCOMP:
     case RK_ITEM_USER_NAMESPACES:
+    case RK_ITEM_DEV:
     case RK_ITEM_COUNT:
         break;
     }

@@ -128,6 +128,7 @@ void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out)
                                                                       : SECCOMP_DEFAULT);
     }
     put_limits(out, &request->limits);
+    rk_put_byte(out, request->host_dev);
 }
 
 void rk_encode_app_started(struct rk_pieces *out)

@@ -128,7 +128,7 @@ static const char diagrams[] = "root\0prepare\0overlay\0enter\0exec\0";
 static const char items[] =
     "request\0package\0exec dir\0data dir\0overlay dir\0uid\0gid\0deadline\0rocker\0program\0file\0"
     "system call filter\0user namespaces\0"
-    "memory limit\0swap limit\0process limit\0cpu limit\0cpu weight\0cpus\0";
+    "memory limit\0swap limit\0process limit\0cpu limit\0cpu weight\0cpus\0/dev\0";
 
 /* enum rk_rule: protocol/src/error.rs. */
 static const char rules[] =

@@ -217,6 +217,9 @@ static void test_encode_launch_vectors(void)
     request.unconfined = request.user_namespaces = 1;
     check_launch("client_launch_unconfined", &request);
     request.unconfined = request.user_namespaces = 0;
+    request.host_dev = 1;
+    check_launch("client_launch_host_dev", &request);
+    request.host_dev = 0;
     request.overlays = 0;
     request.overlay_all = 1;
     check_launch("client_launch_all_top_dirs", &request);
@@ -252,7 +255,7 @@ static void test_encode_launch_extreme(void)
     struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
     rk_encode_launch(&request, &out);
     /* This client asks for no trace: the byte before the options. */
-    uint8_t *trace = &vector->bytes[vector->length - 12];
+    uint8_t *trace = &vector->bytes[vector->length - 13];
     CHECK_IS(*trace, 1);
     *trace = 0;
     check_pieces("client_launch_extreme", &out);

@@ -4,7 +4,7 @@
 use core::fmt;
 
 use protocol::request::Overlays;
-use protocol::{Errno, Error, Loss, Name, Request, Step};
+use protocol::{Dev, Errno, Error, Loss, Name, Request, Step};
 
 /// What the client does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -192,6 +192,9 @@ fn write_request(f: &mut fmt::Formatter<'_>, request: &Request<'_>) -> fmt::Resu
     }
     if request.options.volatile {
         f.write_str("--volatile ")?;
+    }
+    if request.options.dev == Dev::Host {
+        f.write_str("--dev host ")?;
     }
     write!(f, "{}", request.package)
 }

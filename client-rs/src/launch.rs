@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use protocol::limits::TIMEOUT_MS_DEFAULT;
-use protocol::{Ids, Item, Limits, Options, Overlays, Request, Rule};
+use protocol::{Dev, Ids, Item, Limits, Options, Overlays, Request, Rule};
 
 use crate::action::Scene;
 use crate::enter::{App, Entry};
@@ -52,6 +52,7 @@ pub struct Launch {
     stays: bool,
     seccomp: Seccomp,
     user_namespaces: bool,
+    dev: Dev,
     quota: Quota,
 }
 
@@ -103,6 +104,7 @@ impl Launch {
             trace: false,
             seccomp: Seccomp::Default,
             user_namespaces: false,
+            dev: Dev::Own,
             stays: false,
             quota: Quota::default(),
         }
@@ -259,6 +261,15 @@ impl Launch {
     #[must_use]
     pub fn user_namespaces(mut self, may: bool) -> Self {
         self.user_namespaces = may;
+        self
+    }
+
+    /// Shows the App the host's `/dev`, with the shared memory and terminals of all others in it.
+    /// Else it has one of its own: null, zero, full, random, urandom, tty, and terminals and 64 MiB
+    /// of shared memory that no other rocker has. The master's policy has to allow it.
+    #[must_use]
+    pub fn host_dev(mut self) -> Self {
+        self.dev = Dev::Host;
         self
     }
 
@@ -432,6 +443,7 @@ impl Launch {
                     Seccomp::Filter(bytes) => protocol::Seccomp::Filter(bytes),
                 },
                 limits: self.limits(),
+                dev: self.dev,
             },
         };
         match request.check() {
@@ -472,7 +484,8 @@ impl Launch {
             | Item::Program
             | Item::File
             | Item::Seccomp
-            | Item::UserNamespaces => String::new(),
+            | Item::UserNamespaces
+            | Item::Dev => String::new(),
             Item::Memory => quota.memory.map(|bytes| bytes.to_string()).unwrap_or_default(),
             Item::Swap => quota.swap.map(|bytes| bytes.to_string()).unwrap_or_default(),
             Item::Pids => quota.pids.map(|count| count.to_string()).unwrap_or_default(),

@@ -14,7 +14,8 @@ use core::ffi::CStr;
 use core::fmt::Write as _;
 
 use protocol::conf::{Conf, Place, Root};
-use protocol::{Command, FilePath, Path};
+use protocol::devices::{DEVICES, DIRECTORIES, LINKS, SHM_BYTES};
+use protocol::{Command, Dev, FilePath, Path};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fchmod, fstat, mkdirat, openat,
@@ -35,6 +36,8 @@ pub(crate) struct Pristine {
     root: OwnedFd,
     /// `/proc` there.
     proc: OwnedFd,
+    /// Whether `/dev` there is the rocker's.
+    own_dev: bool,
 }
 
 /// What could not be done, and of what.
@@ -63,7 +66,7 @@ pub(crate) fn at<E: Into<Refusal>>(at: At) -> impl Fn(E) -> Failed {
 
 impl Pristine {
     /// Leaves the namespaces that the rocker was built in for the first of its own.
-    pub(crate) fn new(conf: &Conf<'_>) -> Result<Self, Failed> {
+    pub(crate) fn new(conf: &Conf<'_>, dev: Dev) -> Result<Self, Failed> {
         let names = conf.host_name.is_some() || conf.domain_name.is_some();
         sys::unshare(names, conf.unshare_cgroup).map_err(at(At::Namespaces))?;
         let open = |path: &CStr, how| openat(CWD, path, how | OFlags::CLOEXEC, Mode::empty());
@@ -72,6 +75,7 @@ impl Pristine {
                 namespace: open(c"/proc/self/ns/mnt", OFlags::RDONLY)?,
                 root: open(c"/", OFlags::PATH | OFlags::DIRECTORY)?,
                 proc: open(c"/proc", OFlags::PATH | OFlags::DIRECTORY)?,
+                own_dev: dev == Dev::Own,
             })
         };
         let pristine = opened().map_err(at(At::Namespaces))?;
@@ -99,6 +103,9 @@ impl Pristine {
     pub(crate) fn configure(&self, conf: &Conf<'_>, exec_dir: &[u8]) -> Result<(), Failed> {
         // Memory that is shared by number is not in the file system, and has to go as well.
         sys::unshare(false, false).map_err(at(At::Namespaces))?;
+        if self.own_dev {
+            forget_memory().map_err(at(At::Namespaces))?;
+        }
         let sources = sources(conf)?;
         let mut view = View::new(conf.root, exec_dir, self.proc.as_fd()).map_err(at(At::Root))?;
         let mut sources = sources.into_iter();
@@ -113,6 +120,12 @@ impl Pristine {
             .map(drop)
             .map_err(at(At::WorkDir))
     }
+}
+
+/// An empty `/dev/shm`, whatever an earlier run has left in the rocker's own.
+fn forget_memory() -> Result<(), Refusal> {
+    let shm = mounts::open_without_links(b"/dev/shm", OFlags::DIRECTORY)?;
+    Ok(mounts::attach(mounts::tmpfs(SHM_BYTES, 0o1777)?.as_fd(), shm.as_fd())?)
 }
 
 /// Most things that are bound.
@@ -275,44 +288,37 @@ impl<'p> View<'p> {
     }
 
     fn dev(&mut self, target: Path<'_>, shm_bytes: u64) -> Result<(), Refusal> {
-        const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-        const LINKS: [(&CStr, &CStr); 5] = [
-            (c"fd", c"/proc/self/fd"),
-            (c"stdin", c"/proc/self/fd/0"),
-            (c"stdout", c"/proc/self/fd/1"),
-            (c"stderr", c"/proc/self/fd/2"),
-            (c"ptmx", c"pts/ptmx"),
-        ];
         let target = self.directory(target)?;
         let dev = mounts::tmpfs(64 << 10, 0o755)?;
         // Before they are covered.
         let mut devices = heapless::Vec::<OwnedFd, { DEVICES.len() }>::new();
-        for name in DEVICES {
+        for (name, ..) in DEVICES {
             devices.push(self.device(name)?).map_err(|_| Errno::MFILE)?;
         }
         mounts::attach(dev.as_fd(), target.as_fd())?;
-        for (name, device) in DEVICES.into_iter().zip(devices) {
-            let file = make_file(dev.as_fd(), name.as_bytes())?;
+        for ((name, ..), device) in DEVICES.into_iter().zip(devices) {
+            let file = make_file(dev.as_fd(), name.to_bytes())?;
             mounts::attach(device.as_fd(), file.as_fd())?;
         }
         for (name, leads) in LINKS {
             symlinkat(leads, &dev, name)?;
         }
-        for (name, tree) in
-            [(b"shm".as_slice(), mounts::tmpfs(shm_bytes, 0o1777)?), (b"pts", mounts::terminals()?)]
-        {
+        let trees = [mounts::tmpfs(shm_bytes, 0o1777)?, mounts::terminals()?];
+        for (name, tree) in DIRECTORIES.into_iter().zip(trees) {
             mkdirat(&dev, name, Mode::from_raw_mode(0o755))?;
-            let at = mounts::open_beneath(dev.as_fd(), name, OFlags::DIRECTORY)?;
+            let at = mounts::open_beneath(dev.as_fd(), name.to_bytes(), OFlags::DIRECTORY)?;
             mounts::attach(tree.as_fd(), at.as_fd())?;
         }
         Ok(self.owns(mount_id(dev.as_fd())?)?)
     }
 
     /// A mount of one of the host's devices, and nothing else that has its name.
-    fn device(&self, name: &str) -> Result<OwnedFd, Errno> {
-        let mut path = heapless::String::<16>::new();
-        write!(path, "/dev/{name}").map_err(|_| Errno::NAMETOOLONG)?;
-        let device = self.source(path.as_bytes())?;
+    fn device(&self, name: &CStr) -> Result<OwnedFd, Errno> {
+        let mut path = heapless::Vec::<u8, 16>::new();
+        for part in [b"/dev/", name.to_bytes()] {
+            path.extend_from_slice(part).map_err(|_| Errno::NAMETOOLONG)?;
+        }
+        let device = self.source(&path)?;
         if FileType::from_raw_mode(fstat(&device)?.st_mode) != FileType::CharacterDevice {
             return Err(Errno::NODEV);
         }
@@ -340,7 +346,7 @@ impl<'p> View<'p> {
                 sys::restrict(empty.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY)?;
                 empty
             }
-            _ => self.device("null")?,
+            _ => self.device(c"null")?,
         };
         Ok(mounts::attach(nothing.as_fd(), target.as_fd())?)
     }

@@ -12,7 +12,7 @@ use protocol::limits::{CGROUPS_MAX, DESCRIPTORS_MAX, PROGRAMS_MAX, RESET_MS};
 use protocol::seccomp;
 use protocol::socket::{self, Buffer, Descriptors, Received, now_ns};
 use protocol::{
-    ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Loss, MasterMessage,
+    ClientMessage, Command, Dev, Driver, Errno, Error, Failure, GuardMessage, Loss, MasterMessage,
     Message, Name, Overlays, Package, Request, Step, TraceStep,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -87,6 +87,8 @@ struct Building {
     package_mount: Option<OwnedFd>,
     /// The mount of the package that all its rockers are made from.
     shared_mount: Option<OwnedFd>,
+    /// The devices that are the rocker's own.
+    dev: Option<OwnedFd>,
     /// The data dir's `.rocker` again, as this mount namespace has it.
     layers: Option<OwnedFd>,
     plan: Plan,
@@ -239,6 +241,7 @@ impl<'b> Linux<'b> {
             return Outcome::Lost(Loss::Garbage);
         };
         self.cgroups = cgroups;
+        self.building.dev = descriptors.next();
         let deadline_ns = now_ns() + u64::from(request.timeout_ms) * 1_000_000;
         self.launch = Some(Launch { name, guard_pid, request, package, deadline_ns });
         Outcome::RequestIs { overlays, package, life }
@@ -338,6 +341,14 @@ impl<'b> Linux<'b> {
         let exec_dir = self.launch().request.exec_dir;
         let target = self.building.plan.open_or_make(exec_dir.as_bytes())?;
         mounts::attach(package.as_fd(), target.as_fd())
+    }
+
+    fn remount_proc(&mut self) -> Outcome {
+        // Who is to see the host's devices has none.
+        let dev = || self.building.dev.as_ref().map_or(Ok(()), |tree| mounts::dev(tree.as_fd()));
+        let mounted = mounts::proc().and_then(|()| mounts::close_cgroups());
+        let mounted = mounted.map_err(Refusal::from).and_then(|()| dev());
+        self.refused(mounted)
     }
 
     fn drop_privileges(&self) -> Result<(), rustix::io::Errno> {
@@ -671,7 +682,7 @@ impl<'b> Linux<'b> {
                 pristine
             }
             None => {
-                let pristine = Pristine::new(&conf)?;
+                let pristine = Pristine::new(&conf, self.launch().request.options.dev)?;
                 self.reaper.look_in(pristine.proc().map_err(failed)?);
                 self.pristine.insert(pristine)
             }
@@ -867,7 +878,7 @@ impl<'b> Linux<'b> {
             }
             Action::MountOverlay { place } => done(self.mount_overlay(place)),
             Action::AttachPackage => done(self.attach_package()),
-            Action::RemountProc => done(mounts::proc().and_then(|()| mounts::close_cgroups())),
+            Action::RemountProc => self.remount_proc(),
             Action::TakeAppIds => {
                 let Request { uid, gid, .. } = self.launch().request;
                 done(privileges::take_ids(uid, gid))
@@ -1005,7 +1016,11 @@ impl<'b> Linux<'b> {
             }
             Action::AttachPackage => write!(command, "mount --move package {exec_dir}"),
             Action::RemountProc => {
-                command.write_str("mount -t proc -o nosuid,nodev,noexec proc /proc")
+                command.write_str("mount -t proc -o nosuid,nodev,noexec proc /proc")?;
+                match request.options.dev {
+                    Dev::Own => command.write_str("; mount --move devices /dev"),
+                    Dev::Host => Ok(()),
+                }
             }
             Action::TakeAppIds => {
                 write!(command, "setpriv --clear-groups --regid {gid} --reuid {uid}")

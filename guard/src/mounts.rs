@@ -9,6 +9,7 @@ use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 
+use protocol::devices;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstat, fstatvfs, mkdirat, openat2,
@@ -150,6 +151,20 @@ pub(crate) fn proc() -> Result<(), Errno> {
         MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
         None,
     )
+}
+
+/// prepare.5: a `/dev` of the rocker's own, with its own shared memory and terminals. `tree` is
+/// read-only: all rockers may have the same. An option string does what eight calls would, in
+/// two thirds of the time.
+pub(crate) fn dev(tree: BorrowedFd<'_>) -> Result<(), Refusal> {
+    let at = |place: &'static str| move |errno| Refusal { errno, words: place.to_owned() };
+    let place = open_without_links(b"/dev", OFlags::DIRECTORY).map_err(at("/dev"))?;
+    attach(tree, place.as_fd()).map_err(at("/dev"))?;
+    let inert = MountFlags::NOSUID | MountFlags::NODEV;
+    mount(c"rocker", c"/dev/shm", c"tmpfs", inert, devices::SHM_OPTIONS).map_err(at("/dev/shm"))?;
+    let inert = MountFlags::NOSUID | MountFlags::NOEXEC;
+    let options = c"newinstance,mode=620,ptmxmode=666";
+    mount(c"rocker", c"/dev/pts", c"devpts", inert, options).map_err(at("/dev/pts"))
 }
 
 /// prepare.5: the host's control groups can be looked at but not changed. A part of the tree

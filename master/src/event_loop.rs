@@ -15,6 +15,7 @@ use rustix::fs::{Mode, OFlags, open};
 
 use crate::cgroup::Cgroups;
 use crate::clone_guard::Stack;
+use crate::devices::Devices;
 use crate::linux::{Host, Work};
 use crate::listener::{Knock, Listener};
 use crate::machine::{Session, State};
@@ -111,6 +112,7 @@ impl Master {
         };
         let host = Host {
             cgroups: Cgroups::new(&config.cgroup),
+            devices: Devices::new(),
             words: String::new(),
             config,
             guard,

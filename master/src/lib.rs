@@ -12,6 +12,7 @@
 //! package       root.2: package and data dir, each opened once
 //! packages      which of them are mounted, for all rockers that are made from one
 //! cgroup        root.2: limits
+//! devices       root.3: a /dev that is not the host's
 //! hierarchies   which controllers this host has, and where
 //! guard_binary  the guard's program, sealed
 //! clone_guard   prepare.0
@@ -23,6 +24,7 @@
 pub mod action;
 mod cgroup;
 mod clone_guard;
+mod devices;
 pub mod event_loop;
 pub mod guard_binary;
 mod hierarchies;

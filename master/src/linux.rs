@@ -10,7 +10,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use protocol::limits::{DESCRIPTORS_MAX, GRACE_MS, INTAKE, MOUNT_PATIENCE_MS};
 use protocol::socket::{self, Buffer, Descriptors, Received, errno, now_ns};
 use protocol::{
-    Actor, ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Item, Loss,
+    Actor, ClientMessage, Command, Dev, Driver, Errno, Error, Failure, GuardMessage, Item, Loss,
     MasterMessage, Message, Name, Package, Path, RockerInfo, Rule, Step, TraceStep, wire,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -23,6 +23,7 @@ use rustix::process::{
 use crate::action::Action;
 use crate::cgroup::{self, Cgroups};
 use crate::clone_guard::{Stack, clone_guard};
+use crate::devices::Devices;
 use crate::machine::{Outcome, Session, Wants};
 use crate::packages::{Found, Lease, Packages};
 use crate::policy::{Config, Namespace};
@@ -45,6 +46,7 @@ pub(crate) struct Host {
     /// None for a master of one launch: nobody comes after it.
     pub(crate) records: Option<Records>,
     pub(crate) cgroups: Cgroups,
+    pub(crate) devices: Devices,
     pub(crate) inbox: Buffer,
     pub(crate) outbox: Buffer,
     /// What came with the guard's last message.
@@ -363,6 +365,13 @@ impl Work<'_> {
         };
         {
             let request = launch.request().ok_or(Errno::PROTO)?;
+            let dev = match request.options.dev {
+                Dev::Host => None,
+                Dev::Own => Some(self.host.devices.for_one().map_err(|refusal| {
+                    self.host.words = refusal.command;
+                    errno(refusal.errno)
+                })?),
+            };
             let (name, guard_pid) = (rocker.name, rocker.guard_pid);
             let opened = launch.package.as_ref().ok_or(Errno::BADF)?;
             let package = opened.how;
@@ -383,7 +392,7 @@ impl Work<'_> {
             let held = [launch.client.as_ref(), Some(handed), launch.data.as_ref()];
             let groups = launch.cgroups.iter().flat_map(|made| [&made.procs, &made.dir]);
             let descriptors: heapless::Vec<BorrowedFd<'_>, DESCRIPTORS_MAX> =
-                held.into_iter().flatten().chain(groups).map(AsFd::as_fd).collect();
+                held.into_iter().flatten().chain(groups).chain(&dev).map(AsFd::as_fd).collect();
             let link = launch.link.as_ref().ok_or(Errno::BADF)?;
             // enter.4 brings the guard a pidfd.
             launch.client.iter().for_each(rights::accept);

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path as FilePath, PathBuf};
 
 use nix::sys::socket::{getsockopt, sockopt};
-use protocol::{Error, Item, Limits, Path, Request, Rule, Seccomp};
+use protocol::{Dev, Error, Item, Limits, Path, Request, Rule, Seccomp};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
 
@@ -77,6 +77,9 @@ pub struct Allow {
     /// namespaces.
     #[serde(default)]
     pub unconfined: bool,
+    /// Whether its Apps may see devices of the host's.
+    #[serde(default)]
+    pub devices: bool,
     /// The most memory that one of its rockers may be limited to, in bytes; whoever asks for no
     /// limit has this one.
     pub max_memory: Option<u64>,
@@ -256,6 +259,9 @@ impl Config {
         if request.options.user_namespaces && !allow.unconfined {
             return refused(Rule::NotAllowed, Item::UserNamespaces);
         }
+        if request.options.dev != Dev::Own && !allow.devices {
+            return refused(Rule::NotAllowed, Item::Dev);
+        }
         let (most, asked) = (allow.limits(), request.options.limits);
         for (more, item) in [
             (is_more(asked.memory, most.memory), Item::Memory),
@@ -423,6 +429,18 @@ mod tests {
         let wanted = refused(Rule::NotAllowed, Item::UserNamespaces);
         assert_eq!(verdict(ROBOT, nests, Load::default()), wanted);
         assert_eq!(verdict(root, nests, Load::default()), Ok(()));
+    }
+
+    #[test]
+    fn devices_of_the_hosts_are_for_whom_the_policy_says() {
+        let mut trusting = config();
+        trusting.allow[0].devices = true;
+        let mut request = request();
+        request.options.dev = Dev::Host;
+        let found = |config: &Config, caller| config.check(caller, &request, Load::default());
+        assert_eq!(found(&config(), &ROBOT), refused(Rule::NotAllowed, Item::Dev));
+        assert_eq!(found(&config(), &Caller { uid: 0, ..ROBOT }), Ok(()));
+        assert_eq!(found(&trusting, &ROBOT), Ok(()));
     }
 
     #[test]

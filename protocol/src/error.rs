@@ -69,6 +69,8 @@ pub enum Item {
     CpuWeight,
     /// [`Limits::cpus`](crate::Limits::cpus)
     Cpus,
+    /// Which devices the App sees.
+    Dev,
 }
 
 /// A rule that a request can break.
@@ -220,6 +222,7 @@ impl fmt::Display for Item {
             Self::Cpu => f.write_str("cpu limit"),
             Self::CpuWeight => f.write_str("cpu weight"),
             Self::Cpus => f.write_str("cpus"),
+            Self::Dev => f.write_str("/dev"),
         }
     }
 }

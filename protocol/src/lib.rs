@@ -5,6 +5,7 @@
 //! machine  what every state machine and every driver of one looks like
 //! program  what runs in a rocker at the caller's command, and how it ended
 //! usage    what cgroups tell of those in them
+//! devices  what is in a rocker's own /dev
 //! conf     what a rocker is to look like for the programs in it
 //! files    what a caller does with files in a rocker
 //! request  what a caller asks for, and its rules
@@ -25,6 +26,7 @@
 
 pub mod command;
 pub mod conf;
+pub mod devices;
 pub mod error;
 pub mod files;
 pub mod limits;
@@ -52,5 +54,5 @@ pub use message::{
     RockerInfo, TraceStep,
 };
 pub use program::{Exec, Exit, ExitReport, Rlimit, Strings, Usage, Verdict};
-pub use request::{Ids, Limits, Options, Overlays, Path, Request, Seccomp};
+pub use request::{Dev, Ids, Limits, Options, Overlays, Path, Request, Seccomp};
 pub use step::{Actor, Step};

@@ -36,7 +36,7 @@ use crate::error::{Errno, Error, Rule};
 use crate::files::{FilePath, OpenFiles};
 use crate::limits::{CGROUPS_MAX, DESCRIPTORS_MAX, NAME_LEN};
 use crate::program::{Exec, ExitReport};
-use crate::request::{Path, Request};
+use crate::request::{Dev, Path, Request};
 use crate::step::{Actor, Step};
 
 /// A rocker's name, and its guard's `comm`: 15 lower-case hexadecimal digits, drawn at random
@@ -242,8 +242,8 @@ pub enum Package {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum MasterMessage<'a> {
     /// root.3, to the guard. Descriptors: the caller's connection, the package, the data dir's
-    /// `.rocker` where there is a data dir, and two for each cgroup: `cgroup.procs` to write to,
-    /// and the directory to read.
+    /// `.rocker` where there is a data dir, two for each cgroup: `cgroup.procs` to write to,
+    /// and the directory to read; and a mount for `/dev` where that is not the host's.
     HandOver {
         /// The name to take.
         name: Name,
@@ -373,7 +373,9 @@ impl Message<'_> {
                 errnos.iter().filter(|errno| errno.0 == 0).count()
             }
             Self::Master(MasterMessage::HandOver { request, cgroups, .. }) => {
-                2 + usize::from(request.data_dir.is_some()) + 2 * cgroups.len()
+                let own_dev = request.options.dev == Dev::Own;
+                let some = usize::from(request.data_dir.is_some()) + usize::from(own_dev);
+                2 + some + 2 * cgroups.len()
             }
             Self::Client(_) | Self::Master(_) | Self::Guard(_) => 0,
         }

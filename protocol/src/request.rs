@@ -224,6 +224,16 @@ pub fn cpu_ranges(list: &str) -> impl Iterator<Item = Option<(u16, u16)>> {
     })
 }
 
+/// Which `/dev` the App sees.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Dev {
+    /// One of the rocker's own: [`crate::devices`].
+    #[default]
+    Own,
+    /// The host's, with all that is mounted there.
+    Host,
+}
+
 /// What a rocker is to be beyond the documents. The default asks for nothing.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Options<'a> {
@@ -240,6 +250,8 @@ pub struct Options<'a> {
     pub seccomp: Seccomp<'a>,
     /// What it may use.
     pub limits: Limits<'a>,
+    /// Which devices it sees.
+    pub dev: Dev,
 }
 
 /// root.1: what to start and where. 001 names the first seven fields and what they mean.

@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use protocol::limits::MESSAGE_MAX;
 use protocol::socket::{Buffer, Received, now_ns, receive, receive_before, send, wait_readable};
 use protocol::{
-    Cgroup, ClientMessage, Errno, GuardMessage, Ids, Loss, MasterMessage, Message, Name, Overlays,
-    Package, Path, Request, wire,
+    Cgroup, ClientMessage, Dev, Errno, GuardMessage, Ids, Loss, MasterMessage, Message, Name,
+    Overlays, Package, Path, Request, wire,
 };
 use rustix::fs::{MemfdFlags, fstat, memfd_create};
 use rustix::net::{
@@ -76,8 +76,10 @@ fn request(data_dir: bool) -> Request<'static> {
     }
 }
 
-fn hand_over(data_dir: bool, cgroups: usize) -> Message<'static> {
-    let (name, request, package) = (Name::from_random(1), request(data_dir), Package::Own);
+fn hand_over(data_dir: bool, cgroups: usize, dev: Dev) -> Message<'static> {
+    let options = protocol::Options { dev, ..protocol::Options::default() };
+    let request = Request { options, ..request(data_dir) };
+    let (name, package) = (Name::from_random(1), Package::Own);
     let cgroups = (0..cgroups).map(|_| Cgroup::default()).collect();
     Message::Master(MasterMessage::HandOver { name, guard_pid: 1, request, package, cgroups })
 }
@@ -89,8 +91,8 @@ fn a_message_arrives_with_exactly_its_descriptors() {
     let messages = [
         (LIST, 0),
         (Message::Guard(entrance), 3),
-        (hand_over(false, 0), 2),
-        (hand_over(true, 5), 13),
+        (hand_over(false, 0, Dev::Host), 2),
+        (hand_over(true, 5, Dev::Own), 14),
     ];
     for (message, count) in messages {
         let ((ours, theirs), file) = (pair(), file());
@@ -113,8 +115,9 @@ fn a_message_arrives_with_exactly_its_descriptors() {
 
 #[test]
 fn a_wrong_number_of_descriptors_is_garbage_and_leaves_none_open() {
-    for (message, right) in [(LIST, 0), (hand_over(false, 0), 2), (hand_over(true, 1), 5)] {
-        for count in [0, 1, 2, 3, 4, 10, 100].into_iter().filter(|&count| count != right) {
+    let bare = hand_over(false, 0, Dev::Host);
+    for (message, right) in [(LIST, 0), (bare, 2), (hand_over(true, 1, Dev::Own), 6)] {
+        for count in [0, 1, 2, 3, 5, 10, 100].into_iter().filter(|&count| count != right) {
             let ((ours, theirs), file) = (pair(), file());
             let mut bytes = [0; MESSAGE_MAX];
             let bytes = wire::encode(&message, &mut bytes).unwrap();
@@ -157,7 +160,7 @@ fn what_is_too_long_is_garbage() {
 fn what_breaks_off_is_garbage() {
     let (ours, theirs) = pair();
     let mut bytes = [0; MESSAGE_MAX];
-    let bytes = wire::encode(&hand_over(true, 0), &mut bytes).unwrap();
+    let bytes = wire::encode(&hand_over(true, 0, Dev::Own), &mut bytes).unwrap();
     send_raw(&ours, &bytes[..bytes.len() / 2], &ours, 0);
     assert_eq!(loss(&theirs), Loss::Garbage);
 }

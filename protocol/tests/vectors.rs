@@ -13,7 +13,7 @@ use protocol::conf::{Conf, Place, Places, Root, append};
 use protocol::limits::{MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX};
 use protocol::wire::{VERSION, decode, encode};
 use protocol::{
-    Actor, Cgroup, ClientMessage, Errno, Error, Exec, Exit, ExitReport, Failure, FilePath,
+    Actor, Cgroup, ClientMessage, Dev, Errno, Error, Exec, Exit, ExitReport, Failure, FilePath,
     GuardMessage, How, Ids, Item, Loss, MasterMessage, Message, Name, OpenFile, Options, Overlays,
     Package, Path, Request, Rlimit, RockerInfo, Rule, Seccomp, Step, Strings, TraceStep, Usage,
     Verdict,
@@ -130,6 +130,9 @@ fn requests() -> Vec<(String, Message<'static>)> {
     let _ = |seccomp: Seccomp<'_>| match seccomp {
         Seccomp::Default | Seccomp::Unconfined | Seccomp::Log | Seccomp::Filter(_) => (),
     };
+    let _ = |dev: Dev| match dev {
+        Dev::Own | Dev::Host => (),
+    };
     let all_top_dirs = Request { overlays: Overlays::AllTopDirs, ..request() };
     let hand_over = |request: Request<'static>, cgroups: &[Cgroup]| {
         let cgroups = cgroups.iter().copied().collect();
@@ -174,6 +177,10 @@ fn requests() -> Vec<(String, Message<'static>)> {
         ("master_hand_over", hand_over(request(), &[])),
         ("master_hand_over_bare", hand_over(bare_request(), &[])),
         ("client_launch_limited", launch(limited(limits))),
+        ("client_launch_host_dev", {
+            let options = Options { dev: Dev::Host, ..Options::default() };
+            launch(Request { options, ..request() })
+        }),
         ("master_hand_over_cgroups", hand_over(limited(limits), &[unified, pids])),
     ]
     .map(|(name, message)| (name.to_owned(), message))
@@ -255,7 +262,7 @@ fn errors() -> Vec<(String, Message<'static>)> {
         NotSquashfs, UnknownFormat, Truncated, InUse, NotOurs, TooManyRockers, NoSuchRocker,
         NotAFilter, LimitOutOfRange, NoMemoryLimit, NotCpus, NoSuchCpu, NoController);
     let items = all!(Item: Request, Package, ExecDir, DataDir, OverlayDir(15), Uid, Gid, Timeout,
-        Name, Program, File, Seccomp, UserNamespaces, Memory, Swap, Pids, Cpu, CpuWeight, Cpus);
+        Name, Program, File, Seccomp, UserNamespaces, Memory, Swap, Pids, Cpu, CpuWeight, Cpus, Dev);
     let losses = all!(Loss: Died, Silent, Garbage, Version);
     let failed =
         |error, command| Message::Master(MasterMessage::Failed(Failure { error, command }));

@@ -39,7 +39,7 @@ size_t rk_sim_layout(size_t n)
         AT(rk_request, data_dir), AT(rk_request, overlay_all), AT(rk_request, overlays),
         AT(rk_request, overlay_index), AT(rk_request, unconfined),
         AT(rk_request, user_namespaces), AT(rk_request, commanded), AT(rk_request, stays),
-        AT(rk_request, overlay_dirs),
+        AT(rk_request, host_dev), AT(rk_request, overlay_dirs),
         AT(rk_request, timeout_ms), AT(rk_request, limits),
 
         sizeof(struct rk_limits), AT(rk_limits, memory), AT(rk_limits, swap),

@@ -94,6 +94,7 @@ struct RawRequest {
     user_namespaces: u8,
     commanded: u8,
     stays: u8,
+    host_dev: u8,
     overlay_dirs: [RawPath; OVERLAY_DIRS_MAX],
     timeout_ms: u32,
     limits: RawLimits,
@@ -382,7 +383,7 @@ const RULES: [Rule; 27] = [
 ];
 
 /// Every item, by its number; the place of an overlay dir is beside it.
-const ITEMS: [Item; 19] = [
+const ITEMS: [Item; 20] = [
     Item::Request,
     Item::Package,
     Item::ExecDir,
@@ -402,6 +403,7 @@ const ITEMS: [Item; 19] = [
     Item::Cpu,
     Item::CpuWeight,
     Item::Cpus,
+    Item::Dev,
 ];
 
 /// Every loss, by its number.
@@ -428,6 +430,7 @@ const fn item_number(item: Item) -> (u8, u8) {
         Item::Cpu => (16, 0),
         Item::CpuWeight => (17, 0),
         Item::Cpus => (18, 0),
+        Item::Dev => (19, 0),
     }
 }
 
@@ -707,6 +710,8 @@ pub struct Asked<'a> {
     pub commanded: bool,
     /// Whether it stays without who gives them.
     pub stays: bool,
+    /// Whether it sees the host's devices.
+    pub host_dev: bool,
     /// As in [`protocol::Options`].
     pub limits: Limits<'a>,
 }
@@ -751,6 +756,7 @@ impl Asked<'_> {
             user_namespaces: u8::from(self.user_namespaces),
             commanded: u8::from(self.commanded),
             stays: u8::from(self.stays),
+            host_dev: u8::from(self.host_dev),
             overlay_dirs,
             timeout_ms: self.timeout_ms,
             limits: self.limits(),
@@ -1410,7 +1416,7 @@ mod tests {
             CHelper: state reserved app_pid error;
             RawPath: bytes length;
             RawRequest: app_id uid gid package exec_dir data_dir overlay_all overlays
-                overlay_index unconfined user_namespaces commanded stays overlay_dirs timeout_ms limits;
+                overlay_index unconfined user_namespaces commanded stays host_dev overlay_dirs timeout_ms limits;
             RawLimits: memory swap has_swap pids cpu_millis cpu_weight cpus;
             RawPiece: iov_base iov_len;
             RawPieces: numbers room used length count pieces;

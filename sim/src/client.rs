@@ -370,6 +370,7 @@ pub(crate) fn check_app(kernel: &mut Kernel, app: Pid, launch: usize, scene: &La
     let (it, pid1) = (kernel.process(app), kernel.process(guard));
     let at = |path: &str| kernel.kind_at(app, path);
     let overlaid = |path: &&str| matches!(at(path), Some(TreeKind::Overlay { .. }));
+    let is_not = |path: &str| (at(path) == Some(TreeKind::Dev)) == scene.host_dev;
     let hides = scene.host_mount && at(HOST_MOUNT) != Some(TreeKind::Host);
     let [inside, limits] = [app, guard].map(|pid| kernel.cgroup_of(pid));
     let wrong = [
@@ -381,6 +382,7 @@ pub(crate) fn check_app(kernel: &mut Kernel, app: Pid, launch: usize, scene: &La
         (pid1.uid != id || pid1.groups, "beside a guard that is root"),
         (pid1.capabilities != Capabilities::None, "beside a guard with capabilities"),
         (at("/proc") != Some(TreeKind::Proc), "with the host's /proc"),
+        (["/dev", "/dev/shm", "/dev/pts"].into_iter().any(is_not), "with devices of others"),
         (!scene.directories().iter().all(overlaid), "without its overlays"),
         (hides, "without a host mount below an overlay"),
         (HOST_DIRECTORIES.iter().any(overlaid), "without a directory of the host's"),

@@ -48,6 +48,7 @@ calls! {
     SetLimit: 22 16 2;
     Socketpair: 23 24 12;
     CloneGuard: 11 12 28;
+    CopyDev: 1 12 24;
     WriteIdMap: 1 2 22 12;
     WriteRecord: 28 5 17 30 12;
     RemoveRecord: 5 30 12;
@@ -69,6 +70,8 @@ calls! {
     MoveMount: 22 40 12;
     Unmount: 22 12;
     MountProc: 1 16 12;
+    OpenDev: 2 20 40 12;
+    MountDev: 1 12 28;
     UnshareUser: 1 28 12;
     OpenPidfd: 23 24 12;
     Wait: 22;

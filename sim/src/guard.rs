@@ -125,12 +125,13 @@ impl GuardActor {
 }
 
 /// What only the building of a rocker needs: it must be closed by enter.4.
-const BUILDING: [Role; 8] = [
+const BUILDING: [Role; 9] = [
     Role::Cgroup,
     Role::Package,
     Role::LoopDevice,
     Role::PackageMount,
     Role::SharedMount,
+    Role::Dev,
     Role::Layers,
     Role::LayerOfRoot,
     Role::LayerOfVar,
@@ -173,7 +174,7 @@ impl AtWork<'_> {
             Action::BuildOverlay { layer } => told(self.build_overlay(layer)),
             Action::MountOverlay { place } => told(self.mount_overlay(place)),
             Action::AttachPackage => told(self.attach_package()),
-            Action::RemountProc => told(self.kernel.mount_proc(self.hands.pid)),
+            Action::RemountProc => told(self.remount_proc()),
             Action::TakeAppIds => told(self.take_ids()),
             Action::UnshareUser => told(self.kernel.unshare_user(self.hands.pid)),
             Action::DropPrivileges => told(self.drop_privileges()),
@@ -285,6 +286,7 @@ impl AtWork<'_> {
         for fd in received.fds.into_iter().flatten() {
             let role = match fd {
                 Fd::Package(_) => Role::Package,
+                Fd::Tree(_) if self.kernel.is_dev(fd) => Role::Dev,
                 Fd::Tree(_) => Role::SharedMount,
                 Fd::Lock { .. } => Role::Lock,
                 Fd::Cgroup(_) => Role::Cgroup,
@@ -452,6 +454,19 @@ impl AtWork<'_> {
             self.kernel.violated(Violation::WrongPackage { launch: handed.number });
         }
         self.kernel.attach(pid, package, on, EXEC_DIR).map(|_| ())
+    }
+
+    /// prepare.5
+    fn remount_proc(&mut self) -> Answer {
+        let (pid, table) = (self.hands.pid, self.hands.table);
+        self.kernel.mount_proc(pid)?;
+        if self.launch()?.1.host_dev {
+            return Ok(());
+        }
+        let dev = self.kernel.fd(table, Role::Dev)?;
+        self.kernel.call(Call::OpenDev)?;
+        let on = self.kernel.attach(pid, dev, None, "/dev")?;
+        self.kernel.mount_in_dev(pid, on)
     }
 
     /// prepare.6

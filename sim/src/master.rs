@@ -20,7 +20,7 @@ use protocol::{Driver, Errno, Error, Item, Loss, Machine, Name, Package, Rule, S
 use crate::coverage::Coverage;
 use crate::fault::{Call, Who};
 use crate::guard::GuardActor;
-use crate::kernel::{Answer, Fd, IdMap, Kernel, Pid, Received, Record, Role};
+use crate::kernel::{Answer, Fd, IdMap, Kernel, Pid, Received, Record, Role, TreeKind};
 use crate::message::{Body, Message};
 use crate::scene::{Launch, PRIVATE_PACKAGE, ROOT, id_of};
 use crate::violation::Violation;
@@ -787,7 +787,8 @@ impl AtWork<'_, '_> {
     fn hand_over(&mut self) -> Answer {
         let (table, rocker) = (self.held().table, self.held().rocker.ok_or(Errno::BADF)?);
         let Record { name, guard, launch, .. } = rocker;
-        let roles = [Role::Connection, Role::Package, Role::Lock];
+        let roles = [Role::Connection, Role::Package, Role::Lock, Role::Dev];
+        let (pid, host_dev) = (self.master.pid, self.scene()?.host_dev);
         let package = self.held().package;
         let mount = self.held().lease.as_ref().and_then(|lease| lease.mount().copied());
         let kernel = &mut *self.around.kernel;
@@ -795,10 +796,16 @@ impl AtWork<'_, '_> {
             (Package::Shared { .. }, Some(mount)) => kernel.fd(mount, Role::SharedMount),
             _ => kernel.fd(table, Role::Package),
         };
-        let [connection, lock, cgroup] =
-            [Role::Connection, Role::Lock, Role::Cgroup].map(|role| kernel.fd(table, role).ok());
-        let fds: heapless::Vec<Fd, 4> =
-            [connection, handed.ok(), lock, cgroup].into_iter().flatten().collect();
+        if !host_dev {
+            // In a table that is closed at the next step: nobody else gets this one.
+            let dev = kernel.new_tree(pid, Call::CopyDev, TreeKind::Dev)?;
+            kernel.install(table, Role::Dev, dev);
+        }
+        let [connection, lock, cgroup, dev] =
+            [Role::Connection, Role::Lock, Role::Cgroup, Role::Dev]
+                .map(|role| kernel.fd(table, role).ok());
+        let fds: heapless::Vec<Fd, 5> =
+            [connection, handed.ok(), lock, cgroup, dev].into_iter().flatten().collect();
         kernel.send(table, Role::Link, Body::HandOver { launch, name, guard, package }, &fds)?;
         for role in roles {
             kernel.close(table, role);

@@ -10,7 +10,7 @@ use crate::scene::{Does, Terms};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Message {
     pub(crate) body: Body,
-    pub(crate) fds: [Option<Fd>; 4],
+    pub(crate) fds: [Option<Fd>; 5],
 }
 
 /// `protocol::Message`, with the number of the launch in place of its request.

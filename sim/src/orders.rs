@@ -314,7 +314,7 @@ impl Caller {
         &mut self,
         kernel: &mut Kernel,
         id: u32,
-        fds: [Option<Fd>; 4],
+        fds: [Option<Fd>; 5],
     ) -> Option<&'static str> {
         let [Some(Fd::Pidfd(pid)), ..] = fds else { return Some("of a start without a pidfd") };
         let Some(asked) = self.find(id, |stands| stands == Stands::Asked) else {

@@ -3,7 +3,7 @@
 use guard::action::Order;
 use guard::machine::Life;
 use master::policy::Allow;
-use protocol::{Ids, Limits, Options, Overlays, Path, Request};
+use protocol::{Dev, Ids, Limits, Options, Overlays, Path, Request};
 
 use crate::library::Library;
 
@@ -26,6 +26,8 @@ pub struct Launch {
     pub host_mount: bool,
     /// The second directory is a link to `/proc`.
     pub forbidden: bool,
+    /// The App sees the host's `/dev`. In C too.
+    pub host_dev: bool,
     /// There are limits, and so a cgroup. In C too.
     pub limited: bool,
     /// Whether the exec dir is there on the host.
@@ -276,6 +278,7 @@ impl Launch {
         trace: false,
         data: 0,
         host_mount: false,
+        host_dev: false,
         limited: false,
         forbidden: false,
         exec_dir: true,
@@ -388,6 +391,7 @@ impl Launch {
                 commanded: self.orders.is_some(),
                 stays: self.stays,
                 limits: self.limits(),
+                dev: if self.host_dev { Dev::Host } else { Dev::Own },
                 ..Options::default()
             },
         }
@@ -406,6 +410,7 @@ pub(crate) fn policy() -> Vec<Allow> {
         run_as_gids: Some(ids.clone()),
         max_rockers: 2,
         unconfined: false,
+        devices: false,
         max_memory: None,
         max_pids: None,
         max_cpu: None,

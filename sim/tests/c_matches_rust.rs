@@ -27,7 +27,7 @@ use protocol::request::FILTER_MAX;
 use protocol::seccomp::INSTRUCTION;
 use protocol::socket::{Buffer, send};
 use protocol::{
-    Errno, Error, Exec, Exit, ExitReport, FilePath, How, Item, Loss, Machine, Name, Options,
+    Dev, Errno, Error, Exec, Exit, ExitReport, FilePath, How, Item, Loss, Machine, Name, Options,
     Overlays, Request, Rlimit, Rule, Seccomp, Step, Strings, Usage, Verdict, wire,
 };
 use rocker_client::action::{HelperOutcome, Outcome};
@@ -169,8 +169,8 @@ struct Wish {
     /// The caller's array in C, with its gaps.
     overlay_dirs: Vec<Option<Vec<u8>>>,
     timeout_ms: u32,
-    /// Unconfined, with user namespaces, and to stay.
-    free: [bool; 3],
+    /// Unconfined, with user namespaces, to stay, and with the host's devices.
+    free: [bool; 4],
     limits: [u64; 5],
     cpus: Option<String>,
 }
@@ -202,6 +202,7 @@ impl Wish {
             user_namespaces: self.free[1],
             commanded: false,
             stays: self.free[2],
+            host_dev: self.free[3],
             limits: self.limits(),
         }
     }
@@ -238,6 +239,9 @@ impl Wish {
             launch = launch.seccomp(rocker_client::Seccomp::Unconfined);
         }
         launch = launch.user_namespaces(self.free[1]).stays(self.free[2]);
+        if self.free[3] {
+            launch = launch.host_dev();
+        }
         let protocol::Limits { memory, swap, pids, cpu_millis, cpu_weight, cpus } = self.limits();
         launch = memory.into_iter().fold(launch, Launch::memory);
         launch = swap.into_iter().fold(launch, Launch::swap);
@@ -327,7 +331,7 @@ fn any_wish() -> impl Strategy<Value = Wish> {
     let paths = (option::weighted(0.97, any_path()), option::of(any_path()));
     let data_dir = option::weighted(0.8, any_path());
     let all = prop::bool::weighted(0.2);
-    let free = any::<[bool; 3]>();
+    let free = any::<[bool; 4]>();
     let ids = (any::<u32>(), any_id(), any_id());
     let rest = (timeout_ms, free, any_limits());
     (ids, paths, data_dir, all, dirs, rest).prop_map(
@@ -370,7 +374,7 @@ fn good_but(change: impl FnOnce(&mut Wish)) -> Result<Vec<u8>, Error> {
         overlay_all: false,
         overlay_dirs: vec![None, Some(b"/usr".to_vec()), None, Some(b"/etc".to_vec())],
         timeout_ms: 5000,
-        free: [false; 3],
+        free: [false; 4],
         limits: [0; 5],
         cpus: None,
     };
@@ -560,12 +564,12 @@ fn c_says_the_bytes_on_record() {
         };
         if ["client_launch_extreme", "client_launch_traced"].contains(&name) {
             // C asks for no trace, which stands before the options.
-            let trace = wanted.len() - 12;
+            let trace = wanted.len() - 13;
             wanted[trace] = 0;
         }
         assert_eq!(said, wanted, "{name}");
     }
-    assert_eq!(launches, 7);
+    assert_eq!(launches, 8);
 }
 
 fn only_what_c_asks_for<'a>(options: &Options<'a>) -> Options<'a> {
@@ -573,8 +577,8 @@ fn only_what_c_asks_for<'a>(options: &Options<'a>) -> Options<'a> {
         Seccomp::Unconfined => Seccomp::Unconfined,
         _ => Seccomp::Default,
     };
-    let Options { commanded, stays, user_namespaces, limits, .. } = *options;
-    Options { commanded, stays, user_namespaces, seccomp, limits, ..Options::default() }
+    let Options { commanded, stays, user_namespaces, limits, dev, .. } = *options;
+    Options { commanded, stays, user_namespaces, seccomp, limits, dev, ..Options::default() }
 }
 
 fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
@@ -597,6 +601,7 @@ fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
         user_namespaces: request.options.user_namespaces,
         commanded: request.options.commanded,
         stays: request.options.stays,
+        host_dev: request.options.dev == Dev::Host,
     }
 }
 
@@ -642,7 +647,7 @@ fn c_reads_every_vector_as_rust_does() {
         assert_eq!(!matches!(decode(&bytes).0, Heard::Lost(_)), is_for_clients, "{name}");
         heard[usize::from(is_for_clients)] += 1;
     }
-    assert_eq!(heard[1], 3 + 27 + 19 + 4 + Step::ALL.len());
+    assert_eq!(heard[1], 3 + 27 + 20 + 4 + Step::ALL.len());
     // Started, refused early and late, pong, an end with each verdict, obeyed and opened; and last
     // words of each step.
     assert_eq!(answers, 4 + 10 + 2 + Step::ALL.len());
@@ -803,6 +808,7 @@ fn c_and_rust_open_with_the_same_words() {
         user_namespaces: false,
         commanded: true,
         stays: true,
+        host_dev: false,
         limits: protocol::Limits::default(),
     };
     assert_eq!((next(), next()), (asked.encode(), encode_ping()));

@@ -110,8 +110,12 @@ fn every_arm_is_reached(library: Library) {
             walk.single_faults(&[launch], order);
         }
     }
-    // With limits, and with limits and a data dir.
-    for launch in [Launch { limited: true, ..plain }, Launch { library, ..Launch::limited() }] {
+    // With limits, with limits and a data dir, and with the host's devices.
+    for launch in [
+        Launch { limited: true, ..plain },
+        Launch { library, ..Launch::limited() },
+        Launch { host_dev: true, ..plain },
+    ] {
         walk.single_faults(&[launch], Order::CallerFirst);
     }
     if library == Library::Rust {

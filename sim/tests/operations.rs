@@ -43,7 +43,7 @@ const NOT_ASKED: [(&str, &str); 7] = [
     ),
     (
         "the root tests see them work",
-        "widen is_writable shut_writing peer_uid clone_part detach get_fd",
+        "widen is_writable shut_writing peer_uid clone_part detach get_fd mount_in_dev is_dev",
     ),
 ];
 

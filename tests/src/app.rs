@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Seek};
 use std::process::ExitStatus;
 
-use rocker_client::{Error, Launch, Program, Rocker};
+use rocker_client::{Error, Launch, Limits, OpenRocker, Program, Rocker, Stdio};
 
-use crate::{Daemon, probe_package, replayed};
+use crate::{Daemon, SOON, probe_package, replayed};
 
 /// How long a rocker may take to be gone after its App.
 const GONE: Duration = Duration::from_secs(5);
@@ -115,6 +115,29 @@ pub fn run(launch: &Launch, commands: &[&str]) -> Answer {
         Ok(app) => app.finish(),
         Err(error) => panic!("{error}"),
     }
+}
+
+/// What the App says in a rocker of this launch: entered, and started by the guard.
+#[track_caller]
+pub fn both_ways(launch: &Launch, commands: &[&str]) -> [Answer; 2] {
+    let entered = run(launch, commands);
+    let mut rocker = replayed(launch.open()).unwrap_or_else(|error| panic!("{error}"));
+    let text = commanded(&mut rocker, Program::new("bin/probe").args(commands));
+    assert!(rocker.kill(SOON).expect("the guard has a pidfd"));
+    [Answer::new(entered.status, &text), entered]
+}
+
+/// What a program says that the guard starts.
+#[track_caller]
+pub fn commanded(rocker: &mut OpenRocker, program: Program) -> String {
+    let (mut output, stdout) = std::io::pipe().expect("there is room for a pipe");
+    let program = program.stdin(Stdio::Null).stdout(stdout);
+    let run = rocker.spawn(&program, &Limits::new()).expect("the program is there");
+    drop(program);
+    let mut text = String::new();
+    output.read_to_string(&mut text).expect("it says text");
+    rocker.wait(&run).expect("it ends");
+    text
 }
 
 /// Why a launch that must fail does. Nothing is left of it.

@@ -366,6 +366,7 @@ pub struct Request {
     pub timeout_ms: Option<i32>,
     pub unconfined: bool,
     pub user_namespaces: bool,
+    pub host_dev: bool,
 }
 
 /// `RockerProgram`: [`rocker_client::Program`] in C.
@@ -511,7 +512,8 @@ impl Request {
             overlay_all: self.overlay_all.into(),
             flags: core::ffi::c_ulong::from(self.unconfined)
                 | core::ffi::c_ulong::from(self.user_namespaces) << 1
-                | (core::ffi::c_ulong::from(self.stays) << 2),
+                | (core::ffi::c_ulong::from(self.stays) << 2)
+                | (core::ffi::c_ulong::from(self.host_dev) << 3),
             limits: ptr::null(),
         }
     }

@@ -769,6 +769,8 @@ fn a_reset_leaves_nothing_of_what_ran() {
             "read /tmp/count",
             "ls /tmp",
             "processes",
+            "ls /dev/shm",
+            "write /dev/shm/x y",
             &ephemeral,
             "write /tmp/x y",
             "deep /tmp/deep 1000",
@@ -778,6 +780,7 @@ fn a_reset_leaves_nothing_of_what_ran() {
             "{text}"
         );
         assert_eq!(text.lines().nth(2).unwrap().split_whitespace().count(), 3, "{text}");
+        assert!(text.contains("ls /dev/shm: \nwrite /dev/shm/x y: ok\n"), "{text}");
         let hostile = [
             place.sh("setsid sh -c 'while :; do sh -c : & done' & while :; do sh -c : & done 2>/dev/null"),
             place.sh("trap '' TERM INT HUP; (setsid sleep 1000 &); exec sleep 1000"),

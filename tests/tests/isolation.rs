@@ -30,6 +30,9 @@ fn main() -> ExitCode {
         namespaces_of_others_cannot_be_joined,
         setuid_programs_give_nothing,
         no_device_can_be_made,
+        the_devices_are_those_that_harm_nobody,
+        memory_is_shared_within_a_rocker_alone,
+        the_hosts_devices_are_for_who_asks,
         nothing_can_be_typed_into_the_callers_terminal,
         other_rockers_cannot_be_seen,
         the_programs_of_rocker_cannot_be_written_to,
@@ -296,6 +299,78 @@ fn no_device_can_be_made() {
     let answer = daemon.probe_overlaid(&[dir], &[&open, &make, "open /dev/null"]);
     assert_eq!((answer.one(&open), answer.one(&make)), ("EACCES", "EPERM"));
     assert_eq!(answer.one("open /dev/null"), "ok");
+}
+
+fn the_devices_are_those_that_harm_nobody() {
+    let daemon = Daemon::start();
+    let names = "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero";
+    let commands = [
+        "ls /dev",
+        "ls /dev/pts",
+        "stat /dev/null",
+        "open-w /dev/null",
+        "open-w /dev/full",
+        "open /dev/urandom",
+        "open /dev/ptmx",
+        "open /dev/fd",
+        "flags /dev",
+        "flags /dev/shm",
+        "write /dev/new x",
+        "mkdir /dev/pts/new",
+        "unlink /dev/null",
+        "chmod 600 /dev/null",
+        "umount /dev/pts",
+        "umount /dev",
+        "mknod /dev/shm/null",
+        "mounts",
+    ];
+    let launches = [daemon.launch(probe_package()), daemon.overlaid(probe_package(), &["/etc"])];
+    for answer in launches.iter().flat_map(|launch| app::both_ways(launch, &commands)) {
+        let said = |command| answer.one(command);
+        assert_eq!((said("ls /dev"), said("ls /dev/pts")), (names, "ptmx"));
+        assert_eq!(said("stat /dev/null"), "device 0666 65534 65534");
+        for command in commands.iter().filter(|it| it.starts_with("open")) {
+            assert_eq!(said(command), "ok", "{command}");
+        }
+        assert_eq!((said("flags /dev"), said("flags /dev/shm")), ("ro nosuid", "nosuid nodev"));
+        assert_eq!((said("write /dev/new x"), said("mkdir /dev/pts/new")), ("EROFS", "EACCES"));
+        for command in &commands[12..17] {
+            let refused = ["EPERM", "EROFS", "EACCES"].contains(&said(command));
+            assert!(refused, "{command}: {}", said(command));
+        }
+        let mounts: Vec<&str> = answer.keys().filter(|key| key.starts_with("at /dev/")).collect();
+        // The host's are there, and covered.
+        assert!(mounts.ends_with(&["at /dev/shm", "at /dev/pts"]), "{mounts:?}");
+    }
+}
+
+fn memory_is_shared_within_a_rocker_alone() {
+    let daemon = Daemon::start();
+    let name = format!("rocker-test-{}", std::process::id());
+    let file = format!("/dev/shm/{name}");
+    let (write, read) = (format!("write {file} x"), format!("read {file}"));
+    let mut app = App::start(&daemon.launch(probe_package()), &[&write, "say on", "wait"]).unwrap();
+    assert_eq!(app.line(), format!("{write}: ok"));
+    assert_eq!(app.line(), "say: on");
+    assert!(!fs::exists(&file).unwrap());
+    let fill = format!("run /bin/dd if=/dev/zero of={file} bs=1M count=65");
+    let answer = daemon.probe(&[&read, "ls /dev/shm", &fill, "stat /dev/shm"]);
+    assert_eq!((answer.one(&read), answer.one("ls /dev/shm")), ("ENOENT", ""));
+    assert_eq!(answer.one("stat /dev/shm"), "dir 1777 65534 65534");
+    assert_eq!(answer.one(&fill), "exit status: 1", "64 MiB are all there is");
+    app.go_on();
+    app.finish();
+}
+
+fn the_hosts_devices_are_for_who_asks() {
+    let daemon = Daemon::start();
+    let launch = daemon.launch(probe_package()).host_dev();
+    for answer in app::both_ways(&launch, &["ls /dev", "ls /dev/pts"]) {
+        for dir in ["/dev", "/dev/pts"] {
+            let names = tests::scratch::names(dir).join(" ");
+            assert_eq!(answer.one(&format!("ls {dir}")), names);
+        }
+    }
 }
 
 fn nothing_can_be_typed_into_the_callers_terminal() {

@@ -6,8 +6,8 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use protocol::{Errno, Exit, ExitReport, Step, Verdict};
-use rocker_client::{Launch, Limits, OpenRocker, Seccomp, Stdio};
-use tests::app::{self, Answer, App};
+use rocker_client::{Limits, OpenRocker, Seccomp, Stdio};
+use tests::app::{self, App};
 use tests::{APP_GID, APP_UID, Daemon, Program, SOON, probe_package, replayed, runner};
 
 fn main() -> ExitCode {
@@ -33,30 +33,9 @@ fn main() -> ExitCode {
     ])
 }
 
-/// What the App says in a rocker of this launch: entered, and started by the guard.
-fn both_ways(launch: &Launch, commands: &[&str]) -> [Answer; 2] {
-    let entered = app::run(launch, commands);
-    let mut rocker = replayed(launch.open()).unwrap();
-    let text = commanded(&mut rocker, Program::new("bin/probe").args(commands));
-    assert!(rocker.kill(SOON).unwrap());
-    [Answer::new(entered.status, &text), entered]
-}
-
-/// What a program says that the guard starts.
-fn commanded(rocker: &mut OpenRocker, program: Program) -> String {
-    let (mut output, stdout) = std::io::pipe().unwrap();
-    let program = program.stdin(Stdio::Null).stdout(stdout);
-    let run = rocker.spawn(&program, &Limits::new()).unwrap();
-    drop(program);
-    let mut text = String::new();
-    output.read_to_string(&mut text).unwrap();
-    rocker.wait(&run).unwrap();
-    text
-}
-
 fn every_app_and_program_has_the_default_filter() {
     let daemon = Daemon::start();
-    for answer in both_ways(&daemon.launch(probe_package()), &["status Seccomp NoNewPrivs"]) {
+    for answer in app::both_ways(&daemon.launch(probe_package()), &["status Seccomp NoNewPrivs"]) {
         assert_eq!((answer.one("Seccomp"), answer.one("NoNewPrivs")), ("2", "1"));
     }
 }
@@ -96,7 +75,7 @@ fn what_the_default_lacks_fails_with_eperm() {
         DENIED.iter().map(|(_, number, words)| format!("call {number} {words}")).collect();
     let calls: Vec<&str> = calls.iter().map(|call| call.trim_end()).collect();
     let launch = daemon.launch(probe_package());
-    for answer in both_ways(&launch, &calls) {
+    for answer in app::both_ways(&launch, &calls) {
         for (call, (name, ..)) in calls.iter().zip(DENIED) {
             let wanted = if name == "clone3" { "ENOSYS" } else { "EPERM" };
             assert_eq!(answer.one(call), wanted, "{name}");
@@ -112,7 +91,7 @@ fn what_the_default_lacks_fails_with_eperm() {
 fn what_is_newer_than_the_list_fails_with_enosys() {
     let daemon = Daemon::start();
     let calls = ["call 467", "call 600", "call 100000", "call 0x3fffffff"];
-    for answer in both_ways(&daemon.launch(probe_package()), &calls) {
+    for answer in app::both_ways(&daemon.launch(probe_package()), &calls) {
         for call in calls {
             assert_eq!(answer.one(call), "ENOSYS");
         }
@@ -126,7 +105,7 @@ fn other_machines_calls_end_the_app() {
     }
     // x32: getpid, and an exit that would be a success.
     let calls = ["call 0x40000027", "call 0x400000e7"];
-    for answer in both_ways(&daemon.launch(probe_package()), &calls) {
+    for answer in app::both_ways(&daemon.launch(probe_package()), &calls) {
         assert_eq!(calls.map(|call| answer.one(call)), ["EPERM"; 2]);
     }
     let answer = daemon.probe(&["say before", "call-32", "say after"]);
@@ -186,7 +165,7 @@ fn ordinary_programs_run_as_ever() {
         {
             continue;
         }
-        let text = commanded(&mut rocker, script(line));
+        let text = app::commanded(&mut rocker, script(line));
         assert!(text.ends_with("ok\n"), "{line}: {text}");
     }
     assert!(rocker.kill(SOON).unwrap());
@@ -199,7 +178,7 @@ fn who_is_unconfined_has_no_filter() {
     let daemon = Daemon::start();
     let launch = daemon.launch(probe_package()).seccomp(Seccomp::Unconfined);
     let unshare = format!("call {} 0x10000000", libc::SYS_unshare);
-    for answer in both_ways(&launch, &["status Seccomp", "call 600", "call-32", &unshare]) {
+    for answer in app::both_ways(&launch, &["status Seccomp", "call 600", "call-32", &unshare]) {
         assert_eq!(answer.one("Seccomp"), "0");
         assert_eq!(answer.one("call 600"), "ENOSYS");
         assert!(answer.status.success());
@@ -210,7 +189,7 @@ fn log_denies_nothing() {
     let daemon = Daemon::start();
     let launch = daemon.launch(probe_package()).seccomp(Seccomp::Log);
     let find = format!("call {} 10 -3", libc::SYS_keyctl);
-    for answer in both_ways(&launch, &["status Seccomp", &find, "call-32"]) {
+    for answer in app::both_ways(&launch, &["status Seccomp", &find, "call-32"]) {
         assert_eq!((answer.one("Seccomp"), answer.one(&find)), ("2", "EFAULT"));
         assert!(answer.status.success());
     }
@@ -240,7 +219,7 @@ fn a_filter_of_the_callers_own_replaces_the_default() {
     let launch = daemon.launch(probe_package()).seccomp(one_fails(libc::SYS_uname, EXDEV));
     let (uname, find) =
         (format!("call {} 0", libc::SYS_uname), format!("call {} 10 -3", libc::SYS_keyctl));
-    for answer in both_ways(&launch, &[&uname, &find]) {
+    for answer in app::both_ways(&launch, &[&uname, &find]) {
         assert_eq!((answer.one(&uname), answer.one(&find)), ("EXDEV", "EFAULT"));
     }
     // It has to allow the execution; whether that is so shows when it is too late for words of
@@ -275,7 +254,7 @@ fn user_namespaces_are_for_who_asks() {
     let commands = ["unshare user mnt", "mount-tmpfs /tmp", "ls /tmp"];
     let answer = app::run(&launch, &commands);
     assert_eq!(answer.one("unshare user mnt"), "EPERM");
-    for answer in both_ways(&launch.user_namespaces(true), &commands) {
+    for answer in app::both_ways(&launch.user_namespaces(true), &commands) {
         assert_eq!(commands.map(|command| answer.one(command)), ["ok", "ok", ""]);
     }
 }
@@ -287,13 +266,13 @@ fn without_a_filter_there_are_no_user_namespaces_either() {
     let (read, write) = (format!("read {limit}"), format!("write {limit} 9"));
     let unshare = format!("call {} 0x10000000", libc::SYS_unshare);
     let commands = [unshare.as_str(), &read, &write, "unshare user mnt"];
-    for answer in both_ways(&launch, &commands) {
+    for answer in app::both_ways(&launch, &commands) {
         let said = commands.map(|command| answer.one(command));
         assert_eq!(said, ["ENOSPC", "0", "EACCES", "ENOSPC"]);
     }
     // The limit is this rocker's, not the host's, nor that of one that asks for such namespaces.
     assert_ne!(fs::read_to_string(limit).unwrap().trim(), "0");
-    for answer in both_ways(&launch.user_namespaces(true), &["unshare user mnt"]) {
+    for answer in app::both_ways(&launch.user_namespaces(true), &["unshare user mnt"]) {
         assert_eq!(answer.one("unshare user mnt"), "ok");
     }
 }

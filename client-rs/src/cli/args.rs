@@ -282,6 +282,13 @@ pub(crate) struct JudgeRun {
     pub(crate) argv: Vec<OsString>,
 }
 
+/// Which `/dev` an App sees.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Dev {
+    Own,
+    Host,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct Run {
     /// A number of your own for the App, shown by "rocker ps"
@@ -308,6 +315,10 @@ pub(crate) struct Run {
     /// Let the App make user namespaces, for sandboxes of its own
     #[arg(long)]
     pub(crate) userns: bool,
+    /// Which devices the App sees: "own": null, zero, full, random, urandom, tty, and terminals and
+    /// shared memory of its own; "host": all of the host's
+    #[arg(long, value_name = "own|host", default_value = "own", hide_possible_values = true)]
+    pub(crate) dev: Dev,
     /// A variable for the App; it has none of yours but TERM and LANG
     #[arg(long, value_name = "K=V")]
     pub(crate) env: Vec<OsString>,

@@ -17,7 +17,7 @@ use rocker_client::{
     EXEC_DIR, Launch, Limits, OpenRocker, Program, Rocker, SOCKET, Seccomp, Stdio,
 };
 
-use super::args::{Common, Run};
+use super::args::{Common, Dev, Run};
 use super::embedded::Master;
 use super::identity::Identity;
 use super::manifest::{self, Manifest};
@@ -308,6 +308,9 @@ impl Plan {
             .seccomp(seccomp(args, by_guard)?)
             .timeout(timeout)
             .trace(args.trace || args.report.is_some());
+        if args.dev == Dev::Host {
+            launch = launch.host_dev();
+        }
         let home = data_dir.clone();
         if let Some(dir) = data_dir {
             launch = launch.data_dir(dir);

@@ -84,6 +84,8 @@ pub(crate) enum Role {
     PackageMount,
     /// The mount that all rockers of a package are made from.
     SharedMount,
+    /// The rocker's own devices.
+    Dev,
     Lock,
     Layers,
     LayerOfRoot,
@@ -101,7 +103,7 @@ pub(crate) enum Role {
     IntakeOutside,
 }
 
-const ROLES: usize = 18;
+const ROLES: usize = 19;
 
 /// A table of descriptors: a process', shared with its helper, or one session's of the master.
 #[derive(Clone, Debug)]
@@ -222,6 +224,8 @@ pub(crate) enum TreeKind {
     /// A mount of the host's, or a read-only copy of it.
     Host,
     Proc,
+    /// Of a `/dev` that is not the host's.
+    Dev,
 }
 
 /// A mount with or without a place. It goes when it has neither place nor descriptor.

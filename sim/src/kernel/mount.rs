@@ -61,6 +61,11 @@ impl Kernel {
         self.loops[device].package
     }
 
+    /// Whether a mount is of a rocker's own devices.
+    pub(crate) fn is_dev(&self, mount: Fd) -> bool {
+        matches!(mount, Fd::Tree(tree) if self.trees[tree].kind == TreeKind::Dev)
+    }
+
     pub(super) fn autoclear(&mut self, device: usize) {
         let it = &mut self.loops[device];
         if it.bound && it.fds == 0 && it.mounts == 0 {
@@ -206,12 +211,30 @@ impl Kernel {
 
     /// prepare.5: a `/proc` of this PID namespace.
     pub(crate) fn mount_proc(&mut self, pid: Pid) -> Answer {
-        let tree = self.new_tree(pid, Call::MountProc, TreeKind::Proc)?;
-        let Fd::Tree(index) = tree else { return Err(NODEV) };
+        self.mount_at_once(pid, Call::MountProc, TreeKind::Proc, None, "/proc")
+    }
+
+    /// prepare.5: what is each rocker's own in its `/dev`, which is the mount `on`.
+    pub(crate) fn mount_in_dev(&mut self, pid: Pid, on: usize) -> Answer {
+        ["/dev/shm", "/dev/pts"]
+            .into_iter()
+            .try_for_each(|at| self.mount_at_once(pid, Call::MountDev, TreeKind::Dev, Some(on), at))
+    }
+
+    /// `mount(2)`, which makes a mount and gives it its place.
+    fn mount_at_once(
+        &mut self,
+        pid: Pid,
+        call: Call,
+        kind: TreeKind,
+        on: Option<usize>,
+        at: &'static str,
+    ) -> Answer {
+        let Fd::Tree(index) = self.new_tree(pid, call, kind)? else { return Err(NODEV) };
         let space = self.process(pid).mounts;
         let mounts = &mut self.spaces[space].mounts;
-        let on = top_at(mounts, None, "/proc");
-        mounts.push(Mount { tree: index, on, at: "/proc" });
+        let on = top_at(mounts, on, at);
+        mounts.push(Mount { tree: index, on, at });
         self.trees[index].places += 1;
         Ok(())
     }

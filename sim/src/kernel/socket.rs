@@ -188,7 +188,7 @@ impl Kernel {
 
     /// Sends without waiting. The descriptors stay the sender's as well.
     pub(crate) fn send(&mut self, table: usize, role: Role, body: Body, fds: &[Fd]) -> Answer {
-        let mut message = Message { body, fds: [None; 4] };
+        let mut message = Message { body, fds: [None; 5] };
         for (slot, fd) in message.fds.iter_mut().zip(fds) {
             *slot = Some(*fd);
         }
@@ -354,5 +354,6 @@ const fn slot(role: Role) -> usize {
         Role::IntakeOutside => 15,
         Role::SharedMount => 16,
         Role::Cgroup => 17,
+        Role::Dev => 18,
     }
 }

@@ -253,6 +253,7 @@ impl Asker {
                 Some(TreeKind::Package { .. }) => "the package",
                 Some(TreeKind::Overlay { .. }) => "an overlay",
                 Some(TreeKind::Proc) => "its own /proc",
+                Some(TreeKind::Dev) => "its own /dev",
             }
             .to_owned()),
             _ => return None,

@@ -146,6 +146,10 @@ what belongs to them, for reading only. What one leaves behind is gone before th
 /// These are the guard's to keep: it starts the App, as it does for whoever is not root.
 const LIMITS: &str = "Limits (the guard starts the App, and ends what the App leaves running)";
 
+/// So is this, for a rocker that takes orders.
+const PLACES: &str =
+    "What the App sees (the guard starts the App, and ends what the App leaves running)";
+
 const DETACHED: &str = "In the background (the guard starts the App)";
 
 /// These are the kernel's to keep, whoever starts the App.
@@ -165,7 +169,7 @@ fn millis(text: &str) -> Result<u32, String> {
 }
 
 /// A number of bytes, with K, M or G for powers of 1024.
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.strip_suffix(['K', 'M', 'G']) {
         Some(digits) => (digits, text.as_bytes()[text.len() - 1]),
         None => (text, b'B'),
@@ -328,6 +332,19 @@ pub(crate) struct Run {
     /// How long the launch may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     pub(crate) timeout: f64,
+    /// An empty directory in memory, where one is, of at most SIZE [default: 64M]; any number of
+    /// times, as the next two
+    #[arg(long, value_name = "DIR[:SIZE]", help_heading = PLACES)]
+    pub(crate) tmpfs: Vec<OsString>,
+    /// Shows a file or directory in another place, for reading only, with the App's rights
+    #[arg(long, value_name = "HOST:DIR", help_heading = PLACES)]
+    pub(crate) bind_ro: Vec<OsString>,
+    /// The same for writing, too
+    #[arg(long, value_name = "HOST:DIR", help_heading = PLACES)]
+    pub(crate) bind: Vec<OsString>,
+    /// What the machine is called inside
+    #[arg(long, value_name = "NAME", help_heading = PLACES)]
+    pub(crate) hostname: Option<String>,
     /// Kill the App when it has run for so many seconds
     #[arg(long, value_name = "SECONDS", help_heading = LIMITS)]
     pub(crate) wall: Option<f64>,

@@ -3,6 +3,7 @@
 //! ```text
 //! args      what can be said
 //! run       rocker run: from words to a launch to an exit status
+//! places    --tmpfs and its like
 //! judge     rocker judge
 //! identity  users and groups by name or number
 //! embedded  a master for one launch, where there is none
@@ -30,6 +31,7 @@ mod judge;
 mod living;
 mod manifest;
 mod pack;
+mod places;
 mod profile;
 mod report;
 mod run;

@@ -14,13 +14,14 @@ use std::process::ExitCode;
 use protocol::seccomp::{KILL_PROCESS, NOTIFY};
 use protocol::{Errno, Name, Step};
 use rocker_client::{
-    EXEC_DIR, Launch, Limits, OpenRocker, Program, Rocker, SOCKET, Seccomp, Stdio,
+    Conf, EXEC_DIR, Launch, Limits, OpenRocker, Program, Rocker, SOCKET, Seccomp, Stdio,
 };
 
 use super::args::{Common, Dev, Run};
 use super::embedded::Master;
 use super::identity::Identity;
 use super::manifest::{self, Manifest};
+use super::places::places;
 use super::report::{self, Ending, Lived};
 use super::vigil::{Signals, until_gone, until_told};
 use super::{Fault, complain, named_socket, pack, print, profile};
@@ -118,7 +119,7 @@ fn attempt_by_guard(
 ) -> Result<Ending, Fault> {
     let limits = limits(args)?;
     let (mut rocker, master) = plan.open()?;
-    let told = rocker.spawn(&plan.program, &limits).and_then(|run| {
+    let told = begun(&mut rocker, plan, &limits).and_then(|run| {
         let lived = lived.insert(Lived::by_guard(&rocker, &run));
         if args.trace {
             let _ = io::stderr().write_all(report::trace(&lived.steps).as_bytes());
@@ -139,20 +140,32 @@ fn attempt_by_guard(
     Ok(told.exit.into())
 }
 
+/// The App, in what it is to see.
+fn begun(
+    rocker: &mut OpenRocker,
+    plan: &Plan,
+    limits: &Limits,
+) -> Result<rocker_client::Run, rocker_client::Error> {
+    if let Some(conf) = &plan.conf {
+        rocker.configure(conf)?;
+    }
+    rocker.spawn(&plan.program, limits)
+}
+
 /// The same for an App that stays when this ends; its rocker's name.
 fn detached(args: &Run) -> Result<Name, Fault> {
-    let Plan { launch, program, embeddable, .. } = Plan::new(args)?;
-    let (program, limits) = (background(args, program)?, limits(args)?);
-    let mut rocker = launch.open().map_err(|error| match embeddable && nobody_listens(&error) {
-        true => Fault::cannot(
-            "detach",
-            "no master listens, and one that this launch brings would end with it: start \
-                 rocker-master",
-        ),
-        false => error.into(),
+    let plan = Plan::new(args)?;
+    let limits = limits(args)?;
+    let mut rocker = plan.launch.open().map_err(|error| {
+        if !(plan.embeddable && nobody_listens(&error)) {
+            return error.into();
+        }
+        let why = "no master listens, and one that this launch brings would end with it: start \
+                   rocker-master";
+        Fault::cannot("detach", why)
     })?;
     let name = rocker.guard_name();
-    if let Err(error) = rocker.spawn(&program, &limits) {
+    if let Err(error) = begun(&mut rocker, &plan, &limits) {
         // Nothing is left of what did not begin; why it did not says more than this could.
         let _ = rocker.kill(Duration::from_secs(10));
         return Err(error.into());
@@ -279,6 +292,8 @@ impl Base {
 struct Plan {
     launch: Launch,
     program: Program,
+    /// What the App is to see, where that was said.
+    conf: Option<Conf>,
     /// Whether a master may be started if none listens.
     embeddable: bool,
     /// Whether the guard is to start the App.
@@ -299,7 +314,9 @@ impl Plan {
         let timeout = Duration::try_from_secs_f64(args.timeout)
             .map_err(|_| Fault::Said(format!("timeout {}: not a time", args.timeout)))?;
         let limited = args.wall.is_some() || args.time.is_some() || args.output.is_some();
-        let by_guard = limited || args.detach || !nix::unistd::geteuid().is_root();
+        let conf = places(args)?;
+        let by_guard =
+            limited || conf.is_some() || args.detach || !nix::unistd::geteuid().is_root();
         let mut launch = launch
             .app_id(args.app_id)
             .volatile(args.volatile)
@@ -320,8 +337,11 @@ impl Plan {
             Overlays::Auto => launch.overlay_all(),
             Overlays::Dirs(dirs) => dirs.iter().fold(launch, Launch::overlay),
         };
-        let program = program(args, manifest.as_ref(), &exec_dir, home.as_deref())?;
-        Ok(Self { launch, program, embeddable, by_guard })
+        let mut program = program(args, manifest.as_ref(), &exec_dir, home.as_deref())?;
+        if args.detach {
+            program = background(args, program)?;
+        }
+        Ok(Self { launch, program, conf, embeddable, by_guard })
     }
 
     /// root.1 to root.7.

@@ -125,6 +125,7 @@ impl AppActor {
             Does::Wait | Does::Ignore | Does::Orphan(0) => return (false, None),
             Does::Exit(status) => return self.ends(kernel, number, Exit::Status(status)),
             Does::Crash(signal) => return self.ends(kernel, number, Exit::Signal(signal)),
+            Does::Forbidden => return (kernel.make_forbidden_call(self.pid), None),
             Does::WaitInTwo => (Does::Wait, Does::Wait),
             Does::Linger => (Does::Exit(0), Does::Wait),
             Does::Orphan(left) => (Does::Orphan(left - 1), Does::Exit(0)),

@@ -633,13 +633,18 @@ impl AtWork<'_> {
             false => self.kernel.is_readable(table, role_of(*peer)),
         };
         let ready: Vec<Peer> = self.peers().into_iter().filter(is_ready).collect();
+        let is_violated = self.hands.programs.has_violations(self.kernel);
         let is_attached = self.kernel.is_readable(table, Role::Intake);
-        if ready.is_empty() && !changed && !is_attached {
+        if ready.is_empty() && !changed && !is_attached && !is_violated {
             // No call, so that how often one looks does not count.
             return Poll::Pending;
         }
         if let Err(errno) = self.kernel.call(Call::Poll) {
             return Poll::Ready(Outcome::Failed(errno));
+        }
+        if is_violated {
+            self.hands.programs.hear_violations(self.kernel);
+            return Poll::Ready(Outcome::Late);
         }
         if is_attached {
             match self.receive(Role::Intake, u64::MAX) {

@@ -402,9 +402,15 @@ impl Caller {
             return Some("of an end that was another");
         }
         let asked_is_warned = asked.is_warned;
+        let (has_asked, is_denied) = (kernel.process(pid).asks, kernel.process(pid).denied);
         match verdict {
             Verdict::TimeLimitExceeded if now_ms < asked.late_ms => Some("of a lateness too early"),
             Verdict::Cancelled if !asked.was_killed => Some("of a signal that it never sent"),
+            Verdict::DisallowedSyscall if !has_asked => Some("of a call that it never made"),
+            Verdict::DisallowedSyscall => None,
+            Verdict::Signalled if is_denied => {
+                Some("of a signal, and not that it made a forbidden call")
+            }
             Verdict::TimeLimitExceeded | Verdict::Cancelled if exit == KILLED => {
                 let lives = kernel.has_living_group(pid);
                 lives.then_some("of a kill that left some of a process group")
@@ -460,6 +466,14 @@ impl Running {
     pub(crate) const fn new(peer: Peer, id: u32, pid: Pid, late_ms: u64, grace_ms: u32) -> Self {
         let (warned, killed, ended) = (false, None, None);
         Self { peer: Some(peer), id, pid, late_ms, grace_ms, warned, killed, ended }
+    }
+
+    /// exec.3: what it wanted its filter forbids. Whoever else is in its group ends with it.
+    fn violates(&mut self) {
+        if self.killed.is_none() && self.ended.is_none() {
+            self.killed = Some(Verdict::DisallowedSyscall);
+            (self.late_ms, self.grace_ms) = (0, 0);
+        }
     }
 
     /// Nothing more is to be done about one that was killed.
@@ -539,6 +553,19 @@ impl Programs {
             }
         }
         self.running.retain(|it| it.peer.is_some() || it.ended.is_none());
+    }
+
+    /// Whether anybody waits to be heard.
+    pub(crate) fn has_violations(&self, kernel: &Kernel) -> bool {
+        let asks = |it: &Running| kernel.is_alive(it.pid) && kernel.process(it.pid).asks;
+        self.running.iter().any(asks)
+    }
+
+    pub(crate) fn hear_violations(&mut self, kernel: &mut Kernel) {
+        self.running
+            .iter_mut()
+            .filter(|it| kernel.hear_violation(it.pid))
+            .for_each(Running::violates);
     }
 
     pub(crate) fn kill_late(&mut self, kernel: &mut Kernel) {

@@ -146,6 +146,8 @@ pub enum Does {
     Ignore,
     /// Waits, and so does a child in its process group.
     WaitInTwo,
+    /// Makes a call that its filter forbids, and waits for the answer.
+    Forbidden,
     /// Exits, and leaves a child in a session of its own that goes on.
     Linger,
     /// Leaves child after child to PID 1, which end; and waits.
@@ -157,7 +159,7 @@ pub(crate) const PROGRAMS_MAX: usize = 3;
 
 /// Orders of all kinds: programs with all ends; signals, in and out of time; an open end;
 /// a caller that does not read; programs that wait, are let go, or not; that are warned.
-pub const ORDERS: [&[Task]; 6] = [
+pub const ORDERS: [&[Task]; 7] = [
     &[
         order(9, Order::Configure),
         exec(1, Does::Exit(0), 0),
@@ -211,6 +213,16 @@ pub const ORDERS: [&[Task]; 6] = [
         Task::Ping,
     ],
     &[warned(1, Does::Wait), warned(2, Does::Ignore), warned(3, Does::Exit(0)), Task::AwaitEnds],
+    &[
+        exec(1, Does::Forbidden, 0),
+        waiting(2, Does::Forbidden, 0),
+        warned(3, Does::Forbidden),
+        go(2),
+        Task::AwaitEnds,
+        exec(4, Does::Forbidden, 0),
+        signal(Some(4), 9),
+        Task::AwaitEnds,
+    ],
 ];
 
 /// Those who attach: with programs of all kinds that they leave behind, with an answer to await,

@@ -700,7 +700,8 @@ impl World {
     fn check_late(&mut self) {
         for n in 0..self.guards.len() {
             let is_excused = self.rests(n) || self.hangs(Who::Guard(n));
-            if let Some(pid) = self.late_program(n).filter(|_| !is_excused) {
+            let late = self.late_program(n).or(self.unheard_program(n));
+            if let Some(pid) = late.filter(|_| !is_excused) {
                 self.kernel.violated(Violation::Late { pid });
             }
         }
@@ -717,10 +718,18 @@ impl World {
 
     /// A living program of this guard's whose time is over by then.
     fn program_of(&self, guard: usize, by_ms: u64) -> Option<u32> {
+        self.program(guard, |app| app.late_ms(&self.kernel) <= by_ms)
+    }
+
+    /// One that waits at a forbidden call.
+    fn unheard_program(&self, guard: usize) -> Option<u32> {
+        self.program(guard, |app| self.kernel.process(app.pid).asks)
+    }
+
+    fn program(&self, guard: usize, is_it: impl Fn(&AppActor) -> bool) -> Option<u32> {
         let guard = self.guards[guard].hands.pid;
-        let mut late = self.apps.iter().filter(|app| app.late_ms(&self.kernel) <= by_ms);
         let is_its = |pid| self.kernel.is_alive(pid) && self.kernel.init_of(pid) == guard;
-        late.find(|app| is_its(app.pid)).map(|app| app.pid)
+        self.apps.iter().find(|app| is_it(app) && is_its(app.pid)).map(|app| app.pid)
     }
 
     fn app_turn(&mut self, n: usize) -> bool {
@@ -882,7 +891,8 @@ impl World {
             return None;
         }
         // Nobody waits for its time to be over.
-        if let Some(pid) = self.program_of(number, u64::MAX - 1) {
+        let waits = self.program_of(number, u64::MAX - 1).or(self.unheard_program(number));
+        if let Some(pid) = waits {
             return Some(Violation::Late { pid });
         }
         if !self.kernel.is_alive(pid) || caller.left.is_some() {

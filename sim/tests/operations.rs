@@ -39,7 +39,7 @@ const NOT_ASKED: [(&str, &str); 7] = [
     (
         "the root test exec sees them work",
         "clone_program new_session exit_with signal kill_group signal_all pass_gate \
-         fails_at_gate warn_group",
+         fails_at_gate warn_group make_forbidden_call hear_violation",
     ),
     (
         "the root tests see them work",

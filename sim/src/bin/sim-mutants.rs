@@ -30,10 +30,11 @@ const COPIED: [&str; 9] = [
 ];
 
 /// The tests that may notice, quickest first.
-const TESTS: [&str; 10] = [
+const TESTS: [&str; 11] = [
     "operations",
     "crowd",
     "packages",
+    "ready",
     "truth",
     "orders",
     "single_faults",

@@ -166,6 +166,10 @@ pub(crate) struct Process {
     pub(crate) failure: Option<Errno>,
     /// SIGTERM is nothing to it.
     pub(crate) ignores: bool,
+    /// Its filter has stopped it at a call, and the guard is to say what to do.
+    pub(crate) asks: bool,
+    /// The guard has heard of it.
+    pub(crate) denied: bool,
     /// When its time was over and it was told so.
     pub(crate) warned_ms: Option<u64>,
 }
@@ -345,6 +349,8 @@ impl Kernel {
             gate: Gate::None,
             failure: None,
             ignores: false,
+            asks: false,
+            denied: false,
             warned_ms: None,
         };
         let nobody = Process { life: Life::Reaped, ..init.clone() };

@@ -287,6 +287,21 @@ impl Kernel {
         Ok(())
     }
 
+    /// A call that its filter asks about (`man 2 seccomp_unotify`); whether it was not made before.
+    pub(crate) fn make_forbidden_call(&mut self, pid: Pid) -> bool {
+        !core::mem::replace(&mut self.process_mut(pid).asks, true)
+    }
+
+    /// The guard hears of it and kills.
+    pub(crate) fn hear_violation(&mut self, pid: Pid) -> bool {
+        let is_asked = self.is_alive(pid) && self.process(pid).asks;
+        if is_asked {
+            self.process_mut(pid).denied = true;
+            self.exit_with(pid, KILLED);
+        }
+        is_asked
+    }
+
     /// SIGKILL for a child's process group. A zombie keeps the number of its group.
     pub(crate) fn kill_group(&mut self, group: Pid) {
         if self.still_means(group, Errno::SRCH).is_err() {

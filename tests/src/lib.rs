@@ -9,6 +9,7 @@
 //! replay    leads the machines through the trace of every launch
 //! app       starts `probe` in a rocker and reads what it says
 //! c_client  the C library
+//! cgroup    the controllers that this host has
 //! facts     what a process can say about itself, and try
 //! process   what /proc says about a process
 //! programs  where the built programs are
@@ -34,6 +35,7 @@
 
 pub mod app;
 pub mod c_client;
+pub mod cgroup;
 pub mod daemon;
 pub mod facts;
 pub mod leaks;

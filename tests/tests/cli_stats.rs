@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode, Output};
 
 use rocker_client::{Launch, Limits, OpenRocker, Program, Run, Stdio};
 use serde_json::Value;
+use tests::cgroup::needs;
 use tests::{APP_UID, Daemon, SOON, bin, probe_package, process, replayed, runner, within};
 
 fn main() -> ExitCode {
@@ -89,14 +90,8 @@ fn a_rocker_without_limits_is_counted_by_its_processes() {
 }
 
 fn a_rocker_with_limits_is_counted_by_its_cgroups() {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let has = |name: &str| {
-        let old = |line: &str| line.split([' ', ',']).any(|word| word == name);
-        let new = || fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-        mounts.lines().any(|line| line.contains(" cgroup ") && old(line)) || new().contains(name)
-    };
-    if !has("memory") || !has("pids") {
-        runner::skip("this host has no cgroup controllers memory and pids");
+    for controller in ["memory", "pids"] {
+        needs(controller);
     }
     let parent = format!("/rocker-test-{}", std::process::id());
     let daemon = Daemon::with_config(&format!("cgroup = \"{parent}\"\n"));

@@ -9,11 +9,13 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Output, Stdio};
 
 use serde_json::{Value, json};
+use tests::cgroup::needs;
 use tests::{APP_UID, Daemon, Leaks, bin, probe_package, runner, scratch};
 
 fn main() -> ExitCode {
     runner::main(tests::root![
         each_way_to_end_has_its_verdict,
+        a_hog_and_a_forbidden_call_have_theirs,
         one_run_finds_nothing_of_another,
         jobs_are_done_by_all_that_are_ready,
         files_go_in_and_come_out,
@@ -99,6 +101,39 @@ fn each_way_to_end_has_its_verdict() {
     );
     assert_eq!(results[5]["stdout"].as_str().map(str::len), Some(65536));
     assert!(results[8]["error"].as_str().unwrap().contains("no-such-program"), "{}", results[8]);
+    drop(daemon);
+    leaks.assert_none();
+}
+
+fn a_hog_and_a_forbidden_call_have_theirs() {
+    needs("memory");
+    let (leaks, daemon) = (Leaks::snapshot(), Daemon::start());
+    let profile = daemon.path("profile.json");
+    let text = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["umask", "acct"], "action": "SCMP_ACT_KILL_PROCESS"}],
+    });
+    fs::write(&profile, text.to_string()).unwrap();
+    let probe = |id: u32, command: &str| json!({"id": id, "argv": ["bin/probe", command]});
+    let jobs = [
+        probe(0, "hog 64"),
+        probe(1, &format!("call {} 18", libc::SYS_umask)),
+        // Both have the same rocker: neither is left with what was the other's.
+        probe(2, "hog 4"),
+        // What no App may fails, whatever a profile says.
+        probe(3, &format!("call {}", libc::SYS_acct)),
+    ];
+    let options = ["--ready", "1", "--memory", "32M", "--seccomp", profile.to_str().unwrap()];
+    let results = judged(as_nobody(judge(&daemon, &options)), &jobs);
+    let verdicts: Vec<&Value> = results.iter().map(|result| &result["verdict"]).collect();
+    let wanted = ["memory limit exceeded", "disallowed system call", "normal", "normal"];
+    assert_eq!(verdicts, wanted, "{results:#?}");
+    assert_eq!((&results[0]["signal"], &results[1]["signal"]), (&json!(9), &json!(9)));
+    assert_eq!(results[1]["syscall"], "umask");
+    assert!(results[3]["stdout"].as_str().unwrap().ends_with("EPERM\n"), "{}", results[3]);
+    assert!(results[0].get("syscall").is_none(), "{}", results[0]);
+    let peak = results[0]["rocker_memory_peak"].as_u64();
+    assert!(peak.is_none_or(|bytes| bytes <= 32 << 20), "{}", results[0]);
     drop(daemon);
     leaks.assert_none();
 }

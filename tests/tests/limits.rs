@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use protocol::{Error, Exit, ExitReport, Item, Rule, Step, Verdict};
 use rocker_client::{Launch, Limits, OpenRocker, Stdio};
 use tests::app::{App, refused, with_output};
+use tests::cgroup::{hierarchies, needs};
 use tests::{Daemon, Program, SOON, probe_package, process, replayed, runner, within};
 
 fn main() -> ExitCode {
@@ -30,35 +31,6 @@ fn main() -> ExitCode {
 }
 
 const MEMORY: u64 = 32 << 20;
-
-/// The hierarchies that are mounted here, each with the names of its controllers.
-fn hierarchies() -> Vec<(PathBuf, bool, String)> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let fields = table.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let cgroups = fields.filter_map(|fields| {
-        let kind = fields.iter().position(|field| *field == "-")? + 1;
-        let place = PathBuf::from(fields[4]);
-        match fields[kind] {
-            "cgroup" => Some((place, false, fields[kind + 2].to_owned())),
-            "cgroup2" => {
-                let names = fs::read_to_string(place.join("cgroup.controllers")).ok()?;
-                Some((place, true, names.trim_end().replace(' ', ",")))
-            }
-            _ => None,
-        }
-    });
-    cgroups.collect()
-}
-
-/// Where a controller is, and whether that is version 2. Without it a test is skipped.
-fn needs(name: &str) -> (PathBuf, bool) {
-    let has = |names: &str| names.split(',').any(|it| it == name);
-    let found = hierarchies().into_iter().find(|(_, _, names)| has(names));
-    match found {
-        Some((place, unified, _)) => (place, unified),
-        None => runner::skip(&format!("this host has no cgroup controller {name}")),
-    }
-}
 
 /// A master of whose cgroups no other test's master knows.
 fn daemon() -> Daemon {

@@ -250,9 +250,9 @@ pub(crate) struct Judge {
     /// Processes and threads at once; takes a cgroup controller [default: no limit]
     #[arg(long, value_name = "N")]
     pub(crate) pids: Option<u32>,
-    /// Which system calls they may make, as a container engine's profile in JSON: a program that
-    /// makes one that the profile kills for is killed, and the result names it [default: what an
-    /// App may; the others fail]
+    /// Which system calls they may make of those that an App may, as a container engine's profile
+    /// in JSON: a program that makes one that the profile kills for is killed, and the result names
+    /// it; those that no App may fail [default: what an App may]
     #[arg(long, value_name = "PROFILE")]
     pub(crate) seccomp: Option<PathBuf>,
     /// The working directory, which lies in memory

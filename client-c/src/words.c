@@ -137,7 +137,7 @@ static const char rules[] =
     "the path must not contain \"..\"\0"
     "it contains a NUL or another control character\0"
     "it is too long\0"
-    "at most 16 overlay dirs are possible\0"
+    "at most 16 of them are possible\0"
     "this place belongs to the host and stays so\0"
     "overlays need a data dir to keep their layers in\0"
     "an App never runs as root (id 0)\0"

@@ -552,7 +552,7 @@ mod tests {
             "data dir: overlays need a data dir to keep their layers in"
         );
         let many = (0..17).fold(launch().data_dir("/d"), |l, n| l.overlay(format!("/o{n}")));
-        assert_eq!(refusal(&many), "overlay dir /o16: at most 16 overlay dirs are possible");
+        assert_eq!(refusal(&many), "overlay dir /o16: at most 16 of them are possible");
         assert!(
             refusal(&launch().data_dir("/d").overlay("/usr").overlay("/proc"))
                 .starts_with("overlay dir /proc: ")

@@ -252,6 +252,7 @@ impl OpenRocker {
         let descriptors = order.descriptors();
         let id = self.next_id();
         let invalid = |rule| Error::invalid(rule, Item::Program, b"");
+        let too_many = |what: &str| Error::invalid(Rule::TooMany, Item::Program, what.as_bytes());
         let milliseconds =
             |time: Option<Duration>| match time.map(|it| u32::try_from(it.as_millis())) {
                 None => Ok(0),
@@ -263,18 +264,17 @@ impl OpenRocker {
             args: strings(args)?,
             env: strings(env)?,
             cwd: strings(cwd)?,
-            descriptors: u8::try_from(descriptors.len()).map_err(|_| invalid(Rule::TooMany))?,
+            descriptors: u8::try_from(descriptors.len()).map_err(|_| too_many("descriptors"))?,
             by_descriptor: false,
             terminal: program.has_terminal(),
-            rlimits: heapless::Vec::from_slice(&limits.rlimits)
-                .map_err(|_| invalid(Rule::TooMany))?,
+            rlimits: heapless::Vec::from_slice(&limits.rlimits).map_err(|_| too_many("limits"))?,
             wall_ms: milliseconds(limits.wall)?,
             grace_ms: milliseconds(limits.grace)?,
             filter: &limits.filter,
             sync: start.sync,
         };
         if descriptors.len() > protocol::limits::DESCRIPTORS_MAX {
-            return Err(invalid(Rule::TooMany));
+            return Err(too_many("descriptors"));
         }
         self.order(ClientMessage::Exec(exec), &descriptors)?;
         self.until(Some(ANSWER), |answer| match answer {

@@ -86,7 +86,8 @@ pub enum Rule {
     ControlByte,
     /// A path is longer than [`crate::limits::PATH_MAX`], or the request than one message.
     TooLong,
-    /// More than [`crate::limits::OVERLAY_DIRS_MAX`] overlay dirs.
+    /// More than 16 overlay dirs, or descriptors or limits of a program, or files of an order: see
+    /// [`crate::limits`].
     TooMany,
     /// `/`, `/proc`, `/sys`, `/dev` or `/run`, or a place below one that must stay the host's.
     Forbidden,
@@ -235,7 +236,7 @@ impl fmt::Display for Rule {
             Self::ParentDir => "the path must not contain \"..\"",
             Self::ControlByte => "it contains a NUL or another control character",
             Self::TooLong => "it is too long",
-            Self::TooMany => "at most 16 overlay dirs are possible",
+            Self::TooMany => "at most 16 of them are possible",
             Self::Forbidden => "this place belongs to the host and stays so",
             Self::NoDataDir => "overlays need a data dir to keep their layers in",
             Self::Root => "an App never runs as root (id 0)",

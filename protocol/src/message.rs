@@ -270,7 +270,9 @@ pub enum MasterMessage<'a> {
     Rocker(RockerInfo<'a>),
     /// Answer to List, at the end.
     End,
-    /// Answer to Kill: guard, processes, mounts and loop device are gone (root.15 is done).
+    /// Answer to Kill: guard, processes and mounts of the rocker are gone (root.15 is done), and its
+    /// loop device with them, unless the package is shared: it stays mounted for others, and for as
+    /// long after the last of them as the master is configured to.
     Gone,
     /// To a living guard: somebody whose orders it may take. One descriptor: the connection.
     Attach,

@@ -226,7 +226,7 @@ fn bad_directories_are_refused_in_one_line() {
         seventeen.arg("--overlay").arg(format!("/o{number}"));
     }
     let output = seventeen.arg(&package).args(["--", "x"]).output().unwrap();
-    assert_refused(&output, 125, &["at most 16 overlay dirs"]);
+    assert_refused(&output, 125, &[": at most 16 of them"]);
     assert!(names(daemon.exec_dir()).is_empty());
 }
 

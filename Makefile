@@ -10,8 +10,8 @@ PREFIX  ?= /usr/local
 BIN     := target/rocker
 CARGO   := cargo --quiet
 RELEASE := $(CARGO) build --locked --release --target $(TARGET)
-# The guard needs no other file and no C library: see ARCHITECTURE.md.
-STATIC  := --features freestanding --target-dir target/static \
+# The guard needs no other file and no C library, and is to be small: see ARCHITECTURE.md.
+STATIC  := --features freestanding --target-dir target/static --config 'profile.release.opt-level="z"' \
 	--config 'target.$(TARGET).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]'
 
 export CC PREFIX DESTDIR

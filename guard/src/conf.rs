@@ -19,7 +19,7 @@ use protocol::{Command, Dev, FilePath, Path};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fchmod, fstat, mkdirat, openat,
-    openat2, statx, symlinkat,
+    statx, symlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
@@ -115,8 +115,7 @@ impl Pristine {
         }
         view.finish().map_err(at(At::Root))?;
         let work_dir = work_dir(conf, exec_dir);
-        let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat2(CWD, work_dir, how, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+        mounts::open_place(CWD, work_dir, OFlags::DIRECTORY, ResolveFlags::NO_MAGICLINKS)
             .map(drop)
             .map_err(at(At::WorkDir))
     }
@@ -139,8 +138,7 @@ fn sources(conf: &Conf<'_>) -> Result<Sources, Failed> {
     for (index, place) in conf.places.iter().enumerate() {
         let Some(Place::Bind { source, read_only, .. }) = place else { continue };
         let copied = || -> Result<OwnedFd, Errno> {
-            let how = OFlags::PATH | OFlags::CLOEXEC;
-            let source = openat2(CWD, source.as_bytes(), how, Mode::empty(), MAGIC)?;
+            let source = mounts::open_place(CWD, source.as_bytes(), OFlags::empty(), MAGIC)?;
             let tree = mounts::clone_all(source.as_fd())?;
             let also = match read_only {
                 true => MountAttrFlags::MOUNT_ATTR_RDONLY,
@@ -192,14 +190,14 @@ impl<'p> View<'p> {
         let (root, is_new) = match root {
             Root::Whole => (openat(CWD, c"/", DIRECTORY, Mode::empty())?, false),
             Root::Directory(path) => {
-                let place = openat2(CWD, path.as_bytes(), DIRECTORY, Mode::empty(), MAGIC)?;
+                let place = mounts::open_place(CWD, path.as_bytes(), OFlags::DIRECTORY, MAGIC)?;
                 let tree = mounts::clone_all(place.as_fd())?;
                 sys::restrict(tree.as_fd(), INERT)?;
                 mounts::attach(tree.as_fd(), place.as_fd())?;
                 (tree, true)
             }
             Root::Tmpfs(bytes) => {
-                let place = openat2(CWD, exec_dir, DIRECTORY, Mode::empty(), MAGIC)?;
+                let place = mounts::open_place(CWD, exec_dir, OFlags::DIRECTORY, MAGIC)?;
                 let tree = mounts::tmpfs(bytes, 0o755)?;
                 mounts::attach(tree.as_fd(), place.as_fd())?;
                 (tree, true)
@@ -253,8 +251,8 @@ impl<'p> View<'p> {
     }
 
     fn source(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
-        let how = OFlags::PATH | OFlags::CLOEXEC;
-        openat2(&self.old, path, how, Mode::empty(), ResolveFlags::IN_ROOT | MAGIC)
+        let resolve = ResolveFlags::IN_ROOT | MAGIC;
+        mounts::open_place(self.old.as_fd(), path, OFlags::empty(), resolve)
     }
 
     /// The kernel takes an upper directory only from what is mounted somewhere; that is the
@@ -335,8 +333,7 @@ impl<'p> View<'p> {
     }
 
     fn mask(&mut self, target: Path<'_>) -> Result<(), Refusal> {
-        let how = OFlags::PATH | OFlags::CLOEXEC;
-        let target = match openat2(&self.root, target.as_bytes(), how, Mode::empty(), NO_LINKS) {
+        let target = match self.find(target.as_bytes()) {
             Err(Errno::NOENT) => return Ok(()),
             answer => answer?,
         };
@@ -359,18 +356,22 @@ impl<'p> View<'p> {
         }
     }
 
+    /// Opens a target that is there.
+    fn find(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        mounts::open_place(self.root.as_fd(), path, OFlags::empty(), NO_LINKS)
+    }
+
     /// Opens a target, which is made where it is missing, with the directories above it.
     fn target(&self, path: Path<'_>, is_directory: bool) -> Result<OwnedFd, Refusal> {
-        let how = OFlags::PATH | OFlags::CLOEXEC;
-        match openat2(&self.root, path.as_bytes(), how, Mode::empty(), NO_LINKS) {
+        match self.find(path.as_bytes()) {
             Err(Errno::NOENT) => {}
             answer => return Ok(answer?),
         }
-        let mut here = openat2(&self.root, c".", DIRECTORY, Mode::empty(), NO_LINKS)?;
+        let mut here = self.find(b".")?;
         let mut names = path.components().peekable();
         while let Some(name) = names.next() {
             let is_last = names.peek().is_none();
-            here = match openat2(&here, name, how, Mode::empty(), NO_LINKS) {
+            here = match mounts::open_place(here.as_fd(), name, OFlags::empty(), NO_LINKS) {
                 Err(Errno::NOENT) => {
                     self.is_own(here.as_fd())?;
                     if is_last && !is_directory {

@@ -25,6 +25,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::mounts;
 use crate::sys;
 
 /// `man 2 statfs`
@@ -42,9 +43,8 @@ impl Base {
         if path.is_absolute() {
             return Ok(Self { directory: None, resolve: ResolveFlags::NO_MAGICLINKS });
         }
-        let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let links = ResolveFlags::NO_MAGICLINKS;
-        let directory = openat2(CWD, work_dir, how, Mode::empty(), links)?;
+        let directory = mounts::open_place(CWD, work_dir, OFlags::DIRECTORY, links)?;
         Ok(Self { directory: Some(directory), resolve: ResolveFlags::BENEATH | links })
     }
 
@@ -244,12 +244,11 @@ impl Clearing {
 /// Opens a directory that is in `parent`, and no link or mount; one that its owner has locked
 /// itself out of is opened up.
 fn open_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
-    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH
         | ResolveFlags::NO_SYMLINKS
         | ResolveFlags::NO_MAGICLINKS
         | ResolveFlags::NO_XDEV;
-    let directory = openat2(parent, name, how, Mode::empty(), resolve)?;
+    let directory = mounts::open_place(parent, name, OFlags::DIRECTORY, resolve)?;
     if !Mode::from_raw_mode(fstat(&directory)?.st_mode).contains(Mode::RWXU) {
         // If it cannot be, what is done in it next says so.
         let _ = sys::chmod(directory.as_fd(), Mode::RWXU);

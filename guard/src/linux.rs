@@ -178,7 +178,7 @@ impl<'b> Linux<'b> {
         Ok(Self {
             master: Some(master),
             inbox: Some(inbox),
-            outbox: Buffer::default(),
+            outbox: Buffer::for_guard(),
             launch: None,
             building: Building::default(),
             data: None,
@@ -188,7 +188,7 @@ impl<'b> Linux<'b> {
             intake: Intake::new()?,
             newcomer: None,
             programs: Programs::default(),
-            order: Buffer::default(),
+            order: Buffer::for_guard(),
             order_descriptors: Descriptors::new(),
             failed_at: None,
             lives: false,
@@ -640,7 +640,7 @@ impl<'b> Linux<'b> {
         if self.programs.have_begun() {
             return Err(rustix::io::Errno::BUSY);
         }
-        self.conf = Some(core::mem::take(&mut self.order));
+        self.conf = Some(core::mem::replace(&mut self.order, Buffer::for_guard()));
         Ok(())
     }
 

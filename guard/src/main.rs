@@ -16,12 +16,14 @@ fn main(asks_for_version: bool) -> u8 {
     if asks_for_version {
         return u8::from(print_version().is_err());
     }
-    let mut inbox = Buffer::default();
+    let mut inbox = Buffer::for_guard();
     let Ok(mut driver) = Linux::new(&mut inbox) else {
         complain("rocker-guard: not PID 1 of a rocker; rocker-master starts it, not a person\n");
         return 1;
     };
     let mut guard = Guard::default();
     protocol::run(&mut guard, &mut driver);
+    // The kernel closes and unmaps it all at once.
+    core::mem::forget(driver);
     u8::from(guard.state() != State::Ended(Ok(())))
 }

@@ -170,8 +170,8 @@ pub(crate) fn dev(tree: BorrowedFd<'_>) -> Result<(), Refusal> {
 /// prepare.5: the host's control groups can be looked at but not changed. A part of the tree
 /// that the host has delegated to the App's user would let it end that user's processes outside.
 pub(crate) fn close_cgroups() -> Result<(), Errno> {
-    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let cgroups = match openat2(CWD, c"/sys/fs/cgroup", how, Mode::empty(), ResolveFlags::empty()) {
+    let cgroups = match open_place(CWD, b"/sys/fs/cgroup", OFlags::DIRECTORY, ResolveFlags::empty())
+    {
         Err(Errno::NOENT) => return Ok(()),
         answer => answer?,
     };
@@ -213,6 +213,16 @@ pub(crate) fn by_descriptor(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
+/// Opens what only stands for its place (`O_PATH`), and is closed when a program is executed.
+pub(crate) fn open_place(
+    at: BorrowedFd<'_>,
+    path: &[u8],
+    how: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    openat2(at, path, OFlags::PATH | OFlags::CLOEXEC | how, Mode::empty(), resolve)
+}
+
 /// Opens `below` inside `dir`, following no link and leaving it by no other way. `dir` itself
 /// if `below` is empty.
 pub(crate) fn open_beneath(
@@ -222,19 +232,18 @@ pub(crate) fn open_beneath(
 ) -> Result<OwnedFd, Errno> {
     let below = if below.is_empty() { b"." } else { below };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    openat2(dir, below, OFlags::PATH | OFlags::CLOEXEC | how, Mode::empty(), resolve)
+    open_place(dir, below, how, resolve)
 }
 
 /// Opens an absolute path, following no link.
 pub(crate) fn open_without_links(path: &[u8], how: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC | how, Mode::empty(), resolve)
+    open_place(CWD, path, how, resolve)
 }
 
 /// Opens `.rocker` in the data dir, if that is the directory behind `locked`.
 pub(crate) fn open_layers(data_dir: &[u8], locked: BorrowedFd<'_>) -> Result<OwnedFd, Refusal> {
-    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let data = openat2(CWD, data_dir, how, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?;
+    let data = open_place(CWD, data_dir, OFlags::DIRECTORY, ResolveFlags::NO_MAGICLINKS)?;
     let layers = open_beneath(data.as_fd(), b".rocker", OFlags::DIRECTORY)?;
     let (found, wanted) = (fstat(&layers)?, fstat(locked)?);
     if (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino) {

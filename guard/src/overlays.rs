@@ -20,7 +20,7 @@ use core::mem::MaybeUninit;
 use protocol::{Command, Errno, Overlays, Path, request};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RawDir, Uid};
-use rustix::fs::{StatxFlags, fchmod, fchown, mkdirat, openat, readlinkat, statx};
+use rustix::fs::{ResolveFlags, StatxFlags, fchmod, fchown, mkdirat, openat, readlinkat, statx};
 use rustix::io;
 
 use crate::mount_table::{self, Mount, below, is_strictly_below};
@@ -138,7 +138,8 @@ impl Plan {
         }
         let failed = |errno: io::Errno| NoPlan::Failed(ours(errno), directory.path.clone());
         let mount = table.iter().find(|mount| mount.id == id).ok_or(failed(io::Errno::NOENT))?;
-        let lower = openat(CWD, &*mount.at, DIRECTORY, Mode::empty()).map_err(failed)?;
+        let lower = mounts::open_place(CWD, &mount.at, OFlags::DIRECTORY, ResolveFlags::empty())
+            .map_err(failed)?;
         // Another mount may cover this one's root, with the directory reached around it.
         if mount_id(lower.as_fd()).map_err(failed)? != id {
             return Err(failed(io::Errno::BUSY));
@@ -309,8 +310,6 @@ impl Plan {
     }
 }
 
-const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-
 /// `app_overlay_dirs`: each must be there, and must not lead to a place of the host's.
 fn listed_directories(listed: &[Path<'_>]) -> Result<Vec<Directory>, NoPlan> {
     let mut found = Vec::with_capacity(listed.len());
@@ -352,7 +351,7 @@ fn top_directories() -> Result<Vec<Directory>, NoPlan> {
 }
 
 fn open_directory(path: &[u8]) -> io::Result<Directory> {
-    let fd = openat(CWD, path, DIRECTORY, Mode::empty())?;
+    let fd = mounts::open_place(CWD, path, OFlags::DIRECTORY, ResolveFlags::empty())?;
     let path = readlinkat(CWD, mounts::by_descriptor(fd.as_fd()), Vec::new())?.into_bytes();
     let mount_id = mount_id(fd.as_fd())?;
     Ok(Directory { path, fd, mount_id })
@@ -452,18 +451,16 @@ fn layer_directory(
     name: &str,
     like: BorrowedFd<'_>,
 ) -> Result<OwnedFd, io::Errno> {
-    let made = match mkdirat(data, name, Mode::RWXU) {
-        Ok(()) => true,
-        Err(io::Errno::EXIST) => false,
-        Err(error) => return Err(error),
-    };
     let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = openat(data, name, how, Mode::empty())?;
-    if made {
-        let like = rustix::fs::fstat(like)?;
-        fchown(&directory, Some(Uid::from_raw(like.st_uid)), Some(Gid::from_raw(like.st_gid)))?;
-        fchmod(&directory, Mode::from_raw_mode(like.st_mode))?;
+    match openat(data, name, how, Mode::empty()) {
+        Err(io::Errno::NOENT) => {}
+        answer => return answer,
     }
+    mkdirat(data, name, Mode::RWXU)?;
+    let directory = openat(data, name, how, Mode::empty())?;
+    let like = rustix::fs::fstat(like)?;
+    fchown(&directory, Some(Uid::from_raw(like.st_uid)), Some(Gid::from_raw(like.st_gid)))?;
+    fchmod(&directory, Mode::from_raw_mode(like.st_mode))?;
     Ok(directory)
 }
 
@@ -487,7 +484,7 @@ mod tests {
     use std::panic;
 
     fn directory(path: &str, mount_id: u64) -> Directory {
-        let fd = openat(CWD, c"/", DIRECTORY, Mode::empty()).unwrap();
+        let fd = openat(CWD, c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
         Directory { path: path.into(), fd, mount_id }
     }
 

@@ -31,14 +31,30 @@ pub type Descriptors = Vec<OwnedFd, DESCRIPTORS_MAX>;
 ///
 /// The one allocation on the path of a launch, made at its first use: 32 KiB do not belong on a
 /// small stack.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Buffer {
     bytes: Box<[u8]>,
     /// How many of them were received last.
     received: usize,
+    decode: wire::Decode,
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::with(wire::decode)
+    }
 }
 
 impl Buffer {
+    /// For what a guard is told.
+    pub fn for_guard() -> Self {
+        Self::with(wire::decode_for_guard)
+    }
+
+    fn with(decode: wire::Decode) -> Self {
+        Self { bytes: Box::default(), received: 0, decode }
+    }
+
     /// Borrows the bytes, as for [`wire::encode`].
     pub fn bytes(&mut self) -> &mut [u8] {
         self.received = 0;
@@ -50,7 +66,7 @@ impl Buffer {
 
     /// The message that was received last, once more; none since anything else was done.
     pub fn last(&self) -> Option<Message<'_>> {
-        wire::decode(self.bytes.get(..self.received)?).ok()
+        (self.decode)(self.bytes.get(..self.received)?).ok()
     }
 }
 
@@ -142,7 +158,7 @@ pub fn receive<'b>(socket: impl AsFd, buffer: &'b mut Buffer) -> Result<Received
     let Some(datagram) = buffer.bytes.get(..got.bytes) else {
         return Ok(Received::Lost(Loss::Garbage));
     };
-    Ok(match wire::decode(datagram) {
+    Ok(match (buffer.decode)(datagram) {
         Ok(message) if message.descriptors() == descriptors.len() => {
             Received::Message(message, descriptors)
         }

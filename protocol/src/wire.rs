@@ -2,9 +2,11 @@
 //! then postcard. Nothing follows. A message has one encoding of ours; a longer form of one of
 //! its numbers is read as well, so received bytes are never compared.
 
+use serde::Deserialize;
+
 use crate::error::Loss;
 use crate::limits::MESSAGE_MAX;
-use crate::message::Message;
+use crate::message::{ClientMessage, MasterMessage, Message};
 
 /// Raised when an old peer could misread a message. Adding a variant at the end of an enum
 /// does not raise it: the old peer answers [`Loss::Garbage`].
@@ -19,8 +21,31 @@ pub fn encode<'b>(message: &Message<'_>, buffer: &'b mut [u8]) -> Option<&'b [u8
     buffer.get(..=length)
 }
 
+/// One of the functions below.
+pub type Decode = for<'b> fn(&'b [u8]) -> Result<Message<'b>, Loss>;
+
 /// Decodes one datagram. Bytes left over are garbage.
 pub fn decode(datagram: &[u8]) -> Result<Message<'_>, Loss> {
+    body(datagram)
+}
+
+/// The same for a guard, to which no guard speaks: its program is 6 KB shorter for that.
+pub fn decode_for_guard(datagram: &[u8]) -> Result<Message<'_>, Loss> {
+    /// The first two of [`Message`].
+    #[derive(Deserialize)]
+    enum ToGuard<'a> {
+        #[serde(borrow)]
+        Client(ClientMessage<'a>),
+        #[serde(borrow)]
+        Master(MasterMessage<'a>),
+    }
+    Ok(match body(datagram)? {
+        ToGuard::Client(message) => Message::Client(message),
+        ToGuard::Master(message) => Message::Master(message),
+    })
+}
+
+fn body<'b, T: Deserialize<'b>>(datagram: &'b [u8]) -> Result<T, Loss> {
     let (&version, body) = datagram.split_first().ok_or(Loss::Died)?;
     if version != VERSION {
         return Err(Loss::Version);

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use protocol::conf::{Conf, Place, Places, Root, append};
 use protocol::limits::{MESSAGE_MAX, OVERLAY_DIRS_MAX, PATH_MAX};
-use protocol::wire::{VERSION, decode, encode};
+use protocol::wire::{VERSION, decode, decode_for_guard, encode};
 use protocol::{
     Actor, Cgroup, ClientMessage, Dev, Errno, Error, Exec, Exit, ExitReport, Failure, FilePath,
     GuardMessage, How, Ids, Item, Loss, MasterMessage, Message, Name, OpenFile, Options, Overlays,
@@ -576,6 +576,18 @@ fn every_vector_is_decoded_as_the_message_it_is_named_for() {
     }
     let names: HashSet<&String> = vectors.iter().map(|(name, _)| name).collect();
     assert_eq!(names.len(), vectors.len(), "names are unique");
+}
+
+#[test]
+fn a_guard_is_told_all_but_what_guards_say() {
+    for (name, message) in messages() {
+        let bytes = bytes(&message);
+        let wanted = match message {
+            Message::Client(_) | Message::Master(_) => Ok(message),
+            Message::Guard(_) => Err(Loss::Garbage),
+        };
+        assert_eq!(decode_for_guard(&bytes), wanted, "{name}");
+    }
 }
 
 #[test]

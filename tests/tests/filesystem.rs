@@ -11,10 +11,10 @@ use std::process::ExitCode;
 use nix::mount::{MsFlags, mount};
 use protocol::{Errno, Error, Item, Rule, Step};
 use rocker_client::Seccomp;
-use tests::app::{self, App};
+use tests::app::{self, Answer, App};
 use tests::scratch::{directory, names, private_mounts};
 use tests::{APP_GID, APP_UID, Daemon, Leaks, Package, Program, SOON};
-use tests::{probe_package, runner, within};
+use tests::{probe_package, replayed, runner, within};
 
 fn main() -> ExitCode {
     runner::main(tests::root![
@@ -786,21 +786,40 @@ fn proc_and_sys_cannot_be_written_to() {
     let launch = daemon.launch(probe_package()).seccomp(Seccomp::Unconfined);
     let program = Program::new("sh").args(["-c", find]).env("PATH", "/usr/bin:/bin");
     let answer = App::start_program(&launch, program).unwrap().finish();
-    assert_eq!(answer.all("tried"), ["/dev/null"], "it finds what can be written to");
-    assert_eq!(answer.all("pid"), ["refused"]);
-    let found = answer.keys().filter(|key| key.starts_with('/'));
-    let other: Vec<&str> =
-        found.filter(|file| !HARMLESS.iter().any(|it| file.starts_with(it))).collect();
-    assert!(other.is_empty(), "{other:?}");
+    // Nor does uid 0 inside make a difference.
+    let inside = launch.clone().ids_inside(0, 0);
+    let mut rocker = replayed(inside.open()).unwrap();
+    let program = Program::new("sh").args(["-c", find]).env("PATH", "/usr/bin:/bin");
+    let as_root = Answer::new(answer.status, &app::commanded(&mut rocker, program));
+    assert!(rocker.kill(SOON).unwrap());
+    for answer in [answer, as_root] {
+        nothing_can_be_written_to(&answer, &HARMLESS);
+    }
     // What tells of the host's memory is root's, or does not tell.
     let secrets = ["kcore", "kmsg", "timer_list", "slabinfo", "kpageflags", "1/mem", "vmallocinfo"];
     let secrets = secrets.map(|name| format!("open /proc/{name}"));
     let commands: Vec<&str> = secrets.iter().map(String::as_str).collect();
-    let answer = app::run(&launch, &commands);
-    for command in commands {
-        let said = answer.one(command);
-        assert!(["EACCES", "EPERM", "ENOENT"].contains(&said), "{command}: {said}");
+    let mut rocker = replayed(inside.open()).unwrap();
+    let program = Program::new("bin/probe").args(&commands);
+    let entered = app::run(&launch, &commands);
+    let as_root = Answer::new(entered.status, &app::commanded(&mut rocker, program));
+    assert!(rocker.kill(SOON).unwrap());
+    for answer in [entered, as_root] {
+        for command in &commands {
+            let said = answer.one(command);
+            assert!(["EACCES", "EPERM", "ENOENT"].contains(&said), "{command}: {said}");
+        }
     }
+}
+
+#[track_caller]
+fn nothing_can_be_written_to(answer: &Answer, harmless: &[&str]) {
+    assert_eq!(answer.all("tried"), ["/dev/null"], "it finds what can be written to");
+    assert_eq!(answer.all("pid"), ["refused"]);
+    let found = answer.keys().filter(|key| key.starts_with('/'));
+    let other: Vec<&str> =
+        found.filter(|file| !harmless.iter().any(|it| file.starts_with(it))).collect();
+    assert!(other.is_empty(), "{other:?}");
 }
 
 fn control_groups_cannot_be_written_to() {

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         memory_is_shared_within_a_rocker_alone,
         the_hosts_devices_are_for_who_asks,
         nothing_can_be_typed_into_the_callers_terminal,
+        keys_of_callers_and_of_the_master_stay_theirs,
         other_rockers_cannot_be_seen,
         the_programs_of_rocker_cannot_be_written_to,
         the_master_refuses_requests_from_inside_even_of_allowed_users,
@@ -407,6 +408,32 @@ fn nothing_can_be_typed_into_the_callers_terminal() {
     // Without both it can, where the kernel still does that: the test can fail.
     let kept = push(&free, Program::new("bin/probe").keep_session());
     assert!(["push-input: ok\n", "push-input: EIO\n"].contains(&kept.as_str()), "{kept}");
+}
+
+/// The master is started in this session, and so the guard has its keys, too.
+fn keys_of_callers_and_of_the_master_stay_theirs() {
+    const JOIN_SESSION_KEYRING: i32 = 1;
+    const SESSION_KEYRING: i32 = -3;
+    // SAFETY: without a name nothing is read.
+    let joined =
+        unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, core::ptr::null::<u8>()) };
+    assert!(joined > 0, "{}", std::io::Error::last_os_error());
+    let (kind, name, secret) = (c"user".as_ptr(), c"of-the-session".as_ptr(), c"secret".as_ptr());
+    // SAFETY: two strings, and six bytes that are there.
+    let key = unsafe { libc::syscall(libc::SYS_add_key, kind, name, secret, 6, SESSION_KEYRING) };
+    assert!(key > 0, "{}", std::io::Error::last_os_error());
+    let find = "find-key of-the-session";
+    let outside = Command::new(probe()).arg(find).output().unwrap();
+    assert_eq!(outside.stdout, format!("{find}: ok\n").as_bytes(), "who is in the session has it");
+    let daemon = Daemon::start();
+    let launch = daemon.launch(probe_package());
+    for answer in app::both_ways(&launch, &[find]) {
+        assert_eq!(answer.one(find), "EPERM");
+    }
+    for answer in app::both_ways(&launch.seccomp(Seccomp::Unconfined), &[find, "read /proc/keys"]) {
+        assert_eq!(answer.one(find), "ENOKEY");
+        assert!(!answer.one("read /proc/keys").contains("of-the-session"));
+    }
 }
 
 fn other_rockers_cannot_be_seen() {

@@ -80,7 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct rk_orders orders;
     RockerEvent event;
 
-    rk_orders_init(&orders);
+    rk_orders_init(&orders, 1);
     while (size >= 2) {
         uint8_t what = data[0];
         size_t length = data[1] < size - 2 ? data[1] : size - 2;

@@ -508,6 +508,22 @@ ROCKER_API ROCKER_ERR ROCKER_open(const RockerRequest *req, const RockerOptions 
 ROCKER_API void ROCKER_launch_begin_open(RockerLaunch *launch, const RockerRequest *req,
                                          const RockerOptions *options);
 
+/*
+ * Attaches to the living rocker of this name, however it was started and by whom, as long as the
+ * master lets this user: root, and whoever has launched it. At most 8 can at once. Of `options`,
+ * which may be NULL, count connection, socket_path and timeout_ms.
+ *
+ * Programs that are started over it end with it; the rocker and its other programs do not: it is to
+ * be left, with ROCKER_leave(). ROCKER_end() kills everybody's programs, and waits until the rocker
+ * is gone.
+ */
+ROCKER_API ROCKER_ERR ROCKER_attach(const char *guard_pname, const RockerOptions *options,
+                                    RockerOpen *open, RockerError *error);
+
+/* The same in a poll loop. The name stays as it is, too. */
+ROCKER_API void ROCKER_launch_begin_attach(RockerLaunch *launch, const char *guard_pname,
+                                           const RockerOptions *options);
+
 /* The result, as of ROCKER_open(); a launch that is not over is given up. */
 ROCKER_API ROCKER_ERR ROCKER_launch_end_open(RockerLaunch *launch, RockerOpen *open,
                                              RockerError *error);
@@ -711,8 +727,8 @@ ROCKER_API ROCKER_ERR ROCKER_run(RockerOpen *open, const RockerProgram *program,
  * gone; -1: for ever. 0, or ETIMEDOUT. In any case `open` is over, and its descriptors closed. */
 ROCKER_API int ROCKER_end(RockerOpen *open, int timeout_ms);
 
-/* Closes both descriptors, and does nothing else: a rocker with ROCKER_STAYS lives on, any other
- * one ends in its own time. */
+/* Closes both descriptors, and does nothing else: a rocker with ROCKER_STAYS lives on, and so does
+ * one that was attached to; any other one ends in its own time. */
 ROCKER_API void ROCKER_leave(RockerOpen *open);
 
 /* --- Versions. ------------------------------------------------------------------------------- */

@@ -13,6 +13,8 @@ struct rk_launch {
     struct rk_entry entry;
     struct rk_running running;
     const char *socket_path;
+    /* Of RK_TO_ATTACH: the rocker's. */
+    const char *guard_name;
     char *name_only[2];
     /* CLOCK_MONOTONIC, nanoseconds. */
     uint64_t deadline_ns;
@@ -45,6 +47,9 @@ const char *rk_nth(const char *words, unsigned number);
 /* Begins a launch of what `entry` names; NULL: of a rocker that takes orders. */
 void rk_begin_launch(struct rk_launch *launch, const RockerRequest *req,
                      const RockerOptions *options, const struct rk_entry *entry);
+
+/* Begins to attach to the living rocker of this name. */
+void rk_begin_attach(struct rk_launch *launch, const char *name, const RockerOptions *options);
 
 /* Does what can be done without waiting. False: it has to wait. */
 bool rk_go_on(struct rk_launch *launch);

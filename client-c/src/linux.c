@@ -76,7 +76,7 @@ int rk_open_null(void)
     return open("/dev/null", O_RDWR | O_CLOEXEC);
 }
 
-/* --- root.1 ----------------------------------------------------------------------------------- */
+/* --- root.1, or root.3 ----------------------------------------------------------------------------------- */
 
 static bool cannot_connect(struct rk_launch *launch, struct rk_outcome *outcome, ROCKER_ERR code,
                            int os_errno)
@@ -152,7 +152,11 @@ static bool send_request(struct rk_launch *launch, struct rk_outcome *outcome)
     uint8_t numbers[RK_NUMBERS_MAX];
     struct rk_pieces message = rk_pieces(numbers, sizeof(numbers));
 
-    rk_encode_launch(&launch->request, &message);
+    if (launch->client.purpose == RK_TO_ATTACH) {
+        rk_encode_attach(launch->guard_name, &message);
+    } else {
+        rk_encode_launch(&launch->request, &message);
+    }
     int error = rk_send(launch->connection, &message, NULL, 0);
     switch (error) {
     case 0:
@@ -494,7 +498,7 @@ void rk_release(struct rk_launch *launch)
         struct rk_outcome outcome;
         rk_finish(&launch->running, false, &slip, &outcome, &launch->app);
     }
-    if (!succeeded || !launch->client.takes_orders) {
+    if (!succeeded || launch->client.purpose == RK_TO_ENTER) {
         rk_close(&launch->connection);
     }
     rk_close(&launch->entry.null);

@@ -11,13 +11,17 @@ static const uint8_t step_of[RK_STATE_COUNT] = {
     [RK_ENDED] = RK_NO_STEP,
 };
 
-void rk_client_init(struct rk_client *client, bool takes_orders)
+void rk_client_init(struct rk_client *client, enum rk_purpose purpose)
 {
-    *client = (struct rk_client){ .state = RK_CONNECT, .takes_orders = takes_orders };
+    *client = (struct rk_client){ .state = RK_CONNECT, .purpose = (uint8_t)purpose };
 }
 
 uint8_t rk_client_step(const struct rk_client *client)
 {
+    if (client->purpose == RK_TO_ATTACH
+        && (client->state == RK_SEND_REQUEST || client->state == RK_AWAIT_ENTRANCE)) {
+        return RK_HAND_OVER;
+    }
     return client->state < RK_STATE_COUNT ? step_of[client->state] : RK_NO_STEP;
 }
 
@@ -55,7 +59,9 @@ static bool succeed(struct rk_client *client, const struct rk_outcome *outcome)
             client->name[i] = outcome->name[i];
         }
         client->guard_pid = outcome->pid;
-        return go_to(client, client->takes_orders ? RK_GREET : RK_FORK_HELPER);
+        return go_to(client, client->purpose == RK_TO_ENTER   ? RK_FORK_HELPER
+                             : client->purpose == RK_TO_ORDER ? RK_GREET
+                                                              : RK_ENDED);
     case RK_FORK_HELPER:
         return result == RK_DONE && go_to(client, RK_AWAIT_APP);
     case RK_AWAIT_APP:

@@ -1,6 +1,6 @@
 /*
  * The client: one launch as the caller's process sees it, root.1 to enter.4, or to exec.0 for a
- * rocker that takes orders. It says what comes next and never does it; no libc call lives here.
+ * rocker that takes orders, or the way to a living one (root.3). It says what comes next and never does it; no libc call lives here.
  * The same machine as client-rs/src/machine.rs.
  */
 #ifndef RK_MACHINE_H
@@ -10,11 +10,14 @@
 
 #define RK_NAME_LEN 15
 
+/* What it is for: a rocker to be entered, one that takes orders, or one that lives already. */
+enum rk_purpose { RK_TO_ENTER, RK_TO_ORDER, RK_TO_ATTACH };
+
 /* Where a launch stands, in the order of the diagrams. The state is the action, too. */
 enum rk_state {
     RK_CONNECT,        /* root.1, its first half: reach the master       */
-    RK_SEND_REQUEST,   /* root.1                                          */
-    RK_AWAIT_ENTRANCE, /* enter.0: the guard's pidfd, or a failure        */
+    RK_SEND_REQUEST,   /* root.1; root.3 to attach                        */
+    RK_AWAIT_ENTRANCE, /* enter.0: the guard's pidfd, or a failure; same  */
     RK_FORK_HELPER,    /* enter.1                                         */
     RK_AWAIT_APP,      /* enter.3; enter.2 is the helper's                */
     RK_REPORT_APP,     /* enter.4                                         */
@@ -44,9 +47,8 @@ struct rk_outcome {
 _Static_assert(sizeof(struct rk_outcome) == 32, "sim writes it through FFI");
 
 struct rk_client {
-    uint8_t state; /* enum rk_state */
-    /* The rocker is to take orders, and not to be entered. */
-    uint8_t takes_orders;
+    uint8_t state;   /* enum rk_state */
+    uint8_t purpose; /* enum rk_purpose */
     uint8_t reserved[2];
     uint32_t guard_pid;         /* from RK_FORK_HELPER on */
     uint32_t app_pid;           /* from RK_REPORT_APP on  */
@@ -55,7 +57,7 @@ struct rk_client {
 };
 _Static_assert(sizeof(struct rk_client) == 36, "sim reads it through FFI");
 
-void rk_client_init(struct rk_client *client, bool takes_orders);
+void rk_client_init(struct rk_client *client, enum rk_purpose purpose);
 
 /* The arrow; RK_NO_STEP when the launch has ended. */
 uint8_t rk_client_step(const struct rk_client *client);

@@ -87,7 +87,8 @@ static ROCKER_ERR end_launch(struct rk_launch *launch, RockerOpen *open, RockerE
 
     memset(open, 0, sizeof(*open));
     open->guard_pidfd = open->connection = -1;
-    rk_orders_init(in(open));
+    /* A launch has ended with a ping. */
+    rk_orders_init(in(open), launch->client.purpose == RK_TO_ORDER);
     if (code == ROCKER_ERR_success) {
         open->guard_pid = (int)launch->client.guard_pid;
         memcpy(open->guard_pname, launch->client.name, sizeof(open->guard_pname));
@@ -118,6 +119,24 @@ void ROCKER_launch_begin_open(RockerLaunch *launch, const RockerRequest *req,
 ROCKER_ERR ROCKER_launch_end_open(RockerLaunch *launch, RockerOpen *open, RockerError *error)
 {
     return end_launch((struct rk_launch *)(void *)launch->opaque, open, error);
+}
+
+ROCKER_ERR ROCKER_attach(const char *guard_pname, const RockerOptions *options, RockerOpen *open,
+                         RockerError *error)
+{
+    struct rk_launch launch;
+
+    rk_begin_attach(&launch, guard_pname, options);
+    while (!rk_go_on(&launch)) {
+        rk_wait(&launch);
+    }
+    return end_launch(&launch, open, error);
+}
+
+void ROCKER_launch_begin_attach(RockerLaunch *launch, const char *guard_pname,
+                                const RockerOptions *options)
+{
+    rk_begin_attach((struct rk_launch *)(void *)launch->opaque, guard_pname, options);
 }
 
 /* --- Orders. ---------------------------------------------------------------------------------- */

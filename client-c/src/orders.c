@@ -1,9 +1,8 @@
 #include "orders.h"
 
-void rk_orders_init(struct rk_orders *orders)
+void rk_orders_init(struct rk_orders *orders, uint32_t pings)
 {
-    /* The launch has ended with a ping. */
-    *orders = (struct rk_orders){ .pings = 1 };
+    *orders = (struct rk_orders){ .pings = pings };
 }
 
 uint32_t rk_orders_next_id(const struct rk_orders *orders)

@@ -65,8 +65,8 @@ enum rk_answer {
     RK_DENY    /* no guard says that: it answers nothing that was asked */
 };
 
-/* After the greeting. */
-void rk_orders_init(struct rk_orders *orders);
+/* After so many pings that are unanswered: the greeting's. */
+void rk_orders_init(struct rk_orders *orders, uint32_t pings);
 
 /* The number of the next order. */
 uint32_t rk_orders_next_id(const struct rk_orders *orders);

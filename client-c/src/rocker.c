@@ -77,6 +77,7 @@ static void fill_request(struct rk_request *request, const RockerRequest *from,
     long gid = from->gid == -1 ? rk_call(RK_GETGID, 0, 0, 0, 0, 0) : from->gid;
 
     *request = (struct rk_request){
+        .timeout_ms = request->timeout_ms,
         .app_id = from->app_id == -1 ? 0 : (uint32_t)from->app_id,
         .uid = (uint32_t)uid,
         .gid = (uint32_t)gid,
@@ -88,8 +89,6 @@ static void fill_request(struct rk_request *request, const RockerRequest *from,
         .user_namespaces = (options->flags & ROCKER_USER_NAMESPACES) != 0,
         .stays = (options->flags & ROCKER_STAYS) != 0,
         .host_dev = (options->flags & ROCKER_HOST_DEV) != 0,
-        .timeout_ms = options->timeout_ms == -1 ? RK_TIMEOUT_MS_DEFAULT
-                                                : (uint32_t)options->timeout_ms,
     };
     if (options->limits != NULL) {
         fill_limits(&request->limits, options->limits);
@@ -241,8 +240,12 @@ static void add_subject(const struct rk_launch *launch, const struct rk_error *e
             rk_add(text, launch->entry.program->path, strlen(launch->entry.program->path));
         }
         break;
-    case RK_ITEM_REQUEST:
     case RK_ITEM_NAME:
+        if (launch->guard_name != NULL) {
+            rk_add(text, launch->guard_name, strlen(launch->guard_name));
+        }
+        break;
+    case RK_ITEM_REQUEST:
     case RK_ITEM_FILE:
     case RK_ITEM_SECCOMP:
     case RK_ITEM_USER_NAMESPACES:
@@ -257,32 +260,63 @@ static void add_subject(const struct rk_launch *launch, const struct rk_error *e
 
 /* --- One launch. ------------------------------------------------------------------------------ */
 
-void rk_begin_launch(struct rk_launch *launch, const RockerRequest *req,
-                     const RockerOptions *options, const struct rk_entry *entry)
+/* With all that is in `options`, in `all`; false: it is over. */
+static bool begin(struct rk_launch *launch, enum rk_purpose purpose, const RockerOptions *options,
+                  RockerOptions *all)
 {
-    RockerOptions all = ROCKER_options_new();
-
+    *all = ROCKER_options_new();
     memset(launch, 0, sizeof(*launch));
-    rk_client_init(&launch->client, entry == NULL);
+    rk_client_init(&launch->client, purpose);
     launch->running.pidfd = launch->running.lock = -1;
     launch->connection = launch->app = -1;
-    if (entry != NULL) {
-        launch->entry = *entry;
-    }
     launch->entry.null = launch->entry.guard = -1;
     if (options != NULL) {
         /* It may be an older AppMaster's, which ends before `flags`. */
-        if (options->size != sizeof(all) && options->size != offsetof(RockerOptions, flags)) {
+        if (options->size != sizeof(*all) && options->size != offsetof(RockerOptions, flags)) {
             misuse(launch, "RockerOptions.size is not that of ROCKER_options_new()");
-            return;
+            return false;
         }
-        memcpy(&all, options, options->size);
+        memcpy(all, options, options->size);
     }
-    options = &all;
-    launch->connection = options->connection;
-    launch->given = options->connection >= 0;
-    launch->socket_path = options->socket_path != NULL ? options->socket_path : socket_path;
-    if (options->limits != NULL && options->limits->size != sizeof(RockerLimits)) {
+    launch->connection = all->connection;
+    launch->given = all->connection >= 0;
+    launch->socket_path = all->socket_path != NULL ? all->socket_path : socket_path;
+    launch->request.timeout_ms =
+        all->timeout_ms == -1 ? RK_TIMEOUT_MS_DEFAULT : (uint32_t)all->timeout_ms;
+    launch->deadline_ns = rk_now_ns() + (uint64_t)launch->request.timeout_ms * RK_NS_PER_MS;
+    return true;
+}
+
+void rk_begin_attach(struct rk_launch *launch, const char *name, const RockerOptions *options)
+{
+    RockerOptions all;
+    uint32_t timeout_ms;
+
+    if (!begin(launch, RK_TO_ATTACH, options, &all)) {
+        return;
+    }
+    launch->guard_name = name;
+    timeout_ms = launch->request.timeout_ms;
+    if (!rk_is_name(rk_path(name))) {
+        refuse(launch, rk_invalid(RK_RULE_NO_SUCH_ROCKER, RK_ITEM_NAME, 0));
+    } else if (timeout_ms == 0 || timeout_ms > RK_TIMEOUT_MS_MAX) {
+        refuse(launch, rk_invalid(RK_RULE_OUT_OF_RANGE, RK_ITEM_TIMEOUT, 0));
+    }
+}
+
+void rk_begin_launch(struct rk_launch *launch, const RockerRequest *req,
+                     const RockerOptions *options, const struct rk_entry *entry)
+{
+    RockerOptions all;
+
+    if (!begin(launch, entry == NULL ? RK_TO_ORDER : RK_TO_ENTER, options, &all)) {
+        return;
+    }
+    if (entry != NULL) {
+        launch->entry = *entry;
+        launch->entry.null = launch->entry.guard = -1;
+    }
+    if (all.limits != NULL && all.limits->size != sizeof(RockerLimits)) {
         misuse(launch, "RockerLimits.size is not that of ROCKER_limits_new()");
         return;
     }
@@ -290,9 +324,8 @@ void rk_begin_launch(struct rk_launch *launch, const RockerRequest *req,
         misuse(launch, "RockerRequest is NULL");
         return;
     }
-    fill_request(&launch->request, req, options);
+    fill_request(&launch->request, req, &all);
     launch->request.commanded = entry == NULL;
-    launch->deadline_ns = rk_now_ns() + (uint64_t)launch->request.timeout_ms * RK_NS_PER_MS;
     launch->entry.uid = launch->request.uid;
     launch->entry.gid = launch->request.gid;
     launch->entry.exec_dir = launch->request.exec_dir.bytes;
@@ -376,8 +409,8 @@ ROCKER_ERR rk_settle(struct rk_launch *launch, bool takes_orders, RockerError *e
 {
     const struct rk_error *why = &launch->client.error;
 
-    if (launch->client.takes_orders != takes_orders) {
-        rk_client_init(&launch->client, takes_orders);
+    if ((launch->client.purpose != RK_TO_ENTER) != takes_orders) {
+        rk_client_init(&launch->client, takes_orders ? RK_TO_ORDER : RK_TO_ENTER);
         misuse(launch, "a launch ends by the function for its kind");
     } else if (launch->client.state != RK_ENDED) {
         struct rk_outcome outcome = { .result = RK_LOST, .loss = RK_LOSS_SILENT };

@@ -3,7 +3,7 @@
 #include "postcard.h"
 
 /* The variants of a launch that a client knows, by their place in message.rs. */
-enum { CLIENT_LAUNCH, CLIENT_APP_STARTED, CLIENT_PING = 6 };
+enum { CLIENT_LAUNCH, CLIENT_APP_STARTED, CLIENT_PING = 6, CLIENT_ATTACH = 10 };
 enum { MASTER_FAILED = 2 };
 
 /* So many bytes before the limits, most of them zero: a C client asks for no others. */
@@ -129,6 +129,14 @@ void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out)
     }
     put_limits(out, &request->limits);
     rk_put_byte(out, request->host_dev);
+}
+
+void rk_encode_attach(const char *name, struct rk_pieces *out)
+{
+    rk_begin(out, CLIENT_ATTACH);
+    for (unsigned i = 0; i < RK_NAME_LEN; i++) {
+        rk_put_byte(out, (uint8_t)name[i]);
+    }
 }
 
 void rk_encode_app_started(struct rk_pieces *out)
@@ -293,13 +301,27 @@ bool rk_get_failure(struct rk_reader *in, struct rk_message *message)
     return get_error(in, &message->error) && get_text(in, &message->rest);
 }
 
+static bool is_digit(uint8_t digit)
+{
+    return (digit >= '0' && digit <= '9') || (digit >= 'a' && digit <= 'f');
+}
+
+bool rk_is_name(struct rk_path text)
+{
+    size_t digits = 0;
+
+    while (digits < text.length && is_digit((uint8_t)text.bytes[digits])) {
+        digits++;
+    }
+    return digits == RK_NAME_LEN && text.length == RK_NAME_LEN;
+}
+
 static bool get_entrance(struct rk_reader *in, struct rk_message *message)
 {
     message->kind = RK_ENTERING;
     for (unsigned i = 0; i < RK_NAME_LEN; i++) {
         uint8_t digit;
-        if (!rk_get_byte(in, &digit)
-            || !((digit >= '0' && digit <= '9') || (digit >= 'a' && digit <= 'f'))) {
+        if (!rk_get_byte(in, &digit) || !is_digit(digit)) {
             return false;
         }
         message->name[i] = (char)digit;

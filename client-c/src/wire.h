@@ -51,11 +51,17 @@ static inline struct rk_pieces rk_pieces(uint8_t *numbers, size_t room)
 /* root.1. `out->length` may be more than RK_MESSAGE_MAX: then it cannot be sent. */
 void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out);
 
+/* root.3: the name of a living rocker, of RK_NAME_LEN digits. */
+void rk_encode_attach(const char *name, struct rk_pieces *out);
+
 /* enter.4; one descriptor goes with it. */
 void rk_encode_app_started(struct rk_pieces *out);
 
 /* exec.0, also as the greeting that says that orders will come. */
 void rk_encode_ping(struct rk_pieces *out);
+
+/* Whether it may be a rocker's name. */
+bool rk_is_name(struct rk_path text);
 
 /* Whether it is UTF-8, as texts have to be. */
 bool rk_is_text(struct rk_path bytes);

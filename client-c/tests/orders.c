@@ -315,6 +315,129 @@ static void test_open_broken_rules(void)
     CHECK_IS(ROCKER_open(&req, &options, &open, NULL), ROCKER_ERR_param_invalid);
 }
 
+#define NAME "0123456789abcde"
+#define ATTACH "\x01\x00\x0a" NAME
+
+static ROCKER_ERR attach_by(enum form form, const char *name, const RockerOptions *options,
+                            RockerOpen *open, RockerError *error)
+{
+    RockerLaunch launch;
+
+    if (form == OPEN) {
+        return ROCKER_attach(name, options, open, error);
+    }
+    ROCKER_launch_begin_attach(&launch, name, options);
+    while (!ROCKER_launch_go_on(&launch)) {
+        struct pollfd wait = { ROCKER_launch_fd(&launch), POLLIN, 0 };
+        poll(&wait, 1, ROCKER_launch_wait_ms(&launch));
+    }
+    return ROCKER_launch_end_open(&launch, open, error);
+}
+
+static void test_attach_success(void)
+{
+    for (enum form form = OPEN; form < FORMS; form++) {
+        struct surroundings before;
+        struct pair pair;
+        RockerError error;
+        RockerEvent event;
+
+        look(&before);
+        RockerOptions options = play(&pair.guard, BYTES(ENTRANCE), 1);
+        CHECK_IS(attach_by(form, NAME, &options, &pair.open, &error), ROCKER_ERR_success);
+        CHECK_IS(error.err_no, ROCKER_ERR_success);
+        CHECK_IS(pair.open.guard_pid, 4711);
+        CHECK_TEXT(pair.open.guard_pname, NAME);
+        CHECK(pair.open.guard_pidfd >= 0);
+        check_heard(pair.guard, BYTES(ATTACH), 0);
+        /* There is no greeting, so none is answered. */
+        check_silence(pair.guard);
+        CHECK_IS(ROCKER_next(&pair.open, &event), 0);
+        CHECK_IS(exec_true(&pair, NULL), 1);
+        answer(&pair, BYTES(FAILED), 1, 0);
+        CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_failed);
+        say(pair.guard, BYTES(PONG), 0);
+        check_lost(&pair, RK_LOSS_GARBAGE);
+        ROCKER_leave(&pair.open);
+        CHECK(pair.open.connection == -1 && pair.open.guard_pidfd == -1);
+        close(pair.guard);
+        check_unchanged(&before);
+    }
+}
+
+static void test_attach_failures(void)
+{
+    static const struct {
+        const char *says;
+        size_t length;
+        unsigned fds;
+        ROCKER_ERR code;
+        int step;
+        const char *line;
+    } cases[] = {
+        { NULL, 0, 0, ROCKER_ERR_build_rocker_failed, 0x03, "no answer before the deadline" },
+        { BYTES(""), 0, ROCKER_ERR_build_rocker_failed, 0x03, "closed the connection" },
+        { BYTES(ENTRANCE), 0, ROCKER_ERR_build_rocker_failed, 0x03, "broke the protocol" },
+        { BYTES(PONG), 0, ROCKER_ERR_build_rocker_failed, 0x03, "broke the protocol" },
+        { BYTES("\x02"), 0, ROCKER_ERR_build_rocker_failed, 0x03, "another version" },
+        /* Of the master: no living rocker has this name. */
+        { BYTES("\x01\x01\x02\x00\x14\x08\x00"), 0, ROCKER_ERR_param_invalid, 0x01,
+          "rocker " NAME ": no living rocker has this name" },
+        /* Of the guard: too many are there. */
+        { BYTES("\x01\x02\x02\x01\x03\x0b\x03" "no!"), 0, ROCKER_ERR_build_rocker_failed, 0x03,
+          "no!: Resource temporarily unavailable" },
+    };
+
+    for (size_t i = 0; i < COUNT(cases) * FORMS; i++) {
+        size_t n = i / FORMS;
+        struct surroundings before;
+        RockerOpen open;
+        RockerError error;
+        int guard;
+
+        CASE("case %zu", n);
+        look(&before);
+        RockerOptions options = play(&guard, cases[n].says, cases[n].length, cases[n].fds);
+        CHECK_IS(attach_by(i % FORMS == 0 ? OPEN : BEGIN, NAME, &options, &open, &error),
+                 cases[n].code);
+        CHECK_IS(error.step, cases[n].step);
+        CHECK(strstr(line_of(&error), cases[n].line) != NULL);
+        CHECK(open.connection == -1 && open.guard_pidfd == -1 && open.guard_pid == 0);
+        ROCKER_leave(&open);
+        close(guard);
+        check_unchanged(&before);
+    }
+}
+
+/* Nothing is sent, and a connection that was given is closed. */
+static void test_attach_broken_rules(void)
+{
+    static const char *const names[] = { NULL, "", "0123456789abcdE", "0123456789abcdef" };
+
+    for (size_t i = 0; i < COUNT(names) + 2; i++) {
+        struct surroundings before;
+        RockerOpen open;
+        RockerError error;
+        uint8_t byte;
+        int guard;
+
+        CASE("case %zu", i);
+        look(&before);
+        RockerOptions options = play(&guard, NULL, 0, 0);
+        const char *name = i < COUNT(names) ? names[i] : NAME;
+        options.timeout_ms = i < COUNT(names) ? 100 : i == COUNT(names) ? 0 : -2;
+        CHECK_IS(ROCKER_attach(name, &options, &open, &error), ROCKER_ERR_param_invalid);
+        CHECK(strstr(line_of(&error), i < COUNT(names) ? "rocker" : "deadline") != NULL);
+        CHECK_IS(recv(guard, &byte, 1, MSG_DONTWAIT), 0);
+        close(guard);
+        check_unchanged(&before);
+    }
+    RockerOptions options = ROCKER_options_new();
+    RockerOpen open;
+    options.size++;
+    CHECK_IS(ROCKER_attach(NAME, &options, &open, NULL), ROCKER_ERR_param_invalid);
+}
+
 /* Over or not, and whatever came of it. */
 static void test_launch_end_of_the_other_kind(void)
 {
@@ -1465,6 +1588,9 @@ static const struct test tests[] = {
     TEST(test_open_failures),
     TEST(test_open_guard_that_ends_before_the_greeting),
     TEST(test_open_broken_rules),
+    TEST(test_attach_success),
+    TEST(test_attach_failures),
+    TEST(test_attach_broken_rules),
     TEST(test_launch_end_of_the_other_kind),
     TEST(test_exec_bytes),
     TEST(test_exec_with_everything),

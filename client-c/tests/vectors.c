@@ -292,6 +292,32 @@ static void test_encode_app_started_vector(void)
     check_pieces("client_app_started", &out);
 }
 
+static void test_encode_attach_vector(void)
+{
+    uint8_t numbers[RK_NUMBERS_MAX];
+    struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
+
+    rk_encode_attach("0123456789abcde", &out);
+    check_pieces("client_attach", &out);
+}
+
+static void test_names(void)
+{
+    static const struct {
+        const char *text;
+        bool good;
+    } cases[] = {
+        { "0123456789abcde", true },   { "fffffffffffffff", true },  { "0123456789abcd", false },
+        { "0123456789abcdef", false }, { "0123456789abcdE", false }, { "0123456789abcd ", false },
+        { "", false },                 { NULL, false },
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        CASE("case %zu", i);
+        CHECK_IS(rk_is_name(rk_path(cases[i].text)), cases[i].good);
+    }
+}
+
 static void check_exec(const char *name, uint32_t id, const RockerProgram *program,
                        const RockerExec *exec, unsigned descriptors)
 {
@@ -690,6 +716,8 @@ static const struct test tests[] = {
     TEST(test_encode_launch_extreme),
     TEST(test_encode_launch_longest),
     TEST(test_encode_app_started_vector),
+    TEST(test_encode_attach_vector),
+    TEST(test_names),
     TEST(test_encode_exec_vectors),
     TEST(test_encode_exec_without_room),
     TEST(test_encode_files_vectors),

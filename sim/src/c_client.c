@@ -24,7 +24,7 @@ size_t rk_sim_layout(size_t n)
         AT(rk_outcome, os_errno), AT(rk_outcome, pid), AT(rk_outcome, error),
         AT(rk_outcome, name),
 
-        sizeof(struct rk_client), AT(rk_client, state), AT(rk_client, takes_orders),
+        sizeof(struct rk_client), AT(rk_client, state), AT(rk_client, purpose),
         AT(rk_client, reserved),
         AT(rk_client, guard_pid), AT(rk_client, app_pid), AT(rk_client, error),
         AT(rk_client, name),
@@ -121,7 +121,7 @@ size_t rk_sim_number(size_t n)
         RK_LOSS_DIED, RK_LOSS_SILENT, RK_LOSS_GARBAGE, RK_LOSS_VERSION, RK_LOSS_COUNT,
 
         /* protocol/src/step.rs */
-        RK_REQUEST_ROCKER, RK_KILL_GUARD, RK_CLONE_GUARD, RK_CREATE_LOOP, RK_BIND_PACKAGE,
+        RK_REQUEST_ROCKER, RK_HAND_OVER, RK_KILL_GUARD, RK_CLONE_GUARD, RK_CREATE_LOOP, RK_BIND_PACKAGE,
         RK_MOUNT_PACKAGE, RK_BUILD_OVERLAY, RK_UNSHARE_USER, RK_MOUNT_OVERLAY,
         RK_AWAIT_ENTRANCE_STEP, RK_FORK_HELPER_STEP, RK_JOIN_NAMESPACES_STEP, RK_RUN_APP,
         RK_REPORT_APP_STEP, RK_REQUEST_EXEC, RK_START_PROGRAM, RK_REPORT_EXIT, RK_NO_STEP,
@@ -130,6 +130,7 @@ size_t rk_sim_number(size_t n)
         RK_NO_FAULT, RK_INVALID, RK_FAILED_FAULT, RK_LOST_FAULT, RK_DONE, RK_ENTRANCE, RK_APP,
         RK_FAILED, RK_LOST, RK_REFUSED, RK_NOTHING, RK_ENTERING, RK_FAILURE,
         RK_STARTED, RK_NOT_STARTED, RK_EXITED, RK_PONG, RK_OBEYED, RK_OPENED,
+        RK_TO_ENTER, RK_TO_ORDER, RK_TO_ATTACH,
 
         /* client-rs/src/machine.rs, helper.rs */
         RK_CONNECT, RK_SEND_REQUEST, RK_AWAIT_ENTRANCE, RK_FORK_HELPER, RK_AWAIT_APP,

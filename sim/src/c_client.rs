@@ -52,7 +52,7 @@ struct RawOutcome {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CClient {
     state: u8,
-    takes_orders: u8,
+    purpose: u8,
     reserved: [u8; 2],
     guard_pid: u32,
     app_pid: u32,
@@ -293,7 +293,7 @@ const _: () = assert!(size_of::<CHelper>() == 16);
 // reads or writes exactly the one struct that it is given a pointer to, and keeps no pointer.
 // Of these structs any bytes are a value, so C can leave no invalid one behind.
 unsafe extern "C" {
-    safe fn rk_client_init(client: &mut CClient, takes_orders: bool);
+    safe fn rk_client_init(client: &mut CClient, purpose: c_uint);
     safe fn rk_client_step(client: &CClient) -> u8;
     safe fn rk_client_advance(client: &mut CClient, outcome: &RawOutcome) -> bool;
     safe fn rk_helper_init(helper: &mut CHelper);
@@ -304,6 +304,7 @@ unsafe extern "C" {
     fn rk_path(text: *const c_char) -> RawPath;
     fn rk_request_check(request: *const RawRequest) -> RawError;
     fn rk_encode_launch(request: *const RawRequest, out: *mut RawPieces);
+    fn rk_encode_attach(name: *const c_char, out: *mut RawPieces);
     fn rk_encode_app_started(out: *mut RawPieces);
     fn rk_encode_ping(out: *mut RawPieces);
     fn rk_encode_signal(id: u32, signal: u8, out: *mut RawPieces);
@@ -322,7 +323,7 @@ unsafe extern "C" {
     fn rk_encode_symlink(id: u32, target: *const c_char, path: *const c_char, out: *mut RawPieces);
     fn rk_decode(datagram: *const u8, length: usize, message: *mut RawMessage);
     fn rk_decode_answer(datagram: *const u8, length: usize, message: *mut RawMessage);
-    fn rk_orders_init(orders: *mut RawOrders);
+    fn rk_orders_init(orders: *mut RawOrders, pings: u32);
     safe fn rk_orders_next_id(orders: &RawOrders) -> u32;
     safe fn rk_orders_have_room(orders: &RawOrders, kind: c_uint) -> bool;
     safe fn rk_orders_files(orders: &mut RawOrders, count: c_uint);
@@ -480,6 +481,11 @@ fn step_of(code: u8) -> Option<Step> {
     (code != NO_STEP).then(|| Step::from_code(code).expect("it is a step"))
 }
 
+/// `enum rk_purpose`
+const TO_ENTER: u32 = 0;
+const TO_ORDER: u32 = 1;
+const TO_ATTACH: u32 = 2;
+
 /// The digits, before the NUL.
 fn name_of(text: [u8; NAME_LEN + 1]) -> Name {
     let [digits @ .., 0] = text else { unreachable!("a name ends with NUL") };
@@ -519,25 +525,30 @@ impl RawOutcome {
 impl CClient {
     /// At root.1.
     pub fn new() -> Self {
-        Self::made(false)
+        Self::made(TO_ENTER)
     }
 
     /// At root.1 of a rocker that is to take orders.
     pub fn to_take_orders() -> Self {
-        Self::made(true)
+        Self::made(TO_ORDER)
     }
 
-    fn made(takes_orders: bool) -> Self {
+    /// At root.1 of the way to a living rocker.
+    pub fn to_attach() -> Self {
+        Self::made(TO_ATTACH)
+    }
+
+    fn made(purpose: u32) -> Self {
         let mut client = Self {
             state: u8::MAX,
-            takes_orders: u8::MAX,
+            purpose: u8::MAX,
             reserved: [u8::MAX; 2],
             guard_pid: u32::MAX,
             app_pid: u32::MAX,
             error: RawError { fault: u8::MAX, ..RawError::default() },
             name: [u8::MAX; NAME_LEN + 1],
         };
-        rk_client_init(&mut client, takes_orders);
+        rk_client_init(&mut client, purpose);
         client
     }
 
@@ -789,6 +800,12 @@ impl Asked<'_> {
         // SAFETY: as for `check`; the numbers and pieces of the longest request have room.
         gather(|out| unsafe { rk_encode_launch(&self.raw(), out) })
     }
+}
+
+/// The message that asks for a living rocker.
+pub fn encode_attach(name: Name) -> Vec<u8> {
+    // SAFETY: it reads so many digits as a name has.
+    gather(|out| unsafe { rk_encode_attach(name.as_str().as_ptr().cast(), out) })
 }
 
 /// The message of enter.4.
@@ -1250,9 +1267,14 @@ pub struct COrders(Box<RawOrders>);
 impl COrders {
     /// After the greeting.
     pub fn new() -> Self {
+        Self::after_pings(1)
+    }
+
+    /// After so many pings that are unanswered.
+    pub fn after_pings(pings: u32) -> Self {
         let mut orders = Box::new(MaybeUninit::<RawOrders>::uninit());
         // SAFETY: it writes one `struct rk_orders`.
-        unsafe { rk_orders_init(orders.as_mut_ptr()) };
+        unsafe { rk_orders_init(orders.as_mut_ptr(), pings) };
         // SAFETY: it has written all of it.
         Self(unsafe { orders.assume_init() })
     }
@@ -1412,7 +1434,7 @@ mod tests {
         let ours = layout![
             RawError: fault step os_errno rule item index loss;
             RawOutcome: result loss os_errno pid error name;
-            CClient: state takes_orders reserved guard_pid app_pid error name;
+            CClient: state purpose reserved guard_pid app_pid error name;
             CHelper: state reserved app_pid error;
             RawPath: bytes length;
             RawRequest: app_id uid gid package exec_dir data_dir overlay_all overlays
@@ -1444,6 +1466,7 @@ mod tests {
         let losses = LOSSES.map(|how| how as u8);
         let steps = [
             Step::RequestRocker,
+            Step::HandOver,
             Step::KillGuard,
             Step::CloneGuard,
             Step::CreateLoop,
@@ -1466,12 +1489,13 @@ mod tests {
         let results = [DONE, ENTRANCE, APP, FAILED, LOST, REFUSED];
         let kinds =
             [NOTHING, ENTERING, FAILURE, STARTED, NOT_STARTED, EXITED, PONG, OBEYED, OPENED];
+        let purposes = [TO_ENTER, TO_ORDER, TO_ATTACH].map(|it| u8::try_from(it).unwrap());
         // The states of either machine, and how many there are.
         let states = [0, 1, 2, 3, 4, 5, 6, 7, 8];
         // What is told of answers, how orders stand, every event, and every kind of order.
         let orders = [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 0, 1, 2];
         let verdicts = VERDICTS.map(|verdict| verdict as u8);
-        let lists: [&[u8]; 14] = [
+        let lists: [&[u8]; 15] = [
             &rules,
             &[27],
             &items,
@@ -1483,6 +1507,7 @@ mod tests {
             &faults,
             &results,
             &kinds,
+            &purposes,
             &[&states[..], &states[..8]].concat(),
             &orders,
             &verdicts,

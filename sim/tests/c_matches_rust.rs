@@ -32,12 +32,12 @@ use protocol::{
 };
 use rocker_client::action::{HelperOutcome, Outcome};
 use rocker_client::helper::Helper;
-use rocker_client::machine::Client;
+use rocker_client::machine::{Client, Started};
 use rocker_client::{EXEC_DIR, Launch, Limits, Program};
 use sim::c_client::{
     Answer, Asked, CClient, CHelper, COrders, Event, Heard, Meaning, Wanted, c_strings, decode,
-    decode_answer, encode_app_started, encode_conf, encode_delete, encode_go, encode_open,
-    encode_ping, encode_reset, encode_signal, encode_symlink, path_length,
+    decode_answer, encode_app_started, encode_attach, encode_conf, encode_delete, encode_go,
+    encode_open, encode_ping, encode_reset, encode_signal, encode_symlink, path_length,
 };
 
 // --- The machines. ---
@@ -154,6 +154,39 @@ fn c_and_rust_machines_have_the_same_arms() {
             }
         }
     }
+}
+
+/// The Rust library asks without a machine (`query.rs`).
+#[test]
+fn c_attaches_in_three_steps() {
+    let [done, entrance, app, ..] = kinds();
+    let way = [done, done, entrance];
+    let steps = [Step::RequestRocker, Step::HandOver, Step::HandOver];
+    for so_far in 0..way.len() {
+        for outcome in kinds() {
+            let mut c = CClient::to_attach();
+            way[..so_far].iter().for_each(|&it| assert!(c.try_advance(it)));
+            let step = steps[so_far];
+            assert_eq!((c.step(), c.result()), (Some(step), None));
+            let taken = c.try_advance(outcome);
+            let ended = match outcome {
+                Outcome::Failed(errno) => Some(Err(Error::Failed { step, errno })),
+                Outcome::Lost(how) => Some(Err(Error::Lost { step, how })),
+                Outcome::Refused(error) => Some(Err(error)),
+                Outcome::Entrance { name, guard_pid } if so_far == 2 => {
+                    Some(Ok(Started { name, guard_pid, app_pid: 0 }))
+                }
+                _ => None,
+            };
+            assert_eq!(c.result(), ended, "{outcome:?} after {so_far}");
+            assert_eq!(taken, ended.is_some() || (outcome == done && so_far < 2));
+            assert!(outcome != app || !taken);
+            assert!(ended.is_none() || (c.step().is_none() && !c.try_advance(done)));
+        }
+    }
+    // Nobody was greeted.
+    let mut orders = COrders::after_pings(0);
+    assert_eq!(orders.hear(&said(GuardMessage::Pong)), Meaning::Denied);
 }
 
 // --- Requests. ---
@@ -536,6 +569,7 @@ fn c_says_the_bytes_on_record() {
                 launches += 1;
                 asked(&request).encode()
             }
+            Message::Client(ClientMessage::Attach(name)) => encode_attach(name),
             Message::Client(ClientMessage::AppStarted) => encode_app_started(),
             Message::Client(ClientMessage::Exec(exec)) => wanted_of(&exec).encode(exec.id),
             Message::Client(ClientMessage::Signal { id, signal }) => encode_signal(id, signal),

@@ -263,6 +263,17 @@ mod ffi {
             open: *mut RockerOpen,
             error: *mut RockerError,
         ) -> c_int;
+        pub(super) fn ROCKER_attach(
+            guard_pname: *const c_char,
+            options: *const RockerOptions,
+            open: *mut RockerOpen,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_launch_begin_attach(
+            launch: *mut RockerLaunch,
+            guard_pname: *const c_char,
+            options: *const RockerOptions,
+        );
         pub(super) fn ROCKER_launch_begin_open(
             launch: *mut RockerLaunch,
             req: *const RockerRequest,
@@ -1000,14 +1011,36 @@ impl Request {
         })
     }
 
+    /// `ROCKER_attach`, of which the options count.
+    pub fn attach(&self, name: &CStr) -> Result<Open, Error> {
+        let given = Given::new(self, None, -1);
+        Open::made(|open, error| {
+            // SAFETY: all are as the header wants them, and outlive the call.
+            unsafe { ffi::ROCKER_attach(name.as_ptr(), &given.options, open, error) }
+        })
+    }
+
+    /// `ROCKER_launch_begin_attach`, and what everybody does with it.
+    pub fn attach_in_a_poll_loop(&self, name: &CStr) -> Result<Open, Error> {
+        self.begun(|launch, given| {
+            // SAFETY: the name outlives this call, and the rest stays where it is.
+            unsafe { ffi::ROCKER_launch_begin_attach(launch, name.as_ptr(), &given.options) }
+        })
+    }
+
     /// `ROCKER_launch_begin_open`, and what everybody does with it.
     pub fn open_in_a_poll_loop(&self) -> Result<Open, Error> {
+        self.begun(|launch, given| {
+            // SAFETY: they stay where they are.
+            unsafe { ffi::ROCKER_launch_begin_open(launch, &given.request, &given.options) }
+        })
+    }
+
+    /// All stay where they are, on the heap, until the launch is ended.
+    fn begun(&self, begin: impl FnOnce(*mut ffi::RockerLaunch, &Given<'_>)) -> Result<Open, Error> {
         let given = Box::new(Given::new(self, None, -1));
         let mut raw = Box::new(ffi::RockerLaunch([0; 256]));
-        // SAFETY: all stay where they are, on the heap, until the launch is ended.
-        unsafe {
-            ffi::ROCKER_launch_begin_open(&raw mut *raw, &given.request, &given.options);
-        };
+        begin(&raw mut *raw, &given);
         let mut pending = Pending { raw, _given: given, ended: false };
         while !pending.go_on() {
             pending.wait(None);

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use protocol::{Exit, ExitReport, Rlimit, Step, Verdict};
-use rocker_client::{Conf, Limits, Stdio};
+use rocker_client::{Conf, Limits, OpenRocker, Stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tests::c_client::{self, Event, Exec, Open, Place, Request, c_string, code};
 use tests::programs::workspace;
@@ -44,6 +44,8 @@ fn main() -> ExitCode {
         a_configuration_means_the_same_to_both,
         what_cannot_be_configured_is_told_alike_by_both,
         a_rocker_may_stay,
+        a_living_rocker_can_be_attached_to,
+        whom_nobody_can_attach_to_is_told_alike_by_both,
         signals_reach_one_or_all,
         ends_are_kept_until_somebody_asks,
         a_guard_that_is_there_says_so,
@@ -653,6 +655,68 @@ fn a_rocker_may_stay() {
     let program = c_client::Program::new("bin/probe").args(["wait"]).stdio(0, stdin);
     let (_, _pidfd) = started(&mut rocker, &program, &Exec::default());
     assert_eq!(rocker.end(SOON_MS), 0);
+}
+
+/// By several, who hurt nobody else when they leave.
+fn a_living_rocker_can_be_attached_to() {
+    let daemon = Daemon::start();
+    let mut owner = replayed(daemon.launch(probe_package()).open()).unwrap();
+    let name = c_string(owner.guard_name().as_str());
+    let options = request(&daemon);
+    let mut others =
+        [options.attach(&name).unwrap(), options.attach_in_a_poll_loop(&name).unwrap()];
+    for (status, other) in (3..).zip(&mut others) {
+        assert_eq!(other.guard_name(), owner.guard_name().as_str());
+        assert_eq!(other.guard_pid(), owner.guard_pid());
+        let report = other.run(&probe(&[&format!("exit {status}")]), &Exec::default()).unwrap();
+        assert_eq!(report.exit, Exit::Status(status));
+        let id = other.ping().unwrap();
+        assert!(matches!(other.await_event(id, SOON_MS), Some(Event::Pong(it)) if it == id));
+    }
+    // What it has started ends with it, and nothing else does.
+    let [mut first, second] = others;
+    let (stdin, _input) = std::io::pipe().unwrap();
+    let waiting = || {
+        let program = c_client::Program::new("bin/probe").args(["wait"]);
+        program.stdio(0, stdin.try_clone().unwrap())
+    };
+    let (_, theirs) = started(&mut first, &waiting(), &Exec::default());
+    first.leave();
+    assert!(within(SOON, || poll(
+        &mut [PollFd::new(&theirs, PollFlags::IN)],
+        Some(&Timespec::default())
+    ) == Ok(1)));
+    owner.ping().unwrap();
+    // Whoever ends it ends it for all.
+    let guard = owner.guard_pid();
+    drop(owner);
+    assert!(within(SOON, || !process::is_alive(guard)));
+    assert_eq!(second.end(SOON_MS), 0);
+}
+
+fn whom_nobody_can_attach_to_is_told_alike_by_both() {
+    let daemon = Daemon::start();
+    let options = request(&daemon);
+    for name in ["0123456789abcde", "0123456789abcdE", ""] {
+        let wanted = OpenRocker::attach(daemon.socket(), name, SOON).unwrap_err();
+        for error in [
+            options.attach(&c_string(name)).unwrap_err(),
+            options.attach_in_a_poll_loop(&c_string(name)).unwrap_err(),
+        ] {
+            assert_eq!(error.to_string(), wanted.to_string());
+            assert_eq!(error.code(), code::PARAM_INVALID);
+        }
+    }
+    // More than there may be, which the guard says.
+    let owner = replayed(daemon.launch(probe_package()).open()).unwrap();
+    let name = c_string(owner.guard_name().as_str());
+    let others: Vec<Open> = (0..8).map(|_| options.attach(&name).unwrap()).collect();
+    let wanted = OpenRocker::attach(daemon.socket(), owner.guard_name().as_str(), SOON);
+    let error = options.attach(&name).unwrap_err();
+    assert_eq!(error.to_string(), wanted.unwrap_err().to_string());
+    assert_eq!(error.step(), i32::from(Step::HandOver.code()));
+    others.into_iter().for_each(Open::leave);
+    assert!(owner.kill(SOON).unwrap());
 }
 
 fn signals_reach_one_or_all() {

@@ -18,6 +18,7 @@ use crate::clone_guard::Stack;
 use crate::devices::Devices;
 use crate::linux::{Host, Work};
 use crate::listener::{Knock, Listener};
+use crate::log_share::{LogShare, Whose};
 use crate::machine::{Session, State};
 use crate::packages::Packages;
 use crate::policy::{Caller, Config, Namespace};
@@ -35,6 +36,7 @@ pub struct Master {
     host: Host,
     sessions: Sessions,
     signals: SignalFd,
+    log_share: LogShare,
     /// None for a master of one launch.
     listener: Option<Listener>,
 }
@@ -128,7 +130,8 @@ impl Master {
             mounts,
             command: Command::new(),
         };
-        Ok(Self { host, sessions: Sessions::default(), signals, listener: None })
+        let (sessions, log_share) = Default::default();
+        Ok(Self { host, sessions, signals, log_share, listener: None })
     }
 
     /// Serves until SIGTERM or SIGINT, or, for a master of one launch, until that has ended.
@@ -137,6 +140,7 @@ impl Master {
         // A master of one launch leaves what does not go to the next one.
         while self.listener.is_some() || !self.sessions.is_empty() || self.host.cgroups.may_hope() {
             let ready = self.wait().map_err(|error| format!("cannot wait for events: {error}"))?;
+            self.tell_left_out(now_ns());
             let mut launching = vec![];
             let is_idle = ready.is_empty() && self.sessions.launching.is_empty();
             for event in ready {
@@ -144,6 +148,7 @@ impl Master {
                     Ready::Signals => {
                         if self.is_told_to_stop() {
                             self.host.cgroups.leave();
+                            self.tell_left_out(u64::MAX);
                             return Ok(());
                         }
                         self.reap();
@@ -178,7 +183,7 @@ impl Master {
         if let Some(listener) = &self.listener {
             sources.push((listener.socket().as_fd(), Ready::Callers));
         }
-        let mut deadline_ns = self.host.packages.expires_ns();
+        let mut deadline_ns = self.host.packages.expires_ns().min(self.log_share.due_ns());
         if self.sessions.launching.is_empty() {
             deadline_ns = deadline_ns.min(self.host.pool.due_ns());
         }
@@ -235,6 +240,12 @@ impl Master {
         Ok(ready.chain(impatient.map(|(index, _)| Ready::Launching(index))).collect())
     }
 
+    fn tell_left_out(&mut self, now_ns: u64) {
+        for (whose, lines) in self.log_share.left_out(now_ns) {
+            log::info!("{lines} more lines about launches of {whose} are left out");
+        }
+    }
+
     fn is_told_to_stop(&self) -> bool {
         let mut stop = false;
         while let Ok(Some(signal)) = self.signals.read_signal() {
@@ -277,7 +288,11 @@ impl Master {
         for _ in 0..ACCEPTS_PER_TURN {
             match self.listener.as_mut().map(Listener::accept) {
                 Some(Knock::Caller(connection)) => self.take_in(connection),
-                Some(Knock::Shed) => log::warn!("a caller was turned away: no descriptors left"),
+                Some(Knock::Shed) => {
+                    if self.log_share.has_room(Whose::Strangers, now_ns()) {
+                        log::warn!("a caller was turned away: no descriptors left");
+                    }
+                }
                 Some(Knock::Nobody) | None => return,
             }
         }
@@ -329,7 +344,7 @@ impl Master {
 
     /// Runs a session until it waits or has ended, and puts it where it belongs then.
     fn advance(&mut self, mut entry: Entry) {
-        let Self { host, sessions, .. } = self;
+        let Self { host, sessions, log_share, .. } = self;
         while let Some(step) = entry.machine.step() {
             let action = entry.machine.action();
             let mut work = Work { host, sessions, held: &mut entry.held };
@@ -343,12 +358,16 @@ impl Master {
             (State::Ended(Ok(())), _) => {}
             // A master of one launch has told its only caller.
             (State::Ended(Err(error)), _) if self.listener.is_some() => {
-                // What anybody can bring about in any number is for whoever looks closely.
-                let level = match error {
-                    Error::Lost { step: Step::RequestRocker, .. } => log::Level::Debug,
-                    _ => log::Level::Info,
-                };
-                log::log!(level, "no rocker: {error}");
+                let caller = entry.held.launch.as_ref().map(|launch| launch.caller);
+                let whose = caller.map_or(Whose::Strangers, |it| Whose::of(&it, &host.config));
+                match error {
+                    // What costs its caller nothing is for whoever looks closely.
+                    Error::Lost { step: Step::RequestRocker, .. } => {
+                        log::debug!("no rocker: {error}");
+                    }
+                    _ if log_share.has_room(whose, now_ns()) => log::info!("no rocker: {error}"),
+                    _ => {}
+                }
             }
             (State::Ended(Err(_)), _) => {}
             (State::AwaitExit, Some(pid)) => {

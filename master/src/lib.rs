@@ -8,6 +8,7 @@
 //! event_loop    one thread, one poll: the world becomes outcomes
 //! sessions      all launches and all living rockers
 //! listener      the socket and its directory
+//! log_share     how much of the log a caller may have
 //! policy        root.1: who is asking, and may they
 //! package       root.2: package and data dir, each opened once
 //! packages      which of them are mounted, for all rockers that are made from one
@@ -31,6 +32,7 @@ mod hierarchies;
 mod id_maps;
 mod linux;
 mod listener;
+mod log_share;
 pub mod machine;
 mod package;
 pub mod packages;

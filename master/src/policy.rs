@@ -312,6 +312,11 @@ impl Config {
             .ok_or(Error::Invalid { rule: Rule::NotAllowed, item })
     }
 
+    /// Whether it is root, or named.
+    pub(crate) fn knows(&self, caller: &Caller) -> bool {
+        caller.uid == 0 || self.allow_of(caller).is_some()
+    }
+
     fn allow_of(&self, caller: &Caller) -> Option<&Allow> {
         self.allow.iter().find(|allow| allow.uid == caller.uid)
     }

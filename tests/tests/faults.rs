@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         an_app_that_is_no_process_of_the_rocker_keeps_nothing_for_ever,
         three_hundred_callers_at_once_are_all_answered,
         one_user_cannot_take_every_place,
+        a_flood_of_refusals_does_not_fill_the_log,
         a_master_without_descriptors_sheds_callers_and_lives,
         a_thousand_launches_leave_the_master_as_it_was,
         sixty_four_launches_at_once_all_succeed,
@@ -463,6 +464,40 @@ fn one_user_cannot_take_every_place() {
         assert_eq!(greedy.answer(), format!("{} of 200", 200 - places));
         assert_flat(&daemon, before);
     }
+    assert_well(&daemon);
+}
+
+/// Each user's refusals are told, or counted.
+fn a_flood_of_refusals_does_not_fill_the_log() {
+    const EACH: usize = 150;
+    let daemon = Daemon::with_config("[[allow]]\nuid = 1000\npackages = []\nexec_dirs = []\n");
+    let places = Places::of(&daemon);
+    let began = Instant::now();
+    // Who is not named is one with all others who are not, and nobody has another's share.
+    for uid in [1000, 1001, 1002] {
+        let socket = daemon.socket();
+        let flood = as_user(uid, uid, || {
+            let refused = (0..EACH).filter(|_| {
+                let caller = call(&socket).expect("the master listens");
+                ask(&caller, places.request());
+                matches!(hear(&caller), Told::Failed(_))
+            });
+            refused.count().to_string()
+        });
+        assert_eq!(flood.answer(), EACH.to_string());
+    }
+    let seconds = usize::try_from(began.elapsed().as_secs()).expect("a few") + 2;
+    let told = || daemon.log().matches("no rocker: ").count();
+    let left_out = |whose: &str| -> usize {
+        let log = daemon.log();
+        let whose = format!(" more lines about launches of {whose} are left out");
+        let counts = log.lines().filter_map(|line| line.strip_suffix(whose.as_str()));
+        counts.map(|line| line.rsplit(' ').next().unwrap_or("").parse().unwrap_or(0)).sum()
+    };
+    let counted = || left_out("uid 1000") + left_out("users that the policy does not name");
+    assert!(within(SOON, || told() + counted() == 3 * EACH), "{}", daemon.log());
+    assert!(told() <= 2 * 10 * seconds, "{} in {seconds} s: {}", told(), daemon.log());
+    assert!(left_out("uid 1000") > 0 && left_out("uid 1000") < EACH, "{}", daemon.log());
     assert_well(&daemon);
 }
 

@@ -4,6 +4,7 @@
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::Write as _;
 use core::task::Poll;
 use core::time::Duration;
@@ -27,6 +28,7 @@ use crate::files;
 use crate::gate::Room;
 use crate::loop_device;
 use crate::machine::{Guard, Life, Outcome, Peer, forbidden_overlay};
+use crate::mount_table::{self, Mount};
 use crate::mounts::{self, Refusal};
 use crate::overlays::{NoPlan, Plan};
 use crate::peers::{Intake, PEERS_MAX, Peers};
@@ -91,8 +93,13 @@ struct Building {
     dev: Option<OwnedFd>,
     /// The data dir's `.rocker` again, as this mount namespace has it.
     layers: Option<OwnedFd>,
+    /// The mount table, if it was read before there was a request.
+    mounts: Option<Vec<Mount>>,
     plan: Plan,
 }
+
+/// After so long without a request a guard is one that waits for its launch.
+const READY_NS: u64 = 1_000_000;
 
 /// What came of an order to open files.
 struct Opened {
@@ -213,7 +220,11 @@ impl<'b> Linux<'b> {
         let (Some(inbox), Some(master)) = (self.inbox.take(), &self.master) else {
             return Outcome::Lost(Loss::Garbage);
         };
-        // The launch may come much later: a guard is ready for one as long as its master lives.
+        // The launch may come much later: a guard is ready for one as long as its master lives,
+        // and reads meanwhile what it will need to know. The master lets go of it when that changes.
+        if let Ok(false) = socket::wait_readable(master, now_ns() + READY_NS) {
+            self.building.mounts = mount_table::read().ok();
+        }
         let (message, mut descriptors) = match socket::receive_before(master, inbox, u64::MAX) {
             Ok(Received::Message(message, descriptors)) => (message, descriptors.into_iter()),
             Ok(Received::Lost(how)) => return Outcome::Lost(how),
@@ -295,7 +306,8 @@ impl<'b> Linux<'b> {
     }
 
     fn list_top_dirs(&mut self) -> Outcome {
-        match Plan::new(&self.launch().request.overlays) {
+        let mounts = self.building.mounts.take();
+        match Plan::new(&self.launch().request.overlays, mounts) {
             Ok(plan) => {
                 let found = Outcome::DirsAre { layers: plan.layers(), places: plan.places() };
                 self.building.plan = plan;

@@ -82,16 +82,17 @@ struct Directory {
 }
 
 impl Plan {
-    /// overlay.0
-    pub(crate) fn new(overlays: &Overlays<'_>) -> Result<Self, NoPlan> {
+    /// overlay.0. `table` is the mount table, if it is known.
+    pub(crate) fn new(overlays: &Overlays<'_>, table: Option<Vec<Mount>>) -> Result<Self, NoPlan> {
         let mut directories = match overlays {
             Overlays::Dirs(listed) => listed_directories(listed)?,
             Overlays::AllTopDirs => top_directories()?,
         };
         sort(&mut directories, |directory| &directory.path);
         directories.dedup_by(|a, b| a.path == b.path);
-        let table = mount_table::read()
-            .map_err(|error| NoPlan::Failed(ours(error), b"/proc/self/mountinfo".to_vec()))?;
+        let table = table.map_or_else(mount_table::read, Ok);
+        let table =
+            table.map_err(|error| NoPlan::Failed(ours(error), b"/proc/self/mountinfo".to_vec()))?;
         let directories = without_covered(directories, &table);
         let host_mounts = host_mounts_below(&directories, &table);
 

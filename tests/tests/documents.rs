@@ -152,7 +152,7 @@ fn the_manifest_of_the_readme_can_be_packed() {
 }
 
 fn options_that_the_documents_name_are_there() {
-    let help: String = ["run", "exec", "pack", "ps", "kill", "doctor"]
+    let help: String = ["run", "exec", "cp", "stats", "judge", "pack", "ps", "kill", "doctor"]
         .iter()
         .map(|verb| {
             let output = Command::new(bin("rocker")).args([verb, "--help"]).output().unwrap();

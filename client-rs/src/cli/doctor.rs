@@ -124,7 +124,10 @@ pub(crate) fn examine(socket: &Path) -> Vec<Finding> {
     findings.extend(squashfs_compressors(&modules));
     findings.push(filesystem("overlay", &filesystems, &modules_dep));
     findings.push(loop_devices());
-    findings.extend(NAMESPACES.iter().map(namespace));
+    findings.extend(NAMESPACES.iter().map(Namespaces::examine));
+    findings.extend(namespaces_of_apps(sysctl));
+    findings.push(seccomp(sysctl("kernel.seccomp.actions_avail").as_deref()));
+    findings.push(attaching(sysctl("kernel.yama.ptrace_scope").as_deref()));
     findings.push(mount_api(admin));
     findings.push(detached_clone(admin, version));
     findings
@@ -201,10 +204,10 @@ fn privilege(admin: bool) -> Finding {
     if admin {
         Finding::ok(name, who)
     } else {
-        Finding::missing(
+        Finding::slow(
             name,
             format!("{who}, without CAP_SYS_ADMIN"),
-            "entering a rocker needs it: run as root",
+            "the guard starts this user's Apps, where the master's policy names it",
         )
     }
 }
@@ -263,28 +266,128 @@ fn loop_devices() -> Finding {
     }
 }
 
-/// Name, the kernel's link for it, and the limit that can forbid new ones.
-const NAMESPACES: [(&str, &str, &str); 3] = [
-    ("mount namespaces", "/proc/self/ns/mnt", "user.max_mnt_namespaces"),
-    ("pid namespaces", "/proc/self/ns/pid", "user.max_pid_namespaces"),
-    ("user namespaces", "/proc/self/ns/user", "user.max_user_namespaces"),
-];
-
-fn namespace((name, link, limit): &(&'static str, &str, &str)) -> Finding {
-    if fs::symlink_metadata(link).is_err() {
-        return Finding::missing(name, format!("no {link}"), "a kernel that has them");
-    }
-    let value = read(&format!("/proc/sys/{}", limit.replace('.', "/")));
-    namespace_limit(name, limit, value.as_deref())
+/// Namespaces of one kind.
+struct Namespaces {
+    name: &'static str,
+    /// The kernel's link for it.
+    link: &'static str,
+    /// The limit that can forbid new ones.
+    limit: &'static str,
+    /// What cannot be done without; none: no launch can be.
+    cost: Option<&'static str>,
 }
 
-fn namespace_limit(name: &'static str, limit: &str, value: Option<&str>) -> Finding {
-    match value {
-        Some("0") => {
-            Finding::missing(name, format!("{limit} = 0"), format!("sysctl -w {limit}=1024"))
+const NAMESPACES: [Namespaces; 5] = [
+    Namespaces {
+        name: "mount namespaces",
+        link: "/proc/self/ns/mnt",
+        limit: "user.max_mnt_namespaces",
+        cost: None,
+    },
+    Namespaces {
+        name: "pid namespaces",
+        link: "/proc/self/ns/pid",
+        limit: "user.max_pid_namespaces",
+        cost: None,
+    },
+    Namespaces {
+        name: "user namespaces",
+        link: "/proc/self/ns/user",
+        limit: "user.max_user_namespaces",
+        cost: None,
+    },
+    Namespaces {
+        name: "ipc namespaces",
+        link: "/proc/self/ns/ipc",
+        limit: "user.max_ipc_namespaces",
+        cost: Some("no \"rocker judge\", nor \"rocker run\" with --tmpfs, --bind or --hostname"),
+    },
+    Namespaces {
+        name: "uts namespaces",
+        link: "/proc/self/ns/uts",
+        limit: "user.max_uts_namespaces",
+        cost: Some("no \"rocker judge\", nor \"rocker run --hostname\""),
+    },
+];
+
+impl Namespaces {
+    fn examine(&self) -> Finding {
+        if fs::symlink_metadata(self.link).is_err() {
+            return self.lacking(format!("no {}", self.link), "a kernel that has them");
         }
-        Some(value) => Finding::ok(name, format!("at most {value}")),
-        None => Finding::ok(name, "no limit"),
+        self.limited(sysctl(self.limit).as_deref())
+    }
+
+    fn limited(&self, value: Option<&str>) -> Finding {
+        let limit = self.limit;
+        match value {
+            Some("0") => self.lacking(format!("{limit} = 0"), &format!("sysctl -w {limit}=1024")),
+            Some(value) => Finding::ok(self.name, format!("at most {value}")),
+            None => Finding::ok(self.name, "no limit"),
+        }
+    }
+
+    fn lacking(&self, found: String, remedy: &str) -> Finding {
+        match self.cost {
+            None => Finding::missing(self.name, found, remedy),
+            Some(cost) => Finding::slow(self.name, found, format!("{cost}; {remedy}")),
+        }
+    }
+}
+
+/// A sysctl's value; none if this kernel has no such one.
+fn sysctl(name: &str) -> Option<String> {
+    read(&format!("/proc/sys/{}", name.replace('.', "/")))
+}
+
+/// What forbids user namespaces to processes without privileges. The guard has one when it makes
+/// its own, so only an App's are forbidden.
+fn namespaces_of_apps(sysctl: impl Fn(&str) -> Option<String>) -> Option<Finding> {
+    let forbidding = [
+        ("kernel.unprivileged_userns_clone", "0", "1"),
+        ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+    ];
+    let mut found = forbidding.into_iter();
+    let (name, forbids, allows) = found.find(|it| sysctl(it.0).as_deref() == Some(it.1))?;
+    Some(Finding::slow(
+        "user namespaces of Apps",
+        format!("{name} = {forbids}"),
+        format!(
+            "an App that is run with --userns has none all the same; sysctl -w {name}={allows}"
+        ),
+    ))
+}
+
+/// Every App has a filter unless its caller asks for none.
+fn seccomp(actions: Option<&str>) -> Finding {
+    let name = "seccomp filters";
+    let has = |wanted: &&str| actions.is_some_and(|all| all.split(' ').any(|one| one == *wanted));
+    let lacking: Vec<&str> =
+        ["kill_process", "errno", "user_notif"].into_iter().filter(|it| !has(it)).collect();
+    match (actions, lacking.as_slice()) {
+        (None, _) => Finding::missing(
+            name,
+            "no kernel.seccomp.actions_avail",
+            "a kernel with CONFIG_SECCOMP_FILTER",
+        ),
+        (Some(_), []) => Finding::ok(name, "work"),
+        (Some(_), lacking) => {
+            Finding::missing(name, format!("without {}", lacking.join(", ")), "a newer kernel")
+        }
+    }
+}
+
+/// Orders for a living rocker come by a descriptor that the master takes out of its guard.
+fn attaching(scope: Option<&str>) -> Finding {
+    let name = "attaching";
+    match scope {
+        Some("3") => Finding::slow(
+            name,
+            "kernel.yama.ptrace_scope = 3",
+            "no \"rocker exec\" and \"rocker cp\"; only a boot with a lower one changes it",
+        ),
+        Some(value) => Finding::ok(name, format!("kernel.yama.ptrace_scope = {value}")),
+        None => Finding::ok(name, "no restriction"),
     }
 }
 
@@ -538,10 +641,34 @@ mod tests {
 
     #[test]
     fn namespace_limit_zero_stops() {
-        let limit = |value| namespace_limit("user namespaces", "user.max_user_namespaces", value);
-        assert_eq!(limit(Some("0")).advice, "sysctl -w user.max_user_namespaces=1024");
-        assert_eq!(limit(Some("96365")).state, State::Ok);
-        assert_eq!(limit(None).state, State::Ok);
+        let [.., user, _, uts] = &NAMESPACES;
+        let none = user.limited(Some("0"));
+        let advice = "sysctl -w user.max_user_namespaces=1024";
+        assert_eq!((none.state, none.advice.as_str()), (State::Missing, advice));
+        assert_eq!(summary(&[none]), "ROCKER cannot run here: user namespaces");
+        assert_eq!(user.limited(Some("96365")).state, State::Ok);
+        assert_eq!(user.limited(None).state, State::Ok);
+        // Nothing but a host name needs these.
+        assert_eq!(uts.limited(Some("0")).state, State::Slow);
+    }
+
+    #[test]
+    fn sysctls_that_forbid_something_are_named() {
+        let of_apps = |name: &'static str, value: &'static str| {
+            namespaces_of_apps(move |asked| (asked == name).then(|| value.to_owned()))
+        };
+        let found = of_apps("kernel.unprivileged_userns_clone", "0").unwrap();
+        assert!(found.advice.ends_with("sysctl -w kernel.unprivileged_userns_clone=1"));
+        let found = of_apps("kernel.apparmor_restrict_unprivileged_userns", "1").unwrap();
+        assert!(found.advice.ends_with("kernel.apparmor_restrict_unprivileged_userns=0"));
+        assert_eq!(of_apps("kernel.unprivileged_userns_clone", "1"), None);
+        let states = ["0", "1", "3"].map(|scope| attaching(Some(scope)).state);
+        assert_eq!(states, [State::Ok, State::Ok, State::Slow]);
+        let all = "kill_process kill_thread trap errno user_notif trace log allow";
+        assert_eq!(seccomp(Some(all)).state, State::Ok);
+        let old = seccomp(Some("kill_process kill_thread trap errno trace log allow"));
+        assert_eq!((old.state, old.found.as_str()), (State::Missing, "without user_notif"));
+        assert_eq!(seccomp(None).state, State::Missing);
     }
 
     #[test]

@@ -158,6 +158,15 @@ impl<'r> Command<'r> {
         self
     }
 
+    /// It is in this control group before it executes, instead of the rocker's: a `cgroup.procs`
+    /// that its caller has opened for writing, of version 1 or 2; once for each hierarchy. What
+    /// the caller may do counts, as if it wrote the pid there by itself.
+    #[must_use]
+    pub fn cgroup(mut self, procs: impl Into<OwnedFd>) -> Self {
+        self.start.cgroups.push(procs.into());
+        self
+    }
+
     /// Its standard input is a terminal, and is to control it.
     #[must_use]
     pub fn terminal(mut self) -> Self {
@@ -247,7 +256,7 @@ impl<'r> Command<'r> {
                 program.stderr(writer)
             }
         };
-        let run = rocker.start(&program, &limits, start)?;
+        let run = rocker.start(&program, &limits, &start)?;
         // `program` goes here, and with it our copies of its ends.
         let (stdin, stdout, stderr) = ends;
         Ok((rocker, Spawned { run, stdin, stdout, stderr }))

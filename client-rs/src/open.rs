@@ -125,10 +125,12 @@ impl Limits {
 }
 
 /// How a program is started, beside its limits.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Start {
     /// It waits for [`OpenRocker::go`] before it executes.
     pub(crate) sync: bool,
+    /// Each a `cgroup.procs`.
+    pub(crate) cgroups: Vec<OwnedFd>,
 }
 
 /// One for each file.
@@ -223,7 +225,7 @@ impl OpenRocker {
     ///
     /// One that names the step and the reason; other programs go on.
     pub fn spawn(&mut self, program: &Program, limits: &Limits) -> Result<Run, Error> {
-        self.start(program, limits, Start::default())
+        self.start(program, limits, &Start::default())
     }
 
     /// The same, said as with [`std::process::Command`].
@@ -245,11 +247,12 @@ impl OpenRocker {
         &mut self,
         program: &Program,
         limits: &Limits,
-        start: Start,
+        start: &Start,
     ) -> Result<Run, Error> {
         let order = program.order()?;
         let Order { args, env, cwd, .. } = &order;
-        let descriptors = order.descriptors();
+        let mut descriptors = order.descriptors();
+        descriptors.extend(start.cgroups.iter().map(AsFd::as_fd));
         let id = self.next_id();
         let invalid = |rule| Error::invalid(rule, Item::Program, b"");
         let too_many = |what: &str| Error::invalid(Rule::TooMany, Item::Program, what.as_bytes());
@@ -276,7 +279,12 @@ impl OpenRocker {
         if descriptors.len() > protocol::limits::DESCRIPTORS_MAX {
             return Err(too_many("descriptors"));
         }
-        self.order(ClientMessage::Exec(exec), &descriptors)?;
+        let message = match u8::try_from(start.cgroups.len()) {
+            Ok(0) => ClientMessage::Exec(exec),
+            Ok(cgroups) => ClientMessage::ExecIn { cgroups, exec },
+            Err(_) => return Err(too_many("descriptors")),
+        };
+        self.order(message, &descriptors)?;
         self.until(Some(ANSWER), |answer| match answer {
             Answer::Started { id: started, pid, pidfd } if started == id => {
                 Ok(Ok(Run { id, pid, pidfd }))

@@ -471,7 +471,9 @@ impl<'b> Linux<'b> {
         self.order_descriptors = descriptors;
         Ok(Some(Heard::Order(match message {
             ClientMessage::AppStarted => return Ok(Some(Heard::AppStarted)),
-            ClientMessage::Exec(exec) => Outcome::Exec { peer, id: exec.id },
+            ClientMessage::Exec(exec) | ClientMessage::ExecIn { exec, .. } => {
+                Outcome::Exec { peer, id: exec.id }
+            }
             ClientMessage::Signal { id, signal: signal @ 1..=64 } => {
                 Outcome::Signal { peer, id, signal }
             }
@@ -586,15 +588,17 @@ impl<'b> Linux<'b> {
     /// exec.1
     fn start_program(&mut self, peer: Peer) -> Outcome {
         let descriptors = core::mem::take(&mut self.order_descriptors);
-        let Some(Message::Client(ClientMessage::Exec(exec))) = self.order.last() else {
+        let Some((exec, cgroups)) = exec_in(&self.order) else {
             return Outcome::Failed(Errno::PROTO);
         };
+        // As many came as it says.
+        let own = descriptors.len().saturating_sub(cgroups);
         let Some(launch) = &self.launch else { return Outcome::Failed(Errno::PROTO) };
         let filter = seccomp::filter(&launch.request.options);
         let work_dir = work_dir(Some(launch), self.conf.as_ref());
         self.programs.ooms = self.cgroups.ooms();
         let room = self.outbox.bytes();
-        match self.programs.start(peer, &exec, &descriptors, work_dir, filter, room) {
+        match self.programs.start(peer, &exec, descriptors.split_at(own), work_dir, filter, room) {
             Ok(started) => {
                 self.started = Some(started);
                 Outcome::Done
@@ -1078,9 +1082,7 @@ impl<'b> Linux<'b> {
 
     /// The part of a program's start that failed.
     fn write_program(&self, command: &mut Command) -> core::fmt::Result {
-        let Some(Message::Client(ClientMessage::Exec(exec))) = self.order.last() else {
-            return Ok(());
-        };
+        let Some((exec, _)) = exec_in(&self.order) else { return Ok(()) };
         programs::describe(self.failed_at, &exec, command)
     }
 
@@ -1157,6 +1159,15 @@ fn is_pidfd(fd: &OwnedFd) -> bool {
         waitid(WaitId::PidFd(fd.as_fd()), ask),
         Err(rustix::io::Errno::BADF | rustix::io::Errno::INVAL)
     )
+}
+
+/// The program in an order, and how many of its descriptors are those of control groups.
+fn exec_in(order: &Buffer) -> Option<(protocol::Exec<'_>, usize)> {
+    match order.last()? {
+        Message::Client(ClientMessage::Exec(exec)) => Some((exec, 0)),
+        Message::Client(ClientMessage::ExecIn { cgroups, exec }) => Some((exec, cgroups.into())),
+        _ => None,
+    }
 }
 
 /// The configuration in an order.

@@ -85,6 +85,7 @@ pub(crate) struct Failed {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum At {
     Clone,
+    Cgroup,
     Descriptors,
     Terminal,
     Rlimit,
@@ -130,7 +131,7 @@ impl Programs {
         &mut self,
         peer: Peer,
         exec: &Exec<'_>,
-        descriptors: &[OwnedFd],
+        descriptors: (&[OwnedFd], &[OwnedFd]),
         exec_dir: &[u8],
         filter: &[u8],
         room: &mut [u8],
@@ -224,7 +225,7 @@ impl Programs {
         cgroups: &Cgroups,
     ) -> Result<ExitReport, Failed> {
         let failed = |errno| Failed { errno, at: At::Execute };
-        let (pid, pidfd) = self.start(Peer::NOBODY, exec, &[], work_dir, filter, room)?;
+        let (pid, pidfd) = self.start(Peer::NOBODY, exec, (&[], &[]), work_dir, filter, room)?;
         let pid = pid.cast_signed();
         loop {
             // Killed, it ends soon.
@@ -446,6 +447,7 @@ pub(crate) fn describe(at: Option<At>, exec: &Exec<'_>, command: &mut Command) -
     };
     match at {
         Some(At::Clone) => command.write_str("clone # the program"),
+        Some(At::Cgroup) => command.write_str("echo 0 > cgroup.procs"),
         Some(At::Descriptors) => command.write_str("dup3 # the program's descriptors"),
         Some(At::Terminal) => command.write_str("setsid --ctty"),
         Some(At::Rlimit) => command.write_str("prlimit"),
@@ -460,7 +462,7 @@ pub(crate) fn describe(at: Option<At>, exec: &Exec<'_>, command: &mut Command) -
 /// comes back if it cannot.
 fn become_program(
     exec: &Exec<'_>,
-    descriptors: &[OwnedFd],
+    (descriptors, cgroups): (&[OwnedFd], &[OwnedFd]),
     exec_dir: &[u8],
     (filter, own_filter): (&[u8], Option<&Filter<'_>>),
     waiter: Option<&Waiter>,
@@ -471,6 +473,7 @@ fn become_program(
     let file = if exec.by_descriptor { descriptors.first() } else { None };
     let own = descriptors.get(usize::from(exec.by_descriptor)..).unwrap_or_default();
     protocol::privileges::drop_kept().map_err(failed(At::Clone))?;
+    cgroups.iter().try_for_each(join).map_err(failed(At::Cgroup))?;
     sys::leave_session_keyring().map_err(failed(At::Clone))?;
     rustix::process::setsid().map_err(failed(At::Clone))?;
     let way = own_filter.and_then(Filter::way);
@@ -502,6 +505,18 @@ fn become_program(
         None => search(exec, args, env),
     };
     Err(Failed { errno, at: At::Execute })
+}
+
+/// This process is in a control group from now on. What its caller has opened counts, not what an
+/// App may open; and into what is none nothing is written.
+fn join(procs: &OwnedFd) -> Result<(), Errno> {
+    /// `man 2 statfs`
+    const MAGICS: [u32; 2] = [0x0027_e0eb, 0x6367_7270];
+    let kind = rustix::fs::fstatfs(procs)?.f_type;
+    if !MAGICS.iter().any(|&magic| u32::try_from(kind) == Ok(magic)) {
+        return Err(Errno::INVAL);
+    }
+    rustix::io::write(procs, b"0").map(drop)
 }
 
 /// Brings each descriptor to its number, `/dev/null` to those of 0 to 2 that have none, and

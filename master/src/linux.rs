@@ -147,6 +147,7 @@ impl Work<'_> {
             ClientMessage::Attach(name) => Ok(Some(Asked::Attach(name))),
             ClientMessage::AppStarted
             | ClientMessage::Exec(_)
+            | ClientMessage::ExecIn { .. }
             | ClientMessage::Signal { .. }
             | ClientMessage::Go { .. }
             | ClientMessage::Ping

@@ -222,6 +222,15 @@ pub enum ClientMessage<'a> {
         /// The caller's number for it.
         id: u32,
     },
+    /// exec.0, to the guard: a program that is in control groups before it executes.
+    ExecIn {
+        /// So many of its descriptors, the last ones, are no program's: each is a group's
+        /// `cgroup.procs`, open for writing.
+        cgroups: u8,
+        /// The program.
+        #[serde(borrow)]
+        exec: Exec<'a>,
+    },
 }
 
 /// What a guard gets for its package (root.3).
@@ -370,7 +379,9 @@ impl Message<'_> {
             | Self::Master(MasterMessage::Attach)
             | Self::Guard(GuardMessage::Started { .. } | GuardMessage::Mounted { .. }) => 1,
             Self::Guard(GuardMessage::Entrance { cgroups, .. }) => 1 + usize::from(*cgroups),
-            Self::Client(ClientMessage::Exec(exec)) => usize::from(exec.descriptors),
+            Self::Client(ClientMessage::Exec(exec) | ClientMessage::ExecIn { exec, .. }) => {
+                usize::from(exec.descriptors)
+            }
             Self::Guard(GuardMessage::Opened { errnos, .. }) => {
                 errnos.iter().filter(|errno| errno.0 == 0).count()
             }

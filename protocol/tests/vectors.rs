@@ -202,7 +202,8 @@ fn plain() -> Vec<(String, Message<'static>)> {
         | ClientMessage::Attach(_)
         | ClientMessage::Conf { .. }
         | ClientMessage::Reset { .. }
-        | ClientMessage::Go { .. } => (),
+        | ClientMessage::Go { .. }
+        | ClientMessage::ExecIn { .. } => (),
     };
     let _ = |message: MasterMessage<'_>| match message {
         MasterMessage::HandOver { .. }
@@ -312,13 +313,12 @@ const USAGE: Usage = Usage {
     written: Some(512),
 };
 
-fn programs() -> Vec<(String, Message<'static>)> {
-    let strings = |bytes: &'static [u8]| Strings::new(bytes).unwrap();
-    let bare = Exec {
+fn bare_program() -> Exec<'static> {
+    Exec {
         id: 1,
-        args: strings(b"true\0"),
-        env: strings(b""),
-        cwd: strings(b""),
+        args: Strings::new(b"true\0").unwrap(),
+        env: Strings::default(),
+        cwd: Strings::default(),
         descriptors: 0,
         by_descriptor: false,
         terminal: false,
@@ -327,7 +327,12 @@ fn programs() -> Vec<(String, Message<'static>)> {
         grace_ms: 0,
         filter: &[],
         sync: false,
-    };
+    }
+}
+
+fn programs() -> Vec<(String, Message<'static>)> {
+    let strings = |bytes: &'static [u8]| Strings::new(bytes).unwrap();
+    let bare = bare_program();
     let rlimit = Rlimit { resource: 15, soft: 64 << 20, hard: u64::MAX };
     let full = Exec {
         id: u32::MAX,
@@ -344,6 +349,8 @@ fn programs() -> Vec<(String, Message<'static>)> {
         sync: false,
     };
     let filtered = Exec { filter: &FILTER, ..bare.clone() };
+    let placed = Exec { descriptors: 4, ..bare.clone() };
+    let placed = Message::Client(ClientMessage::ExecIn { cgroups: 1, exec: placed });
     let waiting = Exec { sync: true, ..bare.clone() };
     let error = Error::Failed { step: Step::StartProgram, errno: Errno::NOENT };
     let failure = Failure { error, command: "exec bin/app" };
@@ -358,6 +365,7 @@ fn programs() -> Vec<(String, Message<'static>)> {
         ("client_exec_with_a_filter".to_owned(), Message::Client(ClientMessage::Exec(filtered))),
         ("client_exec_to_wait".to_owned(), Message::Client(ClientMessage::Exec(waiting))),
         ("client_go".to_owned(), Message::Client(ClientMessage::Go { id: 1 })),
+        ("client_exec_in".to_owned(), placed),
         (
             "client_signal".to_owned(),
             Message::Client(ClientMessage::Signal { id: Some(1), signal: 15 }),

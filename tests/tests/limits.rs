@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         processor_time_is_rationed,
         an_app_is_inside_before_its_first_instruction,
         without_limits_there_is_no_cgroup,
+        a_program_is_where_its_caller_says_before_it_executes,
         fifty_limited_rockers_at_once_leave_nothing,
         a_limit_that_cannot_be_kept_is_refused,
         the_policy_limits_those_who_do_not,
@@ -194,6 +195,44 @@ fn an_app_is_inside_before_its_first_instruction() {
     assert_eq!(text.matches(&parent()).count(), count, "{text}");
     ends(rocker);
     assert_none_left();
+}
+
+fn a_program_is_where_its_caller_says_before_it_executes() {
+    needs("pids");
+    let name = format!("rocker-test-own-{}", std::process::id());
+    let all = hierarchies().into_iter().filter(|(.., names)| !names.contains("cpuset"));
+    let groups: Vec<PathBuf> = all.map(|(place, ..)| place.join(&name)).collect();
+    groups.iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    let procs = |dir: &PathBuf| fs::File::options().write(true).open(dir.join("cgroup.procs"));
+    let daemon = daemon();
+    let mut rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+    let where_is = |rocker: &mut OpenRocker, sync| {
+        let mut command = rocker.command("bin/probe").arg("read /proc/self/cgroup");
+        command = if sync { command.sync() } else { command };
+        let command = groups.iter().fold(command, |it, dir| it.cgroup(procs(dir).unwrap()));
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    for sync in [false, true] {
+        let text = where_is(&mut rocker, sync);
+        let inside = text.matches(&format!(":/{name}")).count();
+        assert_eq!(inside, groups.len(), "{text}");
+    }
+    // The guard is where it was, and so is a program of which nothing is said.
+    let own = fs::read_to_string(format!("/proc/{}/cgroup", rocker.guard_pid())).unwrap();
+    let (_, text) = probe(&mut rocker, &["read /proc/self/cgroup"]);
+    assert!(!own.contains(&name) && !text.contains(&name), "{own}{text}");
+    // What is no cgroup.procs is not written to.
+    let file = fs::File::create(daemon.path("file")).unwrap();
+    let error = rocker.command("bin/probe").cgroup(file).output().unwrap_err();
+    assert_eq!(error.step(), Step::StartProgram);
+    assert!(error.to_string().contains("echo 0 > cgroup.procs: Invalid argument"), "{error}");
+    let dir = fs::File::open(&groups[0]).unwrap();
+    let error = rocker.command("bin/probe").cgroup(dir).output().unwrap_err();
+    assert!(error.to_string().contains("echo 0 > cgroup.procs: "), "{error}");
+    assert_eq!(fs::read(daemon.path("file")).unwrap(), b"");
+    ends(rocker);
+    let remove = |dir: &PathBuf| within(SOON, || fs::remove_dir(dir).is_ok());
+    assert!(groups.iter().all(remove), "they are empty");
 }
 
 fn without_limits_there_is_no_cgroup() {

@@ -43,7 +43,7 @@ check: test
 
 bench: build
 	@$(RELEASE) -p tests --bin rocker-bench
-	@target/$(TARGET)/release/rocker-bench $(BIN)
+	@target/$(TARGET)/release/rocker-bench $(BENCH) $(BIN)
 
 bench-pack: build
 	@$(RELEASE) -p tests --bin rocker-bench-pack

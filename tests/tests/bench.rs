@@ -1,5 +1,7 @@
 //! The benchmark runs and says what it is asked for. How fast is for `make bench`.
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use serde_json::Value;
@@ -17,13 +19,16 @@ fn the_benchmark_measures_everything() {
         runner::skip("there is no C compiler");
     }
     let programs = bin("rocker");
+    let dir = scratch();
+    let charts = dir.path().join("charts");
     let mut bench = Command::new(env!("CARGO_BIN_EXE_rocker-bench"));
-    bench.args(["--quick", "--json"]).arg(programs.parent().expect("it lies in a directory"));
+    bench.args(["--quick", "--json"]).arg(format!("--charts={}", charts.display()));
+    bench.arg(programs.parent().expect("it lies in a directory"));
     let output = bench.output().expect("cargo builds it with the tests");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     for overlays in [0, 1, 5] {
-        let ours = ["rocker", "rocker, C", "rocker, callback"];
+        let ours = ["rocker", "rocker, C", "rocker, warm", "rocker, callback"];
         for what in ours.into_iter().chain(["floor doc", "floor best", "floor warm"]) {
             let rows = said["rows"].as_array().expect("a list");
             let is_it = |row: &&Value| row["overlays"] == overlays && row["what"] == what;
@@ -38,7 +43,7 @@ fn the_benchmark_measures_everything() {
     let ratios = said["ratios"].as_array().expect("a list");
     let is_c_to_rust = |ratio: &&Value| ratio["of"] == "rocker, C" && ratio["to"] == "rocker";
     let c_to_rust: Vec<&Value> = ratios.iter().filter(is_c_to_rust).collect();
-    assert_eq!(c_to_rust.len(), 3, "{ratios:?}");
+    assert_eq!(c_to_rust.len(), 4, "{ratios:?}");
     assert!(c_to_rust.iter().all(|ratio| ratio["goal"] == 1.03 && ratio["app"].is_number()));
     let programs = said["exec"].as_array().expect("a list");
     for what in ["rocker", "fork, exec, wait", "posix_spawn, wait"] {
@@ -49,8 +54,42 @@ fn the_benchmark_measures_everything() {
     }
     let whole = &said["whole"][0];
     assert_eq!((&whole["what"], &whole["launches"]), (&"rocker run".into(), &10.into()), "{whole}");
+    many_rockers_are_measured(&said["scale"], &charts);
     for size in said["sizes"].as_array().expect("a list") {
         assert!(size["bytes"].as_u64() <= size["limit"].as_u64(), "{size}");
+    }
+}
+
+/// Every scene has its figures, and its picture.
+fn many_rockers_are_measured(scale: &Value, charts: &Path) {
+    let figures = scale.as_array().expect("a list");
+    let value = |scene: &str, what: &str| {
+        let is_it = |it: &&Value| it["scene"] == scene && it["what"] == what;
+        let figure = figures.iter().find(is_it).unwrap_or_else(|| panic!("{scene}: {what}"));
+        figure["value"].as_f64().expect("a number")
+    };
+    let at_once = |what| value("10 launches at once", what);
+    assert!(at_once("half of the Apps run") <= at_once("all Apps run"));
+    assert!(at_once("all Apps run") < at_once("all are gone"));
+    assert!(value("a second has room for", "resets, each with a program") > 1.0);
+    for live in [0, 5, 10] {
+        value("a launch among others, request to App", &format!("among {live} rockers"));
+    }
+    let own = value("memory of an idle rocker", "its guard's own, among 10 rockers");
+    assert!((4.0..=48.0).contains(&own), "{own} KiB");
+    if Command::new("strace").arg("--version").output().is_ok() {
+        for process in ["client", "client's helper", "master", "guard, to its end"] {
+            let calls = value("system calls of a launch", process);
+            assert!((10.0..200.0).contains(&calls), "{process}: {calls}");
+        }
+    }
+    let page = fs::read_to_string(charts.join("launch.md")).expect("it was written");
+    let pictures: Vec<&str> = page.lines().filter(|line| line.starts_with("![")).collect();
+    assert!(pictures.len() > 8, "{page}");
+    for picture in pictures {
+        let (_, file) = picture.split_once("](").expect("a picture");
+        let svg = fs::read_to_string(charts.join(file.trim_end_matches(')'))).expect("a file");
+        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg}");
     }
 }
 

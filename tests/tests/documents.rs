@@ -384,6 +384,7 @@ fn every_launch_of_the_tests_goes_through_the_machines() {
         ("facts.rs", 1),
         ("rocker-bench/main.rs", 4),
         ("rocker-bench/exec.rs", 1),
+        ("rocker-bench/scale.rs", 4),
         ("c_api.rs", 23),
         ("c_orders.rs", 1),
     ];

@@ -16,6 +16,7 @@ use rocker_client::{Limits, OpenRocker, Program};
 use serde_json::{Value, json};
 use tests::within;
 
+use crate::scale::Figure;
 use crate::{Bench, Gone, Result, SOON, Sample, percentiles, run};
 
 /// Who starts the program.
@@ -266,6 +267,11 @@ pub(crate) fn to_text(rows: &[Row]) -> String {
         text += &format!("{name:30} {ratio:8.2}{verdict}\n");
     }
     text
+}
+
+pub(crate) fn to_figures(rows: &[Row]) -> impl Iterator<Item = Figure> {
+    let scene = "a program in a living rocker, to its end told";
+    rows.iter().map(|row| Figure::new(scene, row.way.name(), percentiles(&row.end)[0], "us"))
 }
 
 pub(crate) fn to_json(rows: &[Row]) -> Value {

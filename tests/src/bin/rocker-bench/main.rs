@@ -1,22 +1,25 @@
 //! `make bench`: what a launch costs, beside the physical limit and bubblewrap.
 //!
 //! ```text
-//! rocker-bench [--quick] [--json] [--launches N] [--cpu N] [DIRECTORY]
+//! rocker-bench [--quick] [--json] [--charts=DIR] [--launches N] [--cpu N] [DIRECTORY]
 //! ```
 //!
 //! Everything is pinned to one CPU: this program, which is the AppMaster, the master and all it
 //! starts, and what it is compared with. All take turns, a batch each, so that whatever else
 //! the host does hits all alike. The programs are those in `DIRECTORY`, else `target/rocker`.
 //!
-//! * `rocker` starts a program of the package, through a master that has been running.
+//! * `rocker` starts a program of the package, through a master that has been running and mounts
+//!   each package anew.
+//! * `rocker, warm` does so through a master as it is by default, which keeps the mount.
 //! * `rocker, C` does the same by the C library. The two alternate launch by launch.
 //! * `callback` runs a function of this program instead ([`Launch::enter`]).
 //! * `floor` is `bench/floor.c`: the system calls alone, without daemon, protocol and checks.
 //! * `bwrap` starts the same program from the host. It mounts no package; overlays it has
 //!   from version 0.11 on.
 //!
-//! Then programs are started in a rocker that is there ([`exec`]), and whole processes are
-//! compared ([`whole`]).
+//! Then programs are started in a rocker that is there ([`exec`]), whole processes are compared
+//! ([`whole`]), and many rockers are launched ([`scale`]). `--charts` draws it all ([`charts`]):
+//! `make bench BENCH=--charts=docs/bench`.
 //!
 //! A launch is counted from the request to the App's first instruction (`App`), and until App
 //! and guard are gone and the loop device is free (`gone`). The App is `bench/clock.c`.
@@ -35,18 +38,43 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use rocker_client::protocol::socket::now_ns;
 use rocker_client::{Launch, Program};
+use scale::Figure;
 use serde_json::json;
 use tempfile::TempDir;
 use tests::c_client::{self, Request, c_string};
 use tests::{process, scratch, within};
 
+mod charts;
 mod exec;
+mod scale;
 mod whole;
 
 type Result<T> = core::result::Result<T, Box<dyn Error>>;
 
-/// Host directories that are overlaid, by how many.
-const OVERLAYS: [&[&str]; 3] = [&[], &["/usr"], &["/usr", "/var", "/etc", "/home", "/root"]];
+/// Host directories that are overlaid, by how many. Of the last, those that are there.
+const OVERLAYS: [&[&str]; 4] = [
+    &[],
+    &["/usr"],
+    &["/usr", "/var", "/etc", "/home", "/root"],
+    &[
+        "/etc",
+        "/home",
+        "/root",
+        "/opt",
+        "/srv",
+        "/mnt",
+        "/media",
+        "/boot",
+        "/usr/bin",
+        "/usr/lib",
+        "/usr/sbin",
+        "/usr/share",
+        "/usr/local",
+        "/var/cache",
+        "/var/lib",
+        "/var/log",
+    ],
+];
 
 /// The App's ids: floor has them built in.
 const ID: u32 = 1000;
@@ -77,7 +105,9 @@ struct Options {
     bin: PathBuf,
     batch: usize,
     rounds: usize,
+    quick: bool,
     json: bool,
+    charts: Option<PathBuf>,
     cpu: Option<usize>,
 }
 
@@ -87,7 +117,9 @@ impl Options {
             bin: tests::programs::workspace().join("target/rocker"),
             batch: 30,
             rounds: 10,
+            quick: false,
             json: false,
+            charts: None,
             cpu: None,
         };
         let mut given = std::env::args().skip(1);
@@ -96,10 +128,15 @@ impl Options {
         };
         while let Some(argument) = given.next() {
             match argument.as_str() {
-                "--quick" => (options.batch, options.rounds) = (10, 3),
+                "--quick" => {
+                    (options.batch, options.rounds, options.quick) = (10, 3, true);
+                }
                 "--json" => options.json = true,
                 "--launches" => options.rounds = number(given.next())?.div_ceil(options.batch),
                 "--cpu" => options.cpu = Some(number(given.next())?),
+                flag if flag.starts_with("--charts=") => {
+                    options.charts = flag.split_once('=').map(|(_, dir)| dir.into());
+                }
                 flag if flag.starts_with('-') => return Err(format!("no such flag: {flag}").into()),
                 bin => options.bin = bin.into(),
             }
@@ -121,6 +158,7 @@ impl Options {
 enum Subject {
     Rocker,
     RockerC,
+    Warm,
     FloorDoc,
     FloorBest,
     FloorWarm,
@@ -131,12 +169,13 @@ enum Subject {
 
 impl Subject {
     /// In the order of their turns: what is compared most comes next to each other.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Rocker,
         Self::RockerC,
         Self::FloorDoc,
         Self::FloorBest,
         Self::FloorWarm,
+        Self::Warm,
         Self::Bwrap,
         Self::FloorDocCallback,
         Self::Callback,
@@ -146,6 +185,7 @@ impl Subject {
         match self {
             Self::Rocker => "rocker",
             Self::RockerC => "rocker, C",
+            Self::Warm => "rocker, warm",
             Self::FloorDoc => "floor doc",
             Self::FloorBest => "floor best",
             Self::FloorWarm => "floor warm",
@@ -160,8 +200,9 @@ impl Subject {
         match self {
             Self::RockerC | Self::Callback => None,
             Self::Rocker => Some(Self::RockerC),
+            Self::FloorWarm => Some(Self::Warm),
             Self::FloorDocCallback => Some(Self::Callback),
-            Self::FloorDoc | Self::FloorBest | Self::FloorWarm | Self::Bwrap => Some(Self::Rocker),
+            Self::FloorDoc | Self::FloorBest | Self::Warm | Self::Bwrap => Some(Self::Rocker),
         }
     }
 }
@@ -187,6 +228,11 @@ impl Row {
         self.gone.extend(samples.iter().map(|sample| sample.gone));
     }
 
+    fn figure(&self) -> Figure {
+        let scene = format!("a launch with {} overlays, request to App", self.overlays);
+        Figure::new(&scene, self.subject.name(), self.percentiles()[0][0], "us")
+    }
+
     /// p50, p95 and p99 of both.
     fn percentiles(&self) -> [[f64; 3]; 2] {
         [&self.app, &self.gone].map(|values| percentiles(values))
@@ -206,15 +252,18 @@ fn percentiles(values: &[f64]) -> [f64; 3] {
 /// Everything there is to measure with.
 struct Bench {
     options: Options,
-    /// The CPU that all share.
+    /// The CPU that all share, and all that there are.
     cpu: usize,
+    cpus: CpuSet,
     master: Master,
+    /// One as it is by default.
+    warm: Master,
     floor: PathBuf,
     clock: PathBuf,
     package: PathBuf,
     /// Its version; none if there is none.
     bwrap: Option<(u32, u32)>,
-    _state: TempDir,
+    _states: [TempDir; 2],
     dir: TempDir,
 }
 
@@ -223,7 +272,8 @@ impl Bench {
         if !rustix::process::geteuid().is_root() {
             return Err("mounting and entering rockers needs root".into());
         }
-        let cpu = pin(options.cpu)?;
+        let cpus = sched_getaffinity(Pid::from_raw(0))?;
+        let cpu = pin(&cpus, options.cpu)?;
         let dir = scratch();
         let top = dir.path();
         let optimized = ["-O2", "-static"];
@@ -237,28 +287,42 @@ impl Bench {
         let package = top.join("clock.sqfs");
         let mut pack = Command::new(options.bin.join("rocker"));
         run(pack.arg("pack").arg(top.join("content")).arg(&package))?;
-        let state = state_dir(top)?;
-        let master = Master::start(&options.bin, state.path())?;
-        let bwrap = bwrap_version();
-        Ok(Self { options, cpu, master, floor, clock, package, bwrap, _state: state, dir })
+        let states = [state_dir(top)?, state_dir(top)?];
+        let program = || Command::new(options.bin.join("rocker-master"));
+        let master = Master::start(program(), states[0].path(), "max_packages = 0\n")?;
+        let warm = Master::start(program(), states[1].path(), "")?;
+        let (bwrap, _states) = (bwrap_version(), states);
+        Ok(Self { options, cpu, cpus, master, warm, floor, clock, package, bwrap, _states, dir })
     }
 
     fn run(&self) -> Result<()> {
         let mut rows = vec![];
         for dirs in OVERLAYS {
-            rows.extend(self.measure(dirs)?);
+            let dirs: Vec<&str> =
+                dirs.iter().copied().filter(|dir| Path::new(dir).is_dir()).collect();
+            rows.extend(self.measure(&dirs)?);
         }
         let programs = self.measure_exec()?;
         let whole = self.measure_whole()?;
         let sizes = self.sizes()?;
+        let scale = self.measure_scale()?;
         if self.options.json {
             let mut all = self.to_json(&rows, &sizes);
             all["exec"] = exec::to_json(&programs);
             all["whole"] = whole::to_json(&whole);
+            all["scale"] = scale::to_json(&scale);
             println!("{all:#}");
         } else {
             print!("{}", self.to_text(&rows, &sizes));
             print!("{}{}", exec::to_text(&programs), whole::to_text(&whole));
+            print!("{}", scale::to_text(&scale));
+        }
+        if let Some(dir) = &self.options.charts {
+            let mut figures: Vec<Figure> = rows.iter().map(Row::figure).collect();
+            figures.extend(exec::to_figures(&programs));
+            figures.extend(whole::to_figures(&whole));
+            figures.extend(scale);
+            charts::write(dir, &figures, &self.conditions())?;
         }
         Ok(())
     }
@@ -307,18 +371,21 @@ impl Bench {
             Subject::FloorWarm => return self.floor("warm", true, dirs),
             Subject::FloorDocCallback => return self.floor("doc", false, dirs),
             Subject::Rocker | Subject::RockerC => unreachable!("they have one turn"),
-            Subject::Callback | Subject::Bwrap => {}
+            Subject::Callback | Subject::Bwrap | Subject::Warm => {}
         }
         let launch = self.launch(dirs);
+        let warm = launch.clone().socket(&self.warm.socket);
         let count = self.options.warm_ups() + self.options.batch;
         let mut samples = vec![];
         for _ in 0..count {
             samples.push(match subject {
                 Subject::Callback => self.callback(&launch)?,
+                Subject::Warm => self.program(&warm, &self.warm)?,
                 _ => self.bwrap(dirs)?,
             });
             // The master hears of the end at once, too. What it does then is no part of the next.
             self.master.settle()?;
+            self.warm.settle()?;
         }
         Ok(samples.split_off(self.options.warm_ups()))
     }
@@ -331,7 +398,7 @@ impl Bench {
             for turn in 0..2 {
                 let by_c = (number + turn) % 2;
                 samples[by_c].push(match by_c {
-                    0 => self.program(&launch)?,
+                    0 => self.program(&launch, &self.master)?,
                     _ => self.program_by_c(&request)?,
                 });
                 self.master.settle()?;
@@ -370,13 +437,14 @@ impl Bench {
         }
     }
 
-    fn program(&self, launch: &Launch) -> Result<Sample> {
+    fn program(&self, launch: &Launch, master: &Master) -> Result<Sample> {
         let (mut said, out) = std::io::pipe()?;
         let program = Program::new("./clock").stdout(out);
         let begin = now_ns();
         let mut rocker = launch.spawn(&program)?;
         rocker.wait()?;
-        let gone = self.wait_gone(|| Ok(rocker.wait_gone(Some(SOON))?), &mut said)?;
+        let wait = || Ok(rocker.wait_gone(Some(SOON))?);
+        let gone = self.wait_gone(wait, master.keeps, &mut said)?;
         Ok(gone.since(begin))
     }
 
@@ -386,7 +454,7 @@ impl Bench {
         let begin = now_ns();
         let mut rocker = request.spawn(&program).map_err(|error| error.to_string())?;
         rocker.wait()?;
-        let gone = self.wait_gone(|| Ok(rocker.wait_gone()), &mut said)?;
+        let gone = self.wait_gone(|| Ok(rocker.wait_gone()), false, &mut said)?;
         Ok(gone.since(begin))
     }
 
@@ -403,12 +471,18 @@ impl Bench {
         ended.map_err(ToString::to_string)?;
         let mut rocker = entered?;
         rocker.wait()?;
-        let gone = self.wait_gone(|| Ok(rocker.wait_gone(Some(SOON))?), &mut said)?;
+        let gone = self.wait_gone(|| Ok(rocker.wait_gone(Some(SOON))?), false, &mut said)?;
         Ok(gone.since(begin))
     }
 
-    /// Waits until the guard is gone and the loop device is nobody's, as floor does.
-    fn wait_gone(&self, wait: impl FnOnce() -> Result<bool>, said: &mut impl Read) -> Result<Gone> {
+    /// Waits until the guard is gone and, unless its mount is kept, the loop device is nobody's, as
+    /// floor does.
+    fn wait_gone(
+        &self,
+        wait: impl FnOnce() -> Result<bool>,
+        is_kept: bool,
+        said: &mut impl Read,
+    ) -> Result<Gone> {
         let mut words = [0; 16];
         said.read_exact(&mut words)?;
         let [app_ns, minor] = [0, 8].map(|at| {
@@ -421,7 +495,7 @@ impl Bench {
         }
         let file = format!("/sys/block/loop{minor}/loop/backing_file");
         let is_ours = |text: Vec<u8>| text.starts_with(self.package.as_os_str().as_encoded_bytes());
-        while fs::read(&file).is_ok_and(is_ours) {}
+        while !is_kept && fs::read(&file).is_ok_and(is_ours) {}
         Ok(Gone { app_ns, gone_ns: now_ns() })
     }
 
@@ -599,6 +673,7 @@ impl Ratio {
     fn name(&self) -> String {
         match self.to {
             Subject::Rocker => "C to Rust".to_owned(),
+            Subject::FloorWarm => "warm to floor warm".to_owned(),
             other => format!("to {}", other.name()),
         }
     }
@@ -648,18 +723,20 @@ struct Master {
     child: Child,
     socket: PathBuf,
     log: PathBuf,
+    /// A package stays mounted for the next rocker.
+    keeps: bool,
 }
 
 impl Master {
-    fn start(bin: &Path, state: &Path) -> Result<Self> {
+    /// `lines` are its configuration.
+    fn start(mut program: Command, state: &Path, lines: &str) -> Result<Self> {
+        let keeps = !lines.contains("max_packages = 0");
         let [socket, config, log] =
             ["run/master.sock", "master.toml", "log"].map(|at| state.join(at));
-        // A package that stays mounted for the next rocker leaves nothing to wait for at the end.
-        fs::write(&config, "max_packages = 0\n")?;
-        let mut program = Command::new(bin.join("rocker-master"));
+        fs::write(&config, lines)?;
         program.arg("--config").arg(config).arg("--socket").arg(&socket);
         let child = program.stdin(Stdio::null()).stderr(fs::File::create(&log)?).spawn()?;
-        let mut master = Self { child, socket, log };
+        let mut master = Self { child, socket, log, keeps };
         let ready = within(SOON, || {
             master.settle().is_ok() || !matches!(master.child.try_wait(), Ok(None))
         });
@@ -700,8 +777,7 @@ fn state_dir(top: &Path) -> Result<TempDir> {
 }
 
 /// One CPU for this program and all it starts: the last that it may use, unless one is given.
-fn pin(wanted: Option<usize>) -> Result<usize> {
-    let may = sched_getaffinity(Pid::from_raw(0))?;
+fn pin(may: &CpuSet, wanted: Option<usize>) -> Result<usize> {
     let last = || (0..CpuSet::count()).rev().find(|&cpu| may.is_set(cpu) == Ok(true));
     let cpu = wanted.or_else(last).ok_or("no CPU to be had")?;
     let mut only = CpuSet::new();

@@ -11,6 +11,7 @@ use rocker_client::protocol::socket::now_ns;
 use serde_json::{Value, json};
 
 use crate::exec::{cover_unified_cgroups, private};
+use crate::scale::Figure;
 use crate::{Bench, OVERLAYS, Result, percentiles, run};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -205,6 +206,11 @@ pub(crate) fn to_text(rows: &[Row]) -> String {
         text += &format!("{name:30} {all:8.1} {alone:8.1}  goal {goal}: {verdict}\n");
     }
     text
+}
+
+pub(crate) fn to_figures(rows: &[Row]) -> impl Iterator<Item = Figure> {
+    let scene = "as whole processes, 5 overlays and the package mounted";
+    rows.iter().map(|row| Figure::new(scene, row.launcher.name(), percentiles(&row.all)[0], "us"))
 }
 
 pub(crate) fn to_json(rows: &[Row]) -> Value {

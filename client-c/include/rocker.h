@@ -126,6 +126,9 @@ static inline RockerLimits ROCKER_limits_new(void)
     return limits;
 }
 
+/* Of <linux/filter.h>. */
+struct sock_filter;
+
 /* How to launch. */
 typedef struct {
     size_t size;
@@ -139,11 +142,20 @@ typedef struct {
     /* Not 0: overlay every directory in / but /proc, /sys, /dev and /run, instead of
      * app_overlay_dirs. */
     int overlay_all;
-    /* ROCKER_UNCONFINED, ROCKER_USER_NAMESPACES and ROCKER_HOST_DEV, which the master's policy
-     * must allow, and ROCKER_STAYS. */
+    /* ROCKER_UNCONFINED, ROCKER_SECCOMP_LOG, ROCKER_USER_NAMESPACES and ROCKER_HOST_DEV, which the
+     * master's policy must allow, ROCKER_STAYS and ROCKER_VOLATILE. */
     unsigned long flags;
     /* What all processes in the rocker may use together. NULL: as much as there is. */
     const RockerLimits *limits;
+    /* Which system calls the App may make, instead of those of the default list, if the policy
+     * allows that: 1 to 4096 instructions (seccomp(2)), and no more than fit into a request of
+     * 32 KiB, which allow execve(2). NULL and 0: the default. */
+    const struct sock_filter *filter;
+    unsigned filter_count;
+    /* What the App's uid and gid are called inside a rocker that takes orders; 0 is no more than
+     * any other there, for no program has a capability. -1: what they are. */
+    int inside_uid;
+    int inside_gid;
 } RockerOptions;
 
 /* The App may make any system call: it gets no filter. */
@@ -156,11 +168,19 @@ typedef struct {
 /* The App sees the host's /dev, which the policy must allow, and not one of the rocker's own: null,
  * zero, full, random, urandom, tty, and terminals and 64 MiB of shared memory of nobody else's. */
 #define ROCKER_HOST_DEV 8ul
+/* What the App writes to its overlays may be lost if the machine crashes: then nobody waits for a
+ * disk, neither the App in fsync(2) nor whoever waits for the rocker to be gone. After a crash, or a
+ * shutdown, a launch with the same data dir is an error: what is in it may be anything. A launch
+ * without this makes it durable again, in time. Takes Linux 5.10. */
+#define ROCKER_VOLATILE 16ul
+/* The App may make any system call; the kernel's log tells of those that are not on the default
+ * list. */
+#define ROCKER_SECCOMP_LOG 32ul
 
 /* Nothing set. */
 static inline RockerOptions ROCKER_options_new(void)
 {
-    RockerOptions options = { sizeof(RockerOptions), NULL, -1, -1, 0, 0, NULL };
+    RockerOptions options = { sizeof(RockerOptions), NULL, -1, -1, 0, 0, NULL, NULL, 0, -1, -1 };
     return options;
 }
 
@@ -300,7 +320,7 @@ ROCKER_API void ROCKER_close(Rocker *rocker);
 
 /* A launch under way: memory of the caller's, not to be moved or copied. */
 typedef struct {
-    uint64_t opaque[256];
+    uint64_t opaque[288];
 } RockerLaunch;
 
 /* Begins the launch of a program; does not wait. Every launch that was begun is to be ended. */
@@ -370,9 +390,6 @@ typedef struct {
     uint64_t soft;
     uint64_t hard;
 } RockerRlimit;
-
-/* Of <linux/filter.h>. */
-struct sock_filter;
 
 /* How a guard is to run a program, beyond what RockerProgram says. */
 typedef struct {

@@ -253,8 +253,10 @@ static void understand(struct rk_launch *launch, struct rk_datagram *datagram,
         lost(outcome, RK_LOSS_GARBAGE);
     } else {
         launch->entry.guard = datagram->descriptors[0];
-        launch->entry.filter = launch->filter;
-        launch->entry.filter_size = (uint16_t)message.rest.length;
+        bool is_own = launch->request.seccomp == RK_SECCOMP_FILTER;
+        struct rk_path filter = is_own ? launch->request.filter : message.rest;
+        launch->entry.filter = is_own ? filter.bytes : launch->filter;
+        launch->entry.filter_size = (uint16_t)filter.length;
         memcpy(launch->filter, message.rest.bytes, message.rest.length);
         launch->entry.cgroups_count = (unsigned)datagram->count - 1;
         memcpy(launch->entry.cgroups, &datagram->descriptors[1],

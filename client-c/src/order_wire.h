@@ -9,10 +9,6 @@
 
 #define RK_RLIMITS_MAX 16
 
-/* `BPF_MAXINSNS`, and the size of each: `struct sock_filter`. */
-#define RK_INSTRUCTIONS_MAX 4096
-#define RK_INSTRUCTION 8
-
 /* exec.0: as many descriptors as this go with it. What finds no room in `out` is counted in its
  * length all the same: then it cannot be sent. */
 void rk_encode_exec(uint32_t id, const RockerProgram *program, const RockerExec *exec,

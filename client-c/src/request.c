@@ -142,6 +142,28 @@ static struct rk_error check_id(uint32_t id, enum rk_item item)
     }
 }
 
+/* They may be root's, which is nobody in particular there. */
+static struct rk_error check_inside(const struct rk_request *request)
+{
+    if (!request->has_inside) {
+        return kept;
+    }
+    if (request->inside_uid == UINT32_MAX) {
+        return rk_invalid(RK_RULE_NO_SUCH_ID, RK_ITEM_UID, 0);
+    }
+    if (request->inside_gid == UINT32_MAX) {
+        return rk_invalid(RK_RULE_NO_SUCH_ID, RK_ITEM_GID, 0);
+    }
+    return request->commanded ? kept : rk_invalid(RK_RULE_NOT_ALLOWED, RK_ITEM_UID, 0);
+}
+
+/* What it means the kernel checks. */
+static bool is_filter(struct rk_path filter)
+{
+    return filter.bytes != NULL && filter.length > 0 && filter.length % RK_INSTRUCTION == 0
+           && filter.length <= RK_INSTRUCTIONS_MAX * RK_INSTRUCTION;
+}
+
 static bool is_digit(char byte)
 {
     return byte >= '0' && byte <= '9';
@@ -224,6 +246,9 @@ struct rk_error rk_request_check(const struct rk_request *request)
     if (error.fault == RK_NO_FAULT) {
         error = check_id(request->gid, RK_ITEM_GID);
     }
+    if (error.fault == RK_NO_FAULT) {
+        error = check_inside(request);
+    }
     if (error.fault != RK_NO_FAULT) {
         return error;
     }
@@ -243,6 +268,9 @@ struct rk_error rk_request_check(const struct rk_request *request)
     error = check_limits(&request->limits);
     if (error.fault != RK_NO_FAULT) {
         return error;
+    }
+    if (request->seccomp == RK_SECCOMP_FILTER && !is_filter(request->filter)) {
+        return rk_invalid(RK_RULE_NOT_A_FILTER, RK_ITEM_SECCOMP, 0);
     }
     for (uint8_t i = 0; i < request->overlays && !request->overlay_all; i++) {
         if (is_root_or_below(request->overlay_dirs[i], LIVE_DIRS)) {

@@ -21,6 +21,13 @@
 #define RK_CPU_WEIGHT_MAX 10000
 #define RK_CPUS_MAX 256
 
+/* `BPF_MAXINSNS`, and the size of each: `struct sock_filter`. */
+#define RK_INSTRUCTIONS_MAX 4096
+#define RK_INSTRUCTION 8
+
+/* Which system calls the App may make. */
+enum rk_seccomp { RK_SECCOMP_DEFAULT, RK_SECCOMP_UNCONFINED, RK_SECCOMP_LOG, RK_SECCOMP_FILTER };
+
 /* Bytes of the caller's. NULL: there is none. */
 struct rk_path {
     const char *bytes;
@@ -52,13 +59,20 @@ struct rk_request {
     uint8_t overlays;
     /* Where each one stood in the caller's array, for errors. */
     uint8_t overlay_index[RK_OVERLAY_DIRS_MAX];
-    uint8_t unconfined;
+    uint8_t seccomp; /* enum rk_seccomp */
     uint8_t user_namespaces;
     /* It takes orders; and does not end with the connection that gives them. */
     uint8_t commanded;
     uint8_t stays;
     /* It sees the host's /dev. */
     uint8_t host_dev;
+    uint8_t is_volatile;
+    /* The App's ids inside are these. */
+    uint8_t has_inside;
+    uint32_t inside_uid;
+    uint32_t inside_gid;
+    /* Of RK_SECCOMP_FILTER. */
+    struct rk_path filter;
     struct rk_path overlay_dirs[RK_OVERLAY_DIRS_MAX];
     uint32_t timeout_ms;
     struct rk_limits limits;

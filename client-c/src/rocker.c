@@ -70,11 +70,20 @@ static void fill_limits(struct rk_limits *limits, const RockerLimits *from)
     };
 }
 
+static bool asks_for_filter(const RockerOptions *options)
+{
+    return options->filter != NULL || options->filter_count > 0;
+}
+
 static void fill_request(struct rk_request *request, const RockerRequest *from,
                          const RockerOptions *options)
 {
     long uid = from->uid == -1 ? rk_call(RK_GETUID, 0, 0, 0, 0, 0) : from->uid;
     long gid = from->gid == -1 ? rk_call(RK_GETGID, 0, 0, 0, 0, 0) : from->gid;
+    /* One too many is as good as any more. */
+    size_t filter_size = options->filter_count <= RK_INSTRUCTIONS_MAX
+                             ? (size_t)options->filter_count * RK_INSTRUCTION
+                             : (RK_INSTRUCTIONS_MAX + 1) * RK_INSTRUCTION;
 
     *request = (struct rk_request){
         .timeout_ms = request->timeout_ms,
@@ -85,7 +94,15 @@ static void fill_request(struct rk_request *request, const RockerRequest *from,
         .exec_dir = rk_path(from->app_exec_dir != NULL ? from->app_exec_dir : exec_dir),
         .data_dir = rk_path(from->app_data_dir),
         .overlay_all = options->overlay_all != 0,
-        .unconfined = (options->flags & ROCKER_UNCONFINED) != 0,
+        .seccomp = asks_for_filter(options)              ? RK_SECCOMP_FILTER
+                   : options->flags & ROCKER_UNCONFINED  ? RK_SECCOMP_UNCONFINED
+                   : options->flags & ROCKER_SECCOMP_LOG ? RK_SECCOMP_LOG
+                                                         : RK_SECCOMP_DEFAULT,
+        .is_volatile = (options->flags & ROCKER_VOLATILE) != 0,
+        .has_inside = options->inside_uid != -1 || options->inside_gid != -1,
+        .inside_uid = (uint32_t)(options->inside_uid == -1 ? uid : options->inside_uid),
+        .inside_gid = (uint32_t)(options->inside_gid == -1 ? gid : options->inside_gid),
+        .filter = { (const char *)options->filter, filter_size },
         .user_namespaces = (options->flags & ROCKER_USER_NAMESPACES) != 0,
         .stays = (options->flags & ROCKER_STAYS) != 0,
         .host_dev = (options->flags & ROCKER_HOST_DEV) != 0,
@@ -318,6 +335,11 @@ void rk_begin_launch(struct rk_launch *launch, const RockerRequest *req,
     }
     if (all.limits != NULL && all.limits->size != sizeof(RockerLimits)) {
         misuse(launch, "RockerLimits.size is not that of ROCKER_limits_new()");
+        return;
+    }
+    if (((all.flags & ROCKER_UNCONFINED) != 0) + ((all.flags & ROCKER_SECCOMP_LOG) != 0)
+            + asks_for_filter(&all) > 1) {
+        misuse(launch, "RockerOptions asks for two filters of system calls");
         return;
     }
     if (req == NULL) {

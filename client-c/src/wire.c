@@ -6,15 +6,8 @@
 enum { CLIENT_LAUNCH, CLIENT_APP_STARTED, CLIENT_PING = 6, CLIENT_ATTACH = 10 };
 enum { MASTER_FAILED = 2 };
 
-/* So many bytes before the limits, most of them zero: a C client asks for no others. */
-enum {
-    OPTION_COMMANDED,
-    OPTION_STAYS,
-    OPTION_USER_NAMESPACES = 3,
-    OPTION_SECCOMP = 4,
-    OPTIONS = 5
-};
-enum { SECCOMP_DEFAULT, SECCOMP_UNCONFINED };
+/* enum Ids */
+enum { IDS_IDENTITY, IDS_INSIDE };
 
 enum { GUARD_ENTRANCE = 1, GUARD_FAILED = 2 };
 
@@ -117,15 +110,20 @@ void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out)
             rk_put_bytes(out, request->overlay_dirs[i]);
         }
     }
-    rk_put_byte(out, 0); /* Ids::Identity */
+    rk_put_byte(out, request->has_inside ? IDS_INSIDE : IDS_IDENTITY);
+    if (request->has_inside) {
+        rk_put_number(out, request->inside_uid);
+        rk_put_number(out, request->inside_gid);
+    }
     rk_put_number(out, request->timeout_ms);
     rk_put_byte(out, 0); /* no trace */
-    for (unsigned i = 0; i < OPTIONS; i++) {
-        rk_put_byte(out, i == OPTION_COMMANDED         ? request->commanded
-                         : i == OPTION_STAYS           ? request->stays
-                         : i == OPTION_USER_NAMESPACES ? request->user_namespaces
-                         : i == OPTION_SECCOMP && request->unconfined ? SECCOMP_UNCONFINED
-                                                                      : SECCOMP_DEFAULT);
+    rk_put_byte(out, request->commanded);
+    rk_put_byte(out, request->stays);
+    rk_put_byte(out, request->is_volatile);
+    rk_put_byte(out, request->user_namespaces);
+    rk_put_byte(out, request->seccomp);
+    if (request->seccomp == RK_SECCOMP_FILTER) {
+        rk_put_bytes(out, request->filter);
     }
     put_limits(out, &request->limits);
     rk_put_byte(out, request->host_dev);

@@ -28,7 +28,7 @@ AT(RockerRequest, app_data_dir, WORD == 8 ? 32 : 20);
 AT(RockerRequest, app_overlay_dirs, WORD == 8 ? 40 : 24);
 
 /* More fields may follow in these, and then their sizes tell. */
-SIZE(RockerOptions, 48, 28);
+SIZE(RockerOptions, 72, 44);
 AT(RockerOptions, socket_path, WORD);
 AT(RockerOptions, connection, 2 * WORD);
 AT(RockerOptions, timeout_ms, 2 * WORD + 4);
@@ -36,6 +36,10 @@ AT(RockerOptions, overlay_all, 2 * WORD + 8);
 /* Where it ended before: sizes tell. */
 AT(RockerOptions, flags, WORD == 8 ? 32 : 20);
 AT(RockerOptions, limits, WORD == 8 ? 40 : 24);
+AT(RockerOptions, filter, WORD == 8 ? 48 : 28);
+AT(RockerOptions, filter_count, WORD == 8 ? 56 : 32);
+AT(RockerOptions, inside_uid, WORD == 8 ? 60 : 36);
+AT(RockerOptions, inside_gid, WORD == 8 ? 64 : 40);
 
 SIZE(RockerLimits, 48, 40);
 AT(RockerLimits, cpus, WORD);
@@ -76,7 +80,7 @@ AT(RockerError, loss, 32);
 AT(RockerError, subject, 36);
 AT(RockerError, command, 556);
 
-SIZE(RockerLaunch, 2048, 2048);
+SIZE(RockerLaunch, 2304, 2304);
 
 SIZE(RockerOpen, 10272, 10268);
 AT(RockerOpen, guard_pid, 0);
@@ -231,6 +235,8 @@ static void test_options_new_sets_nothing(void)
     CHECK_IS(options.timeout_ms, -1);
     CHECK_IS(options.overlay_all, 0);
     CHECK_IS(options.flags, 0);
+    CHECK(options.limits == NULL && options.filter == NULL && options.filter_count == 0);
+    CHECK(options.inside_uid == -1 && options.inside_gid == -1);
 }
 
 static void test_program_new_sets_the_path(void)

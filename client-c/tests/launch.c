@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -1174,6 +1175,48 @@ static void check_program_fails(const RockerProgram *program, int os_errno, int 
 #define FILTER_OF(instruction) \
     { BYTES("\x01\x02\x01" "0123456789abcde" "\xe7\x24\x08" instruction "\x00"), .fds = 1, .fd = GUARD }
 
+static void test_launch_filters_that_are_none(void)
+{
+    static const struct sock_filter own[1];
+    static const struct {
+        const struct sock_filter *filter;
+        unsigned count;
+        unsigned long flags;
+        const char *line;
+    } cases[] = {
+        { own, 0, 0, "system call filter: it is not a row" },
+        { NULL, 1, 0, "system call filter: it is not a row" },
+        { own, 4097, 0, "system call filter: it is not a row" },
+        { own, UINT32_MAX / 8 + 2, 0, "system call filter: it is not a row" },
+        { own, 1, ROCKER_UNCONFINED, "two filters" },
+        { own, 1, ROCKER_SECCOMP_LOG, "two filters" },
+        { NULL, 0, ROCKER_UNCONFINED | ROCKER_SECCOMP_LOG, "two filters" },
+        { own, 4096, 0, "request: it is too long" },
+    };
+    char line[ROCKER_STRERROR_MAX];
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct surroundings before;
+        RockerError error;
+        Rocker rocker;
+        int peer;
+
+        CASE("case %zu", i);
+        look(&before);
+        RockerOptions options = play(&entrance, &peer);
+        options.filter = cases[i].filter;
+        options.filter_count = cases[i].count;
+        options.flags = cases[i].flags;
+        struct job job = new_job(&options);
+        launch(SPAWN, &job, &rocker, &error);
+        CHECK_IS(error.err_no, ROCKER_ERR_param_invalid);
+        ROCKER_strerror(&error, line, sizeof(line));
+        CHECK(strstr(line, cases[i].line) != NULL);
+        leave(peer);
+        check_unchanged(&before);
+    }
+}
+
 static void test_launch_filter_that_is_none(void)
 {
     static const struct script none = FILTER_OF("\xff\xff\xff\xff\xff\xff\xff\xff");
@@ -1191,6 +1234,17 @@ static void test_launch_filter_that_is_none(void)
     check_program_fails_in(&none, &program, EINVAL, 0);
     RockerOptions options = play(&none, &peer);
     struct job job = new_job(&options);
+    launch(SPAWN, &job, &rocker, &error);
+    check_failure(&rocker, &error, &wanted);
+    CHECK_TEXT(error.command, "seccomp # the rocker's filter");
+    leave(peer);
+    /* One of the caller's own counts, and what the guard may say of it does not. */
+    static const struct sock_filter own[] = { { 0xffff, 0xff, 0xff, 0xffffffff } };
+    static const struct script allows = FILTER_OF("\x06\x00\x00\x00\x00\x00\xff\x7f");
+    options = play(&allows, &peer);
+    options.filter = own;
+    options.filter_count = 1;
+    job = new_job(&options);
     launch(SPAWN, &job, &rocker, &error);
     check_failure(&rocker, &error, &wanted);
     CHECK_TEXT(error.command, "seccomp # the rocker's filter");
@@ -1221,8 +1275,8 @@ static void test_launch_options_of_an_older_caller(void)
         CHECK_IS(error.err_no, ROCKER_ERR_success);
         char sent[1024];
         ssize_t length = take(peer, sent, sizeof(sent), &(int){ -1 });
-        /* It asked for the default filter, and for no user namespaces: wire.c's OPTIONS. */
-        CHECK(length > 12 && sent[length - 12 + 3] == 0 && sent[length - 12 + 5] == 0);
+        /* It asked for the default filter, and for no user namespaces. */
+        CHECK(length > 12 && sent[length - 12 + 3] == 0 && sent[length - 12 + 4] == 0);
         CHECK_IS(kill(rocker.app_pid, SIGKILL) == 0 || errno == ESRCH, 1);
         CHECK_IS(waitpid(rocker.app_pid, NULL, 0), rocker.app_pid);
         ROCKER_close(&rocker);
@@ -1999,6 +2053,7 @@ static const struct test tests[] = {
     TEST(test_launch_no_processes),
     TEST(test_launch_guard_that_ends_late),
     TEST(test_launch_failure_that_is_reported_late),
+    TEST(test_launch_filters_that_are_none),
     TEST(test_launch_filter_that_is_none),
     TEST(test_launch_options_of_an_older_caller),
     TEST(test_launch_program_that_is_not_there),

@@ -188,6 +188,46 @@ static void test_check_overlays_need_a_data_dir(void)
 }
 
 /* The first rule in the order of protocol is the one that is told. */
+static void test_check_ids_inside(void)
+{
+    struct rk_request request = good();
+
+    /* What is not asked for does not count. */
+    request.inside_uid = request.inside_gid = UINT32_MAX;
+    check_good(&request);
+    request.has_inside = 1;
+    check(&request, RK_RULE_NO_SUCH_ID, RK_ITEM_UID);
+    request.inside_uid = 0;
+    check(&request, RK_RULE_NO_SUCH_ID, RK_ITEM_GID);
+    request.inside_gid = 0;
+    /* Who enters it would be nobody. */
+    check(&request, RK_RULE_NOT_ALLOWED, RK_ITEM_UID);
+    request.commanded = 1;
+    check_good(&request);
+}
+
+static void test_check_filter(void)
+{
+    static const char filter[RK_INSTRUCTION * (RK_INSTRUCTIONS_MAX + 1)];
+    static const size_t bad[] = { 0, 1, 7, 9, sizeof(filter) };
+    struct rk_request request = good();
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        CASE("%zu bytes", bad[i]);
+        request.filter = (struct rk_path){ filter, bad[i] };
+        request.seccomp = RK_SECCOMP_LOG;
+        check_good(&request);
+        request.seccomp = RK_SECCOMP_FILTER;
+        check(&request, RK_RULE_NOT_A_FILTER, RK_ITEM_SECCOMP);
+    }
+    request.filter = (struct rk_path){ NULL, 8 };
+    check(&request, RK_RULE_NOT_A_FILTER, RK_ITEM_SECCOMP);
+    request.filter = (struct rk_path){ filter, 8 };
+    check_good(&request);
+    request.filter.length = sizeof(filter) - RK_INSTRUCTION;
+    check_good(&request);
+}
+
 static void test_check_order(void)
 {
     struct rk_request request = good();
@@ -214,6 +254,8 @@ static const struct test tests[] = {
     TEST(test_check_timeout),
     TEST(test_check_places_of_the_host),
     TEST(test_check_overlays_need_a_data_dir),
+    TEST(test_check_ids_inside),
+    TEST(test_check_filter),
     TEST(test_check_order),
 };
 

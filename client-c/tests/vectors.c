@@ -214,9 +214,25 @@ static void test_encode_launch_vectors(void)
     struct rk_request request = hello();
 
     check_launch("client_launch", &request);
-    request.unconfined = request.user_namespaces = 1;
+    request.seccomp = RK_SECCOMP_UNCONFINED;
+    request.user_namespaces = 1;
     check_launch("client_launch_unconfined", &request);
-    request.unconfined = request.user_namespaces = 0;
+    request.user_namespaces = 0;
+    request.seccomp = RK_SECCOMP_LOG;
+    check_launch("client_launch_log", &request);
+    request.seccomp = RK_SECCOMP_FILTER;
+    request.filter = (struct rk_path){ "\x06\0\0\0\0\0\xff\x7f", 8 };
+    check_launch("client_launch_filter", &request);
+    request.seccomp = RK_SECCOMP_DEFAULT;
+    request.is_volatile = 1;
+    check_launch("client_launch_volatile", &request);
+    request.is_volatile = 0;
+    request.has_inside = 1;
+    request.inside_uid = 0;
+    request.inside_gid = 100;
+    request.commanded = 1;
+    check_launch("client_launch_inside", &request);
+    request.has_inside = request.commanded = 0;
     request.host_dev = 1;
     check_launch("client_launch_host_dev", &request);
     request.host_dev = 0;
@@ -272,6 +288,12 @@ static void test_encode_launch_longest(void)
 
     memset(path, '/', RK_PATH_MAX);
     request.app_id = request.uid = request.gid = request.timeout_ms = UINT32_MAX;
+    request.has_inside = 1;
+    request.inside_uid = request.inside_gid = UINT32_MAX;
+    request.seccomp = RK_SECCOMP_FILTER;
+    request.filter = rk_path(path);
+    request.limits = (struct rk_limits){ UINT64_MAX, UINT64_MAX, 1, UINT32_MAX, UINT32_MAX, UINT32_MAX,
+                                         rk_path(path) };
     request.package = request.exec_dir = request.data_dir = rk_path(path);
     request.overlays = RK_OVERLAY_DIRS_MAX;
     for (int i = 0; i < RK_OVERLAY_DIRS_MAX; i++) {

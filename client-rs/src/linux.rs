@@ -8,7 +8,7 @@ use std::path::Path;
 use protocol::limits::CGROUPS_MAX;
 use protocol::message::{ClientMessage, GuardMessage, MasterMessage, Message};
 use protocol::socket::{Buffer, Received, errno, now_ns, receive, send, wait_readable};
-use protocol::{Actor, Driver, Errno, Error, Item, Loss, Rule, Step};
+use protocol::{Actor, Driver, Errno, Error, Item, Loss, Rule, Seccomp, Step};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown,
@@ -219,7 +219,11 @@ impl<'s, 'a> ClientDriver<'s, 'a> {
                     if self.guard.is_none() && usize::from(cgroups) <= CGROUPS_MAX =>
                 {
                     if let Some(entry) = &mut self.entry {
-                        entry.filter = filter.to_vec();
+                        entry.filter = match self.scene.request.options.seccomp {
+                            Seccomp::Filter(own) => own,
+                            _ => filter,
+                        }
+                        .to_vec();
                     }
                     self.scene.guard_pid = guard_pid;
                     let mut descriptors = descriptors.into_iter();

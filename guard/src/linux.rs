@@ -14,7 +14,7 @@ use protocol::seccomp;
 use protocol::socket::{self, Buffer, Descriptors, Received, now_ns};
 use protocol::{
     ClientMessage, Command, Dev, Driver, Errno, Error, Failure, GuardMessage, Loss, MasterMessage,
-    Message, Name, Overlays, Package, Request, Step, TraceStep,
+    Message, Name, Overlays, Package, Request, Seccomp, Step, TraceStep,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -408,7 +408,11 @@ impl<'b> Linux<'b> {
         let entrance = pidfd_open(init, PidfdFlags::empty()).map_err(socket::errno)?;
         let groups = self.cgroups.take_entrance();
         let Launch { name, guard_pid, ref request, .. } = *self.launch();
-        let filter = seccomp::filter(&request.options);
+        let filter = match request.options.seccomp {
+            // Its caller has it.
+            Seccomp::Filter(_) => &[],
+            _ => seccomp::filter(&request.options),
+        };
         let cgroups = u8::try_from(groups.len()).unwrap_or(u8::MAX);
         let message = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, cgroups });
         let descriptors: heapless::Vec<BorrowedFd<'_>, { CGROUPS_MAX + 1 }> =

@@ -300,7 +300,8 @@ pub enum GuardMessage<'a> {
         name: Name,
         /// The guard's pid as the client sees it.
         guard_pid: u32,
-        /// What the App gets as its filter, an array of `struct sock_filter`; empty: none.
+        /// What the App gets as its filter, an array of `struct sock_filter`; empty: none, or the
+        /// one that its caller has made.
         filter: &'a [u8],
         /// How many cgroups.
         cgroups: u8,

@@ -37,9 +37,11 @@ size_t rk_sim_layout(size_t n)
         sizeof(struct rk_request), AT(rk_request, app_id), AT(rk_request, uid),
         AT(rk_request, gid), AT(rk_request, package), AT(rk_request, exec_dir),
         AT(rk_request, data_dir), AT(rk_request, overlay_all), AT(rk_request, overlays),
-        AT(rk_request, overlay_index), AT(rk_request, unconfined),
+        AT(rk_request, overlay_index), AT(rk_request, seccomp),
         AT(rk_request, user_namespaces), AT(rk_request, commanded), AT(rk_request, stays),
-        AT(rk_request, host_dev), AT(rk_request, overlay_dirs),
+        AT(rk_request, host_dev), AT(rk_request, is_volatile), AT(rk_request, has_inside),
+        AT(rk_request, inside_uid), AT(rk_request, inside_gid), AT(rk_request, filter),
+        AT(rk_request, overlay_dirs),
         AT(rk_request, timeout_ms), AT(rk_request, limits),
 
         sizeof(struct rk_limits), AT(rk_limits, memory), AT(rk_limits, swap),
@@ -116,7 +118,8 @@ size_t rk_sim_number(size_t n)
         RK_ITEM_REQUEST, RK_ITEM_PACKAGE, RK_ITEM_EXEC_DIR, RK_ITEM_DATA_DIR,
         RK_ITEM_OVERLAY_DIR, RK_ITEM_UID, RK_ITEM_GID, RK_ITEM_TIMEOUT, RK_ITEM_NAME,
         RK_ITEM_PROGRAM, RK_ITEM_FILE, RK_ITEM_SECCOMP, RK_ITEM_USER_NAMESPACES, RK_ITEM_MEMORY,
-        RK_ITEM_SWAP, RK_ITEM_PIDS, RK_ITEM_CPU, RK_ITEM_CPU_WEIGHT, RK_ITEM_CPUS, RK_ITEM_COUNT,
+        RK_ITEM_SWAP, RK_ITEM_PIDS, RK_ITEM_CPU, RK_ITEM_CPU_WEIGHT, RK_ITEM_CPUS, RK_ITEM_DEV,
+        RK_ITEM_COUNT,
 
         RK_LOSS_DIED, RK_LOSS_SILENT, RK_LOSS_GARBAGE, RK_LOSS_VERSION, RK_LOSS_COUNT,
 
@@ -130,7 +133,8 @@ size_t rk_sim_number(size_t n)
         RK_NO_FAULT, RK_INVALID, RK_FAILED_FAULT, RK_LOST_FAULT, RK_DONE, RK_ENTRANCE, RK_APP,
         RK_FAILED, RK_LOST, RK_REFUSED, RK_NOTHING, RK_ENTERING, RK_FAILURE,
         RK_STARTED, RK_NOT_STARTED, RK_EXITED, RK_PONG, RK_OBEYED, RK_OPENED,
-        RK_TO_ENTER, RK_TO_ORDER, RK_TO_ATTACH,
+        RK_TO_ENTER, RK_TO_ORDER, RK_TO_ATTACH, RK_SECCOMP_DEFAULT, RK_SECCOMP_UNCONFINED,
+        RK_SECCOMP_LOG, RK_SECCOMP_FILTER,
 
         /* client-rs/src/machine.rs, helper.rs */
         RK_CONNECT, RK_SEND_REQUEST, RK_AWAIT_ENTRANCE, RK_FORK_HELPER, RK_AWAIT_APP,

@@ -15,8 +15,8 @@ use protocol::limits::{DESCRIPTORS_MAX, MESSAGE_MAX, NAME_LEN, OVERLAY_DIRS_MAX,
 use protocol::message::Failure;
 use protocol::seccomp::INSTRUCTION;
 use protocol::{
-    Errno, Error, Exit, ExitReport, Item, Limits, Loss, Machine, Name, Path, Rlimit, Rule, Step,
-    Strings, Usage, Verdict,
+    Errno, Error, Exit, ExitReport, Ids, Item, Limits, Loss, Machine, Name, Path, Rlimit, Rule,
+    Seccomp, Step, Strings, Usage, Verdict,
 };
 use rocker_client::action::{Action, HelperAction, HelperOutcome, Outcome};
 use rocker_client::helper::State as HelperState;
@@ -90,11 +90,16 @@ struct RawRequest {
     overlay_all: u8,
     overlays: u8,
     overlay_index: [u8; OVERLAY_DIRS_MAX],
-    unconfined: u8,
+    seccomp: u8,
     user_namespaces: u8,
     commanded: u8,
     stays: u8,
     host_dev: u8,
+    is_volatile: u8,
+    has_inside: u8,
+    inside_uid: u32,
+    inside_gid: u32,
+    filter: RawPath,
     overlay_dirs: [RawPath; OVERLAY_DIRS_MAX],
     timeout_ms: u32,
     limits: RawLimits,
@@ -120,7 +125,7 @@ struct RawPiece {
     iov_len: usize,
 }
 
-const PIECES_MAX: usize = 2 * (4 + OVERLAY_DIRS_MAX) + 1;
+const PIECES_MAX: usize = 2 * (5 + OVERLAY_DIRS_MAX) + 1;
 
 /// `RK_OTHERS_MAX`
 const OTHERS_MAX: usize = 16;
@@ -713,8 +718,12 @@ pub struct Asked<'a> {
     pub overlay_dirs: Vec<(u8, &'a [u8])>,
     /// As in [`protocol::Request`].
     pub timeout_ms: u32,
-    /// Whether it may make any system call.
-    pub unconfined: bool,
+    /// As in [`protocol::Options`].
+    pub seccomp: Seccomp<'a>,
+    /// As there.
+    pub volatile: bool,
+    /// As in [`protocol::Request`].
+    pub ids: Ids,
     /// Whether it may make user namespaces.
     pub user_namespaces: bool,
     /// Whether it takes orders.
@@ -753,6 +762,13 @@ impl Asked<'_> {
             (overlay_index[place], overlay_dirs[place]) = (index, RawPath::new(Some(dir)));
             overlays += 1;
         }
+        let (inside_uid, inside_gid) = self.ids.inside(self.uid, self.gid);
+        let (seccomp, filter) = match self.seccomp {
+            Seccomp::Default => (0, None),
+            Seccomp::Unconfined => (1, None),
+            Seccomp::Log => (2, None),
+            Seccomp::Filter(bytes) => (3, Some(bytes)),
+        };
         RawRequest {
             app_id: self.app_id,
             uid: self.uid,
@@ -763,11 +779,16 @@ impl Asked<'_> {
             overlay_all: u8::from(self.overlay_all),
             overlays,
             overlay_index,
-            unconfined: u8::from(self.unconfined),
+            seccomp,
             user_namespaces: u8::from(self.user_namespaces),
             commanded: u8::from(self.commanded),
             stays: u8::from(self.stays),
             host_dev: u8::from(self.host_dev),
+            is_volatile: u8::from(self.volatile),
+            has_inside: u8::from(self.ids != Ids::Identity),
+            inside_uid,
+            inside_gid,
+            filter: RawPath::new(filter),
             overlay_dirs,
             timeout_ms: self.timeout_ms,
             limits: self.limits(),
@@ -1438,7 +1459,8 @@ mod tests {
             CHelper: state reserved app_pid error;
             RawPath: bytes length;
             RawRequest: app_id uid gid package exec_dir data_dir overlay_all overlays
-                overlay_index unconfined user_namespaces commanded stays host_dev overlay_dirs timeout_ms limits;
+                overlay_index seccomp user_namespaces commanded stays host_dev is_volatile
+                has_inside inside_uid inside_gid filter overlay_dirs timeout_ms limits;
             RawLimits: memory swap has_swap pids cpu_millis cpu_weight cpus;
             RawPiece: iov_base iov_len;
             RawPieces: numbers room used length count pieces;
@@ -1495,11 +1517,11 @@ mod tests {
         // What is told of answers, how orders stand, every event, and every kind of order.
         let orders = [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 0, 1, 2];
         let verdicts = VERDICTS.map(|verdict| verdict as u8);
-        let lists: [&[u8]; 15] = [
+        let lists: [&[u8]; 16] = [
             &rules,
             &[27],
             &items,
-            &[19],
+            &[20],
             &losses,
             &[4],
             &steps,
@@ -1508,6 +1530,7 @@ mod tests {
             &results,
             &kinds,
             &purposes,
+            &states[..4],
             &[&states[..], &states[..8]].concat(),
             &orders,
             &verdicts,

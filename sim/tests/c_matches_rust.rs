@@ -27,7 +27,7 @@ use protocol::request::FILTER_MAX;
 use protocol::seccomp::INSTRUCTION;
 use protocol::socket::{Buffer, send};
 use protocol::{
-    Dev, Errno, Error, Exec, Exit, ExitReport, FilePath, How, Item, Loss, Machine, Name, Options,
+    Dev, Errno, Error, Exec, Exit, ExitReport, FilePath, How, Ids, Item, Loss, Machine, Name,
     Overlays, Request, Rlimit, Rule, Seccomp, Step, Strings, Usage, Verdict, wire,
 };
 use rocker_client::action::{HelperOutcome, Outcome};
@@ -202,8 +202,10 @@ struct Wish {
     /// The caller's array in C, with its gaps.
     overlay_dirs: Vec<Option<Vec<u8>>>,
     timeout_ms: u32,
-    /// Unconfined, with user namespaces, to stay, and with the host's devices.
+    /// Volatile, with user namespaces, to stay, and with the host's devices.
     free: [bool; 4],
+    seccomp: rocker_client::Seccomp,
+    inside: Option<(u32, u32)>,
     limits: [u64; 5],
     cpus: Option<String>,
 }
@@ -231,7 +233,14 @@ impl Wish {
             overlay_all: self.overlay_all,
             overlay_dirs: self.dirs().map(|(n, dir)| (n, cut(dir))).collect(),
             timeout_ms: self.timeout_ms,
-            unconfined: self.free[0],
+            seccomp: match &self.seccomp {
+                rocker_client::Seccomp::Unconfined => Seccomp::Unconfined,
+                rocker_client::Seccomp::Log => Seccomp::Log,
+                rocker_client::Seccomp::Filter(bytes) => Seccomp::Filter(bytes),
+                _ => Seccomp::Default,
+            },
+            volatile: self.free[0],
+            ids: self.inside.map_or(Ids::Identity, |(uid, gid)| Ids::Inside { uid, gid }),
             user_namespaces: self.free[1],
             commanded: false,
             stays: self.free[2],
@@ -268,9 +277,8 @@ impl Wish {
         for (_, dir) in self.dirs() {
             launch = launch.overlay(OsStr::from_bytes(dir));
         }
-        if self.free[0] {
-            launch = launch.seccomp(rocker_client::Seccomp::Unconfined);
-        }
+        launch = launch.volatile(self.free[0]).seccomp(self.seccomp.clone());
+        launch = self.inside.iter().fold(launch, |launch, &(uid, gid)| launch.ids_inside(uid, gid));
         launch = launch.user_namespaces(self.free[1]).stays(self.free[2]);
         if self.free[3] {
             launch = launch.host_dev();
@@ -366,10 +374,11 @@ fn any_wish() -> impl Strategy<Value = Wish> {
     let all = prop::bool::weighted(0.2);
     let free = any::<[bool; 4]>();
     let ids = (any::<u32>(), any_id(), any_id());
-    let rest = (timeout_ms, free, any_limits());
+    let inside = option::weighted(0.05, (any_id(), any_id()));
+    let rest = (timeout_ms, free, any_limits(), any_seccomp(), inside);
     (ids, paths, data_dir, all, dirs, rest).prop_map(
         |(ids, (package, exec_dir), data_dir, overlay_all, overlay_dirs, rest)| {
-            let (timeout_ms, free, (limits, cpus)) = rest;
+            let (timeout_ms, free, (limits, cpus), seccomp, inside) = rest;
             let ids = ids.into();
             Wish {
                 ids,
@@ -380,11 +389,26 @@ fn any_wish() -> impl Strategy<Value = Wish> {
                 overlay_dirs,
                 timeout_ms,
                 free,
+                seccomp,
+                inside,
                 limits,
                 cpus,
             }
         },
     )
+}
+
+/// Each kind; of filters also those that are none, and those that do not fit.
+fn any_seccomp() -> impl Strategy<Value = rocker_client::Seccomp> {
+    use rocker_client::Seccomp;
+    let length = prop_oneof![4 => (1..9_usize).prop_map(|count| count * INSTRUCTION),
+        1 => select(vec![0, 1, 7, 9, 32_000, 32_768, 32_776])];
+    prop_oneof![
+        4 => Just(Seccomp::Default),
+        1 => Just(Seccomp::Unconfined),
+        1 => Just(Seccomp::Log),
+        2 => length.prop_map(|length| Seccomp::Filter(vec![0xa5; length])),
+    ]
 }
 
 /// Mostly none; and what lies on both sides of each edge.
@@ -408,6 +432,8 @@ fn good_but(change: impl FnOnce(&mut Wish)) -> Result<Vec<u8>, Error> {
         overlay_dirs: vec![None, Some(b"/usr".to_vec()), None, Some(b"/etc".to_vec())],
         timeout_ms: 5000,
         free: [false; 4],
+        seccomp: rocker_client::Seccomp::Default,
+        inside: None,
         limits: [0; 5],
         cpus: None,
     };
@@ -440,6 +466,11 @@ fn c_and_rust_clients_know_every_rule() {
     assert_eq!(broken(&|it| it.ids[1] = 0), (Rule::Root, Item::Uid));
     assert_eq!(broken(&|it| it.ids[2] = u32::MAX), (Rule::NoSuchId, Item::Gid));
     assert_eq!(broken(&|it| it.timeout_ms = 0), (Rule::OutOfRange, Item::Timeout));
+    let filter = |length| rocker_client::Seccomp::Filter(vec![6; length]);
+    assert_eq!(broken(&|it| it.seccomp = filter(9)), (Rule::NotAFilter, Item::Seccomp));
+    assert!(good_but(|it| it.seccomp = filter(8)).is_ok());
+    assert_eq!(broken(&|it| it.inside = Some((0, 0))), (Rule::NotAllowed, Item::Uid));
+    assert_eq!(broken(&|it| it.inside = Some((0, u32::MAX))), (Rule::NoSuchId, Item::Gid));
     let fourth = |text| move |wish: &mut Wish| wish.overlay_dirs[3] = path(text);
     assert_eq!(broken(&fourth("/run/x")), (Rule::Forbidden, Item::OverlayDir(3)));
     assert_eq!(broken(&fourth("")), (Rule::Empty, Item::OverlayDir(3)));
@@ -561,11 +592,7 @@ fn c_says_the_bytes_on_record() {
     let mut launches = 0;
     for (name, mut wanted) in vectors() {
         let said = match wire::decode(&wanted).unwrap() {
-            // Nor any options but these two, nor other ids inside.
-            Message::Client(ClientMessage::Launch(request))
-                if request.options == only_what_c_asks_for(&request.options)
-                    && request.ids == protocol::Ids::Identity =>
-            {
+            Message::Client(ClientMessage::Launch(request)) => {
                 launches += 1;
                 asked(&request).encode()
             }
@@ -603,16 +630,7 @@ fn c_says_the_bytes_on_record() {
         }
         assert_eq!(said, wanted, "{name}");
     }
-    assert_eq!(launches, 8);
-}
-
-fn only_what_c_asks_for<'a>(options: &Options<'a>) -> Options<'a> {
-    let seccomp = match options.seccomp {
-        Seccomp::Unconfined => Seccomp::Unconfined,
-        _ => Seccomp::Default,
-    };
-    let Options { commanded, stays, user_namespaces, limits, dev, .. } = *options;
-    Options { commanded, stays, user_namespaces, seccomp, limits, dev, ..Options::default() }
+    assert_eq!(launches, 12);
 }
 
 fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
@@ -631,7 +649,9 @@ fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
         overlay_dirs,
         timeout_ms: request.timeout_ms,
         limits: request.options.limits,
-        unconfined: request.options.seccomp == Seccomp::Unconfined,
+        seccomp: request.options.seccomp,
+        volatile: request.options.volatile,
+        ids: request.ids,
         user_namespaces: request.options.user_namespaces,
         commanded: request.options.commanded,
         stays: request.options.stays,
@@ -838,7 +858,9 @@ fn c_and_rust_open_with_the_same_words() {
         overlay_all: false,
         overlay_dirs: vec![],
         timeout_ms: 5000,
-        unconfined: false,
+        seccomp: Seccomp::Default,
+        volatile: false,
+        ids: Ids::Identity,
         user_namespaces: false,
         commanded: true,
         stays: true,

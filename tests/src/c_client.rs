@@ -68,6 +68,11 @@ mod ffi {
         pub(super) flags: core::ffi::c_ulong,
         /// `const RockerLimits *`, of which these tests set none.
         pub(super) limits: *const core::ffi::c_void,
+        /// `const struct sock_filter *`
+        pub(super) filter: *const c_void,
+        pub(super) filter_count: c_uint,
+        pub(super) inside_uid: c_int,
+        pub(super) inside_gid: c_int,
     }
 
     #[repr(C)]
@@ -109,7 +114,7 @@ mod ffi {
     }
 
     #[repr(C)]
-    pub(super) struct RockerLaunch(pub(super) [u64; 256]);
+    pub(super) struct RockerLaunch(pub(super) [u64; 288]);
 
     #[repr(C)]
     pub(super) struct RockerOpen {
@@ -378,6 +383,11 @@ pub struct Request {
     pub unconfined: bool,
     pub user_namespaces: bool,
     pub host_dev: bool,
+    pub volatile: bool,
+    pub seccomp_log: bool,
+    /// Whole instructions.
+    pub filter: Vec<u8>,
+    pub inside: Option<(i32, i32)>,
 }
 
 /// `RockerProgram`: [`rocker_client::Program`] in C.
@@ -524,8 +534,14 @@ impl Request {
             flags: core::ffi::c_ulong::from(self.unconfined)
                 | core::ffi::c_ulong::from(self.user_namespaces) << 1
                 | (core::ffi::c_ulong::from(self.stays) << 2)
-                | (core::ffi::c_ulong::from(self.host_dev) << 3),
+                | (core::ffi::c_ulong::from(self.host_dev) << 3)
+                | (core::ffi::c_ulong::from(self.volatile) << 4)
+                | (core::ffi::c_ulong::from(self.seccomp_log) << 5),
             limits: ptr::null(),
+            filter: if self.filter.is_empty() { ptr::null() } else { self.filter.as_ptr().cast() },
+            filter_count: c_uint::try_from(self.filter.len() / 8).expect("a few"),
+            inside_uid: self.inside.map_or(-1, |(uid, _)| uid),
+            inside_gid: self.inside.map_or(-1, |(_, gid)| gid),
         }
     }
 
@@ -592,7 +608,7 @@ impl Request {
     /// `ROCKER_launch_begin`
     pub fn begin<'a>(&'a self, program: &'a Program) -> Pending<'a> {
         let given = Box::new(Given::new(self, Some(program), -1));
-        let mut raw = Box::new(ffi::RockerLaunch([0; 256]));
+        let mut raw = Box::new(ffi::RockerLaunch([0; 288]));
         // SAFETY: all stay where they are, on the heap, until the launch is ended.
         unsafe {
             ffi::ROCKER_launch_begin(&raw mut *raw, &given.request, &given.options, &given.program);
@@ -610,7 +626,7 @@ impl Request {
         app: &'a mut Option<F>,
     ) -> Pending<'a> {
         let given = Box::new(Given::new(self, None, -1));
-        let mut raw = Box::new(ffi::RockerLaunch([0; 256]));
+        let mut raw = Box::new(ffi::RockerLaunch([0; 288]));
         // SAFETY: as in `begin` and `enter`; `app` is borrowed until the launch is ended.
         unsafe {
             ffi::ROCKER_launch_begin_enter(
@@ -1039,7 +1055,7 @@ impl Request {
     /// All stay where they are, on the heap, until the launch is ended.
     fn begun(&self, begin: impl FnOnce(*mut ffi::RockerLaunch, &Given<'_>)) -> Result<Open, Error> {
         let given = Box::new(Given::new(self, None, -1));
-        let mut raw = Box::new(ffi::RockerLaunch([0; 256]));
+        let mut raw = Box::new(ffi::RockerLaunch([0; 288]));
         begin(&raw mut *raw, &given);
         let mut pending = Pending { raw, _given: given, ended: false };
         while !pending.go_on() {

@@ -49,6 +49,8 @@ fn main() -> ExitCode {
         a_pid_of_nobody_is_get_guardname_failed,
         every_form_of_a_program_arrives_the_same,
         what_an_app_may_do_is_the_same,
+        filters_of_the_callers_own_are_the_same,
+        volatile_overlays_are_the_same,
         apps_of_both_are_the_same,
         apps_of_both_are_the_same_with_many_threads,
         apps_of_both_are_the_same_under_limits,
@@ -96,6 +98,21 @@ impl Both {
     fn unconfined(mut self) -> Self {
         self.c.unconfined = true;
         Self { rust: self.rust.seccomp(Seccomp::Unconfined), ..self }
+    }
+
+    fn seccomp_log(mut self) -> Self {
+        self.c.seccomp_log = true;
+        Self { rust: self.rust.seccomp(Seccomp::Log), ..self }
+    }
+
+    fn filter(mut self, filter: &[u8]) -> Self {
+        self.c.filter = filter.to_vec();
+        Self { rust: self.rust.seccomp(Seccomp::Filter(filter.to_vec())), ..self }
+    }
+
+    fn volatile(mut self) -> Self {
+        self.c.volatile = true;
+        Self { rust: self.rust.volatile(true), ..self }
     }
 
     fn user_namespaces(mut self) -> Self {
@@ -1058,6 +1075,61 @@ fn spawned_apps_are_the_same(both: &Both) {
     let (text, _) = assert_same("sed", spawned(both, &sed)).unwrap();
     for set in ["SigBlk", "SigIgn", "SigCgt", "SigPnd"] {
         assert!(text.contains(&format!("{set}:\t0000000000000000\n")), "{text}");
+    }
+}
+
+/// One call fails with EXDEV, the others are allowed.
+fn one_fails(call: i64) -> Vec<u8> {
+    let instruction = |code: u16, jumps: [u8; 2], number: u32| {
+        [&code.to_ne_bytes()[..], &jumps, &number.to_ne_bytes()].concat()
+    };
+    [
+        instruction(0x20, [0, 0], 0),
+        instruction(0x15, [0, 1], u32::try_from(call).unwrap()),
+        instruction(0x06, [0, 0], 0x5_0012),
+        instruction(0x06, [0, 0], 0x7fff_0000),
+    ]
+    .concat()
+}
+
+fn filters_of_the_callers_own_are_the_same() {
+    let daemon = Daemon::start();
+    let both = Both::new(&daemon);
+    let uname = format!("call {} 0", libc::SYS_uname);
+    let commands = ["status Seccomp", &uname, "find-key x"];
+    let own = both.clone().filter(&one_fails(libc::SYS_uname));
+    for (both, seccomp, answers) in [
+        (both.clone(), "2", ["EFAULT", "EPERM"]),
+        (both.clone().seccomp_log(), "2", ["EFAULT", "ENOKEY"]),
+        (own.clone(), "2", ["EXDEV", "ENOKEY"]),
+    ] {
+        let (text, _) = assert_same("program", spawned(&both, &Words::probe(commands))).unwrap();
+        for line in [
+            format!("Seccomp: {seccomp}"),
+            format!("{uname}: {}", answers[0]),
+            format!("find-key x: {}", answers[1]),
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} in {text}");
+        }
+    }
+    assert_same("callback", entered(&own, &["status Seccomp"])).unwrap();
+    // What the kernel refuses, and what is none.
+    let odd = both.clone().filter(&[0xff; 8]);
+    let error = assert_same("odd", spawned(&odd, &Words::probe(["say no"]))).unwrap_err();
+    assert!(error.contains("seccomp # the rocker's filter: Invalid argument"), "{error}");
+    let long = both.filter(&[6; 8 * 4095]);
+    let error = assert_same("long", spawned(&long, &Words::probe(["say no"]))).unwrap_err();
+    assert!(error.contains("request: it is too long"), "{error}");
+}
+
+fn volatile_overlays_are_the_same() {
+    let daemon = Daemon::start();
+    let both = Both::new(&daemon).data_dir(daemon.data_dir()).overlay("/etc");
+    let look =
+        Words::new("sed", ["-n", "s/.* \\/etc .*\\(volatile\\).*/\\1/p", "/proc/self/mountinfo"]);
+    for (both, wanted) in [(both.clone().volatile(), "volatile\n"), (both, "")] {
+        let (text, _) = assert_same("mounts", spawned(&both, &look)).unwrap();
+        assert_eq!(text, wanted);
     }
 }
 

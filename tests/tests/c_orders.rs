@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         a_program_runs_and_its_end_is_told,
         three_programs_go_through_one_poll_loop,
         an_order_means_the_same_to_both,
+        ids_inside_are_what_the_caller_says,
         what_cannot_start_is_told_alike_by_both,
         verdicts_of_both_are_the_same,
         a_program_may_be_an_open_file,
@@ -202,6 +203,34 @@ fn an_order_means_the_same_to_both() {
     assert!(by_c.contains("cwd: /etc\n") && by_c.contains("A=b c"), "{by_c}");
     assert!(by_c.contains("fd 3: /dev/zero"), "{by_c}");
     assert_eq!(c.end(SOON_MS), 0);
+}
+
+fn ids_inside_are_what_the_caller_says() {
+    let daemon = Daemon::start();
+    let gid = APP_GID.cast_signed();
+    for (inside, words) in [((0, 0), "0 0"), ((-1, 7), "1 7"), ((7, -1), "7 1"), ((-1, -1), "1 1")]
+    {
+        let said = |id: &str, own: u32| if id == "1" { own.to_string() } else { id.to_owned() };
+        let (uid, of_group) = words.split_once(' ').unwrap();
+        let wanted = format!("{} {}\n", said(uid, APP_UID), said(of_group, APP_GID));
+        let asked = Request { inside: Some(inside), gid: Some(gid), ..request(&daemon) };
+        let mut rocker = asked.open_rocker().unwrap();
+        let (mut output, stdout) = std::io::pipe().unwrap();
+        let program = c_client::Program::new("/bin/sh").args(["-c", "echo $(id -u) $(id -g)"]);
+        let program = program.stdio(0, Stdio::Null).stdio(1, stdout);
+        rocker.run(&program, &Exec::default()).unwrap();
+        drop(program);
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        assert_eq!(text, wanted);
+        assert_eq!(rocker.end(SOON_MS), 0);
+    }
+    // Who enters one would be nobody there.
+    let asked = Request { inside: Some((0, 0)), ..request(&daemon) };
+    let error = asked.spawn(&probe(&["say no"])).unwrap_err();
+    let launch = daemon.launch(probe_package()).ids_inside(0, 0);
+    let wanted = launch.spawn(&Program::new("bin/probe")).unwrap_err();
+    assert_eq!(error.to_string(), wanted.to_string());
 }
 
 fn what_cannot_start_is_told_alike_by_both() {

@@ -229,7 +229,7 @@ fn ids_inside_are_what_the_caller_says() {
     let asked = Request { inside: Some((0, 0)), ..request(&daemon) };
     let error = asked.spawn(&probe(&["say no"])).unwrap_err();
     let launch = daemon.launch(probe_package()).ids_inside(0, 0);
-    let wanted = launch.spawn(&Program::new("bin/probe")).unwrap_err();
+    let wanted = replayed(launch.spawn(&Program::new("bin/probe"))).unwrap_err();
     assert_eq!(error.to_string(), wanted.to_string());
 }
 

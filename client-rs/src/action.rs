@@ -196,6 +196,7 @@ fn write_request(f: &mut fmt::Formatter<'_>, request: &Request<'_>) -> fmt::Resu
     if request.options.dev == Dev::Host {
         f.write_str("--dev host ")?;
     }
+    request.options.dev.named().flatten().try_for_each(|path| write!(f, "--device {path} "))?;
     write!(f, "{}", request.package)
 }
 

@@ -52,7 +52,9 @@ pub struct Launch {
     stays: bool,
     seccomp: Seccomp,
     user_namespaces: bool,
-    dev: Dev,
+    host_dev: bool,
+    /// Each ended by NUL.
+    devices: Vec<u8>,
     quota: Quota,
 }
 
@@ -104,7 +106,8 @@ impl Launch {
             trace: false,
             seccomp: Seccomp::Default,
             user_namespaces: false,
-            dev: Dev::Own,
+            host_dev: false,
+            devices: Vec::new(),
             stays: false,
             quota: Quota::default(),
         }
@@ -269,7 +272,18 @@ impl Launch {
     /// of shared memory that no other rocker has. The master's policy has to allow it.
     #[must_use]
     pub fn host_dev(mut self) -> Self {
-        self.dev = Dev::Host;
+        self.host_dev = true;
+        self
+    }
+
+    /// Puts a device of the host's into the App's own `/dev`: one below `/dev`, or a link there
+    /// that leads to one, at the same path; at most 32. It has the owner and the mode that it has
+    /// now, and no others: the App may do with it what its user may. The master's policy has to
+    /// allow it.
+    #[must_use]
+    pub fn device(mut self, path: impl AsRef<Path>) -> Self {
+        self.devices.extend_from_slice(path.as_ref().as_os_str().as_bytes());
+        self.devices.push(0);
         self
     }
 
@@ -443,7 +457,7 @@ impl Launch {
                     Seccomp::Filter(bytes) => protocol::Seccomp::Filter(bytes),
                 },
                 limits: self.limits(),
-                dev: self.dev,
+                dev: self.dev(),
             },
         };
         match request.check() {
@@ -457,6 +471,15 @@ impl Launch {
         let dir = program.and_then(Program::directory).unwrap_or(&self.exec_dir);
         let dir = if dir.is_relative() { &self.exec_dir.join(dir) } else { dir };
         c_string(dir.as_os_str())
+    }
+
+    /// The host's has all devices.
+    fn dev(&self) -> Dev<'_> {
+        match protocol::Strings::new(&self.devices) {
+            _ if self.host_dev => Dev::Host,
+            Some(named) if !self.devices.is_empty() => Dev::With(named),
+            _ => Dev::Own,
+        }
     }
 
     fn limits(&self) -> Limits<'_> {
@@ -484,8 +507,8 @@ impl Launch {
             | Item::Program
             | Item::File
             | Item::Seccomp
-            | Item::UserNamespaces
-            | Item::Dev => String::new(),
+            | Item::UserNamespaces => String::new(),
+            Item::Dev => printable(&self.devices).trim_end_matches("\\u{0}").replace("\\u{0}", " "),
             Item::Memory => quota.memory.map(|bytes| bytes.to_string()).unwrap_or_default(),
             Item::Swap => quota.swap.map(|bytes| bytes.to_string()).unwrap_or_default(),
             Item::Pids => quota.pids.map(|count| count.to_string()).unwrap_or_default(),

@@ -66,7 +66,7 @@ pub(crate) fn at<E: Into<Refusal>>(at: At) -> impl Fn(E) -> Failed {
 
 impl Pristine {
     /// Leaves the namespaces that the rocker was built in for the first of its own.
-    pub(crate) fn new(conf: &Conf<'_>, dev: Dev) -> Result<Self, Failed> {
+    pub(crate) fn new(conf: &Conf<'_>, dev: Dev<'_>) -> Result<Self, Failed> {
         let names = conf.host_name.is_some() || conf.domain_name.is_some();
         sys::unshare(names, conf.unshare_cgroup).map_err(at(At::Namespaces))?;
         let open = |path: &CStr, how| openat(CWD, path, how | OFlags::CLOEXEC, Mode::empty());
@@ -75,7 +75,7 @@ impl Pristine {
                 namespace: open(c"/proc/self/ns/mnt", OFlags::RDONLY)?,
                 root: open(c"/", OFlags::PATH | OFlags::DIRECTORY)?,
                 proc: open(c"/proc", OFlags::PATH | OFlags::DIRECTORY)?,
-                own_dev: dev == Dev::Own,
+                own_dev: dev.is_own(),
             })
         };
         let pristine = opened().map_err(at(At::Namespaces))?;

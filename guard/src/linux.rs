@@ -13,7 +13,7 @@ use protocol::limits::{CGROUPS_MAX, DESCRIPTORS_MAX, PROGRAMS_MAX, RESET_MS};
 use protocol::seccomp;
 use protocol::socket::{self, Buffer, Descriptors, Received, now_ns};
 use protocol::{
-    ClientMessage, Command, Dev, Driver, Errno, Error, Failure, GuardMessage, Loss, MasterMessage,
+    ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Loss, MasterMessage,
     Message, Name, Overlays, Package, Request, Seccomp, Step, TraceStep,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -1037,9 +1037,9 @@ impl<'b> Linux<'b> {
             Action::AttachPackage => write!(command, "mount --move package {exec_dir}"),
             Action::RemountProc => {
                 command.write_str("mount -t proc -o nosuid,nodev,noexec proc /proc")?;
-                match request.options.dev {
-                    Dev::Own => command.write_str("; mount --move devices /dev"),
-                    Dev::Host => Ok(()),
+                match request.options.dev.is_own() {
+                    true => command.write_str("; mount --move devices /dev"),
+                    false => Ok(()),
                 }
             }
             Action::TakeAppIds => {

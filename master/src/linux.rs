@@ -10,7 +10,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use protocol::limits::{DESCRIPTORS_MAX, GRACE_MS, INTAKE, MOUNT_PATIENCE_MS};
 use protocol::socket::{self, Buffer, Descriptors, Received, errno, now_ns};
 use protocol::{
-    Actor, ClientMessage, Command, Dev, Driver, Errno, Error, Failure, GuardMessage, Item, Loss,
+    Actor, ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Item, Loss,
     MasterMessage, Message, Name, Package, Path, RockerInfo, Rule, Step, TraceStep, wire,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -366,13 +366,11 @@ impl Work<'_> {
         };
         {
             let request = launch.request().ok_or(Errno::PROTO)?;
-            let dev = match request.options.dev {
-                Dev::Host => None,
-                Dev::Own => Some(self.host.devices.for_one().map_err(|refusal| {
-                    self.host.words = refusal.command;
-                    errno(refusal.errno)
-                })?),
-            };
+            let (devices, words) = (&self.host.devices, &mut self.host.words);
+            let dev = devices.of(request.options.dev).map_err(|refusal| {
+                *words = refusal.command;
+                errno(refusal.errno)
+            })?;
             let (name, guard_pid) = (rocker.name, rocker.guard_pid);
             let opened = launch.package.as_ref().ok_or(Errno::BADF)?;
             let package = opened.how;

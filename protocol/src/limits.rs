@@ -95,3 +95,6 @@ pub const CPU_WEIGHTS: core::ops::RangeInclusive<u16> = 1..=10_000;
 
 /// Longest list of processors, in bytes.
 pub const CPUS_MAX: usize = 256;
+
+/// Devices of the host's that one rocker can have.
+pub const DEVICES_MAX: usize = 32;

@@ -36,7 +36,7 @@ use crate::error::{Errno, Error, Rule};
 use crate::files::{FilePath, OpenFiles};
 use crate::limits::{CGROUPS_MAX, DESCRIPTORS_MAX, NAME_LEN};
 use crate::program::{Exec, ExitReport};
-use crate::request::{Dev, Path, Request};
+use crate::request::{Path, Request};
 use crate::step::{Actor, Step};
 
 /// A rocker's name, and its guard's `comm`: 15 lower-case hexadecimal digits, drawn at random
@@ -387,7 +387,7 @@ impl Message<'_> {
                 errnos.iter().filter(|errno| errno.0 == 0).count()
             }
             Self::Master(MasterMessage::HandOver { request, cgroups, .. }) => {
-                let own_dev = request.options.dev == Dev::Own;
+                let own_dev = request.options.dev.is_own();
                 let some = usize::from(request.data_dir.is_some()) + usize::from(own_dev);
                 2 + some + 2 * cgroups.len()
             }

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Item, Result, Rule};
 use crate::limits::{
-    CPU_MILLIS, CPU_WEIGHTS, CPUS_MAX, MEMORY_MIN, OVERLAY_DIRS_MAX, PATH_MAX, PIDS_MAX,
-    TIMEOUT_MS_MAX,
+    CPU_MILLIS, CPU_WEIGHTS, CPUS_MAX, DEVICES_MAX, MEMORY_MIN, OVERLAY_DIRS_MAX, PATH_MAX,
+    PIDS_MAX, TIMEOUT_MS_MAX,
 };
+use crate::program::Strings;
 
 /// An absolute path: bytes as Linux has them, at most [`PATH_MAX`], without `..` and without
 /// control bytes, which would forge lines in messages and in `/proc/self/mountinfo`.
@@ -226,12 +227,33 @@ pub fn cpu_ranges(list: &str) -> impl Iterator<Item = Option<(u16, u16)>> {
 
 /// Which `/dev` the App sees.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-pub enum Dev {
+pub enum Dev<'a> {
     /// One of the rocker's own: [`crate::devices`].
     #[default]
     Own,
     /// The host's, with all that is mounted there.
     Host,
+    /// One of the rocker's own, and in it these of the host's, by their paths below `/dev`.
+    #[serde(borrow)]
+    With(Strings<'a>),
+}
+
+impl<'a> Dev<'a> {
+    /// Whether it is not the host's.
+    pub fn is_own(self) -> bool {
+        self != Self::Host
+    }
+
+    /// The host's devices in it.
+    pub fn named(self) -> impl Iterator<Item = core::result::Result<Path<'a>, Rule>> {
+        let named = if let Self::With(named) = self { named } else { Strings::default() };
+        named.iter().map(|name| {
+            let path = Path::new(name.strip_suffix(b"\0").unwrap_or(name))?;
+            let mut names = path.components();
+            let is_below = names.next() == Some(b"dev") && names.next().is_some();
+            if is_below { Ok(path) } else { Err(Rule::WrongType) }
+        })
+    }
 }
 
 /// What a rocker is to be beyond the documents. The default asks for nothing.
@@ -251,7 +273,8 @@ pub struct Options<'a> {
     /// What it may use.
     pub limits: Limits<'a>,
     /// Which devices it sees.
-    pub dev: Dev,
+    #[serde(borrow)]
+    pub dev: Dev<'a>,
 }
 
 /// root.1: what to start and where. 001 names the first seven fields and what they mean.
@@ -325,6 +348,13 @@ impl Request<'_> {
             return broken(Rule::NoDataDir, Item::DataDir);
         }
         self.options.limits.check()?;
+        for device in self.options.dev.named().take(DEVICES_MAX + 1).enumerate() {
+            match device {
+                (DEVICES_MAX, _) => return broken(Rule::TooLong, Item::Dev),
+                (_, Err(rule)) => return broken(rule, Item::Dev),
+                (_, Ok(_)) => {}
+            }
+        }
         if let Seccomp::Filter(bytes) = self.options.seccomp
             && !is_filter(bytes)
         {
@@ -466,6 +496,21 @@ mod tests {
             let found = verdict(|r| r.options.seccomp = Seccomp::Filter(&BYTES[..length]));
             assert_eq!(found, Ok(()), "{length}");
         }
+    }
+
+    #[test]
+    fn devices_are_below_dev() {
+        let named = |bytes| verdict(|r| r.options.dev = Dev::With(Strings::new(bytes).unwrap()));
+        assert_eq!(named(b""), Ok(()));
+        assert_eq!(named(b"/dev/ttyUSB0\0/dev/bus/usb/001/002\0"), Ok(()));
+        let wrong = |rule| Err(Error::Invalid { rule, item: Item::Dev });
+        for bytes in [b"/dev\0".as_slice(), b"/dev/.\0", b"/etc/x\0", b"/dev/x\0/devil\0"] {
+            assert_eq!(named(bytes), wrong(Rule::WrongType), "{bytes:?}");
+        }
+        assert_eq!(named(b"dev/x\0"), wrong(Rule::Relative));
+        assert_eq!(named(b"/dev/../x\0"), wrong(Rule::ParentDir));
+        let (most, many) = (b"/dev/x\0".repeat(DEVICES_MAX), b"/dev/x\0".repeat(DEVICES_MAX + 1));
+        assert_eq!((named(most.leak()), named(many.leak())), (Ok(()), wrong(Rule::TooLong)));
     }
 
     #[test]

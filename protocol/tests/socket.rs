@@ -76,7 +76,7 @@ fn request(data_dir: bool) -> Request<'static> {
     }
 }
 
-fn hand_over(data_dir: bool, cgroups: usize, dev: Dev) -> Message<'static> {
+fn hand_over(data_dir: bool, cgroups: usize, dev: Dev<'static>) -> Message<'static> {
     let options = protocol::Options { dev, ..protocol::Options::default() };
     let request = Request { options, ..request(data_dir) };
     let (name, package) = (Name::from_random(1), Package::Own);

@@ -130,8 +130,8 @@ fn requests() -> Vec<(String, Message<'static>)> {
     let _ = |seccomp: Seccomp<'_>| match seccomp {
         Seccomp::Default | Seccomp::Unconfined | Seccomp::Log | Seccomp::Filter(_) => (),
     };
-    let _ = |dev: Dev| match dev {
-        Dev::Own | Dev::Host => (),
+    let _ = |dev: Dev<'_>| match dev {
+        Dev::Own | Dev::Host | Dev::With(_) => (),
     };
     let all_top_dirs = Request { overlays: Overlays::AllTopDirs, ..request() };
     let hand_over = |request: Request<'static>, cgroups: &[Cgroup]| {
@@ -180,6 +180,10 @@ fn requests() -> Vec<(String, Message<'static>)> {
         ("client_launch_host_dev", {
             let options = Options { dev: Dev::Host, ..Options::default() };
             launch(Request { options, ..request() })
+        }),
+        ("client_launch_device", {
+            let dev = Dev::With(Strings::new(b"/dev/ttyUSB0\0").unwrap());
+            launch(Request { options: Options { dev, ..Options::default() }, ..request() })
         }),
         ("master_hand_over_cgroups", hand_over(limited(limits), &[unified, pids])),
     ]

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         the_devices_are_those_that_harm_nobody,
         memory_is_shared_within_a_rocker_alone,
         the_hosts_devices_are_for_who_asks,
+        a_device_that_is_named_is_what_it_is_outside,
         nothing_can_be_typed_into_the_callers_terminal,
         keys_of_callers_and_of_the_master_stay_theirs,
         other_rockers_cannot_be_seen,
@@ -372,6 +373,55 @@ fn the_hosts_devices_are_for_who_asks() {
             assert_eq!(answer.one(&format!("ls {dir}")), names);
         }
     }
+}
+
+fn a_device_that_is_named_is_what_it_is_outside() {
+    let name = format!("/dev/rocker-test-{}", std::process::id());
+    let dir = directory(&name, 0o755, 0);
+    let (own, others) = (dir.join("own"), dir.join("others"));
+    let kind = rustix::fs::FileType::CharacterDevice;
+    for node in [&own, &others] {
+        let null = rustix::fs::makedev(1, 3);
+        rustix::fs::mknodat(rustix::fs::CWD, node, kind, 0o660.into(), null).unwrap();
+        fs::set_permissions(node, fs::Permissions::from_mode(0o660)).unwrap();
+    }
+    std::os::unix::fs::chown(&own, None, Some(APP_GID)).unwrap();
+    symlink("own", dir.join("link")).unwrap();
+    let daemon = Daemon::start();
+    let launch = daemon.launch(probe_package());
+    let named =
+        ["own", "others", "link"].iter().fold(launch.clone(), |it, at| it.device(dir.join(at)));
+    let [own, others, link] = ["own", "others", "link"].map(|at| format!("{name}/{at}"));
+    let commands = [
+        format!("ls {name}"),
+        format!("stat {own}"),
+        format!("open-w {own}"),
+        format!("stat {link}"),
+        format!("open-w {others}"),
+        format!("chmod 666 {others}"),
+        format!("unlink {own}"),
+    ];
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    for answer in app::both_ways(&named, &commands) {
+        let said: Vec<&str> = commands.iter().map(|command| answer.one(command)).collect();
+        let mine = format!("device 0660 65534 {APP_GID}");
+        assert_eq!(said[..6], ["link others own", &mine, "ok", &mine, "EACCES", "EROFS"]);
+        assert_eq!(said[6], "EROFS");
+    }
+    // The next one has none of them.
+    let at = format!("ls {name}");
+    assert_eq!(app::run(&launch, &[&at]).one(&at), "ENOENT");
+    for (path, why) in [
+        (format!("{name}/nope"), "No such file or directory"),
+        (name.clone(), "No such device"),
+        ("/dev/null".to_owned(), "File exists"),
+        ("/etc/passwd".to_owned(), "/dev /etc/passwd: it is not a file of the kind"),
+    ] {
+        let error = app::refused(&launch.clone().device(&path)).to_string();
+        assert!(error.contains(&path) && error.contains(why), "{error}");
+    }
+    drop(daemon);
+    fs::remove_dir_all(&dir).unwrap();
 }
 
 fn nothing_can_be_typed_into_the_callers_terminal() {

@@ -323,6 +323,9 @@ pub(crate) struct Run {
     /// shared memory of its own; "host": all of the host's
     #[arg(long, value_name = "own|host", default_value = "own", hide_possible_values = true)]
     pub(crate) dev: Dev,
+    /// A device of the host's, as in /dev/ttyUSB0, in the App's own /dev; any number of times
+    #[arg(long, value_name = "PATH")]
+    pub(crate) device: Vec<PathBuf>,
     /// A variable for the App; it has none of yours but TERM and LANG
     #[arg(long, value_name = "K=V")]
     pub(crate) env: Vec<OsString>,

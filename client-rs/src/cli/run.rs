@@ -328,6 +328,7 @@ impl Plan {
         if args.dev == Dev::Host {
             launch = launch.host_dev();
         }
+        launch = args.device.iter().fold(launch, Launch::device);
         let home = data_dir.clone();
         if let Some(dir) = data_dir {
             launch = launch.data_dir(dir);

@@ -224,6 +224,10 @@ impl<'b> Linux<'b> {
         // and reads meanwhile what it will need to know. The master lets go of it when that changes.
         if let Ok(false) = socket::wait_readable(master, now_ns() + READY_NS) {
             self.building.mounts = mount_table::read().ok();
+            // What every launch writes to is there already then.
+            for buffer in [&mut *inbox, &mut self.outbox, &mut self.order] {
+                buffer.bytes()[0] = 0;
+            }
         }
         let (message, mut descriptors) = match socket::receive_before(master, inbox, u64::MAX) {
             Ok(Received::Message(message, descriptors)) => (message, descriptors.into_iter()),

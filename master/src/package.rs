@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use protocol::{Error, Item, Path, Rule, Step};
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags, Stat, flock, fstat, mkdirat,
-    open, openat, openat2, statat,
+    FileType, FlockOperation, Mode, OFlags, ResolveFlags, Stat, flock, fstat, mkdirat, open,
+    openat, openat2,
 };
 use rustix::io::Errno;
 
@@ -116,14 +116,16 @@ pub(crate) fn lock_data_dir(
     if matches!(reach, Reach::Below(_)) && fstat(&data).map_err(failed)?.st_uid != caller {
         return Err(broken(Rule::NotAllowed, Item::DataDir));
     }
-    match mkdirat(&data, c".rocker", Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        // A read-only file system says so even where the directory is there.
-        Err(Errno::ROFS) if statat(&data, c".rocker", AtFlags::SYMLINK_NOFOLLOW).is_ok() => {}
-        Err(errno) => return Err(failed(errno)),
-    }
     let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let ours = openat(&data, c".rocker", how, Mode::empty()).map_err(|errno| match errno {
+    let open_ours = || openat(&data, c".rocker", how, Mode::empty());
+    let opened = match open_ours() {
+        Err(Errno::NOENT) => match mkdirat(&data, c".rocker", Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => open_ours(),
+            Err(errno) => return Err(failed(errno)),
+        },
+        answer => answer,
+    };
+    let ours = opened.map_err(|errno| match errno {
         Errno::LOOP | Errno::NOTDIR => broken(Rule::NotOurs, Item::DataDir),
         errno => failed(errno),
     })?;

@@ -6,13 +6,13 @@
 #define _GNU_SOURCE
 #include "rocker.h"
 
-#include <linux/filter.h>
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include "error.h"
+#include "filter.h"
 #include "peer.h"
 
 #ifndef SYS_pidfd_open
@@ -503,7 +503,7 @@ static void test_exec_with_everything(void)
     static char *const argv[] = { "a/b", "c", "", "d", NULL };
     static char *const envp[] = { "X=1", "Y=2", NULL };
     const RockerRlimit rlimits[] = { { 0, 1, 2 }, { 7, UINT64_MAX, 0 } };
-    const struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, 0x7fff0000);
+    const struct sock_filter allow = ALLOW;
     struct surroundings before;
     uint8_t bytes[512];
     int got[32];

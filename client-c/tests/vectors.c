@@ -6,8 +6,7 @@
 #define _GNU_SOURCE
 #include "order_wire.h"
 
-#include <linux/filter.h>
-
+#include "filter.h"
 #include "tap.h"
 
 #ifndef VECTORS
@@ -354,7 +353,7 @@ static void test_encode_exec_vectors(void)
 {
     static char *const argv[] = { "bin/app", "-v", "", NULL };
     static char *const envp[] = { "PATH=/bin", "A=", NULL };
-    const struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, 0x7fff0000);
+    const struct sock_filter allow = ALLOW;
     RockerRlimit rlimits[RK_RLIMITS_MAX];
     RockerProgram program = ROCKER_program_new("true");
     RockerExec exec = ROCKER_exec_new();

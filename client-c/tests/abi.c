@@ -9,6 +9,10 @@
     _Static_assert(offsetof(type, member) == (place), #type "." #member)
 #define SIZE(type, wide, narrow) \
     _Static_assert(sizeof(type) == (WORD == 8 ? (wide) : (narrow)), "size of " #type)
+/* The same by how numbers of 64 bit lie in a struct, which not all of 32 bit do alike. */
+#define LONG _Alignof(struct { uint64_t number; })
+#define SIZE_BY_LONG(type, wide, narrow) \
+    _Static_assert(sizeof(type) == (LONG == 8 ? (wide) : (narrow)), "size of " #type)
 
 /* As documented, with nothing before, between or after. */
 SIZE(RockerResult, 28, 28);
@@ -82,17 +86,17 @@ AT(RockerError, command, 556);
 
 SIZE(RockerLaunch, 2304, 2304);
 
-SIZE(RockerOpen, 10272, 10268);
+SIZE_BY_LONG(RockerOpen, 10272, 10268);
 AT(RockerOpen, guard_pid, 0);
 AT(RockerOpen, guard_pname, 4);
 AT(RockerOpen, guard_pidfd, 20);
 AT(RockerOpen, connection, 24);
-AT(RockerOpen, opaque, WORD == 8 ? 32 : 28);
+AT(RockerOpen, opaque, LONG == 8 ? 32 : 28);
 
-SIZE(RockerRlimit, 24, 20);
+SIZE_BY_LONG(RockerRlimit, 24, 20);
 AT(RockerRlimit, resource, 0);
-AT(RockerRlimit, soft, WORD == 8 ? 8 : 4);
-AT(RockerRlimit, hard, WORD == 8 ? 16 : 12);
+AT(RockerRlimit, soft, LONG == 8 ? 8 : 4);
+AT(RockerRlimit, hard, LONG == 8 ? 16 : 12);
 
 SIZE(RockerExec, 64, 44);
 AT(RockerExec, data, WORD);
@@ -116,16 +120,16 @@ AT(RockerReport, system_us, 24);
 AT(RockerReport, wall_us, 32);
 AT(RockerReport, peak_kib, 40);
 
-SIZE(RockerEvent, 1216, 1212);
+SIZE_BY_LONG(RockerEvent, 1216, 1212);
 AT(RockerEvent, kind, 0);
 AT(RockerEvent, id, 4);
 AT(RockerEvent, data, 8);
 AT(RockerEvent, pid, 8 + WORD);
 AT(RockerEvent, pidfd, 12 + WORD);
-AT(RockerEvent, report, 16 + WORD);
-AT(RockerEvent, error, WORD == 8 ? 72 : 68);
-AT(RockerEvent, files_count, WORD == 8 ? 1148 : 1144);
-AT(RockerEvent, files, WORD == 8 ? 1152 : 1148);
+AT(RockerEvent, report, LONG == 8 ? 24 : 20);
+AT(RockerEvent, error, LONG == 8 ? 72 : 68);
+AT(RockerEvent, files_count, LONG == 8 ? 1148 : 1144);
+AT(RockerEvent, files, LONG == 8 ? 1152 : 1148);
 
 SIZE(RockerFile, 16, 12);
 AT(RockerFile, path, 0);

@@ -592,6 +592,12 @@ fn c_says_the_bytes_on_record() {
     let mut launches = 0;
     for (name, mut wanted) in vectors() {
         let said = match wire::decode(&wanted).unwrap() {
+            // C has no word for single devices.
+            Message::Client(ClientMessage::Launch(request))
+                if matches!(request.options.dev, Dev::With(_)) =>
+            {
+                continue;
+            }
             Message::Client(ClientMessage::Launch(request)) => {
                 launches += 1;
                 asked(&request).encode()

@@ -111,12 +111,13 @@ pub(crate) fn tmpfs(bytes: u64, mode: u16) -> Result<OwnedFd, Refusal> {
     created(&context, made, MountAttrFlags::empty())
 }
 
-/// Terminals of nobody else's (`man 4 pts`).
+/// Terminals of nobody else's (`man 4 pts`): 64, for the host has a number for all together.
 pub(crate) fn terminals() -> Result<OwnedFd, Refusal> {
     let context = fsopen(c"devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |key, value: &str| fsconfig_set_string(&context, key, value);
     let made = set(c"mode", "620")
         .and_then(|()| set(c"ptmxmode", "666"))
+        .and_then(|()| set(c"max", "64"))
         .and_then(|()| fsconfig_create(&context));
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     made.and_then(|()| fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes))
@@ -163,7 +164,7 @@ pub(crate) fn dev(tree: BorrowedFd<'_>) -> Result<(), Refusal> {
     let inert = MountFlags::NOSUID | MountFlags::NODEV;
     mount(c"rocker", c"/dev/shm", c"tmpfs", inert, devices::SHM_OPTIONS).map_err(at("/dev/shm"))?;
     let inert = MountFlags::NOSUID | MountFlags::NOEXEC;
-    let options = c"newinstance,mode=620,ptmxmode=666";
+    let options = c"newinstance,mode=620,ptmxmode=666,max=64";
     mount(c"rocker", c"/dev/pts", c"devpts", inert, options).map_err(at("/dev/pts"))
 }
 

@@ -306,7 +306,9 @@ impl Programs {
             let (Some(program), Some(listener)) = (&mut place.running, &place.listener) else {
                 continue;
             };
-            match violations::hear(listener) {
+            // What was reaped may be another's number by now.
+            let group = program.ended.is_none().then_some(program.pid);
+            match violations::hear(listener, group) {
                 Heard::Call(number) => program.violates(number),
                 Heard::Nothing => {}
                 Heard::End => place.listener = None,

@@ -202,6 +202,9 @@ pub(crate) struct Spawned {
 /// executed a program or ended, with the status that `child` returns. Descriptors are the new
 /// process's own copies.
 ///
+/// How long a process may take to end that was killed.
+const DEATH_NS: u64 = 5_000_000_000;
+
 /// As `vfork(2)`, but for the wait: other processes of this uid could stop the new one for ever
 /// before it executes, and with it this one. Here it is killed after `patience_ns`; meanwhile
 /// `others` is called again whenever the nanoseconds have passed that it returns. If the kernel
@@ -243,7 +246,8 @@ pub(crate) fn spawn<F: FnMut() -> u8>(
                 let _ = unsafe { syscall!(Sysno::exit_group, 1_usize) };
             }
             killed = true;
-            deadline_ns = now.saturating_add(patience_ns);
+            // However little time it was to have: a busy kernel takes a while to end anybody.
+            deadline_ns = now.saturating_add(DEATH_NS);
             let _ = kill(pid, 9);
         }
         let left_ns = others().min(deadline_ns.saturating_sub(now));

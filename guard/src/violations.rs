@@ -95,7 +95,7 @@ impl Watch {
         }
         if self.named.is_none()
             && let Some(listener) = &self.listener
-            && let Heard::Call(number) = hear(listener)
+            && let Heard::Call(number) = hear(listener, None)
         {
             self.named = Some(number);
         }
@@ -118,8 +118,9 @@ pub(crate) enum Heard {
     End,
 }
 
-/// Looks without a wait.
-pub(crate) fn hear(listener: &OwnedFd) -> Heard {
+/// Looks without a wait. Who asks is killed, and before it the program whose filter it is, by its
+/// process group: else that could end by itself when it hears of the other's end.
+pub(crate) fn hear(listener: &OwnedFd, program: Option<i32>) -> Heard {
     let mut ready = [PollFd::new(listener, PollFlags::IN)];
     if !matches!(poll(&mut ready, Some(&Timespec::default())), Ok(1..)) {
         return Heard::Nothing;
@@ -131,8 +132,11 @@ pub(crate) fn hear(listener: &OwnedFd) -> Heard {
         Ok(Notification { pid, number, machine }) => {
             // It waits in the kernel, so the number is its own. It need not be of the program's
             // process group.
-            if pid > 0 {
-                let _ = sys::kill(pid, SIGKILL);
+            for pid in [program.map_or(0, |program| -program), pid] {
+                // Nobody is asked to kill all, or its own group.
+                if !(-1..=1).contains(&pid) {
+                    let _ = sys::kill(pid, SIGKILL);
+                }
             }
             Heard::Call((machine == seccomp::THIS_MACHINE).then_some(number))
         }

@@ -1,16 +1,18 @@
 //! root.3: the `/dev` that a rocker gets, attached nowhere: nodes on a small file system in memory,
-//! which root alone can make. It is read-only and nobody's own, so all rockers may have the same
-//! one, each by a mount of its own. What is each rocker's own in it its guard mounts
+//! which root alone can make. It is read-only, so all rockers of one user may have the same one,
+//! each by a mount of its own; those of different users could meet there, by locks on the nodes
+//! and by watching them (`man 7 inotify`). What is each rocker's own in it its guard mounts
 //! (`guard/src/mounts.rs`).
 
 use core::ffi::CStr;
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 
 use protocol::devices::{DEVICES, DIRECTORIES, LINKS};
 use protocol::{Dev, Path};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, makedev, mkdirat,
-    mknodat, openat2, symlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, chownat, fstat, makedev,
+    mkdirat, mknodat, openat, openat2, symlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -26,27 +28,43 @@ pub(crate) struct Refusal {
     pub(crate) command: String,
 }
 
-/// The one for all.
-#[derive(Debug)]
+/// One for each user.
+#[derive(Debug, Default)]
 pub(crate) struct Devices {
-    /// None where each rocker gets another: before Linux 6.15 what is attached nowhere cannot be
-    /// cloned (KERNEL A14).
-    template: Option<OwnedFd>,
+    /// The users of late, the latest last.
+    templates: VecDeque<(u32, OwnedFd)>,
 }
 
+/// Users of late, each of whom takes a descriptor.
+const TEMPLATES_MAX: usize = 8;
+
 impl Devices {
-    /// To be made once. What cannot be made here is told to whoever asks for one.
-    pub(crate) fn new() -> Self {
-        Self { template: tree(Dev::Own).ok().filter(|tree| copy(tree).is_ok()) }
+    /// For one rocker of this user's; none where it has the host's.
+    pub(crate) fn of(&mut self, uid: u32, dev: Dev<'_>) -> Result<Option<OwnedFd>, Refusal> {
+        match dev {
+            Dev::Host => Ok(None),
+            Dev::Own => self.own(uid).map(Some),
+            Dev::With(_) => tree(dev).map(Some),
+        }
     }
 
-    /// For one rocker; none where it has the host's.
-    pub(crate) fn of(&self, dev: Dev<'_>) -> Result<Option<OwnedFd>, Refusal> {
+    fn own(&mut self, uid: u32) -> Result<OwnedFd, Refusal> {
         let copied = |errno| failed(errno, "mount --bind devices /dev");
-        match (dev, &self.template) {
-            (Dev::Host, _) => Ok(None),
-            (Dev::Own, Some(tree)) => copy(tree).map(Some).map_err(copied),
-            (Dev::Own | Dev::With(_), _) => tree(dev).map(Some),
+        if let Some((_, template)) = self.templates.iter().find(|(of, _)| *of == uid) {
+            return copy(template).map_err(copied);
+        }
+        let template = tree(Dev::Own)?;
+        match copy(&template) {
+            Ok(one) => {
+                if self.templates.len() == TEMPLATES_MAX {
+                    self.templates.pop_front();
+                }
+                self.templates.push_back((uid, template));
+                Ok(one)
+            }
+            // Before Linux 6.15 what is attached nowhere cannot be cloned (KERNEL A14).
+            Err(Errno::INVAL) => Ok(template),
+            Err(errno) => Err(copied(errno)),
         }
     }
 }
@@ -102,30 +120,37 @@ fn make(named: Dev<'_>) -> Result<OwnedFd, Refusal> {
     Ok(dev)
 }
 
-/// One of the host's, with its owner and mode of this moment: the App may do with it what its user
-/// may, and no more. Links are followed, as those of `/dev/serial/by-id` have to be.
+/// One of the host's, with its owner and mode of this moment, and those of the directories above:
+/// the App may do with it what its user may, and no more. Links are followed, as those of
+/// `/dev/serial/by-id` have to be, but not out of the file system of `/dev`: users can write to
+/// others, and another may never answer.
 fn put(dev: &OwnedFd, path: Path<'_>) -> Result<(), Errno> {
     let how = OFlags::PATH | OFlags::CLOEXEC;
-    let found = openat2(CWD, path.as_bytes(), how, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?;
-    let found = fstat(found)?;
+    let host = openat(CWD, c"/dev", how | OFlags::DIRECTORY, Mode::empty())?;
+    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    let look = |name: &[u8]| fstat(openat2(&host, name, how, Mode::empty(), inside)?);
+    let owned = |name: &[u8], of: &Stat| {
+        let (uid, gid) = (Uid::from_raw(of.st_uid), Gid::from_raw(of.st_gid));
+        chownat(dev, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+    };
+    let parts: Vec<&[u8]> = path.components().skip(1).collect();
+    let found = look(&parts.join(b"/".as_slice()))?;
     let kind = FileType::from_raw_mode(found.st_mode);
     if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
         return Err(Errno::NODEV);
     }
-    let mut name = Vec::new();
-    for part in path.components().skip(1) {
-        if !name.is_empty() {
-            match mkdirat(dev, name.as_slice(), Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno),
-            }
-            name.push(b'/');
+    for depth in 1..parts.len() {
+        let name = parts.get(..depth).unwrap_or_default().join(b"/".as_slice());
+        let above = look(&name)?;
+        match mkdirat(dev, name.as_slice(), Mode::from_raw_mode(above.st_mode)) {
+            Ok(()) => owned(&name, &above)?,
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
         }
-        name.extend_from_slice(part);
     }
+    let name = parts.join(b"/".as_slice());
     mknodat(dev, name.as_slice(), kind, Mode::from_raw_mode(found.st_mode), found.st_rdev)?;
-    let (uid, gid) = (Uid::from_raw(found.st_uid), Gid::from_raw(found.st_gid));
-    chownat(dev, name.as_slice(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+    owned(&name, &found)
 }
 
 fn text(name: &CStr) -> String {

@@ -101,7 +101,6 @@ impl Master {
         let null = open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| cannot(&error))?;
         let packages = Packages::new(config.max_packages, config.package_idle_ms);
-        let pool = Pool::new(config.ready_guards);
         let mounts = if config.ready_guards > 0 {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             let mounts = open(c"/proc/self/mountinfo", flags, Mode::empty());
@@ -112,9 +111,11 @@ impl Master {
         } else {
             None
         };
+        // Who cannot hear of changes has nobody wait.
+        let pool = Pool::new(if mounts.is_some() { config.ready_guards } else { 0 });
         let host = Host {
             cgroups: Cgroups::new(&config.cgroup),
-            devices: Devices::new(),
+            devices: Devices::default(),
             words: String::new(),
             config,
             guard,
@@ -142,7 +143,7 @@ impl Master {
             let ready = self.wait().map_err(|error| format!("cannot wait for events: {error}"))?;
             self.tell_left_out(now_ns());
             let mut launching = vec![];
-            let is_idle = ready.is_empty() && self.sessions.launching.is_empty();
+            let is_idle = ready.is_empty() && self.sessions.is_quiet();
             for event in ready {
                 match event {
                     Ready::Signals => {
@@ -184,7 +185,7 @@ impl Master {
             sources.push((listener.socket().as_fd(), Ready::Callers));
         }
         let mut deadline_ns = self.host.packages.expires_ns().min(self.log_share.due_ns());
-        if self.sessions.launching.is_empty() {
+        if self.sessions.is_quiet() {
             deadline_ns = deadline_ns.min(self.host.pool.due_ns());
         }
         for (index, entry) in self.sessions.launching.iter().enumerate() {

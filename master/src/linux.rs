@@ -85,7 +85,7 @@ impl Host {
 
     /// prepare.0 for whoever comes next, when there is nothing else to do.
     pub(crate) fn stock(&mut self, now_ns: u64) {
-        if self.mounts.is_some() && self.pool.is_short(now_ns) {
+        if self.pool.is_short(now_ns) {
             match self.clone_guard() {
                 Ok(ready) => self.pool.put(ready),
                 Err(errno) => {
@@ -118,14 +118,24 @@ impl Work<'_> {
     /// root.1
     fn await_request(&mut self) -> Poll<Outcome> {
         match self.receive_request() {
-            Ok(Some(Asked::Launch(wants))) => Poll::Ready(Outcome::RequestIs(wants)),
             // A launch is checked at its own step, with the rest of the policy.
-            Ok(Some(_)) if !self.is_at_home() => Poll::Ready(Outcome::Refused(FOREIGN)),
-            Ok(Some(Asked::List)) => Poll::Ready(self.list()),
-            Ok(Some(Asked::Kill(name))) => Poll::Ready(self.kill_by_name(name)),
-            Ok(Some(Asked::Attach(name))) => Poll::Ready(self.attach(name)),
+            Ok(Some(Asked::Launch(wants))) => Poll::Ready(Outcome::RequestIs(wants)),
+            Ok(Some(asked)) => Poll::Ready(match self.at_home() {
+                Ok(()) => self.answer(asked),
+                Err(Refusal::System(errno)) => Outcome::Failed(errno),
+                Err(Refusal::Rule(error)) => Outcome::Refused(error),
+            }),
             Ok(None) => Poll::Pending,
             Err(outcome) => Poll::Ready(outcome),
+        }
+    }
+
+    fn answer(&mut self, asked: Asked) -> Outcome {
+        match asked {
+            Asked::Launch(wants) => Outcome::RequestIs(wants),
+            Asked::List => self.list(),
+            Asked::Kill(name) => self.kill_by_name(name),
+            Asked::Attach(name) => self.attach(name),
         }
     }
 
@@ -211,10 +221,11 @@ impl Work<'_> {
         let Ok(Launch { client, caller, .. }) = self.held.launch.as_deref_mut().ok_or(()) else {
             return Outcome::Failed(Errno::BADF);
         };
+        let waiting = self.sessions.waiting_of(caller);
         let Some(entry) = self.sessions.rocker_of(caller, name) else {
             return Outcome::Refused(NO_SUCH_ROCKER);
         };
-        if entry.held.waiters.len() >= WAITERS_MAX {
+        if waiting >= WAITERS_MAX && caller.uid != 0 {
             let (rule, item) = (Rule::TooManyRockers, Item::Request);
             return Outcome::Refused(Error::Invalid { rule, item });
         }
@@ -257,15 +268,17 @@ impl Work<'_> {
         let request = launch.request().ok_or(Errno::PROTO)?;
         let load = self.sessions.load(&launch.caller);
         self.host.config.check(&launch.caller, &request, load)?;
-        if self.is_at_home() { Ok(()) } else { Err(FOREIGN.into()) }
+        self.at_home()
     }
 
-    /// Whether the caller sits in the master's own user namespace.
-    fn is_at_home(&self) -> bool {
-        let launch = self.held.launch.as_deref();
-        launch.and_then(|launch| Some((launch, launch.client.as_ref()?))).is_some_and(
-            |(launch, connection)| launch.caller.is_at_home(connection, self.host.home),
-        )
+    /// The caller has to sit in the master's own user namespace.
+    fn at_home(&self) -> Result<(), Refusal> {
+        let launch = self.launch()?;
+        let connection = launch.client.as_ref().ok_or(Errno::BADF)?;
+        match launch.caller.is_at_home(connection, self.host.home).map_err(errno)? {
+            true => Ok(()),
+            false => Err(FOREIGN.into()),
+        }
     }
 
     /// root.2
@@ -366,8 +379,8 @@ impl Work<'_> {
         };
         {
             let request = launch.request().ok_or(Errno::PROTO)?;
-            let (devices, words) = (&self.host.devices, &mut self.host.words);
-            let dev = devices.of(request.options.dev).map_err(|refusal| {
+            let (devices, words) = (&mut self.host.devices, &mut self.host.words);
+            let dev = devices.of(request.uid, request.options.dev).map_err(|refusal| {
                 *words = refusal.command;
                 errno(refusal.errno)
             })?;
@@ -667,6 +680,7 @@ impl Driver<Session> for Work<'_> {
 }
 
 /// What a connection is for.
+#[derive(Clone, Copy)]
 enum Asked {
     Launch(Wants),
     List,
@@ -695,7 +709,7 @@ impl From<Error> for Refusal {
 /// Room for the answer to `List`, in bytes: a thousand for each of 16,000 rockers.
 const LIST_QUEUE: usize = 16 << 20;
 
-/// Connections that wait for one rocker's end.
+/// Connections of one user's that wait for the ends of rockers.
 const WAITERS_MAX: usize = 16;
 
 const NO_SUCH_ROCKER: Error = Error::Invalid { rule: Rule::NoSuchRocker, item: Item::Name };
@@ -748,8 +762,9 @@ pub(crate) fn by_descriptor(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// Whether the process behind a pidfd has not ended yet.
-pub(crate) fn is_alive(process: BorrowedFd<'_>) -> bool {
-    let mut sources = [PollFd::from_borrowed_fd(process, PollFlags::IN)];
+/// Whether there is nothing to be heard: the process behind a pidfd has not ended yet, a peer has
+/// neither said anything nor hung up.
+pub(crate) fn is_silent(source: BorrowedFd<'_>) -> bool {
+    let mut sources = [PollFd::from_borrowed_fd(source, PollFlags::IN)];
     matches!(poll(&mut sources, Some(&Timespec::default())), Ok(0))
 }

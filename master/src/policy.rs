@@ -173,16 +173,28 @@ impl Caller {
 
     /// Whether it sits in the master's own user namespace. An App does not: an App whose uid
     /// the policy trusts must not start rockers from inside one, nor "root" of a container.
-    pub(crate) fn is_at_home(&self, connection: &OwnedFd, home: Namespace) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, if it could not say: it is out of descriptors.
+    pub(crate) fn is_at_home(
+        &self,
+        connection: &OwnedFd,
+        home: Namespace,
+    ) -> Result<bool, rustix::io::Errno> {
         // The pidfd of the very peer; before Linux 6.5 the best there is is its pid.
-        let process = getsockopt(connection, sockopt::PeerPidfd)
-            .ok()
-            .or_else(|| pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok());
-        let Some(process) = process else { return false };
+        let by_pid = || match Pid::from_raw(self.pid) {
+            Some(pid) => pidfd_open(pid, PidfdFlags::empty()),
+            None => Err(rustix::io::Errno::SRCH),
+        };
+        let process = match getsockopt(connection, sockopt::PeerPidfd).or_else(|_| by_pid()) {
+            Err(rustix::io::Errno::SRCH) => return Ok(false),
+            answer => answer?,
+        };
         let theirs = Namespace::of(&self.pid.to_string());
         // Alive still: so nobody else had that pid meanwhile.
-        let is_alive = crate::linux::is_alive(process.as_fd());
-        is_alive && theirs == Ok(home)
+        let is_alive = crate::linux::is_silent(process.as_fd());
+        Ok(is_alive && theirs == Ok(home))
     }
 }
 

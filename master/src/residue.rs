@@ -106,7 +106,7 @@ fn living_guard(rocker: &Rocker) -> Option<OwnedFd> {
     let pid = Pid::from_raw(rocker.guard_pid.cast_signed())?;
     let guard = pidfd_open(pid, PidfdFlags::empty()).ok()?;
     let comm = std::fs::read_to_string(format!("/proc/{}/comm", rocker.guard_pid)).ok()?;
-    let is_it = comm.trim_end() == rocker.name.as_str() && crate::linux::is_alive(guard.as_fd());
+    let is_it = comm.trim_end() == rocker.name.as_str() && crate::linux::is_silent(guard.as_fd());
     is_it.then_some(guard)
 }
 

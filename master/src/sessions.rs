@@ -5,11 +5,12 @@
 //! cannot be another's before it is reaped, so the pid is enough to know it by.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use protocol::{ClientMessage, Message, Name, Package, Request, wire};
 
 use crate::cgroup::Made;
+use crate::linux::is_silent;
 use crate::machine::{Session, State};
 use crate::packages::{Key, Lease};
 use crate::policy::{Caller, Load};
@@ -151,6 +152,24 @@ impl Sessions {
             let rocker = entry.held.rocker.as_ref();
             rocker.is_some_and(|it| it.name == name && (uid == 0 || uid == it.owner))
         })
+    }
+
+    /// How many wait for the ends of a caller's rockers. Who has hung up waits no more, and is let
+    /// go of: a rocker whose end somebody holds up could be asked for it for ever.
+    pub(crate) fn waiting_of(&mut self, caller: &Caller) -> usize {
+        let is_theirs = |entry: &&mut Entry| {
+            entry.held.rocker.as_ref().is_some_and(|rocker| rocker.owner == caller.uid)
+        };
+        let waiting = self.rockers_mut().filter(is_theirs).map(|entry| {
+            entry.held.waiters.retain(|waiter| is_silent(waiter.as_fd()));
+            entry.held.waiters.len()
+        });
+        waiting.sum()
+    }
+
+    /// Whether nobody waits for the master but those who have not said yet what they want.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.launching.iter().all(|entry| entry.machine.state() == State::AwaitRequest)
     }
 
     /// Whether there is nobody.

@@ -185,7 +185,10 @@ impl MasterActor {
 
     /// prepare.0 for whoever comes next.
     fn stock(&mut self, around: &mut Around<'_>) -> bool {
-        if self.sessions.iter().any(|slot| slot.place == Place::Launching) {
+        let is_under_way = |slot: &Slot| {
+            slot.place == Place::Launching && slot.machine.state() != State::AwaitRequest
+        };
+        if self.sessions.iter().any(is_under_way) {
             return false;
         }
         let now_ns = around.kernel.now_ms * NS_PER_MS;

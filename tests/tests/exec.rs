@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         verdicts_are_those_of_the_documents,
         signals_reach_one_or_all,
         a_hostile_program_cannot_stall_the_guard,
+        regression_a_program_without_time_ends_alone,
         a_closed_connection_ends_the_rocker,
         a_killed_guard_is_told,
         a_user_whom_the_policy_lets_needs_no_privilege,
@@ -52,6 +53,30 @@ fn probe(rocker: &mut OpenRocker, commands: &[&str], limits: &Limits) -> (ExitRe
 
 fn ends(rocker: OpenRocker) {
     assert!(rocker.kill(SOON).unwrap(), "the rocker outlives its guard");
+}
+
+/// Its time may be over before it has executed, or before the kernel has ended it.
+fn regression_a_program_without_time_ends_alone() {
+    let daemon = Daemon::start();
+    let mut rocker = open(&daemon);
+    let hogs: Vec<Run> = (0..4)
+        .map(|_| {
+            let hog = Program::new("/bin/sh").args(["-c", "while :; do :; done"]);
+            rocker.spawn(&hog.stdin(Stdio::Null), &Limits::new()).unwrap()
+        })
+        .collect();
+    let limits = Limits::new().wall(Duration::from_millis(1));
+    for _ in 0..100 {
+        let program = Program::new("/bin/true").stdin(Stdio::Null);
+        let run = rocker.spawn(&program, &limits).unwrap();
+        let report = rocker.wait(&run).unwrap();
+        assert!([Verdict::TimeLimitExceeded, Verdict::Normal].contains(&report.verdict));
+    }
+    for hog in hogs {
+        rocker.signal(&hog, SIGKILL).unwrap();
+        rocker.wait(&hog).unwrap();
+    }
+    ends(rocker);
 }
 
 fn a_program_runs_and_its_end_is_told() {

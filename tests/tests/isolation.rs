@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         setuid_programs_give_nothing,
         no_device_can_be_made,
         the_devices_are_those_that_harm_nobody,
+        devices_connect_rockers_of_one_user_at_most,
         memory_is_shared_within_a_rocker_alone,
         the_hosts_devices_are_for_who_asks,
         a_device_that_is_named_is_what_it_is_outside,
@@ -346,6 +347,29 @@ fn the_devices_are_those_that_harm_nobody() {
     }
 }
 
+fn devices_connect_rockers_of_one_user_at_most() {
+    let daemon = Daemon::start();
+    let start = |uid| {
+        let launch = daemon.launch(probe_package()).uid(uid);
+        let mut app = App::start(&launch, &["say on", "wait"]).unwrap();
+        assert_eq!(app.line(), "say: on");
+        app
+    };
+    let apps = [APP_UID, APP_UID, APP_UID - 1].map(start);
+    let zero = |app: &App| {
+        let path = format!("/proc/{}/root/dev/zero", app.rocker.guard_pid());
+        std::os::linux::fs::MetadataExt::st_dev(&fs::metadata(path).unwrap())
+    };
+    assert_eq!(zero(&apps[0]), zero(&apps[1]));
+    assert_ne!(zero(&apps[0]), zero(&apps[2]));
+    // The host has a number of terminals for all together.
+    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", apps[0].rocker.guard_pid()));
+    assert!(
+        mounts.unwrap().lines().any(|line| line.contains("/dev/pts") && line.contains("max=64"))
+    );
+    apps.into_iter().for_each(|app| drop(app.finish()));
+}
+
 fn memory_is_shared_within_a_rocker_alone() {
     let daemon = Daemon::start();
     let name = format!("rocker-test-{}", std::process::id());
@@ -387,6 +411,12 @@ fn a_device_that_is_named_is_what_it_is_outside() {
     }
     std::os::unix::fs::chown(&own, None, Some(APP_GID)).unwrap();
     symlink("own", dir.join("link")).unwrap();
+    // Who may not get there on the host may not in a rocker.
+    let shut = directory(dir.join("shut"), 0o700, 0).join("null");
+    rustix::fs::mknodat(rustix::fs::CWD, &shut, kind, 0o666.into(), rustix::fs::makedev(1, 3))
+        .unwrap();
+    symlink("/proc/self/fd/0", dir.join("out")).unwrap();
+    symlink("../shm/x", dir.join("away")).unwrap();
     let daemon = Daemon::start();
     let launch = daemon.launch(probe_package());
     let named =
@@ -408,12 +438,16 @@ fn a_device_that_is_named_is_what_it_is_outside() {
         assert_eq!(said[..6], ["link others own", &mine, "ok", &mine, "EACCES", "EROFS"]);
         assert_eq!(said[6], "EROFS");
     }
+    let read = format!("open-w {}", shut.display());
+    assert_eq!(app::run(&launch.clone().device(&shut), &[&read]).one(&read), "EACCES");
     // The next one has none of them.
     let at = format!("ls {name}");
     assert_eq!(app::run(&launch, &[&at]).one(&at), "ENOENT");
     for (path, why) in [
         (format!("{name}/nope"), "No such file or directory"),
         (name.clone(), "No such device"),
+        (format!("{name}/out"), "Invalid cross-device link"),
+        (format!("{name}/away"), "Invalid cross-device link"),
         ("/dev/null".to_owned(), "File exists"),
         ("/etc/passwd".to_owned(), "/dev /etc/passwd: it is not a file of the kind"),
     ] {

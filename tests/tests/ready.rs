@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         a_guard_that_was_killed_while_it_waited_is_missed_by_nobody,
         they_end_with_their_master_however_that_ends,
         nobody_wakes_up_for_those_who_wait,
+        who_says_nothing_keeps_no_guard_from_being_ready,
         three_hundred_launches_leave_as_many_as_before,
     ])
 }
@@ -161,6 +162,18 @@ fn nobody_wakes_up_for_those_who_wait() {
         std::thread::sleep(Duration::from_millis(300));
         wake_ups() == before
     }));
+}
+
+fn who_says_nothing_keeps_no_guard_from_being_ready() {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
+    let daemon = daemon(1);
+    await_ready(&daemon, 1);
+    let silent = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    connect(&silent, &SocketAddrUnix::new(daemon.socket()).unwrap()).unwrap();
+    let app = living(&daemon);
+    // The master hangs up on it after two seconds.
+    assert!(within(Duration::from_millis(1_500), || waiting(&daemon).len() == 1));
+    app.finish();
 }
 
 fn three_hundred_launches_leave_as_many_as_before() {

@@ -15,6 +15,7 @@
  * One thread, one poll: a launch under way delays nobody.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <poll.h>
 #include <rocker.h>
 #include <signal.h>
@@ -229,11 +230,16 @@ static bool obey(void)
     length += (size_t)got;
     line[length] = '\0';
     for (char *end; (end = strchr(line, '\n')) != NULL;) {
+        bool is_known = false;
         *end = '\0';
         for (int i = 0; i < count; i++) {
             if (strncmp(line, "stop ", 5) == 0 && strcmp(line + 5, apps[i].name) == 0) {
                 apps[i].wanted = false;
+                is_known = true;
             }
+        }
+        if (!is_known) {
+            fprintf(stderr, "appmaster: \"%s\" is no \"stop NAME\" of an App\n", line);
         }
         length -= (size_t)(end + 1 - line);
         memmove(line, end + 1, length + 1);
@@ -300,16 +306,22 @@ static bool read_app(struct app *app, int uid, char *exec_dir, const char *data_
 static bool read_list(const char *path, int uid, char *exec_dir, const char *data_dir)
 {
     FILE *list = fopen(path, "re");
-    bool good = list != NULL;
+    bool good = true;
 
+    if (list == NULL) {
+        fprintf(stderr, "appmaster: cannot open %s: %s\n", path, strerror(errno));
+        return false;
+    }
     while (good && count < APPS_MAX && fgets(apps[count].line, LINE_MAX_BYTES, list) != NULL) {
         if (strspn(apps[count].line, " \t\n") != strlen(apps[count].line)) {
             good = read_app(&apps[count], uid, exec_dir, data_dir);
             count++;
         }
     }
-    if (list != NULL) {
-        fclose(list);
+    fclose(list);
+    if (!good || count == 0) {
+        fprintf(stderr, "appmaster: %s: each line needs NAME PACKAGE PROGRAM [OVERLAID_DIR]...\n",
+                path);
     }
     return good && count > 0;
 }
@@ -333,8 +345,11 @@ int main(int argc, char **argv)
         default: return 2;
         }
     }
-    if (optind + 1 != argc || !read_list(argv[optind], uid, exec_dir, data_dir)) {
-        fprintf(stderr, "appmaster: a list is needed: NAME PACKAGE PROGRAM [OVERLAID_DIR]...\n");
+    if (optind + 1 != argc) {
+        fprintf(stderr, "appmaster: a LIST is needed: NAME PACKAGE PROGRAM [OVERLAID_DIR]...\n");
+        return 2;
+    }
+    if (!read_list(argv[optind], uid, exec_dir, data_dir)) {
         return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);

@@ -10,6 +10,7 @@
  * One thread, one poll. Status 0 if every test is accepted.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -51,12 +52,17 @@ static void say(int test, const char *verdict, const RockerReport *report)
     all_accepted = all_accepted && strcmp(verdict, "accepted") == 0;
 }
 
+/* Test 0: of none, but of the rocker. */
 static void fail(int test, const RockerError *error)
 {
     char line[ROCKER_STRERROR_MAX];
 
     ROCKER_strerror(error, line, sizeof(line));
-    printf("%d: %s\n", test, line);
+    if (test == 0) {
+        fprintf(stderr, "judge: %s\n", line);
+    } else {
+        printf("%d: %s\n", test, line);
+    }
     all_accepted = false;
 }
 
@@ -223,6 +229,12 @@ int main(int argc, char **argv)
     program = ROCKER_program_new(argv[optind + 2]);
     program.argv = argv + optind + 2;
     program.stdio[2] = ROCKER_STDIO_NULL;
+    int first = open_test(1, "in");
+    if (first < 0) {
+        fprintf(stderr, "judge: cannot open %s/1.in: %s\n", tests, strerror(errno));
+        return 2;
+    }
+    close(first);
     if (ROCKER_open(&req, &options, &rocker, &error) != ROCKER_ERR_success) {
         fail(0, &error);
         return 2;

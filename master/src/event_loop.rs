@@ -359,14 +359,18 @@ impl Master {
             (State::Ended(Ok(())), _) => {}
             // A master of one launch has told its only caller.
             (State::Ended(Err(error)), _) if self.listener.is_some() => {
-                let caller = entry.held.launch.as_ref().map(|launch| launch.caller);
+                let launch = entry.held.launch.as_deref();
+                let caller = launch.map(|launch| launch.caller);
                 let whose = caller.map_or(Whose::Strangers, |it| Whose::of(&it, &host.config));
                 match error {
                     // What costs its caller nothing is for whoever looks closely.
                     Error::Lost { step: Step::RequestRocker, .. } => {
                         log::debug!("no rocker: {error}");
                     }
-                    _ if log_share.has_room(whose, now_ns()) => log::info!("no rocker: {error}"),
+                    _ if log_share.has_room(whose, now_ns()) => {
+                        let why = why(error, launch, host.failed_command(error).as_str());
+                        log::info!("no rocker: {why}");
+                    }
                     _ => {}
                 }
             }
@@ -378,6 +382,40 @@ impl Master {
             _ => self.sessions.launching.push(entry),
         }
     }
+}
+
+/// For an administrator: who asked for what, and why it is not there.
+fn why(error: Error, launch: Option<&Launch>, command: &str) -> String {
+    let mut line = String::new();
+    let request = launch.and_then(Launch::request);
+    if let Some(launch) = launch {
+        line += &format!("uid {}: ", launch.caller.uid);
+    }
+    if let Some(request) = &request {
+        line += &format!("{}: ", request.package);
+    }
+    let colon = if command.is_empty() { "" } else { ": " };
+    line += &match (error, &request) {
+        (Error::Invalid { rule, item: item @ Item::ExecDir }, Some(request)) => {
+            format!("{item} {}: {rule}", request.exec_dir)
+        }
+        (Error::Invalid { rule, item: item @ Item::DataDir }, Some(request)) => {
+            let dir = request.data_dir.map(|dir| dir.to_string()).unwrap_or_default();
+            format!("{item} {dir}: {rule}")
+        }
+        (Error::Invalid { rule, item: item @ Item::Uid }, Some(request)) => {
+            format!("{item} {}: {rule}", request.uid)
+        }
+        (Error::Invalid { rule, item: item @ Item::Gid }, Some(request)) => {
+            format!("{item} {}: {rule}", request.gid)
+        }
+        (Error::Failed { step, errno }, _) => {
+            let words = std::io::Error::from_raw_os_error(i32::from(errno.0));
+            format!("cannot {} ({step}){colon}{command}: {words}", step.purpose())
+        }
+        (error, _) => format!("{error}{colon}{command}"),
+    };
+    line
 }
 
 /// Lets go of mounts. The last of a package frees what it had in memory, for milliseconds where

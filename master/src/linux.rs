@@ -83,6 +83,15 @@ impl Host {
         }
     }
 
+    /// The command of the step that failed. A broken rule says enough by itself.
+    pub(crate) fn failed_command(&self, error: Error) -> Command {
+        match error {
+            Error::Invalid { rule: Rule::NoController, .. } => self.command.clone(),
+            Error::Invalid { .. } => Command::new(),
+            _ => self.command.clone(),
+        }
+    }
+
     /// prepare.0 for whoever comes next, when there is nothing else to do.
     pub(crate) fn stock(&mut self, now_ns: u64) {
         if self.pool.is_short(now_ns) {
@@ -520,18 +529,9 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The command of the step that failed. A broken rule says enough by itself.
-    fn failed_command(&self, error: Error) -> Command {
-        match error {
-            Error::Invalid { rule: Rule::NoController, .. } => self.host.command.clone(),
-            Error::Invalid { .. } => Command::new(),
-            _ => self.host.command.clone(),
-        }
-    }
-
     /// Tells the caller of a failure, and lets go of caller and guard.
     fn refuse(&mut self, error: Error) -> Result<(), Refusal> {
-        let command = self.failed_command(error);
+        let command = self.host.failed_command(error);
         self.held.lease = None;
         let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
         launch.link = None;
@@ -543,7 +543,7 @@ impl Work<'_> {
 
     /// Tells the guard of a failure, which tells the caller.
     fn stop_guard(&mut self, error: Error) -> Result<(), Refusal> {
-        let command = self.failed_command(error);
+        let command = self.host.failed_command(error);
         let failure = Failure { error, command: command.as_str() };
         self.say_last(&Message::Master(MasterMessage::Failed(failure)))
     }

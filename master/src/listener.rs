@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Mode, OFlags, chmodat, flock, fstat, mkdirat, open, openat,
-    unlinkat,
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, chmodat, flock, fstat, lstat, mkdirat,
+    open, openat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::net::{
@@ -51,6 +51,12 @@ impl Listener {
         let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(cannot("listen on", &"it must be an absolute path of a file"));
         };
+        // What is at this name is removed further down: that must not be somebody's file.
+        match lstat(path).map(|found| FileType::from_raw_mode(found.st_mode)) {
+            Ok(FileType::Socket) | Err(Errno::NOENT) => {}
+            Ok(_) => return Err(cannot("listen on", &"it is there and is no socket")),
+            Err(error) => return Err(cannot("listen on", &error)),
+        }
         let state_dir = open_state_dir(dir)?;
         let mut lock_name = PathBuf::from(name);
         lock_name.set_extension("lock");

@@ -39,17 +39,20 @@ fn main() -> ExitCode {
     let mut given = std::env::args_os().skip(1);
     while let Some(argument) = given.next() {
         match argument.to_str() {
-            Some("--config") => arguments.config = given.next().map(PathBuf::from),
-            Some("--socket") => arguments.socket = given.next().map(PathBuf::from),
+            Some("--config") => match given.next() {
+                Some(file) => arguments.config = Some(file.into()),
+                None => return wrong("--config needs a FILE"),
+            },
+            Some("--socket") => match given.next() {
+                Some(path) => arguments.socket = Some(path.into()),
+                None => return wrong("--socket needs a PATH"),
+            },
             Some("--connection-on-stdin") => arguments.connection_on_stdin = true,
             Some("--version") => {
                 return print(&format!("rocker-master {}\n", env!("CARGO_PKG_VERSION")));
             }
             Some("--help" | "-h") => return print(HELP),
-            _ => {
-                log::error!("unknown argument {}; see --help", argument.display());
-                return ExitCode::from(2);
-            }
+            _ => return wrong(&format!("unknown argument {}", argument.display())),
         }
     }
     match serve(&arguments) {
@@ -86,6 +89,11 @@ fn serve(arguments: &Arguments) -> Result<(), String> {
     master.run()
 }
 
+fn wrong(what: &str) -> ExitCode {
+    log::error!("{what}; see --help");
+    ExitCode::from(2)
+}
+
 fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -103,10 +111,30 @@ impl log::Log for StandardError {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
+            let text = record.args().to_string();
             // There is nowhere to say that this could not be said.
-            let _ = writeln!(std::io::stderr(), "rocker-master: {}", record.args());
+            let _ = writeln!(std::io::stderr(), "rocker-master: {}", line(&text));
         }
     }
 
     fn flush(&self) {}
+}
+
+/// One line, whatever callers have named; and after the kernel's words "(os error 2)" says nothing
+/// more.
+fn line(text: &str) -> String {
+    let is_number = |tail: &str| tail.bytes().all(|byte| byte.is_ascii_digit());
+    let words = text
+        .strip_suffix(')')
+        .and_then(|text| text.rsplit_once(" (os error "))
+        .map_or(text, |(words, tail)| if is_number(tail) { words } else { text });
+    let mut line = String::with_capacity(words.len());
+    for char in words.chars() {
+        if char.is_control() {
+            line.extend(char.escape_default());
+        } else {
+            line.push(char);
+        }
+    }
+    line
 }

@@ -121,7 +121,7 @@ pub fn read_config(named: Option<&FilePath>) -> Result<Config, String> {
         Err(error) => return Err(cannot(&error)),
     };
     let config: Config =
-        toml::from_str(&text).map_err(|error| cannot(&error.to_string().trim_end()))?;
+        toml::from_str(&text).map_err(|error| cannot(&syntax_error(&text, &error)))?;
     let dirs = config
         .allow
         .iter()
@@ -134,6 +134,22 @@ pub fn read_config(named: Option<&FilePath>) -> Result<Config, String> {
         allow.limits().check().map_err(|error| cannot(&error))?;
     }
     Ok(config)
+}
+
+/// In one line: what is wrong, and where.
+fn syntax_error(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().lines().collect::<Vec<_>>().join(", ");
+    let Some(at) = error.span().map(|span| span.start) else { return message };
+    let number = text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+    let line = text.lines().nth(number).unwrap_or_default();
+    let key = line.split_once('=').map_or("", |(key, _)| key).trim();
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    let number = number + 1;
+    if key.is_empty() || !key.bytes().all(is_name) || message.contains(&format!("`{key}`")) {
+        format!("line {number}: {message}")
+    } else {
+        format!("line {number}: {key}: {message}")
+    }
 }
 
 /// A user namespace, as the kernel numbers them.

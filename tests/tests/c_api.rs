@@ -65,6 +65,7 @@ fn main() -> ExitCode {
         thirty_two_launches_go_through_one_poll_loop,
         launches_given_up_at_any_moment_leave_nothing,
         the_appmaster_starts_restarts_and_stops_its_apps,
+        the_appmaster_names_a_list_of_no_use,
         the_appmaster_of_the_readme_runs,
     ])
 }
@@ -1643,6 +1644,7 @@ fn the_appmaster_starts_restarts_and_stops_its_apps() {
         .args([&daemon.data_dir(), &daemon.path("list")])
         .stdin(Pipe::piped())
         .stdout(Pipe::piped())
+        .stderr(Pipe::piped())
         .spawn()
         .unwrap();
     let mut commands = master.stdin.take().unwrap();
@@ -1688,12 +1690,24 @@ fn the_appmaster_starts_restarts_and_stops_its_apps() {
     story.until("deaf: ended by signal 9", 1);
     story.until("deaf: gone", 1);
     assert!(master.wait().unwrap().success());
-    let mut rest = String::new();
-    story.output.read_to_string(&mut rest).unwrap();
+    let rest = std::io::read_to_string(story.output).unwrap();
     assert!(!rest.contains("App "), "{rest}");
+    let complaints = std::io::read_to_string(master.stderr.take().unwrap()).unwrap();
+    assert_eq!(complaints, "appmaster: \"stop nobody\" is no \"stop NAME\" of an App\n");
     assert!(within(SOON, || daemon.records().is_empty()));
     assert_eq!(process::stat(deaf), None);
     leaks.assert_none();
+}
+
+fn the_appmaster_names_a_list_of_no_use() {
+    for (list, wanted) in [
+        ("nope.list", "cannot open nope.list: No such file or directory"),
+        ("/dev/null", "/dev/null: each line needs NAME PACKAGE PROGRAM [OVERLAID_DIR]..."),
+    ] {
+        let output = Command::new(env!("ROCKER_EXAMPLE_APPMASTER")).arg(list).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((said, output.status.code()), (format!("appmaster: {wanted}\n"), Some(2)));
+    }
 }
 
 fn the_appmaster_of_the_readme_runs() {

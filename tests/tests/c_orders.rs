@@ -946,6 +946,21 @@ fn the_judge_says_what_became_of_each_test() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.starts_with("1: cannot start the program (exec.1): exec bin/nothing: "), "{text}");
     assert_eq!((text.lines().count(), output.status.code()), (8, Some(1)));
+    // What concerns no test is said elsewhere, and nothing is accepted.
+    for (package, tests, wanted) in [
+        ("/p.sqfs", "/nope", "judge: cannot open /nope/1.in: No such file or directory\n"),
+        (
+            "p.sqfs",
+            dir.path().to_str().unwrap(),
+            "judge: package p.sqfs: the path must be absolute\n",
+        ),
+    ] {
+        let mut judge = Command::new(env!("ROCKER_EXAMPLE_JUDGE"));
+        judge.arg("-s").arg(daemon.socket()).args([package, tests, "/bin/true"]);
+        let output = judge.output().unwrap();
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), wanted);
+        assert_eq!((output.stdout.len(), output.status.code()), (0, Some(2)));
+    }
     for n in 3..=8 {
         fs::remove_file(dir.path().join(format!("{n}.in"))).unwrap();
     }

@@ -51,6 +51,9 @@ fn main() -> ExitCode {
         a_host_without_loop_control_is_named,
         a_loop_device_that_is_always_taken_is_not_tried_for_ever,
         there_is_one_master_per_socket,
+        what_is_no_socket_stays_where_it_is,
+        an_argument_without_its_value_is_refused,
+        the_log_says_who_asked_for_what,
         a_guard_that_cannot_be_used_is_named_at_the_start,
         a_configuration_with_an_unknown_key_is_refused,
         others_than_root_may_do_nothing_by_default,
@@ -742,6 +745,69 @@ fn there_is_one_master_per_socket() {
     assert_well(&daemon);
 }
 
+fn what_is_no_socket_stays_where_it_is() {
+    let dir = scratch();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("master.toml"), "").expect("a scratch directory");
+    fs::write(at("notes.txt"), "dear").expect("a scratch directory");
+    fs::create_dir(at("dir")).expect("a scratch directory");
+    std::os::unix::fs::symlink(at("notes.txt"), at("link")).expect("a scratch directory");
+    let before = tests::scratch::names(dir.path());
+    for name in ["notes.txt", "dir", "link"] {
+        let said = no_start(&at("master.toml"), &at(name));
+        let wanted =
+            format!("cannot listen on {}: it is there and is no socket", at(name).display());
+        assert_eq!(said.trim_end(), format!("rocker-master: {wanted}"));
+    }
+    assert_eq!(fs::read_to_string(at("notes.txt")).expect("it is there"), "dear");
+    assert_eq!(tests::scratch::names(dir.path()), before);
+}
+
+fn an_argument_without_its_value_is_refused() {
+    for (last, wanted) in
+        [("--socket", "--socket needs a PATH"), ("--config", "--config needs a FILE")]
+    {
+        let mut program = Command::new(bin("rocker-master"));
+        // Of no use to a master that would start.
+        program.env_clear().args(["--config", "/nonexistent", last]);
+        let output = program.output().expect("it can be started");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(said, format!("rocker-master: {wanted}; see --help\n"));
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
+
+fn the_log_says_who_asked_for_what() {
+    let policy = "[[allow]]\nuid = 1000\npackages = [\"/apps\"]\nexec_dirs = [\"/opt\"]\n";
+    let daemon = Daemon::with_config(policy);
+    let ask_for = |uid, package: &str, exec_dir: &str| {
+        let (package, exec_dir) = (package.into(), exec_dir.into());
+        let places = Places { package, exec_dir, data_dir: None };
+        let caller = as_user(uid, uid, || {
+            let caller = call(&daemon.socket()).expect("the master listens");
+            ask(&caller, Request { uid, gid: uid, ..places.request() });
+            format!("{}", matches!(hear(&caller), Told::Failed(_)))
+        });
+        assert_eq!(caller.answer(), "true");
+    };
+    ask_for(1000, "/apps/a.sqfs", "/srv/\u{9b}31m");
+    ask_for(1001, "/apps/b.sqfs", "/opt");
+    ask_for(1000, "/apps/none.sqfs", "/opt");
+    let refused = "the master's policy does not allow it to this caller";
+    for wanted in [
+        format!("uid 1000: /apps/a.sqfs: exec dir /srv/\\u{{9b}}31m: {refused}"),
+        "uid 1001: /apps/b.sqfs: request: ".to_owned(),
+        "uid 1000: /apps/none.sqfs: cannot make the rocker (root.2): open \
+         /apps/none.sqfs: No such file or directory"
+            .to_owned(),
+    ] {
+        let wanted = format!("rocker-master: no rocker: {wanted}");
+        let is_told = || daemon.log().lines().any(|line| line.starts_with(&wanted));
+        assert!(within(SOON, is_told), "{wanted}: {}", daemon.log());
+    }
+    assert!(!daemon.log().contains("os error"), "{}", daemon.log());
+}
+
 fn a_guard_that_cannot_be_used_is_named_at_the_start() {
     let dir = scratch();
     let write = |name: &str, mode, text: &str| {
@@ -784,12 +850,15 @@ fn a_configuration_with_an_unknown_key_is_refused() {
     let dir = scratch();
     let config = dir.path().join("master.toml");
     for (text, wanted) in [
-        ("max_rocker = 3", "max_rocker"),
-        ("[[allow]]\nuid = 1000\npackages = []\nexec_dirs = []\npakages = []", "pakages"),
-        ("[[allow]]\nuid = 1000", "packages"),
-        ("max_rockers = \"many\"", "max_rockers"),
+        ("max_rocker = 3", "line 1: unknown field `max_rocker`, "),
+        (
+            "[[allow]]\nuid = 1000\npackages = []\nexec_dirs = []\npakages = []",
+            "line 5: unknown field `pakages`",
+        ),
+        ("\n[[allow]]\nuid = 1000", "line 2: missing field `packages`"),
+        ("max_rockers = \"many\"", "line 1: max_rockers: invalid type: string \"many\""),
         ("[[allow]]\nuid = 1000\npackages = [\"apps\"]\nexec_dirs = []", "apps"),
-        ("this is no toml", "this is no toml"),
+        ("max_rockers = 3\nthis is no toml", "line 2: "),
     ] {
         fs::write(&config, text).expect("a scratch directory");
         let mut program = Command::new(bin("rocker-master"));
@@ -797,10 +866,14 @@ fn a_configuration_with_an_unknown_key_is_refused() {
         let output = program.output().expect("it can be started");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success(), "{text} was taken");
-        assert!(said.contains(wanted) && said.contains("master.toml"), "{text}: {said}");
+        let begin = format!("rocker-master: cannot read {}: ", config.display());
+        let why = said.strip_prefix(&begin).unwrap_or_default();
+        assert!(why.contains(wanted) && why.lines().count() == 1, "{text}: {said}");
     }
-    let said = no_start(&dir.path().join("missing.toml"), &dir.path().join("run/m.sock"));
-    assert!(said.contains("missing.toml"), "{said}");
+    let missing = dir.path().join("missing.toml");
+    let said = no_start(&missing, &dir.path().join("run/m.sock"));
+    let wanted = format!("cannot read {}: No such file or directory\n", missing.display());
+    assert_eq!(said, format!("rocker-master: {wanted}"));
 }
 
 /// A process of another user that answers with one line.

@@ -296,6 +296,7 @@ impl OpenRocker {
         let id = self.next_id();
         self.init_timeout = conf.init_timeout();
         self.obeyed_within(ANSWER + self.init_timeout, id, ClientMessage::Conf { id, conf: order })
+            .map_err(|error| error.ordered("set up what the App sees"))
     }
 
     /// Ends every program, which is told as [`wait`](Self::wait) tells it, and makes the rocker
@@ -313,6 +314,7 @@ impl OpenRocker {
         let id = self.next_id();
         let timeout = ANSWER + Duration::from_millis(u64::from(RESET_MS)) + self.init_timeout;
         self.obeyed_within(timeout, id, ClientMessage::Reset { id })
+            .map_err(|error| error.ordered("make the rocker as new"))
     }
 }
 

@@ -21,6 +21,8 @@ struct Details {
     subject: String,
     /// The equivalent shell command, or more words; may be empty.
     command: String,
+    /// What was ordered of the guard, where that was no program.
+    order: Option<&'static str>,
     at_exec: bool,
     trace: Vec<TraceEntry>,
 }
@@ -47,7 +49,7 @@ pub enum Code {
 impl Error {
     pub(crate) fn new(kind: protocol::Error) -> Self {
         let (subject, command, trace) = (String::new(), String::new(), Vec::new());
-        Self(Box::new(Details { kind, subject, command, at_exec: false, trace }))
+        Self(Box::new(Details { kind, subject, command, order: None, at_exec: false, trace }))
     }
 
     /// A rule that is broken by `subject`, which may hold any bytes.
@@ -62,6 +64,12 @@ impl Error {
 
     pub(crate) fn during(mut self, command: &str) -> Self {
         self.0.command = printable(command.as_bytes());
+        self
+    }
+
+    /// The guard has one step for all orders: this is what it could not carry out.
+    pub(crate) fn ordered(mut self, order: &'static str) -> Self {
+        self.0.order = Some(order);
         self
     }
 
@@ -145,7 +153,7 @@ impl fmt::Debug for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Details { kind, subject, command, .. } = &*self.0;
+        let Details { kind, subject, command, order, .. } = &*self.0;
         match kind {
             protocol::Error::Invalid { rule, item } => {
                 match (item, subject.as_str()) {
@@ -156,7 +164,9 @@ impl fmt::Display for Error {
                 if command.is_empty() { Ok(()) } else { write!(f, ": {command}") }
             }
             kind => {
-                write!(f, "cannot {} ({}): ", kind.step().purpose(), kind.step())?;
+                let step = kind.step();
+                let order = order.filter(|_| step == Step::StartProgram);
+                write!(f, "cannot {} ({step}): ", order.unwrap_or(step.purpose()))?;
                 if !command.is_empty() {
                     write!(f, "{command}: ")?;
                 }

@@ -147,7 +147,8 @@ impl OpenRocker {
         let answers = files.iter().zip(errnos).map(|(file, errno)| match errno {
             // As many came as were opened, or the message was none.
             Errno(0) => opened.next().ok_or_else(|| crate::open::lost(protocol::Loss::Garbage)),
-            errno => Err(refused(errno, &format!("open {}", file.path.display()))),
+            errno => Err(refused(errno, &format!("open {}", file.path.display()))
+                .ordered("open a file inside")),
         });
         Ok(answers.collect())
     }
@@ -184,6 +185,7 @@ impl OpenRocker {
     fn delete_at(&mut self, path: &Path, tree: bool) -> Result<(), Error> {
         let (id, path) = (self.next_id(), checked(path)?);
         self.obeyed(id, ClientMessage::Delete { id, path, tree })
+            .map_err(|error| error.ordered("delete a file inside"))
     }
 
     /// Makes a symbolic link at `path` that leads to `target`, with the App's rights.
@@ -199,6 +201,7 @@ impl OpenRocker {
         let (target, path) = (checked(target.as_ref())?, checked(path.as_ref())?);
         let id = self.next_id();
         self.obeyed(id, ClientMessage::Symlink { id, target, path })
+            .map_err(|error| error.ordered("make a link inside"))
     }
 }
 

@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         the_trace_is_one_line_a_step,
         a_report_that_cannot_be_written_starts_nothing,
         ps_and_kill_work_by_name,
+        a_full_standard_output_is_said_in_one_line,
         doctor_says_what_is_there,
         each_compression_runs,
         a_host_without_loop_devices_is_told_so,
@@ -747,6 +748,41 @@ fn ps_and_kill_work_by_name() {
     assert_eq!(rocker(&["ps"]).stdout, b"no rockers\n");
 }
 
+fn a_full_standard_output_is_said_in_one_line() {
+    let (daemon, dir) = (Daemon::start(), scratch());
+    let (source, package) = (dir.path().join("source"), dir.path().join("x.sqfs"));
+    fs::create_dir(&source).unwrap();
+    let rocker = |to: Stdio, arguments: &[&str]| {
+        let mut command = Command::new(bin("rocker"));
+        command.args(arguments).env("ROCKER_SOCKET", daemon.socket()).stdin(Stdio::null());
+        command.stdout(to).output().unwrap()
+    };
+    let [source, package, probe] =
+        [&source, &package, &probe_package()].map(|path| path.to_str().unwrap().to_owned());
+    let commands: [&[&str]; 11] = [
+        &["--help"],
+        &["run", "--help"],
+        &["--version"],
+        &["ps"],
+        &["ps", "--json"],
+        &["stats"],
+        &["stats", "--json"],
+        &["doctor"],
+        &["doctor", "--json"],
+        &["pack", &source, &package],
+        &["judge", "run", "--uid", "54321", "--gid", "54322", &probe, "--", "true"],
+    ];
+    for arguments in commands {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = rocker(full.into(), arguments);
+        assert_refused(&output, 125, &["write to standard output: No space left on device"]);
+        // Who reads a pipe no further has read enough.
+        let (_, gone) = std::io::pipe().unwrap();
+        let output = rocker(gone.into(), arguments);
+        assert!(output.stderr.is_empty() && output.status.code() < Some(2), "{output:?}");
+    }
+}
+
 fn doctor_says_what_is_there() {
     let daemon = Daemon::start();
     let doctor = |arguments: &[&str]| {
@@ -764,6 +800,15 @@ fn doctor_says_what_is_there() {
     assert!(text.status.success(), "all tests run on this host, so it must do: {text:?}");
     assert!(String::from_utf8_lossy(&text.stdout).lines().count() > 5);
     assert!(text.stderr.is_empty());
+    // Where a master is named, no launch starts one.
+    let nobody = Command::new(bin("rocker"))
+        .arg("doctor")
+        .env("ROCKER_SOCKET", "/nowhere/master.sock")
+        .output()
+        .unwrap();
+    assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
+    let text = String::from_utf8_lossy(&nobody.stdout);
+    assert!(text.contains("ROCKER cannot run here: master"), "{text}");
 }
 
 fn pack_makes_the_same_bytes_of_the_same_input() {
@@ -840,6 +885,15 @@ fn a_command_line_nobody_understands_is_one_line_and_125() {
         vec!["ps", "x"],
     ] {
         assert_refused(&rocker(&arguments), 125, &["rocker"]);
+    }
+    for verb in ["run", "exec"] {
+        assert_refused(
+            &rocker(&[verb, "x", "y"]),
+            125,
+            &["unexpected \"y\": put -- before the program"],
+        );
+        let unknown = rocker(&[verb, "--no-such-option", "x"]);
+        assert!(!String::from_utf8_lossy(&unknown.stderr).contains("put --"), "{unknown:?}");
     }
 }
 
@@ -940,6 +994,9 @@ fn limits_are_kept_and_the_verdict_is_told() {
     let flood = format!("exec head -c 100000 /dev/zero > {}", file.display());
     let much = (128 + 25, "output limit exceeded".to_owned());
     assert_eq!(limited(["--output", "4K"], &flood), much);
+    let mut told = run(&daemon);
+    told.args(["--output", "4K"]).arg(probe_package()).args(["--", "sh", "-c", &flood]);
+    assert_refused(&told.output().unwrap(), 128 + 25, &["output limit exceeded"]);
     assert_eq!(fs::metadata(&file).unwrap().len(), 4096);
     // What it leaves running ends with it.
     let began = Instant::now();

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         its_rocker_ends_with_the_last_of_its_processes,
         its_outputs_are_files,
         what_cannot_begin_leaves_nothing,
+        a_name_that_nobody_gets_leaves_nothing,
         without_a_daemon_there_is_nobody_to_detach_from,
         detach_is_for_a_rocker_that_stays,
     ])
@@ -126,6 +127,17 @@ fn what_cannot_begin_leaves_nothing() {
     assert_refused(&useless, 126, "Permission denied");
     assert_refused(&run(&daemon, &["--json"], &["true"]).output().unwrap(), 125, "--json");
     assert!(list(daemon.socket(), SOON).unwrap().is_empty());
+}
+
+fn a_name_that_nobody_gets_leaves_nothing() {
+    let daemon = Daemon::start();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let (_, gone) = std::io::pipe().unwrap();
+    for (to, words) in [(full.into(), "No space left"), (Stdio::from(gone), "Broken pipe")] {
+        let output = run(&daemon, &[], &["sleep", "1000"]).stdout(to).output().unwrap();
+        assert_refused(&output, 125, &format!("cannot tell the rocker's name: {words}"));
+        assert!(list(daemon.socket(), SOON).unwrap().is_empty());
+    }
 }
 
 fn without_a_daemon_there_is_nobody_to_detach_from() {

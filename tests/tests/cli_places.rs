@@ -126,6 +126,6 @@ fn what_cannot_be_a_place_is_refused_in_one_line() {
     refused(&["--bind", "/etc"], "it must read HOST:DIR");
     refused(&["--bind-ro", "/etc:mnt"], "the path must be absolute");
     refused(&["--tmpfs", "/mnt:much"], "DIR:SIZE");
-    refused(&["--tmpfs", "/nowhere"], "/nowhere");
+    refused(&["--tmpfs", "/nowhere"], "cannot set up what the App sees (exec.1): ");
     refused(&["--hostname", &"n".repeat(65)], "longer than 64 bytes");
 }

@@ -46,6 +46,7 @@ pub(crate) enum Command {
     #[command(after_help = JOBS, args_conflicts_with_subcommands = true)]
     Judge(Box<JudgeMany>),
     /// List the living rockers
+    #[command(after_help = PS)]
     Ps {
         /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock]
         #[arg(long, value_name = "PATH")]
@@ -118,9 +119,14 @@ then. A file of this host with a colon in its name is said as ./a:b. Either may 
 the file goes to. Only regular files are copied, with their permissions but for set ids. On this
 host a file is replaced when the copy is whole; in a rocker it is written in place.";
 
+const PS: &str = "\
+APP is the pid of an App that \"rocker run\" or a library has started itself. \"-\" is one that the
+guard has started, as with --detach, or that you may not see.";
+
 const STATS: &str = "\
 USER and SYSTEM are processor time since the rocker began; MEMORY and PIDS are what there is now,
-the guard's own among it, and PEAK the most at once; READ and WRITTEN are what disks have moved.
+the guard's own among it, MEM-PEAK and PIDS-PEAK the most at once; READ and WRITTEN are what disks
+have moved.
 A rocker with limits is counted by its cgroups, with what is cached for it. Another is counted by
 its processes: its memory is what each has resident, so what they share is counted for each. What
 the kernel does not tell, or not to you, is \"-\", and null in JSON, where times are in microseconds
@@ -135,7 +141,8 @@ Each line of standard input is a job, {\"id\": 1, \"argv\": [\"sh\", \"-c\", \"c
   stdout_file, stderr_file  where its outputs go; they are part of the result otherwise
   files                     what lies in its working directory: {\"name\": {\"text\": \"...\"}} or
                             {\"name\": {\"path\": \"...\"}}
-  copy_out                  what is to be had of it after: {\"name\": \"path\"}
+  copy_out                  what is to be had of it after: {\"name\": \"path\"}; why one is not to
+                            be had is said in the result, under not_copied
   time, wall, output        its own limits: seconds of a processor, seconds, bytes
 
 Each line of standard output is a result, in the order in which they end: id, verdict, exit or

@@ -109,8 +109,9 @@ const FEATURES: [(&str, Version, &str); 2] = [
     ),
 ];
 
-/// Looks at everything ROCKER needs or likes. `socket` is where the master should answer.
-pub(crate) fn examine(socket: &Path) -> Vec<Finding> {
+/// Looks at everything ROCKER needs or likes. `socket` is where the master should answer, if one
+/// is named.
+pub(crate) fn examine(socket: Option<&Path>) -> Vec<Finding> {
     let release = read("/proc/sys/kernel/osrelease");
     let version = release.as_deref().and_then(Version::parse);
     let admin =
@@ -140,11 +141,7 @@ pub(crate) fn examine(socket: &Path) -> Vec<Finding> {
 }
 
 /// The findings as a table, with what it comes to in the last line.
-pub(crate) fn print(findings: &[Finding]) {
-    print!("{}", table(findings));
-}
-
-fn table(findings: &[Finding]) -> String {
+pub(crate) fn table(findings: &[Finding]) -> String {
     let states = findings.iter().map(|finding| finding.state.word().len()).max().unwrap_or(0);
     let names = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
     let mut text = String::new();
@@ -538,18 +535,21 @@ fn why_lacking(controller: &str, table: &str) -> String {
 }
 
 /// A connection that asks nothing is an end of file to the master: it does no harm.
-fn master(socket: &Path) -> Finding {
+fn master(named: Option<&Path>) -> Finding {
     let name = "master";
+    let socket = named.unwrap_or(Path::new(rocker_client::SOCKET));
     let place = socket.display().to_string();
     match connect(socket) {
         // Its queue is full: somebody listens.
         Ok(()) | Err(Errno::AGAIN) => Finding::ok(name, place),
-        // Root's launches bring a master of their own.
-        Err(Errno::NOENT | Errno::CONNREFUSED) if geteuid().is_root() => Finding::slow(
-            name,
-            format!("nobody listens at {place}"),
-            "each \"rocker run\" starts a master of its own; rocker-master saves that",
-        ),
+        // Root's launches bring a master of their own, but where one is named.
+        Err(Errno::NOENT | Errno::CONNREFUSED) if named.is_none() && geteuid().is_root() => {
+            Finding::slow(
+                name,
+                format!("nobody listens at {place}"),
+                "each \"rocker run\" starts a master of its own; rocker-master saves that",
+            )
+        }
         Err(Errno::NOENT) => {
             Finding::missing(name, format!("no {place}"), "start rocker-master, or name its socket")
         }
@@ -729,7 +729,7 @@ mod tests {
     #[test]
     fn examine_leaves_nothing_and_misses_no_socket() {
         let mounts = read("/proc/self/mounts");
-        let findings = examine(Path::new("/nonexistent/master.sock"));
+        let findings = examine(Some(Path::new("/nonexistent/master.sock")));
         assert_eq!(read("/proc/self/mounts"), mounts);
         let last = findings.last().unwrap();
         let wanted = if geteuid().is_root() { State::Slow } else { State::Missing };

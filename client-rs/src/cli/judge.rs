@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::args::{Judge, JudgeRun};
 use super::embedded::Master;
 use super::run::{Base, PATH, open, resolved};
-use super::{Fault, profile, report};
+use super::{Fault, print, profile, report, write_out};
 
 /// Where a program starts. It can write there, and elsewhere only to what is in memory, too.
 const WORK_DIR: &str = "/tmp";
@@ -99,8 +99,7 @@ pub(crate) fn run(run: &JudgeRun) -> Result<ExitCode, Fault> {
     let mut place = Place::new(&plan)?;
     let result = place.judge(&plan, &job);
     place.end()?;
-    println!("{}", result?);
-    Ok(ExitCode::SUCCESS)
+    print(&format!("{}\n", result?))
 }
 
 /// `rocker judge`: a job for each line of standard input, a line for each result, in the order in
@@ -165,8 +164,7 @@ fn work(
         };
         // One line at once: workers do not write into each other's.
         let line = format!("{result}\n");
-        let written = io::stdout().lock().write_all(line.as_bytes());
-        written.map_err(|error| Fault::refused("write a result", &error))?;
+        write_out(&line).map_err(|error| Fault::refused("write a result", &error))?;
         place = place.renewed(plan)?;
     }
     place.end()
@@ -277,8 +275,12 @@ impl Place {
         let program = program.stdout(out.file()?).stderr(err.file()?);
         let run = self.rocker.spawn(&program, &limits(plan, job)?)?;
         let report = self.rocker.wait(&run)?;
-        self.copy_out(job)?;
         let mut result = report::job(&job.id, &report);
+        for (name, path) in &job.copy_out {
+            if let Err(fault) = self.copy_out(name, path) {
+                result["not_copied"][name] = fault.to_string().into();
+            }
+        }
         for output in [&mut out, &mut err] {
             if let Some(text) = output.text()? {
                 result[output.name] = text.into();
@@ -302,15 +304,12 @@ impl Place {
         Ok(())
     }
 
-    fn copy_out(&mut self, job: &Job) -> Result<(), Fault> {
-        for (name, path) in &job.copy_out {
-            // What the program left there may be anything: a link would be followed inside only.
-            let mut from = first(self.rocker.open_files(&[OpenFile::new(name).read()])?)?;
-            let what = || format!("copy {name} to {}", path.display());
-            let mut to = File::create(path).map_err(|error| Fault::refused(what(), &error))?;
-            io::copy(&mut from, &mut to).map_err(|error| Fault::refused(what(), &error))?;
-        }
-        Ok(())
+    fn copy_out(&mut self, name: &str, path: &Path) -> Result<(), Fault> {
+        // What the program left there may be anything: a link would be followed inside only.
+        let mut from = first(self.rocker.open_files(&[OpenFile::new(name).read()])?)?;
+        let cannot = |error| Fault::refused(format!("copy {name} to {}", path.display()), &error);
+        let mut to = File::create(path).map_err(cannot)?;
+        io::copy(&mut from, &mut to).map(drop).map_err(cannot)
     }
 }
 

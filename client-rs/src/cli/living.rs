@@ -34,10 +34,10 @@ pub(crate) fn ps(socket: &Path, json: bool) -> Result<ExitCode, Fault> {
                 "package": rocker.package.display().to_string(),
             })
         });
-        return Ok(print(&format!("{:#}\n", rockers.collect::<serde_json::Value>())));
+        return print(&format!("{:#}\n", rockers.collect::<serde_json::Value>()));
     }
     let rows = rockers.map(|(rocker, app_pid)| row(rocker, app_pid)).collect::<Vec<_>>();
-    Ok(print(&if rows.is_empty() { "no rockers\n".to_owned() } else { table(&HEADER, &rows) }))
+    print(&if rows.is_empty() { "no rockers\n".to_owned() } else { table(&HEADER, &rows) })
 }
 
 pub(crate) fn kill(socket: &Path, beginning: &str) -> Result<ExitCode, Fault> {

@@ -42,12 +42,12 @@ mod vigil;
 
 use core::fmt;
 use core::num::NonZero;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use args::{Cli, Command, JudgeCommand};
 
@@ -70,13 +70,13 @@ impl Fault {
     }
 
     /// The same, with the kernel's words alone: "(os error 2)" says nothing more.
-    fn refused(what: impl fmt::Display, why: &std::io::Error) -> Self {
+    fn refused(what: impl fmt::Display, why: &io::Error) -> Self {
         Self::cannot(what, words(why))
     }
 }
 
 /// The kernel's words where the error is the kernel's.
-fn words(error: &std::io::Error) -> String {
+fn words(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(raw) => nix::errno::Errno::from_raw(raw).desc().to_owned(),
         None => error.to_string(),
@@ -127,8 +127,12 @@ pub(crate) fn main() -> ExitCode {
             stats::stats(&master_socket(socket), name.as_deref(), json)
         }
         Command::Kill { socket, name } => living::kill(&master_socket(socket), &name),
-        Command::Doctor { socket, json } => doctor(&master_socket(socket), json),
+        Command::Doctor { socket, json } => doctor(named_socket(socket).as_deref(), json),
     };
+    status(done)
+}
+
+fn status(done: Result<ExitCode, Fault>) -> ExitCode {
     done.unwrap_or_else(|fault| {
         complain(&fault);
         ExitCode::from(STATUS_ROCKER)
@@ -138,15 +142,15 @@ pub(crate) fn main() -> ExitCode {
 /// Help goes to standard output as clap has it; an error becomes one line like all others.
 fn misspelt(error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return match error.print() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        };
+        return status(printed(error.print()));
     }
     let line = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "no command is given".to_owned(),
         _ => {
             let text = error.render().to_string();
+            if let Some(why) = misplaced(error) {
+                return status(Err(Fault::Said(why)));
+            }
             let first = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
             first.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
         }
@@ -155,16 +159,43 @@ fn misspelt(error: &clap::Error) -> ExitCode {
     ExitCode::from(STATUS_ROCKER)
 }
 
-fn complain(what: &dyn fmt::Display) {
-    // Where standard error is closed there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "rocker: {what}");
+/// A word after the package or the rocker that no option is: the program, most likely.
+fn misplaced(error: &clap::Error) -> Option<String> {
+    let word = match error.get(ContextKind::InvalidArg)? {
+        ContextValue::String(word) if error.kind() == ErrorKind::UnknownArgument => word,
+        _ => return None,
+    };
+    let verb = std::env::args_os()
+        .nth(1)?
+        .into_string()
+        .ok()
+        .filter(|verb| verb == "run" || verb == "exec")?;
+    (!word.starts_with('-')).then(|| {
+        format!("unexpected {word:?}: put -- before the program; see rocker {verb} --help")
+    })
 }
 
-/// Writes to standard output, which may be a pipe that nobody reads to its end.
-fn print(text: &str) -> ExitCode {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+fn complain(what: &dyn fmt::Display) {
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "rocker: {what}");
+}
+
+/// Writes to standard output, at once and whole.
+fn write_out(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
+/// The same for what may go into a pipe that nobody reads to its end: that is no fault.
+fn print(text: &str) -> Result<ExitCode, Fault> {
+    printed(write_out(text))
+}
+
+fn printed(written: io::Result<()>) -> Result<ExitCode, Fault> {
+    match written {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::FAILURE),
+        Err(error) => Err(Fault::refused("write to standard output", &error)),
     }
 }
 
@@ -186,7 +217,7 @@ fn pack(dir: &Path, package: &Path, options: pack::Options) -> Result<ExitCode, 
     let [from, to] = [bytes_in, bytes_out].map(size);
     let package = package.display();
     let files = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
-    Ok(print(&format!("{package}: {files}, {from} -> {to} ({percent} %)\n")))
+    print(&format!("{package}: {files}, {from} -> {to} ({percent} %)\n"))
 }
 
 /// Decimal units, one digit after the point.
@@ -198,15 +229,16 @@ fn size(bytes: u64) -> String {
     }
 }
 
-fn doctor(socket: &Path, json: bool) -> Result<ExitCode, Fault> {
+fn doctor(socket: Option<&Path>, json: bool) -> Result<ExitCode, Fault> {
     let findings = doctor::examine(socket);
-    if json {
-        let text = serde_json::to_string_pretty(&findings)
-            .map_err(|error| Fault::cannot("print the findings", error))?;
-        print(&(text + "\n"));
-    } else {
-        doctor::print(&findings);
-    }
+    let text = match json {
+        true => {
+            let text = serde_json::to_string_pretty(&findings);
+            text.map_err(|error| Fault::cannot("print the findings", error))? + "\n"
+        }
+        false => doctor::table(&findings),
+    };
+    print(&text)?;
     let missing = findings.iter().any(|finding| finding.state == doctor::State::Missing);
     Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

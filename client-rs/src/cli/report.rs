@@ -72,6 +72,7 @@ pub(crate) fn killed_for(told: &ExitReport) -> Option<String> {
         Verdict::TimeLimitExceeded,
         Verdict::DisallowedSyscall,
         Verdict::MemoryLimitExceeded,
+        Verdict::OutputLimitExceeded,
         Verdict::OutOfMemory,
     ];
     killed.contains(&told.verdict).then(|| format!("{}{}", told.verdict, call.unwrap_or_default()))

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use protocol::seccomp::{KILL_PROCESS, NOTIFY};
-use protocol::{Errno, Name, Step};
+use protocol::{Errno, Step};
 use rocker_client::{
     Conf, EXEC_DIR, Launch, Limits, OpenRocker, Program, Rocker, SOCKET, Seccomp, Stdio,
 };
@@ -24,7 +24,7 @@ use super::manifest::{self, Manifest};
 use super::places::places;
 use super::report::{self, Ending, Lived};
 use super::vigil::{Signals, until_gone, until_told};
-use super::{Fault, complain, named_socket, pack, print, profile};
+use super::{Fault, complain, named_socket, pack, profile, write_out};
 
 /// Where Apps look for programs.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -35,7 +35,7 @@ const DATA_DIRS: &str = "/var/lib/rocker";
 pub(crate) fn run(args: &Run) -> ExitCode {
     if args.detach {
         return match detached(args) {
-            Ok(name) => print(&format!("{name}\n")),
+            Ok(()) => ExitCode::SUCCESS,
             Err(fault) => {
                 complain(&fault);
                 let ending = Err(fault);
@@ -152,8 +152,8 @@ fn begun(
     rocker.spawn(&plan.program, limits)
 }
 
-/// The same for an App that stays when this ends; its rocker's name.
-fn detached(args: &Run) -> Result<Name, Fault> {
+/// The same for an App that stays when this ends, once its rocker's name is told.
+fn detached(args: &Run) -> Result<(), Fault> {
     let plan = Plan::new(args)?;
     let limits = limits(args)?;
     let mut rocker = plan.launch.open().map_err(|error| {
@@ -164,17 +164,21 @@ fn detached(args: &Run) -> Result<Name, Fault> {
                    rocker-master";
         Fault::cannot("detach", why)
     })?;
-    let name = rocker.guard_name();
-    if let Err(error) = begun(&mut rocker, &plan, &limits) {
-        // Nothing is left of what did not begin; why it did not says more than this could.
+    let told = begun(&mut rocker, &plan, &limits).map_err(Fault::from).and_then(|_| {
+        // A pipe that nobody reads is no place for it either.
+        write_out(&format!("{}\n", rocker.guard_name()))
+            .map_err(|error| Fault::refused("tell the rocker's name", &error))
+    });
+    if let Err(fault) = told {
+        // Nothing is left of what did not begin, or of what nobody could name; why says more than
+        // this could.
         let _ = rocker.kill(Duration::from_secs(10));
-        return Err(error.into());
+        return Err(fault);
     }
     if args.trace {
         let _ = io::stderr().write_all(report::trace(rocker.trace()).as_bytes());
     }
-    rocker.detach()?;
-    Ok(name)
+    Ok(rocker.detach()?)
 }
 
 /// The App with nothing of the terminal's, nor of a pipe's that somebody else waits for.

@@ -16,7 +16,17 @@ use super::living::{ANSWER_MAX, age, by_beginning, namespace, table};
 use super::{Fault, print, size};
 
 const HEADER: [&str; 12] = [
-    "NAME", "GUARD", "AGE", "USER", "SYSTEM", "MEMORY", "PEAK", "PIDS", "PEAK", "READ", "WRITTEN",
+    "NAME",
+    "GUARD",
+    "AGE",
+    "USER",
+    "SYSTEM",
+    "MEMORY",
+    "MEM-PEAK",
+    "PIDS",
+    "PIDS-PEAK",
+    "READ",
+    "WRITTEN",
     "PACKAGE",
 ];
 
@@ -42,10 +52,10 @@ pub(crate) fn stats(socket: &Path, name: Option<&str>, json: bool) -> Result<Exi
             Some(_) => objects.next().unwrap_or_default(),
             None => objects.collect(),
         };
-        return Ok(print(&format!("{value:#}\n")));
+        return print(&format!("{value:#}\n"));
     }
     let rows = told.map(|(rocker, stats)| row(rocker, &stats)).collect::<Vec<_>>();
-    Ok(print(&if rows.is_empty() { "no rockers\n".to_owned() } else { table(&HEADER, &rows) }))
+    print(&if rows.is_empty() { "no rockers\n".to_owned() } else { table(&HEADER, &rows) })
 }
 
 impl Stats {

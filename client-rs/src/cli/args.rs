@@ -175,6 +175,18 @@ fn millis(text: &str) -> Result<u32, String> {
     }
 }
 
+/// A time of at least a millisecond, in seconds, that a program may run.
+fn seconds(text: &str) -> Result<f64, String> {
+    let found = text.parse().ok().filter(|seconds| (0.001..=4_294_967.0).contains(seconds));
+    found.ok_or_else(|| "a number of seconds from 0.001 to 4294967, like 0.5".to_owned())
+}
+
+/// Seconds of a processor, which the kernel counts whole.
+fn whole_seconds(text: &str) -> Result<u64, String> {
+    let found = text.parse().ok().filter(|seconds| *seconds > 0);
+    found.ok_or_else(|| "a whole number of seconds, at least 1".to_owned())
+}
+
 /// A number of bytes, with K, M or G for powers of 1024.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.strip_suffix(['K', 'M', 'G']) {
@@ -242,11 +254,11 @@ pub(crate) enum JudgeCommand {
 pub(crate) struct Judge {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Seconds of a processor for a run [default: as many as there are before --wall]
-    #[arg(long, value_name = "SECONDS")]
+    /// Whole seconds of a processor for a run [default: as many as there are before --wall]
+    #[arg(long, value_name = "SECONDS", value_parser = whole_seconds)]
     pub(crate) time: Option<u64>,
     /// Seconds for a run
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
     pub(crate) wall: f64,
     /// The longest file, output included
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "16M")]
@@ -356,10 +368,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAME", help_heading = PLACES)]
     pub(crate) hostname: Option<String>,
     /// Kill the App when it has run for so many seconds
-    #[arg(long, value_name = "SECONDS", help_heading = LIMITS)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = LIMITS)]
     pub(crate) wall: Option<f64>,
-    /// End the App when it has used so many seconds of a processor
-    #[arg(long, value_name = "SECONDS", help_heading = LIMITS)]
+    /// End the App when it has used so many whole seconds of a processor
+    #[arg(long, value_name = "SECONDS", value_parser = whole_seconds, help_heading = LIMITS)]
     pub(crate) time: Option<u64>,
     /// End the App when it writes a file longer than this, as in 16M
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = LIMITS)]
@@ -425,7 +437,7 @@ pub(crate) struct Exec {
     #[arg(long)]
     pub(crate) tty: bool,
     /// Kill the program when it has run for so many seconds
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) wall: Option<f64>,
     /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock]
     #[arg(long, value_name = "PATH")]
@@ -464,6 +476,18 @@ mod tests {
         assert_eq!(["4K", "131072", "1M"].map(block_size), [4096, 131_072, 1 << 20].map(Ok));
         for wrong in ["", "0", "2K", "2M", "100K", "1G", "8589934592G"] {
             assert!(block_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_are_not_nothing() {
+        assert_eq!(["0.5", "1", "3600.5"].map(seconds), [0.5, 1.0, 3600.5].map(Ok));
+        for wrong in ["", "0", "-1", "nan", "inf", "1e9", "abc"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(whole_seconds("1"), Ok(1));
+        for wrong in ["0", "-1", "0.5", "abc"] {
+            assert!(whole_seconds(wrong).is_err(), "{wrong}");
         }
     }
 

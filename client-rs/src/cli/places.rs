@@ -34,6 +34,9 @@ pub(super) fn places(args: &Run) -> Result<Option<Conf>, Fault> {
         };
         let form = "DIR or DIR:SIZE, as in /tmp:64M";
         let bytes = bytes.ok_or_else(|| wrong("tmpfs", words, form))?;
+        if !Path::new(dir).is_absolute() {
+            return Err(wrong("tmpfs", words, "an absolute DIR, as in /tmp:64M"));
+        }
         places.push((dir.into(), Place::Tmpfs(bytes)));
     }
     for (option, all) in [("bind-ro", &args.bind_ro), ("bind", &args.bind)] {
@@ -102,6 +105,7 @@ mod tests {
     fn what_cannot_be_read_is_named() {
         for (words, said) in [
             ("--tmpfs /a:b", "tmpfs \"/a:b\": it must read DIR or DIR:SIZE, as in /tmp:64M"),
+            ("--tmpfs rel:1M", "tmpfs \"rel:1M\": it must read an absolute DIR, as in /tmp:64M"),
             ("--bind /a", "bind \"/a\": it must read HOST:DIR"),
             ("--bind-ro /a:", "bind-ro \"/a:\": it must read HOST:DIR"),
         ] {

@@ -117,7 +117,7 @@ fn exec_refuses_in_one_line() {
     let name = rockers[0].guard_name();
     refused(name.as_str(), &[], "ARGV");
     refused(name.as_str(), &["--wall", "-1", "--", "true"], "");
-    refused(name.as_str(), &["--wall=-1", "--", "true"], "not a time");
+    refused(name.as_str(), &["--wall=-1", "--", "true"], "a number of seconds");
     refused(name.as_str(), &["--env", "A", "--", "true"], "NAME=VALUE");
     let nowhere = exec(&daemon, name, &["--socket", "/nowhere", "--", "true"]).output().unwrap();
     assert_refused(&nowhere, 125, "");

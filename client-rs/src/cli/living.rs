@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use rocker_client::{RockerEntry, kill_by_name, list};
 use serde_json::json;
 
-use super::{Fault, print};
+use super::{Fault, plain, print};
 
 /// How long the master may take to answer.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -76,6 +76,8 @@ fn row(rocker: &RockerEntry, app_pid: Option<u32>) -> [String; HEADER.len()] {
 /// Aligned to the left; the last column, which is the widest, is not filled up.
 pub(crate) fn table<const N: usize>(header: &[&str; N], rows: &[[String; N]]) -> String {
     let header = header.map(str::to_owned);
+    let rows: Vec<[String; N]> =
+        rows.iter().map(|row| core::array::from_fn(|at| plain(&row[at]))).collect();
     let mut widths = [0; N];
     for row in rows.iter().chain([&header]) {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -83,7 +85,7 @@ pub(crate) fn table<const N: usize>(header: &[&str; N], rows: &[[String; N]]) ->
         }
     }
     let mut text = String::new();
-    for row in [&header].into_iter().chain(rows) {
+    for row in [&header].into_iter().chain(&rows) {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(widths) {
             // Writing to a String cannot fail.
@@ -153,6 +155,8 @@ mod tests {
         let row = |name: &str, pid: &str| {
             [name, "0", "1000", pid, "-", "3s", "/x.sqfs"].map(str::to_owned)
         };
+        let hostile = table(&["A"], &[["\u{1b}]0;x\u{7} \u{9b}2J \u{202e}y".to_owned()]]);
+        assert_eq!(hostile, "A\n\\u{1b}]0;x\\u{7} \\u{9b}2J \\u{202e}y\n");
         assert_eq!(
             table(&HEADER, &[row("aaaaaa", "1"), row("b", "123456")]),
             "NAME    APP-ID  UID   GUARD   APP  AGE  PACKAGE\n\

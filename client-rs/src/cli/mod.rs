@@ -177,7 +177,21 @@ fn misplaced(error: &clap::Error) -> Option<String> {
 
 fn complain(what: &dyn fmt::Display) {
     // Where standard error is closed there is nobody to tell.
-    let _ = writeln!(io::stderr(), "rocker: {what}");
+    let _ = writeln!(io::stderr(), "rocker: {}", plain(&what.to_string()));
+}
+
+/// What a terminal shows and does not obey: names come from packages and other users, and may
+/// hold control characters and changes of direction.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for char in text.chars() {
+        let turns = matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        match char.is_control() || turns {
+            true => plain.extend(char.escape_default()),
+            false => plain.push(char),
+        }
+    }
+    plain
 }
 
 /// Writes to standard output, at once and whole.

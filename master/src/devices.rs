@@ -29,16 +29,21 @@ pub(crate) struct Refusal {
 }
 
 /// One for each user.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Devices {
-    /// The users of late, the latest last.
-    templates: VecDeque<(u32, OwnedFd)>,
+    /// The users of late, the latest last; first those that are nobody's yet. None at all before
+    /// Linux 6.15, where what is attached nowhere cannot be cloned (KERNEL A14).
+    templates: VecDeque<(Option<u32>, OwnedFd)>,
 }
 
-/// Users of late, each of whom takes a descriptor.
-const TEMPLATES_MAX: usize = 8;
-
 impl Devices {
+    /// For so many users at a time, each of whom takes a descriptor, from now on. What cannot be
+    /// made here is told to whoever asks for one.
+    pub(crate) fn new(users: usize) -> Self {
+        let one = || tree(Dev::Own).ok().filter(|tree| copy(tree).is_ok());
+        Self { templates: (0..users).map_while(|_| Some((None, one()?))).collect() }
+    }
+
     /// For one rocker of this user's; none where it has the host's.
     pub(crate) fn of(&mut self, uid: u32, dev: Dev<'_>) -> Result<Option<OwnedFd>, Refusal> {
         match dev {
@@ -50,22 +55,15 @@ impl Devices {
 
     fn own(&mut self, uid: u32) -> Result<OwnedFd, Refusal> {
         let copied = |errno| failed(errno, "mount --bind devices /dev");
-        if let Some((_, template)) = self.templates.iter().find(|(of, _)| *of == uid) {
+        if let Some((_, template)) = self.templates.iter().find(|(of, _)| *of == Some(uid)) {
             return copy(template).map_err(copied);
         }
-        let template = tree(Dev::Own)?;
-        match copy(&template) {
-            Ok(one) => {
-                if self.templates.len() == TEMPLATES_MAX {
-                    self.templates.pop_front();
-                }
-                self.templates.push_back((uid, template));
-                Ok(one)
-            }
-            // Before Linux 6.15 what is attached nowhere cannot be cloned (KERNEL A14).
-            Err(Errno::INVAL) => Ok(template),
-            Err(errno) => Err(copied(errno)),
-        }
+        let Some((of, template)) = self.templates.pop_front() else { return tree(Dev::Own) };
+        // Another's stays as it is in that one's rockers.
+        let template = if of.is_none() { template } else { tree(Dev::Own)? };
+        let one = copy(&template).map_err(copied);
+        self.templates.push_back((Some(uid), template));
+        one
     }
 }
 

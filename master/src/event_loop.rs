@@ -27,6 +27,9 @@ use crate::residue::Records;
 use crate::rights;
 use crate::sessions::{Entry, Held, Launch, Sessions};
 
+/// Users whose rockers share devices at a time.
+const DEVICE_USERS: usize = 4;
+
 /// Callers taken in before everybody else is served again.
 const ACCEPTS_PER_TURN: usize = 64;
 
@@ -115,7 +118,7 @@ impl Master {
         let pool = Pool::new(if mounts.is_some() { config.ready_guards } else { 0 });
         let host = Host {
             cgroups: Cgroups::new(&config.cgroup),
-            devices: Devices::default(),
+            devices: Devices::new(DEVICE_USERS),
             words: String::new(),
             config,
             guard,

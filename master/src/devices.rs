@@ -5,7 +5,6 @@
 //! (`guard/src/mounts.rs`).
 
 use core::ffi::CStr;
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 
 use protocol::devices::{DEVICES, DIRECTORIES, LINKS};
@@ -33,7 +32,7 @@ pub(crate) struct Refusal {
 pub(crate) struct Devices {
     /// The users of late, the latest last; first those that are nobody's yet. None at all before
     /// Linux 6.15, where what is attached nowhere cannot be cloned (KERNEL A14).
-    templates: VecDeque<(Option<u32>, OwnedFd)>,
+    templates: Vec<(Option<u32>, OwnedFd)>,
 }
 
 impl Devices {
@@ -58,11 +57,14 @@ impl Devices {
         if let Some((_, template)) = self.templates.iter().find(|(of, _)| *of == Some(uid)) {
             return copy(template).map_err(copied);
         }
-        let Some((of, template)) = self.templates.pop_front() else { return tree(Dev::Own) };
-        // Another's stays as it is in that one's rockers.
-        let template = if of.is_none() { template } else { tree(Dev::Own)? };
-        let one = copy(&template).map_err(copied);
-        self.templates.push_back((Some(uid), template));
+        let Some((of, template)) = self.templates.first_mut() else { return tree(Dev::Own) };
+        if of.is_some() {
+            // That one's rockers keep what they have.
+            *template = tree(Dev::Own)?;
+        }
+        *of = Some(uid);
+        let one = copy(template).map_err(copied);
+        self.templates.rotate_left(1);
         one
     }
 }

@@ -246,13 +246,17 @@ fn bad_ids_and_words_are_refused_in_one_line() {
         (&["--uid", ""], &[]),
         (&["--env", "NOTHING"], &["NAME=VALUE"]),
         (&["--env", "=x"], &["NAME=VALUE"]),
-        (&["--timeout", "0"], &["between 1 ms and 1 hour"]),
+        (&["--timeout", "0"], &["--timeout", "a time, like 0.5, 500ms or 3s"]),
         (&["--timeout", "-1"], &[]),
         (&["--timeout", "nan"], &["timeout"]),
-        (&["--timeout", "1e9"], &["between 1 ms and 1 hour"]),
+        (&["--timeout", "2h"], &["--timeout", "at most 1h"]),
         (&["--timeout", "soon"], &["soon"]),
-        (&["--app-id", "x"], &["x"]),
-        (&["--app-id", "4294967296"], &["4294967296"]),
+        (&["--app-id", "x"], &["--app-id", "a whole number from 0"]),
+        (&["--app-id", "4294967296"], &["from 0 to 4294967295"]),
+        (&["--wall", "0"], &["--wall", "a time, like"]),
+        (&["--time", "500ms"], &["--time", "whole seconds"]),
+        (&["--memory", "64MB"], &["--memory", "like 64M"]),
+        (&["--cpu-weight", "0"], &["--cpu-weight", "from 1 to 10000"]),
     ];
     for (arguments, words) in cases {
         let mut command = daemon.rocker_run();

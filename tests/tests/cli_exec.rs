@@ -95,7 +95,7 @@ fn exec_ends_with_the_programs_status() {
     assert_eq!(status(&["--", "/etc/passwd"]), Some(126));
     let late = exec(&daemon, rocker.guard_name(), &["--wall", "0.2", "--", "sleep", "60"]);
     assert_refused(&{ late }.output().unwrap(), 137, "time");
-    let json = ["--json", "--wall", "0.2", "--", "sleep", "60"];
+    let json = ["--json", "--wall", "200ms", "--", "sleep", "60"];
     let output = exec(&daemon, rocker.guard_name(), &json).output().unwrap();
     let told: Value = serde_json::from_slice(&output.stderr).unwrap();
     assert_eq!((output.status.code(), told["signal"].as_u64()), (Some(137), Some(9)), "{told}");
@@ -117,7 +117,7 @@ fn exec_refuses_in_one_line() {
     let name = rockers[0].guard_name();
     refused(name.as_str(), &[], "ARGV");
     refused(name.as_str(), &["--wall", "-1", "--", "true"], "");
-    refused(name.as_str(), &["--wall=-1", "--", "true"], "a number of seconds");
+    refused(name.as_str(), &["--wall=-1", "--", "true"], "a time, like");
     refused(name.as_str(), &["--env", "A", "--", "true"], "NAME=VALUE");
     let nowhere = exec(&daemon, name, &["--socket", "/nowhere", "--", "true"]).output().unwrap();
     assert_refused(&nowhere, 125, "");

@@ -78,19 +78,32 @@ fn each_way_to_end_has_its_verdict() {
         shell(1, "exit 3"),
         shell(2, "kill -SEGV $$"),
         with(shell(3, "while :; do :; done"), "time", json!(1)),
-        with(shell(4, "exec sleep 60"), "wall", json!(0.2)),
+        with(shell(4, "exec sleep 60"), "wall", json!("200ms")),
         with(shell(5, "while :; do echo flood; done"), "output", json!(65536)),
         // The shell ends when it cannot fork any more.
         shell(6, "while :; do sleep 60 & done"),
         shell(7, "exec no-such-program"),
         json!({"id": 8, "argv": ["no-such-program"]}),
+        with(shell(9, "exit"), "wall", json!(0)),
+        with(shell(10, "exit"), "time", json!("500ms")),
     ];
     let results = judged(as_nobody(judge(&daemon, &["--ready", "1", "--pids", "50"])), &jobs);
     let verdicts: Vec<&str> =
         results.iter().map(|result| result["verdict"].as_str().unwrap_or("none")).collect();
     let [time, signalled, failed] = ["time limit exceeded", "signalled", "nonzero exit status"];
-    let wanted =
-        ["normal", failed, signalled, time, time, "output limit exceeded", failed, failed, "none"];
+    let wanted = [
+        "normal",
+        failed,
+        signalled,
+        time,
+        time,
+        "output limit exceeded",
+        failed,
+        failed,
+        "none",
+        "none",
+        "none",
+    ];
     assert_eq!(verdicts, wanted, "{results:#?}");
     assert_eq!((&results[0]["stdout"], &results[0]["stderr"]), (&json!("heard"), &json!("said\n")));
     assert_eq!((&results[1]["exit"], &results[2]["signal"]), (&json!(3), &json!(11)));
@@ -101,7 +114,13 @@ fn each_way_to_end_has_its_verdict() {
         results[6]
     );
     assert_eq!(results[5]["stdout"].as_str().map(str::len), Some(65536));
-    assert!(results[8]["error"].as_str().unwrap().contains("no-such-program"), "{}", results[8]);
+    for (at, words) in [
+        (8, "no-such-program"),
+        (9, "wall 0: it must be a time, like 0.5, 500ms or 3s"),
+        (10, "time \"500ms\": it must be a time in whole seconds"),
+    ] {
+        assert!(results[at]["error"].as_str().unwrap().contains(words), "{}", results[at]);
+    }
     drop(daemon);
     leaks.assert_none();
 }

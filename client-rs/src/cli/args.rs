@@ -1,11 +1,13 @@
 //! What can be said on the command line.
 
+use core::time::Duration;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use super::pack::Compression;
+use super::units::{block_size, millis, number, size, time, timeout, whole, whole_seconds};
 
 /// Runs Apps from squashfs packages, each in a rocker of its own.
 #[derive(Debug, Parser)]
@@ -32,7 +34,7 @@ pub(crate) enum Command {
         block_size: Option<u32>,
         /// How many threads compress, up to 256; the package is the same whatever their number
         /// [default: one for each processor]
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+        #[arg(long, value_name = "N", value_parser = number::<u16>(1..=256))]
         jobs: Option<u16>,
     },
     /// Run an App in a rocker, and end with its exit status
@@ -143,7 +145,8 @@ Each line of standard input is a job, {\"id\": 1, \"argv\": [\"sh\", \"-c\", \"c
                             {\"name\": {\"path\": \"...\"}}
   copy_out                  what is to be had of it after: {\"name\": \"path\"}; why one is not to
                             be had is said in the result, under not_copied
-  time, wall, output        its own limits: seconds of a processor, seconds, bytes
+  time, wall, output        its own limits: as on the command line, or numbers: seconds of a
+                            processor, seconds, bytes
 
 Each line of standard output is a result, in the order in which they end: id, verdict, exit or
 signal, user_us, system_us, wall_us, peak_kib, what else the kernel tells, stdout, stderr; or id
@@ -161,54 +164,6 @@ const DETACHED: &str = "In the background (the guard starts the App)";
 
 /// These are the kernel's to keep, whoever starts the App.
 const TOGETHER: &str = "Limits of all processes in the rocker together (cgroups)";
-
-/// A number of processors, in thousandths.
-fn millis(text: &str) -> Result<u32, String> {
-    match text.parse::<f64>() {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "it is in range"
-        )]
-        Ok(number @ 0.0..=1e6) => Ok((number * 1000.0).round() as u32),
-        _ => Err("a number of processors, such as 0.5".to_owned()),
-    }
-}
-
-/// A time of at least a millisecond, in seconds, that a program may run.
-fn seconds(text: &str) -> Result<f64, String> {
-    let found = text.parse().ok().filter(|seconds| (0.001..=4_294_967.0).contains(seconds));
-    found.ok_or_else(|| "a number of seconds from 0.001 to 4294967, like 0.5".to_owned())
-}
-
-/// Seconds of a processor, which the kernel counts whole.
-fn whole_seconds(text: &str) -> Result<u64, String> {
-    let found = text.parse().ok().filter(|seconds| *seconds > 0);
-    found.ok_or_else(|| "a whole number of seconds, at least 1".to_owned())
-}
-
-/// A number of bytes, with K, M or G for powers of 1024.
-pub(crate) fn size(text: &str) -> Result<u64, String> {
-    let (digits, unit) = match text.strip_suffix(['K', 'M', 'G']) {
-        Some(digits) => (digits, text.as_bytes()[text.len() - 1]),
-        None => (text, b'B'),
-    };
-    let shift = match unit {
-        b'K' => 10,
-        b'M' => 20,
-        b'G' => 30,
-        _ => 0,
-    };
-    let number: u64 = digits.parse().map_err(|_| "a number, or one with K, M or G".to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "it is too large".to_owned())
-}
-
-/// What squashfs has.
-fn block_size(text: &str) -> Result<u32, String> {
-    let found = u32::try_from(size(text)?).ok().filter(|size| size.is_power_of_two());
-    let found = found.filter(|size| (4096..=1 << 20).contains(size));
-    found.ok_or_else(|| "a power of two from 4K to 1M".to_owned())
-}
 
 /// Whose an App is, and by which master it comes to be.
 #[derive(Args, Debug)]
@@ -234,7 +189,7 @@ pub(crate) struct JudgeMany {
     pub(crate) judge: Judge,
     /// How many rockers are kept ready, each for one job at a time [default: one for each
     /// processor]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = number::<u16>(1..=1024))]
     pub(crate) ready: Option<u16>,
     /// The squashfs package; jobs are read from standard input
     #[arg(required = true)]
@@ -254,12 +209,12 @@ pub(crate) enum JudgeCommand {
 pub(crate) struct Judge {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Whole seconds of a processor for a run [default: as many as there are before --wall]
-    #[arg(long, value_name = "SECONDS", value_parser = whole_seconds)]
+    /// Time of a processor for a run, in whole seconds [default: what --wall leaves it]
+    #[arg(long, value_name = "TIME", value_parser = whole_seconds)]
     pub(crate) time: Option<u64>,
-    /// Seconds for a run
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
-    pub(crate) wall: f64,
+    /// Time for a run, as in 500ms or 3s
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
+    pub(crate) wall: Duration,
     /// The longest file, output included
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "16M")]
     pub(crate) output: u64,
@@ -267,7 +222,7 @@ pub(crate) struct Judge {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory: Option<u64>,
     /// Processes and threads at once; takes a cgroup controller [default: no limit]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole)]
     pub(crate) pids: Option<u32>,
     /// Which system calls they may make of those that an App may, as a container engine's profile
     /// in JSON: a program that makes one that the profile kills for is killed, and the result names
@@ -315,7 +270,7 @@ pub(crate) enum Dev {
 #[derive(Args, Debug)]
 pub(crate) struct Run {
     /// A number of your own for the App, shown by "rocker ps"
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value = "0", value_parser = whole)]
     pub(crate) app_id: u32,
     #[command(flatten)]
     pub(crate) common: Common,
@@ -351,9 +306,9 @@ pub(crate) struct Run {
     /// Where the App starts [default: what the manifest says, else the exec dir]
     #[arg(long, value_name = "D")]
     pub(crate) cwd: Option<PathBuf>,
-    /// How long the launch may take, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
-    pub(crate) timeout: f64,
+    /// How long the launch may take, as in 500ms or 3s
+    #[arg(long, value_name = "TIME", value_parser = timeout, default_value = "5s")]
+    pub(crate) timeout: Duration,
     /// An empty directory in memory, where one is, of at most SIZE [default: 64M]; any number of
     /// times, as the next two
     #[arg(long, value_name = "DIR[:SIZE]", help_heading = PLACES)]
@@ -367,29 +322,30 @@ pub(crate) struct Run {
     /// What the machine is called inside
     #[arg(long, value_name = "NAME", help_heading = PLACES)]
     pub(crate) hostname: Option<String>,
-    /// Kill the App when it has run for so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = LIMITS)]
-    pub(crate) wall: Option<f64>,
-    /// End the App when it has used so many whole seconds of a processor
-    #[arg(long, value_name = "SECONDS", value_parser = whole_seconds, help_heading = LIMITS)]
+    /// Kill the App when it has run for so long, as in 500ms or 3s
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = LIMITS)]
+    pub(crate) wall: Option<Duration>,
+    /// End the App when it has used so much time of a processor, in whole seconds
+    #[arg(long, value_name = "TIME", value_parser = whole_seconds, help_heading = LIMITS)]
     pub(crate) time: Option<u64>,
     /// End the App when it writes a file longer than this, as in 16M
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = LIMITS)]
     pub(crate) output: Option<u64>,
-    /// Memory, as in 64M; at least 1M
+    /// Memory, as in 64M; at least 1M. In all that rocker reads and prints K is 1024 bytes, M is
+    /// 1024K, and G is 1024M
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = TOGETHER)]
     pub(crate) memory: Option<u64>,
     /// Swap, if there is a limit of memory; 0 for none
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = TOGETHER)]
     pub(crate) swap: Option<u64>,
     /// Processes and threads at once
-    #[arg(long, value_name = "N", help_heading = TOGETHER)]
+    #[arg(long, value_name = "N", value_parser = whole, help_heading = TOGETHER)]
     pub(crate) pids: Option<u32>,
     /// Processor time, in processors: 0.5 is half of one
     #[arg(long, value_name = "N", value_parser = millis, help_heading = TOGETHER)]
     pub(crate) cpu: Option<u32>,
     /// Share of the processors where others want them too: 1 to 10000, others have 100
-    #[arg(long, value_name = "N", help_heading = TOGETHER)]
+    #[arg(long, value_name = "N", value_parser = number::<u16>(1..=10_000), help_heading = TOGETHER)]
     pub(crate) cpu_weight: Option<u16>,
     /// The processors to run on, as in 0-1,3
     #[arg(long, value_name = "LIST", help_heading = TOGETHER)]
@@ -436,9 +392,9 @@ pub(crate) struct Exec {
     /// Give the program a terminal of its own, and pass this one through to it
     #[arg(long)]
     pub(crate) tty: bool,
-    /// Kill the program when it has run for so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub(crate) wall: Option<f64>,
+    /// Kill the program when it has run for so long, as in 500ms or 3s
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) wall: Option<Duration>,
     /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock]
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
@@ -461,42 +417,6 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(["7", "2K", "16M", "1G"].map(size), [7, 2048, 16 << 20, 1 << 30].map(Ok));
-        for wrong in ["", "K", "1T", "-1", "1.5M", "99999999999G"] {
-            assert!(size(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn block_sizes_are_powers_of_two() {
-        assert_eq!(["4K", "131072", "1M"].map(block_size), [4096, 131_072, 1 << 20].map(Ok));
-        for wrong in ["", "0", "2K", "2M", "100K", "1G", "8589934592G"] {
-            assert!(block_size(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn times_are_not_nothing() {
-        assert_eq!(["0.5", "1", "3600.5"].map(seconds), [0.5, 1.0, 3600.5].map(Ok));
-        for wrong in ["", "0", "-1", "nan", "inf", "1e9", "abc"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
-        }
-        assert_eq!(whole_seconds("1"), Ok(1));
-        for wrong in ["0", "-1", "0.5", "abc"] {
-            assert!(whole_seconds(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn processors_have_parts() {
-        assert_eq!(["0.5", "2", "0.01"].map(millis), [500, 2000, 10].map(Ok));
-        for wrong in ["", "-1", "nan", "inf", "1e9", "a"] {
-            assert!(millis(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rocker_client::{Limits, OpenRocker, Program};
 use super::args::Exec;
 use super::living::{ANSWER_MAX, by_beginning};
 use super::report::{self, Ending, Lived};
-use super::run::{default_environment, said_environment, wall};
+use super::run::{default_environment, said_environment};
 use super::terminal::Terminal;
 use super::vigil::{Signals, until_told};
 use super::{Fault, complain};
@@ -27,10 +27,7 @@ pub(crate) fn exec(socket: &Path, args: &Exec) -> ExitCode {
 
 fn attempt(socket: &Path, args: &Exec, lived: &mut Option<Lived>) -> Result<Ending, Fault> {
     let program = program(args)?;
-    let limits = match args.wall {
-        Some(seconds) => Limits::new().wall(wall(seconds)?),
-        None => Limits::new(),
-    };
+    let limits = args.wall.into_iter().fold(Limits::new(), Limits::wall);
     let signals = Signals::take().map_err(|error| Fault::refused("take signals", &error))?;
     let entry = by_beginning(socket, &args.name)?;
     let mut rocker = OpenRocker::attach(socket, entry.name.as_str(), ANSWER_MAX)?;

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::args::{Judge, JudgeRun};
 use super::embedded::Master;
 use super::run::{Base, PATH, open, resolved};
-use super::{Fault, print, profile, report, write_out};
+use super::{Fault, print, profile, report, units, write_out};
 
 /// Where a program starts. It can write there, and elsewhere only to what is in memory, too.
 const WORK_DIR: &str = "/tmp";
@@ -53,10 +53,9 @@ struct Job {
     /// What is to be had of it after: by name, where to write it.
     #[serde(default)]
     copy_out: BTreeMap<String, PathBuf>,
-    /// Seconds of a processor.
-    time: Option<u64>,
-    /// Seconds on the clock.
-    wall: Option<f64>,
+    /// On a processor, and on the clock: as on the command line, or a number of seconds.
+    time: Option<Value>,
+    wall: Option<Value>,
     /// Bytes of one file, each of the outputs too.
     output: Option<u64>,
 }
@@ -195,11 +194,18 @@ impl Plan {
         if let Some(count) = args.pids {
             launch = launch.pids(count);
         }
-        let wall = seconds(args.wall)?;
         let limits = [args.time, Some(args.output)];
         let read = |path: &PathBuf| profile::read(path, protocol::seccomp::NOTIFY);
         let filter = args.seccomp.as_ref().map(read).transpose()?;
-        Ok(Self { launch, embeddable, exec_dir, scratch: args.scratch, limits, wall, filter })
+        Ok(Self {
+            launch,
+            embeddable,
+            exec_dir,
+            scratch: args.scratch,
+            limits,
+            wall: args.wall,
+            filter,
+        })
     }
 
     /// Nothing of the host's can be written, and what the job needs lies in memory.
@@ -219,11 +225,6 @@ impl Plan {
             .work_dir(WORK_DIR)
             .host_name("rocker")
     }
-}
-
-fn seconds(number: f64) -> Result<Duration, Fault> {
-    Duration::try_from_secs_f64(number)
-        .map_err(|_| Fault::Said(format!("wall {number}: not a time")))
 }
 
 /// A rocker for one job at a time.
@@ -392,14 +393,28 @@ impl<'a> Output<'a> {
     }
 }
 
+/// What a job says under this key, in the command line's words.
+fn said<T>(
+    key: &str,
+    value: &Option<Value>,
+    parse: fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, Fault> {
+    let Some(value) = value else { return Ok(None) };
+    let parsed = match value.as_str() {
+        Some(text) => parse(text),
+        None => parse(&value.to_string()),
+    };
+    parsed.map(Some).map_err(|why| Fault::Said(format!("{key} {value}: it must be {why}")))
+}
+
 fn limits(plan: &Plan, job: &Job) -> Result<Limits, Fault> {
     const RLIMIT_CPU: u8 = 0;
     const RLIMIT_FSIZE: u8 = 1;
     const RLIMIT_CORE: u8 = 4;
     let [time, output] = plan.limits;
-    let wall = job.wall.map_or(Ok(plan.wall), seconds)?;
+    let wall = said("wall", &job.wall, units::time)?.unwrap_or(plan.wall);
     let mut limits = Limits::new().wall(wall).rlimit(RLIMIT_CORE, 0, 0);
-    if let Some(seconds) = job.time.or(time) {
+    if let Some(seconds) = said("time", &job.time, units::whole_seconds)?.or(time) {
         limits = limits.rlimit(RLIMIT_CPU, seconds, seconds.saturating_add(1));
     }
     if let Some(bytes) = job.output.or(output) {

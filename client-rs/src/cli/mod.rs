@@ -19,6 +19,7 @@
 //! manifest  rocker.toml
 //! profile   --seccomp FILE
 //! doctor    rocker doctor
+//! units     times and sizes, as people write them
 //! ```
 
 mod args;
@@ -38,6 +39,7 @@ mod run;
 mod stats;
 mod temporary;
 mod terminal;
+mod units;
 mod vigil;
 
 use core::fmt;
@@ -228,19 +230,10 @@ fn pack(dir: &Path, package: &Path, options: pack::Options) -> Result<ExitCode, 
         pack::pack(dir, package, options).map_err(|error| Fault::Said(error.to_string()))?;
     let pack::Packed { files, bytes_in, bytes_out } = packed;
     let percent = (bytes_out * 100).checked_div(bytes_in).unwrap_or(100);
-    let [from, to] = [bytes_in, bytes_out].map(size);
+    let [from, to] = [bytes_in, bytes_out].map(units::sized);
     let package = package.display();
     let files = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
     print(&format!("{package}: {files}, {from} -> {to} ({percent} %)\n"))
-}
-
-/// Decimal units, one digit after the point.
-fn size(bytes: u64) -> String {
-    let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
-    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
-        None => format!("{bytes} B"),
-    }
 }
 
 fn doctor(socket: Option<&Path>, json: bool) -> Result<ExitCode, Fault> {
@@ -255,18 +248,4 @@ fn doctor(socket: Option<&Path>, json: bool) -> Result<ExitCode, Fault> {
     print(&text)?;
     let missing = findings.iter().any(|finding| finding.state == doctor::State::Missing);
     Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_one_digit_after_the_point() {
-        assert_eq!(size(0), "0 B");
-        assert_eq!(size(999), "999 B");
-        assert_eq!(size(1_000), "1.0 kB");
-        assert_eq!(size(1_290_000), "1.2 MB");
-        assert_eq!(size(u64::MAX), "18446744073.7 GB");
-    }
 }

@@ -8,8 +8,9 @@ use protocol::limits::HOST_NAME_MAX;
 use rocker_client::Conf;
 
 use super::Fault;
-use super::args::{Run, size};
+use super::args::Run;
 use super::run::resolved;
+use super::units::size;
 
 /// How large a directory in memory is that nobody has said a size for: 64M.
 const TMPFS_BYTES: u64 = 64 << 20;

@@ -203,19 +203,13 @@ fn background(args: &Run, program: Program) -> Result<Program, Fault> {
     Ok(program.stdout(file(&args.stdout, &append)?).stderr(file(&args.stderr, &append)?))
 }
 
-/// `--wall`, of `rocker exec`, too.
-pub(crate) fn wall(seconds: f64) -> Result<Duration, Fault> {
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|_| Fault::Said(format!("wall {seconds}: not a time")))
-}
-
 /// What was said of the App's limits.
 fn limits(args: &Run) -> Result<Limits, Fault> {
     const RLIMIT_CPU: u8 = 0;
     const RLIMIT_FSIZE: u8 = 1;
     let mut limits = Limits::new();
-    if let Some(seconds) = args.wall {
-        limits = limits.wall(wall(seconds)?);
+    if let Some(time) = args.wall {
+        limits = limits.wall(time);
     }
     if let Some(seconds) = args.time {
         // A second more for an App that wants to say why it ends.
@@ -315,8 +309,6 @@ impl Plan {
             (None, Overlays::Dirs(dirs)) if dirs.is_empty() => None,
             (None, _) => Some(default_data_dir(&package, identity)?),
         };
-        let timeout = Duration::try_from_secs_f64(args.timeout)
-            .map_err(|_| Fault::Said(format!("timeout {}: not a time", args.timeout)))?;
         let limited = args.wall.is_some() || args.time.is_some() || args.output.is_some();
         let conf = places(args)?;
         let by_guard =
@@ -327,7 +319,7 @@ impl Plan {
             .stays(args.detach)
             .user_namespaces(args.userns)
             .seccomp(seccomp(args, by_guard)?)
-            .timeout(timeout)
+            .timeout(args.timeout)
             .trace(args.trace || args.report.is_some());
         if args.dev == Dev::Host {
             launch = launch.host_dev();

@@ -13,7 +13,8 @@ use rocker_client::{RockerEntry, list};
 use serde_json::{Value, json};
 
 use super::living::{ANSWER_MAX, age, by_beginning, namespace, table};
-use super::{Fault, print, size};
+use super::units::sized;
+use super::{Fault, print};
 
 const HEADER: [&str; 12] = [
     "NAME",
@@ -93,7 +94,6 @@ fn row(rocker: &RockerEntry, stats: &Stats) -> [String; HEADER.len()] {
         value.map_or("-".to_owned(), words)
     }
     let seconds = |us: u64| format!("{}.{:02}s", us / 1_000_000, us / 10_000 % 100);
-    let bytes = |bytes: u64| size(bytes).replace(' ', "");
     let Usage { memory, memory_peak, pids, pids_peak, read, written, .. } = stats.usage;
     [
         rocker.name.to_string(),
@@ -101,12 +101,12 @@ fn row(rocker: &RockerEntry, stats: &Stats) -> [String; HEADER.len()] {
         age(rocker.age),
         cell(stats.user_us, seconds),
         cell(stats.system_us, seconds),
-        cell(memory, bytes),
-        cell(memory_peak, bytes),
+        cell(memory, sized),
+        cell(memory_peak, sized),
         cell(pids, |count| count.to_string()),
         cell(pids_peak, |count| count.to_string()),
-        cell(read, bytes),
-        cell(written, bytes),
+        cell(read, sized),
+        cell(written, sized),
         rocker.package.display().to_string(),
     ]
 }

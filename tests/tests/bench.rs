@@ -10,6 +10,8 @@ use tests::{Package, bin, runner, scratch};
 fn main() -> ExitCode {
     runner::main(tests::root![
         the_benchmark_measures_everything,
+        one_scene_alone_is_measured_and_drawn,
+        launches_leave_nothing,
         packages_are_measured_beside_plain_files,
     ])
 }
@@ -18,19 +20,16 @@ fn the_benchmark_measures_everything() {
     if Command::new("cc").arg("--version").output().is_err() {
         runner::skip("there is no C compiler");
     }
-    let programs = bin("rocker");
     let dir = scratch();
     let charts = dir.path().join("charts");
-    let mut bench = Command::new(env!("CARGO_BIN_EXE_rocker-bench"));
-    bench.args(["--quick", "--json"]).arg(format!("--charts={}", charts.display()));
-    bench.arg(programs.parent().expect("it lies in a directory"));
-    let output = bench.output().expect("cargo builds it with the tests");
+    let drawn = format!("--charts={}", charts.display());
+    let output = bench(&["--quick", "--json", &drawn]).output().expect("cargo builds it");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     for overlays in [0, 1, 5] {
         let ours = ["rocker", "rocker, C", "rocker, warm", "rocker, callback"];
         for what in ours.into_iter().chain(["floor doc", "floor best", "floor warm"]) {
-            let rows = said["rows"].as_array().expect("a list");
+            let rows = said["launch"]["rows"].as_array().expect("a list");
             let is_it = |row: &&Value| row["overlays"] == overlays && row["what"] == what;
             let row = rows.iter().find(is_it).expect("every combination");
             assert_eq!(row["launches"], 30, "{row}");
@@ -40,7 +39,7 @@ fn the_benchmark_measures_everything() {
             }
         }
     }
-    let ratios = said["ratios"].as_array().expect("a list");
+    let ratios = said["launch"]["ratios"].as_array().expect("a list");
     let is_c_to_rust = |ratio: &&Value| ratio["of"] == "rocker, C" && ratio["to"] == "rocker";
     let c_to_rust: Vec<&Value> = ratios.iter().filter(is_c_to_rust).collect();
     assert_eq!(c_to_rust.len(), 4, "{ratios:?}");
@@ -54,32 +53,41 @@ fn the_benchmark_measures_everything() {
     }
     let whole = &said["whole"][0];
     assert_eq!((&whole["what"], &whole["launches"]), (&"rocker run".into(), &10.into()), "{whole}");
-    many_rockers_are_measured(&said["scale"], &charts);
     for size in said["sizes"].as_array().expect("a list") {
-        assert!(size["bytes"].as_u64() <= size["limit"].as_u64(), "{size}");
+        assert!(size["value"].as_f64() <= size["goal"].as_f64(), "{size}");
     }
+    many_rockers_are_measured(&said, &charts);
 }
 
 /// Every scene has its figures, and its picture.
-fn many_rockers_are_measured(scale: &Value, charts: &Path) {
-    let figures = scale.as_array().expect("a list");
-    let value = |scene: &str, what: &str| {
-        let is_it = |it: &&Value| it["scene"] == scene && it["what"] == what;
-        let figure = figures.iter().find(is_it).unwrap_or_else(|| panic!("{scene}: {what}"));
-        figure["value"].as_f64().expect("a number")
-    };
-    let at_once = |what| value("10 launches at once", what);
+fn many_rockers_are_measured(said: &Value, charts: &Path) {
+    let at_once = |what| value(&said["scale"], "10 launches at once", what);
     assert!(at_once("half of the Apps run") <= at_once("all Apps run"));
     assert!(at_once("all Apps run") < at_once("all are gone"));
-    assert!(value("a second has room for", "resets, each with a program") > 1.0);
-    for live in [0, 5, 10] {
-        value("a launch among others, request to App", &format!("among {live} rockers"));
+    let resets = value(&said["scale"], "a second has room for", "resets, each with a program");
+    assert!(resets > 1.0);
+    let among = "a launch among living rockers, request to App";
+    let alone = value(&said["among"], among, "among none");
+    for held in ["among 10, held by others", "among 10, held by the caller"] {
+        let ratio = value(&said["among"], among, &format!("{held}, to among none"));
+        let own = value(&said["among"], among, held);
+        assert!((own / alone - ratio).abs() < 0.01, "{held}: {own} {alone} {ratio}");
     }
-    let own = value("memory of an idle rocker", "its guard's own, among 10 rockers");
+    let idle = "memory of an idle rocker among 10, 5 overlays";
+    let own = value(&said["memory"], idle, "its guard's own");
     assert!((4.0..=48.0).contains(&own), "{own} KiB");
+    value(&said["memory"], idle, "the kernel's for all of it, App included");
+    let caller = "a launch by a caller of 5 or 400 MB, request to App";
+    for form in ["program", "program, C", "callback", "callback, C", "fork alone"] {
+        let [small, large] = [5, 400].map(|mb| format!("{form}, {mb} MB"));
+        let [small, large] = [small, large].map(|it| value(&said["callers"], caller, &it));
+        // What is copied takes its time: 100,000 pages.
+        let is_copied = !form.starts_with("program");
+        assert!(!is_copied || large > small + 500.0, "{form}: {small} {large}");
+    }
     if Command::new("strace").arg("--version").output().is_ok() {
         for process in ["client", "client's helper", "master", "guard, to its end"] {
-            let calls = value("system calls of a launch", process);
+            let calls = value(&said["calls"], "system calls of a launch", process);
             assert!((10.0..200.0).contains(&calls), "{process}: {calls}");
         }
     }
@@ -91,6 +99,65 @@ fn many_rockers_are_measured(scale: &Value, charts: &Path) {
         let svg = fs::read_to_string(charts.join(file.trim_end_matches(')'))).expect("a file");
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg}");
     }
+}
+
+/// What a scene's part says.
+fn value(part: &Value, scene: &str, what: &str) -> f64 {
+    let figures = part.as_array().expect("a list");
+    let is_it = |it: &&Value| it["scene"] == scene && it["what"] == what;
+    let figure = figures.iter().find(is_it).unwrap_or_else(|| panic!("{scene}: {what}"));
+    figure["value"].as_f64().expect("a number")
+}
+
+fn bench(arguments: &[&str]) -> Command {
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_rocker-bench"));
+    bench.args(arguments).arg(bin("rocker").parent().expect("it lies in a directory"));
+    bench
+}
+
+fn one_scene_alone_is_measured_and_drawn() {
+    let dir = scratch();
+    let charts = format!("--charts={}", dir.path().display());
+    let output = bench(&["--quick", "--profile", &charts]).output().expect("cargo builds it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(tests::scratch::names(dir.path()), ["profile.md"]);
+    let page = fs::read_to_string(dir.path().join("profile.md")).expect("it was written");
+    // Each actor's steps, in the words of the trace; and what is not there in the warm one.
+    let (warm, cold) = page.split_once("the package mounted anew").expect("two tables");
+    for half in [warm, cold] {
+        for step in
+            ["root.1    client", "prepare.4 guard  mount -t overlay", "prepare.8 master echo"]
+        {
+            assert!(half.contains(&format!("| {step}")), "{step}: {half}");
+        }
+        assert!(half.contains("| enter.3   helper exec ./clock |"), "{half}");
+        assert!(!half.contains("recvmsg"), "nobody works while he waits: {half}");
+        let us = |what: &str| -> f64 {
+            let line = half.lines().find(|line| line.starts_with(&format!("| {what}")));
+            let number = line.and_then(|line| line.rsplit('|').nth(1)).expect(what);
+            number.trim().parse().expect(number)
+        };
+        assert!(us("between steps") < us("request to App"), "{half}");
+    }
+    assert!(cold.contains("| prepare.2 guard  losetup") && !warm.contains("losetup"), "{page}");
+}
+
+fn launches_leave_nothing() {
+    let output = bench(&["--quick", "--json", "--leaks=100"]).output().expect("cargo builds it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let rows = said["leaks"]["rows"].as_array().expect("a list");
+    let done: Vec<_> = rows.iter().map(|row| row["launches"].as_u64()).collect();
+    let wanted: Vec<_> = (0..=10).map(|ten| ten * 10).chain([100]).map(Some).collect();
+    assert_eq!(done, wanted);
+    for left in said["leaks"]["left"].as_array().expect("a list") {
+        assert!(left["value"].as_f64() <= left["goal"].as_f64(), "{left}: {rows:?}");
+    }
+    // While they run there is something to be left.
+    assert!(rows.iter().any(|row| row["loops"].as_u64() > Some(0)), "{rows:?}");
+    assert!(
+        rows.iter().any(|row| row["mounts"] != rows[0]["mounts"] || row["fds"] != rows[0]["fds"])
+    );
 }
 
 fn packages_are_measured_beside_plain_files() {

@@ -5,38 +5,54 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::scale::Figure;
+use crate::figure::Figure;
 use crate::{Result, run};
 
-/// Writes all into a directory.
-pub(crate) fn write(dir: &Path, figures: &[Figure], conditions: &str) -> Result<()> {
-    fs::create_dir_all(dir)?;
-    let commit = run(Command::new("git").args(["describe", "--always", "--dirty"]));
-    let commit = commit.unwrap_or_else(|_| "unknown".to_owned());
-    let mut page = format!(
-        "# What launches cost\n\nWritten by `make bench BENCH=--charts=docs/bench`, and read there \
-         what is measured.\n\n{conditions}; {}; commit {}.\n",
-        processors(),
-        commit.trim_end()
-    );
-    for scene in figures.chunk_by(|one, next| one.scene == next.scene) {
-        let [first, ..] = scene else { continue };
-        let is_part = |c: char| c.is_ascii_alphanumeric();
-        let words: Vec<_> =
-            first.scene.split(|c| !is_part(c)).filter(|it| !it.is_empty()).collect();
-        let file = format!("{}.svg", words.join("-"));
-        fs::write(dir.join(&file), bars(scene))?;
-        write!(page, "\n## {}\n\n![{}]({file})\n\n", first.scene, first.scene)?;
-        writeln!(
-            page,
-            "| | {} |\n| --- | --- |",
-            if first.unit.is_empty() { "number" } else { first.unit }
-        )?;
-        for Figure { what, value, .. } in scene {
-            writeln!(page, "| {what} | {value:.1} |")?;
+/// What goes into one file.
+pub(crate) struct Page {
+    /// The file's, and its title.
+    pub(crate) name: [&'static str; 2],
+    pub(crate) figures: Vec<Figure>,
+}
+
+impl Page {
+    /// Writes it into a directory, with its pictures if it has any.
+    pub(crate) fn write(&self, dir: &Path, conditions: &str) -> Result<()> {
+        let [name, title] = self.name;
+        fs::create_dir_all(dir)?;
+        let commit = run(Command::new("git").args(["describe", "--always", "--dirty"]));
+        let commit = commit.unwrap_or_else(|_| "unknown".to_owned());
+        let mut page = format!(
+            "# {title}\n\nWritten by `make bench BENCH=--charts=docs/bench`{}, and read there what \
+             is measured.\n\n{conditions}; {}; commit {}.\n",
+            if name == "launch" { String::new() } else { format!(" with `--{name}`") },
+            processors(),
+            commit.trim_end()
+        );
+        for scene in self.figures.chunk_by(|one, next| one.scene == next.scene) {
+            let [first, ..] = scene else { continue };
+            writeln!(page, "\n## {}\n", first.scene)?;
+            // Steps have too many words for a picture.
+            if name == "launch" {
+                let is_part = |c: char| c.is_ascii_alphanumeric();
+                let words: Vec<_> =
+                    first.scene.split(|c| !is_part(c)).filter(|it| !it.is_empty()).collect();
+                let file = format!("{}.svg", words.join("-"));
+                let alike = scene.iter().filter(|figure| figure.unit == first.unit);
+                fs::write(dir.join(&file), bars(&alike.collect::<Vec<_>>()))?;
+                writeln!(page, "![{}]({file})\n", first.scene)?;
+            }
+            let unit = if first.unit.is_empty() { "number" } else { first.unit };
+            writeln!(page, "| | {unit} |\n| --- | --- |")?;
+            for figure in scene {
+                let Figure { what, unit, .. } = figure;
+                let unit = if *unit == first.unit { "" } else { unit };
+                let number = format!("{} {unit}", figure.number());
+                writeln!(page, "| {} | {} |", what.trim(), number.trim())?;
+            }
         }
+        Ok(fs::write(dir.join(name).with_extension("md"), page)?)
     }
-    Ok(fs::write(dir.join("launch.md"), page)?)
 }
 
 /// `2 processors (AMD EPYC)`
@@ -49,7 +65,7 @@ fn processors() -> String {
 }
 
 /// One bar below the other, the longest as wide as there is room.
-fn bars(scene: &[Figure]) -> String {
+fn bars(scene: &[&Figure]) -> String {
     const LINE: usize = 24;
     let longest = scene.iter().map(|figure| figure.value).fold(f64::MIN_POSITIVE, f64::max);
     let height = LINE * (scene.len() + 2);

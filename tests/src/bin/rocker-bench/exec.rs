@@ -16,7 +16,7 @@ use rocker_client::{Limits, OpenRocker, Program};
 use serde_json::{Value, json};
 use tests::within;
 
-use crate::scale::Figure;
+use crate::figure::{Figure, Part, skip};
 use crate::{Bench, Gone, Result, SOON, Sample, percentiles, run};
 
 /// Who starts the program.
@@ -228,7 +228,7 @@ impl Container {
         let container = Self { runtime, id, first };
         if !within(SOON, || container.exec().output().is_ok_and(|said| said.status.success())) {
             let why = fs::read_to_string(bundle.join("log"))?;
-            eprintln!("rocker-bench: without {runtime}: {}", why.trim_end());
+            skip(runtime, why.trim_end());
             return Ok(None);
         }
         Ok(Some(container))
@@ -250,7 +250,11 @@ impl Drop for Container {
     }
 }
 
-pub(crate) fn to_text(rows: &[Row]) -> String {
+pub(crate) fn to_part(rows: &[Row]) -> Part {
+    Part { text: to_text(rows), json: to_json(rows), figures: to_figures(rows).collect() }
+}
+
+fn to_text(rows: &[Row]) -> String {
     let head = ["request to program", "to its end told"].map(|head| format!("{head:^26}"));
     let mut text = format!("\n{:31}{}\n", "a program in a living rocker", head.join(" "));
     for row in rows {
@@ -269,12 +273,12 @@ pub(crate) fn to_text(rows: &[Row]) -> String {
     text
 }
 
-pub(crate) fn to_figures(rows: &[Row]) -> impl Iterator<Item = Figure> {
+fn to_figures(rows: &[Row]) -> impl Iterator<Item = Figure> {
     let scene = "a program in a living rocker, to its end told";
     rows.iter().map(|row| Figure::new(scene, row.way.name(), percentiles(&row.end)[0], "us"))
 }
 
-pub(crate) fn to_json(rows: &[Row]) -> Value {
+fn to_json(rows: &[Row]) -> Value {
     let mut all = vec![];
     for row in rows {
         let [app, end] = [&row.app, &row.end].map(|values| {

@@ -1,8 +1,5 @@
-//! `make bench`: what a launch costs, beside the physical limit and bubblewrap.
-//!
-//! ```text
-//! rocker-bench [--quick] [--json] [--charts=DIR] [--launches N] [--cpu N] [DIRECTORY]
-//! ```
+//! `make bench`: what a launch costs, beside the physical limit and bubblewrap; `--help` says
+//! what else there is ([`options`]).
 //!
 //! Everything is pinned to one CPU: this program, which is the AppMaster, the master and all it
 //! starts, and what it is compared with. All take turns, a batch each, so that whatever else
@@ -17,9 +14,8 @@
 //! * `bwrap` starts the same program from the host. It mounts no package; overlays it has
 //!   from version 0.11 on.
 //!
-//! Then programs are started in a rocker that is there ([`exec`]), whole processes are compared
-//! ([`whole`]), and many rockers are launched ([`scale`]). `--charts` draws it all ([`charts`]):
-//! `make bench BENCH=--charts=docs/bench`.
+//! Each scene has a file. `--charts` draws them all ([`charts`]): `make bench
+//! BENCH=--charts=docs/bench`.
 //!
 //! A launch is counted from the request to the App's first instruction (`App`), and until App
 //! and guard are gone and the loop device is free (`gone`). The App is `bench/clock.c`.
@@ -34,18 +30,26 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
+use figure::{Figure, Part};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
+use options::{Options, Scene};
 use rocker_client::protocol::socket::now_ns;
 use rocker_client::{Launch, Program};
-use scale::Figure;
 use serde_json::json;
 use tempfile::TempDir;
 use tests::c_client::{self, Request, c_string};
 use tests::{process, scratch, within};
 
+mod among;
+mod callers;
+mod calls;
 mod charts;
 mod exec;
+mod figure;
+mod leaks;
+mod options;
+mod profile;
 mod scale;
 mod whole;
 
@@ -92,64 +96,20 @@ const FLOOR: &str = include_str!("../../../bench/floor.c");
 const CLOCK: &str = include_str!("../../../bench/clock.c");
 
 fn main() -> ExitCode {
-    match Options::parse().and_then(|options| Bench::new(options)?.run()) {
+    let run = || match Options::parse(std::env::args().skip(1))? {
+        None => {
+            print!("{}", options::help());
+            Ok(())
+        }
+        Some(options) => Bench::new(options)?.run(),
+    };
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let error: Box<dyn Error> = error;
             eprintln!("rocker-bench: {error}");
             ExitCode::FAILURE
         }
-    }
-}
-
-struct Options {
-    bin: PathBuf,
-    batch: usize,
-    rounds: usize,
-    quick: bool,
-    json: bool,
-    charts: Option<PathBuf>,
-    cpu: Option<usize>,
-}
-
-impl Options {
-    fn parse() -> Result<Self> {
-        let mut options = Self {
-            bin: tests::programs::workspace().join("target/rocker"),
-            batch: 30,
-            rounds: 10,
-            quick: false,
-            json: false,
-            charts: None,
-            cpu: None,
-        };
-        let mut given = std::env::args().skip(1);
-        let number = |value: Option<String>| -> Result<usize> {
-            Ok(value.ok_or("a number is missing")?.parse()?)
-        };
-        while let Some(argument) = given.next() {
-            match argument.as_str() {
-                "--quick" => {
-                    (options.batch, options.rounds, options.quick) = (10, 3, true);
-                }
-                "--json" => options.json = true,
-                "--launches" => options.rounds = number(given.next())?.div_ceil(options.batch),
-                "--cpu" => options.cpu = Some(number(given.next())?),
-                flag if flag.starts_with("--charts=") => {
-                    options.charts = flag.split_once('=').map(|(_, dir)| dir.into());
-                }
-                flag if flag.starts_with('-') => return Err(format!("no such flag: {flag}").into()),
-                bin => options.bin = bin.into(),
-            }
-        }
-        if options.rounds == 0 {
-            return Err("at least one launch is needed".into());
-        }
-        Ok(options)
-    }
-
-    /// As many as floor adds of its own.
-    fn warm_ups(&self) -> usize {
-        self.batch / 10 + 5
     }
 }
 
@@ -295,36 +255,72 @@ impl Bench {
         Ok(Self { options, cpu, cpus, master, warm, floor, clock, package, bwrap, _states, dir })
     }
 
+    /// Each scene's part is printed when it is there; JSON and pictures need all.
     fn run(&self) -> Result<()> {
+        let mut all = json!({"conditions": self.conditions()});
+        let mut pages: Vec<charts::Page> = vec![];
+        if !self.options.json {
+            println!("{}", self.conditions());
+        }
+        for &scene in &self.options.scenes {
+            let part = self.scene(scene)?;
+            match self.options.json {
+                true => all[scene.name()] = part.json,
+                false => print!("{}", part.text),
+            }
+            match pages.iter_mut().find(|page| page.name == scene.page()) {
+                Some(page) => page.figures.extend(part.figures),
+                None => pages.push(charts::Page { name: scene.page(), figures: part.figures }),
+            }
+        }
+        if self.options.json {
+            println!("{all:#}");
+        }
+        match &self.options.charts {
+            Some(dir) => pages.iter().try_for_each(|page| page.write(dir, &self.conditions())),
+            None => Ok(()),
+        }
+    }
+
+    fn scene(&self, scene: Scene) -> Result<Part> {
+        Ok(match scene {
+            Scene::Launch => self.launches()?,
+            Scene::Exec => exec::to_part(&self.measure_exec()?),
+            Scene::Whole => whole::to_part(&self.measure_whole()?),
+            Scene::Sizes => self.sizes()?.into(),
+            Scene::Scale => self.measure_scale()?.into(),
+            Scene::Callers => self.measure_callers()?.into(),
+            Scene::Among => self.measure_among()?.into(),
+            Scene::Memory => self.measure_memory()?.into(),
+            Scene::Profile => self.measure_profile()?.into(),
+            Scene::Leaks => self.measure_leaks()?,
+            Scene::Calls => self.system_calls()?.into(),
+        })
+    }
+
+    /// Launches by all subjects, with each number of overlays.
+    fn launches(&self) -> Result<Part> {
         let mut rows = vec![];
         for dirs in OVERLAYS {
             let dirs: Vec<&str> =
                 dirs.iter().copied().filter(|dir| Path::new(dir).is_dir()).collect();
             rows.extend(self.measure(&dirs)?);
         }
-        let programs = self.measure_exec()?;
-        let whole = self.measure_whole()?;
-        let sizes = self.sizes()?;
-        let scale = self.measure_scale()?;
-        if self.options.json {
-            let mut all = self.to_json(&rows, &sizes);
-            all["exec"] = exec::to_json(&programs);
-            all["whole"] = whole::to_json(&whole);
-            all["scale"] = scale::to_json(&scale);
-            println!("{all:#}");
-        } else {
-            print!("{}", self.to_text(&rows, &sizes));
-            print!("{}{}", exec::to_text(&programs), whole::to_text(&whole));
-            print!("{}", scale::to_text(&scale));
-        }
-        if let Some(dir) = &self.options.charts {
-            let mut figures: Vec<Figure> = rows.iter().map(Row::figure).collect();
-            figures.extend(exec::to_figures(&programs));
-            figures.extend(whole::to_figures(&whole));
-            figures.extend(scale);
-            charts::write(dir, &figures, &self.conditions())?;
-        }
-        Ok(())
+        let figures = rows.iter().map(Row::figure).collect();
+        Ok(Part { text: to_text(&rows), json: to_json(&rows), figures })
+    }
+
+    /// On all processors, with a master of its own as it is by default, but for `lines`.
+    fn on_all_cpus<T>(&self, lines: &str, scene: impl FnOnce(&Master) -> Result<T>) -> Result<T> {
+        let here = Pid::from_raw(0);
+        let mut only = CpuSet::new();
+        only.set(self.cpu)?;
+        sched_setaffinity(here, &self.cpus)?;
+        let state = state_dir(self.dir.path())?;
+        let program = Command::new(self.options.bin.join("rocker-master"));
+        let done = Master::start(program, state.path(), lines).and_then(|master| scene(&master));
+        sched_setaffinity(here, &only)?;
+        done
     }
 
     fn measure(&self, dirs: &[&str]) -> Result<Vec<Row>> {
@@ -379,7 +375,7 @@ impl Bench {
         let mut samples = vec![];
         for _ in 0..count {
             samples.push(match subject {
-                Subject::Callback => self.callback(&launch)?,
+                Subject::Callback => self.callback(&launch, &self.master)?,
                 Subject::Warm => self.program(&warm, &self.warm)?,
                 _ => self.bwrap(dirs)?,
             });
@@ -399,7 +395,7 @@ impl Bench {
                 let by_c = (number + turn) % 2;
                 samples[by_c].push(match by_c {
                     0 => self.program(&launch, &self.master)?,
-                    _ => self.program_by_c(&request)?,
+                    _ => self.program_by_c(&request, &self.master)?,
                 });
                 self.master.settle()?;
             }
@@ -448,18 +444,18 @@ impl Bench {
         Ok(gone.since(begin))
     }
 
-    fn program_by_c(&self, request: &Request) -> Result<Sample> {
+    fn program_by_c(&self, request: &Request, master: &Master) -> Result<Sample> {
         let (mut said, out) = std::io::pipe()?;
         let program = c_client::Program::new("./clock").stdio(1, out);
         let begin = now_ns();
         let mut rocker = request.spawn(&program).map_err(|error| error.to_string())?;
         rocker.wait()?;
-        let gone = self.wait_gone(|| Ok(rocker.wait_gone()), false, &mut said)?;
+        let gone = self.wait_gone(|| Ok(rocker.wait_gone()), master.keeps, &mut said)?;
         Ok(gone.since(begin))
     }
 
     /// Standard output is the only way out of a rocker that a callback is given.
-    fn callback(&self, launch: &Launch) -> Result<Sample> {
+    fn callback(&self, launch: &Launch, master: &Master) -> Result<Sample> {
         let (mut said, out) = std::io::pipe()?;
         let ours = rustix::io::dup(std::io::stdout())?;
         rustix::stdio::dup2_stdout(&out)?;
@@ -471,7 +467,8 @@ impl Bench {
         ended.map_err(ToString::to_string)?;
         let mut rocker = entered?;
         rocker.wait()?;
-        let gone = self.wait_gone(|| Ok(rocker.wait_gone(Some(SOON))?), false, &mut said)?;
+        let wait = || Ok(rocker.wait_gone(Some(SOON))?);
+        let gone = self.wait_gone(wait, master.keeps, &mut said)?;
         Ok(gone.since(begin))
     }
 
@@ -542,7 +539,7 @@ impl Bench {
         Ok(bwrap)
     }
 
-    fn sizes(&self) -> Result<Vec<Size>> {
+    fn sizes(&self) -> Result<Vec<Figure>> {
         let guard_file = fs::metadata(self.options.bin.join("rocker-guard"))?.len();
         let (said, out) = std::io::pipe()?;
         let (input, end) = std::io::pipe()?;
@@ -555,12 +552,15 @@ impl Bench {
         drop(end);
         rocker.wait()?;
         rocker.wait_gone(Some(SOON))?;
+        let size = |what, bytes: u64, limit: u64| {
+            Figure::new("sizes", what, bytes as f64, "bytes").at_most(limit as f64)
+        };
         Ok(vec![
-            Size { what: "rocker-guard, stripped", bytes: guard_file, limit: 150_000 },
-            Size { what: "idle guard, memory of its own", bytes: idle?, limit: 48 << 10 },
+            size("rocker-guard, stripped", guard_file, 150_000),
+            size("idle guard, memory of its own", idle?, 48 << 10),
             // All guards share these pages, which the master has sealed.
-            Size { what: "the same with its program", bytes: alone?, limit: 200 << 10 },
-            Size { what: "rocker-master, resident memory", bytes: master?, limit: 4 << 20 },
+            size("the same with its program", alone?, 200 << 10),
+            size("rocker-master, resident memory", master?, 4 << 20),
         ])
     }
 
@@ -581,63 +581,53 @@ impl Bench {
             kernel.trim_end(),
         )
     }
+}
 
-    fn to_text(&self, rows: &[Row], sizes: &[Size]) -> String {
-        let mut text = format!("{}\n\n", self.conditions());
-        let mut line = |columns: core::fmt::Arguments<'_>| {
-            // A String takes any text.
-            let _ = writeln!(text, "{columns}");
-        };
-        line(format_args!("{:31}{:^26} {:^26}", "microseconds", "request to App", "to all gone"));
+fn to_text(rows: &[Row]) -> String {
+    let mut text = String::new();
+    let mut line = |columns: core::fmt::Arguments<'_>| {
+        // A String takes any text.
+        let _ = writeln!(text, "{columns}");
+    };
+    line(format_args!("\n{:31}{:^26} {:^26}", "microseconds", "request to App", "to all gone"));
+    line(format_args!(
+        "{:8} {:21} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "overlays", "", "p50", "p95", "p99", "p50", "p95", "p99"
+    ));
+    for row in rows {
+        let [app, gone] = row.percentiles().map(|p| p.map(|us| format!("{us:8.0}")).join(" "));
+        line(format_args!("{:8} {:21} {app} {gone}", row.overlays, row.subject.name()));
+    }
+    line(format_args!("\n{:30} {:>8} {:>8}", "ratio of medians", "App", "all gone"));
+    for ratio in ratios(rows) {
         line(format_args!(
-            "{:8} {:21} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
-            "overlays", "", "p50", "p95", "p99", "p50", "p95", "p99"
+            "{:8} {:21} {:8.2} {:8.2}{}",
+            ratio.overlays,
+            ratio.name(),
+            ratio.app,
+            ratio.gone,
+            ratio.verdict()
         ));
-        for row in rows {
-            let [app, gone] = row.percentiles().map(|p| p.map(|us| format!("{us:8.0}")).join(" "));
-            line(format_args!("{:8} {:21} {app} {gone}", row.overlays, row.subject.name()));
-        }
-        line(format_args!("\n{:30} {:>8} {:>8}", "ratio of medians", "App", "all gone"));
-        for ratio in ratios(rows) {
-            line(format_args!(
-                "{:8} {:21} {:8.2} {:8.2}{}",
-                ratio.overlays,
-                ratio.name(),
-                ratio.app,
-                ratio.gone,
-                ratio.verdict()
-            ));
-        }
-        line(format_args!("\n{:38} {:>9} {:>9}", "bytes", "is", "limit"));
-        for Size { what, bytes, limit } in sizes {
-            let verdict = if bytes <= limit { "" } else { "  over the limit" };
-            line(format_args!("{what:38} {bytes:9} {limit:9}{verdict}"));
-        }
-        text
     }
+    text
+}
 
-    fn to_json(&self, rows: &[Row], sizes: &[Size]) -> serde_json::Value {
-        let row = |row: &Row| {
-            let [app, gone] = row
-                .percentiles()
-                .map(|[p50, p95, p99]| json!({"p50": p50, "p95": p95, "p99": p99}));
-            let (name, count) = (row.subject.name(), row.app.len());
-            json!({"overlays": row.overlays, "what": name, "launches": count,
-                "app_us": app, "gone_us": gone})
-        };
-        let ratio = |ratio: Ratio| {
-            json!({"overlays": ratio.overlays, "of": ratio.of.name(), "to": ratio.to.name(),
-                "app": ratio.app, "gone": ratio.gone, "goal": ratio.goal()})
-        };
-        let size =
-            |size: &Size| json!({"what": size.what, "bytes": size.bytes, "limit": size.limit});
-        json!({
-            "conditions": self.conditions(),
-            "rows": rows.iter().map(row).collect::<Vec<_>>(),
-            "ratios": ratios(rows).into_iter().map(ratio).collect::<Vec<_>>(),
-            "sizes": sizes.iter().map(size).collect::<Vec<_>>(),
-        })
-    }
+fn to_json(rows: &[Row]) -> serde_json::Value {
+    let row = |row: &Row| {
+        let [app, gone] =
+            row.percentiles().map(|[p50, p95, p99]| json!({"p50": p50, "p95": p95, "p99": p99}));
+        let (name, count) = (row.subject.name(), row.app.len());
+        json!({"overlays": row.overlays, "what": name, "launches": count,
+            "app_us": app, "gone_us": gone})
+    };
+    let ratio = |ratio: Ratio| {
+        json!({"overlays": ratio.overlays, "of": ratio.of.name(), "to": ratio.to.name(),
+            "app": ratio.app, "gone": ratio.gone, "goal": ratio.goal()})
+    };
+    json!({
+        "rows": rows.iter().map(row).collect::<Vec<_>>(),
+        "ratios": ratios(rows).into_iter().map(ratio).collect::<Vec<_>>(),
+    })
 }
 
 /// When it was over.
@@ -651,13 +641,6 @@ impl Gone {
         let since = |at: u64| Duration::from_nanos(at.saturating_sub(begin_ns)).as_secs_f64() * 1e6;
         Sample { app: since(self.app_ns), gone: since(self.gone_ns) }
     }
-}
-
-/// How many bytes something has, and may have.
-struct Size {
-    what: &'static str,
-    bytes: u64,
-    limit: u64,
 }
 
 /// Our median by another's.

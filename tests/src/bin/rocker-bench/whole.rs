@@ -11,7 +11,7 @@ use rocker_client::protocol::socket::now_ns;
 use serde_json::{Value, json};
 
 use crate::exec::{cover_unified_cgroups, private};
-use crate::scale::Figure;
+use crate::figure::{Figure, Part};
 use crate::{Bench, OVERLAYS, Result, percentiles, run};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -190,7 +190,11 @@ fn run_bytes(command: &mut Command) -> Result<()> {
     }
 }
 
-pub(crate) fn to_text(rows: &[Row]) -> String {
+pub(crate) fn to_part(rows: &[Row]) -> Part {
+    Part { text: to_text(rows), json: to_json(rows), figures: to_figures(rows).collect() }
+}
+
+fn to_text(rows: &[Row]) -> String {
     let head = ["with the package's mount", "without"].map(|head| format!("{head:^26}"));
     let mut text = format!("\n{:31}{}\n", "as whole processes, 5 overlays", head.join(" "));
     for row in rows {
@@ -208,12 +212,12 @@ pub(crate) fn to_text(rows: &[Row]) -> String {
     text
 }
 
-pub(crate) fn to_figures(rows: &[Row]) -> impl Iterator<Item = Figure> {
+fn to_figures(rows: &[Row]) -> impl Iterator<Item = Figure> {
     let scene = "as whole processes, 5 overlays and the package mounted";
     rows.iter().map(|row| Figure::new(scene, row.launcher.name(), percentiles(&row.all)[0], "us"))
 }
 
-pub(crate) fn to_json(rows: &[Row]) -> Value {
+fn to_json(rows: &[Row]) -> Value {
     let mut said = vec![];
     for row in rows {
         let [all, alone] = [&row.all, &row.alone].map(|values| {

@@ -143,7 +143,7 @@ typedef struct {
      * app_overlay_dirs. */
     int overlay_all;
     /* ROCKER_UNCONFINED, ROCKER_SECCOMP_LOG, ROCKER_USER_NAMESPACES and ROCKER_HOST_DEV, which the
-     * master's policy must allow, ROCKER_STAYS and ROCKER_VOLATILE. */
+     * master's policy must allow, ROCKER_STAYS, ROCKER_VOLATILE and ROCKER_LANDLOCK. */
     unsigned long flags;
     /* What all processes in the rocker may use together. NULL: as much as there is. */
     const RockerLimits *limits;
@@ -176,6 +176,12 @@ typedef struct {
 /* The App may make any system call; the kernel's log tells of those that are not on the default
  * list. */
 #define ROCKER_SECCOMP_LOG 32ul
+/* Landlock bounds each program in the rocker as a second wall (landlock(7)). Then it can write only
+ * to its overlays, to what its configuration gives it to write to, to its /dev and /proc, and to
+ * what it has open from the start, whatever directory of the host's it may get hold of; and it can
+ * connect to no abstract socket but those of its own and its children's. Takes Linux 6.12, and
+ * fails without. */
+#define ROCKER_LANDLOCK 64ul
 
 /* Nothing set. */
 static inline RockerOptions ROCKER_options_new(void)

@@ -27,6 +27,9 @@
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
+#ifndef SYS_landlock_restrict_self
+#define SYS_landlock_restrict_self 446
+#endif
 /* Where ids of 16 bits came first. */
 #ifdef SYS_setgroups32
 #define RK_SETGROUPS SYS_setgroups32
@@ -344,7 +347,7 @@ enum { RK_SECURE = 0xef };
 
 /* Empties all five sets, and sets no_new_privs, so that no program it executes brings a
  * capability back: protocol/src/privileges.rs. */
-RK_CHILD static long drop_privileges(void)
+RK_CHILD static long drop_privileges(int ruleset)
 {
     /* As capset(2) has them: _LINUX_CAPABILITY_VERSION_3. */
     struct {
@@ -365,7 +368,13 @@ RK_CHILD static long drop_privileges(void)
     if (result == 0 || result == -EINVAL) {
         result = rk_call(SYS_capset, as_long(&header), as_long(none), 0, 0, 0);
     }
-    return result < 0 ? result : rk_call(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    if (result == 0) {
+        result = rk_call(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    }
+    /* What this process may not do, the App may not. */
+    return result < 0 || ruleset < 0
+               ? result
+               : rk_call(SYS_landlock_restrict_self, ruleset, 0, 0, 0, 0);
 }
 
 /* Where the program says, which may be below the exec dir; else there. */
@@ -431,7 +440,7 @@ RK_CHILD static long perform(const struct luggage *luggage, enum rk_helper_state
     case RK_TAKE_IDS:
         return take_ids(luggage->entry->uid, luggage->entry->gid);
     case RK_DROP_PRIVILEGES:
-        return drop_privileges();
+        return drop_privileges(luggage->entry->ruleset);
     case RK_ENTER_DIRECTORY:
         return enter_directory(luggage->entry);
     case RK_START_APP:

@@ -45,6 +45,8 @@ struct rk_entry {
     /* cgroup.procs of the rocker's cgroups, opened by the master. */
     unsigned cgroups_count;
     int cgroups[RK_CGROUPS_MAX];
+    /* What the App puts in force for itself (landlock(7)); -1: nothing. */
+    int ruleset;
 };
 
 /* How far the App's own start came. */

@@ -234,6 +234,20 @@ void rk_drop(struct rk_datagram *datagram)
     }
 }
 
+/* Whether the App has a Landlock ruleset, which comes with the entrance. */
+static bool has_ruleset(const struct rk_launch *launch)
+{
+    return launch->request.landlock && launch->client.purpose == RK_TO_ENTER;
+}
+
+/* Whether the descriptors may be those of the entrance that was asked for. */
+static bool is_entrance(const struct rk_launch *launch, const struct rk_datagram *datagram)
+{
+    int cgroups = (int)datagram->count - 1 - has_ruleset(launch);
+
+    return cgroups >= 0 && cgroups <= RK_CGROUPS_MAX;
+}
+
 /* Acts on one datagram. */
 static void understand(struct rk_launch *launch, struct rk_datagram *datagram,
                        struct rk_outcome *outcome)
@@ -249,7 +263,8 @@ static void understand(struct rk_launch *launch, struct rk_datagram *datagram,
         launch->command[0] = '\0';
         rk_add(launch->command, message.rest.bytes, message.rest.length);
         refused(outcome, message.error);
-    } else if (launch->entry.guard >= 0 || message.rest.length > RK_FILTER_MAX) {
+    } else if (launch->entry.guard >= 0 || message.rest.length > RK_FILTER_MAX
+               || !is_entrance(launch, datagram)) {
         lost(outcome, RK_LOSS_GARBAGE);
     } else {
         launch->entry.guard = datagram->descriptors[0];
@@ -258,6 +273,9 @@ static void understand(struct rk_launch *launch, struct rk_datagram *datagram,
         launch->entry.filter = is_own ? filter.bytes : launch->filter;
         launch->entry.filter_size = (uint16_t)filter.length;
         memcpy(launch->filter, message.rest.bytes, message.rest.length);
+        if (has_ruleset(launch)) {
+            launch->entry.ruleset = datagram->descriptors[--datagram->count];
+        }
         launch->entry.cgroups_count = (unsigned)datagram->count - 1;
         memcpy(launch->entry.cgroups, &datagram->descriptors[1],
                launch->entry.cgroups_count * sizeof(int));
@@ -327,6 +345,7 @@ static void say_last(struct rk_launch *launch, enum rk_helper_state last)
     case RK_DROP_PRIVILEGES:
         rk_say(launch, "setpriv --ambient-caps -all --bounding-set -all --inh-caps -all "
                        "--no-new-privs");
+        rk_say(launch, entry->ruleset >= 0 ? " --landlock-access fs" : "");
         break;
     case RK_ENTER_DIRECTORY:
         rk_say(launch, "cd ");
@@ -504,6 +523,7 @@ void rk_release(struct rk_launch *launch)
         rk_close(&launch->connection);
     }
     rk_close(&launch->entry.null);
+    rk_close(&launch->entry.ruleset);
     for (unsigned i = 0; i < launch->entry.cgroups_count; i++) {
         rk_close(&launch->entry.cgroups[i]);
     }

@@ -67,6 +67,8 @@ struct rk_request {
     /* It sees the host's /dev. */
     uint8_t host_dev;
     uint8_t is_volatile;
+    /* Its programs are bound by Landlock. */
+    uint8_t landlock;
     /* The App's ids inside are these. */
     uint8_t has_inside;
     uint32_t inside_uid;

@@ -106,6 +106,7 @@ static void fill_request(struct rk_request *request, const RockerRequest *from,
         .user_namespaces = (options->flags & ROCKER_USER_NAMESPACES) != 0,
         .stays = (options->flags & ROCKER_STAYS) != 0,
         .host_dev = (options->flags & ROCKER_HOST_DEV) != 0,
+        .landlock = (options->flags & ROCKER_LANDLOCK) != 0,
     };
     if (options->limits != NULL) {
         fill_limits(&request->limits, options->limits);
@@ -286,7 +287,7 @@ static bool begin(struct rk_launch *launch, enum rk_purpose purpose, const Rocke
     rk_client_init(&launch->client, purpose);
     launch->running.pidfd = launch->running.lock = -1;
     launch->connection = launch->app = -1;
-    launch->entry.null = launch->entry.guard = -1;
+    launch->entry.null = launch->entry.guard = launch->entry.ruleset = -1;
     if (options != NULL) {
         /* It may be an older AppMaster's, which ends before `flags`. */
         if (options->size != sizeof(*all) && options->size != offsetof(RockerOptions, flags)) {
@@ -331,7 +332,7 @@ void rk_begin_launch(struct rk_launch *launch, const RockerRequest *req,
     }
     if (entry != NULL) {
         launch->entry = *entry;
-        launch->entry.null = launch->entry.guard = -1;
+        launch->entry.null = launch->entry.guard = launch->entry.ruleset = -1;
     }
     if (all.limits != NULL && all.limits->size != sizeof(RockerLimits)) {
         misuse(launch, "RockerLimits.size is not that of ROCKER_limits_new()");

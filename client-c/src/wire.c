@@ -127,6 +127,7 @@ void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out)
     }
     put_limits(out, &request->limits);
     rk_put_byte(out, request->host_dev);
+    rk_put_byte(out, request->landlock);
 }
 
 void rk_encode_attach(const char *name, struct rk_pieces *out)
@@ -324,12 +325,12 @@ static bool get_entrance(struct rk_reader *in, struct rk_message *message)
         }
         message->name[i] = (char)digit;
     }
-    uint8_t cgroups;
+    uint8_t more;
     if (!rk_get_u32(in, &message->pid) || !get_bytes(in, &message->rest)
-        || !rk_get_byte(in, &cgroups) || cgroups > RK_CGROUPS_MAX) {
+        || !rk_get_byte(in, &more) || more > RK_CGROUPS_MAX + 1) {
         return false;
     }
-    message->descriptors = (uint8_t)(1 + cgroups);
+    message->descriptors = (uint8_t)(1 + more);
     return true;
 }
 

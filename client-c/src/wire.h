@@ -71,7 +71,7 @@ enum rk_sender { RK_FROM_CLIENT, RK_FROM_MASTER, RK_FROM_GUARD };
 
 enum rk_kind {
     RK_NOTHING,     /* no message: lost, see `loss` */
-    RK_ENTERING,    /* Entrance: name, pid, rest: the filter; a pidfd, and cgroups */
+    RK_ENTERING,    /* Entrance: name, pid, rest: the filter; a pidfd, and what is with it */
     RK_FAILURE,     /* Failed: error, rest: the command, UTF-8 without NUL at its end; the last */
     RK_STARTED,     /* Started: id, pid; one descriptor */
     RK_NOT_STARTED, /* ExecFailed: id, error, rest: the command */

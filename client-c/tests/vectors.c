@@ -127,7 +127,7 @@ static void check_sane(const struct rk_message *message)
         CHECK(message->loss < RK_LOSS_COUNT && message->descriptors == 0);
         break;
     case RK_ENTERING:
-        CHECK(message->descriptors >= 1 && message->descriptors <= 6 && strlen(message->name) == RK_NAME_LEN);
+        CHECK(message->descriptors >= 1 && message->descriptors <= 7 && strlen(message->name) == RK_NAME_LEN);
         break;
     case RK_FAILURE:
     case RK_NOT_STARTED:
@@ -235,6 +235,9 @@ static void test_encode_launch_vectors(void)
     request.host_dev = 1;
     check_launch("client_launch_host_dev", &request);
     request.host_dev = 0;
+    request.landlock = 1;
+    check_launch("client_launch_landlock", &request);
+    request.landlock = 0;
     request.overlays = 0;
     request.overlay_all = 1;
     check_launch("client_launch_all_top_dirs", &request);
@@ -270,7 +273,7 @@ static void test_encode_launch_extreme(void)
     struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
     rk_encode_launch(&request, &out);
     /* This client asks for no trace: the byte before the options. */
-    uint8_t *trace = &vector->bytes[vector->length - 13];
+    uint8_t *trace = &vector->bytes[vector->length - 14];
     CHECK_IS(*trace, 1);
     *trace = 0;
     check_pieces("client_launch_extreme", &out);
@@ -701,9 +704,9 @@ static void test_decode_numbers_that_are_too_long(void)
         /* A pid of 32 bits. */
         { "\x01\x02\x01" "0123456789abcde" "\xff\xff\xff\xff\x0f\x00\x00", 25, true },
         { "\x01\x02\x01" "0123456789abcde" "\xff\xff\xff\xff\x1f\x00\x00", 25, false },
-        /* No more than five cgroups. */
-        { "\x01\x02\x01" "0123456789abcde" "\x01\x00\x05", 21, true },
-        { "\x01\x02\x01" "0123456789abcde" "\x01\x00\x06", 21, false },
+        /* No more than five cgroups and a ruleset. */
+        { "\x01\x02\x01" "0123456789abcde" "\x01\x00\x06", 21, true },
+        { "\x01\x02\x01" "0123456789abcde" "\x01\x00\x07", 21, false },
         /* A name is hexadecimal. */
         { "\x01\x02\x01" "0123456789abcdg" "\x01\x00\x00", 21, false },
         { "\x01\x02\x01" "0123456789abc\0e" "\x01\x00", 20, false },

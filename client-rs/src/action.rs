@@ -171,9 +171,15 @@ impl fmt::Display for Shell<'_, HelperAction> {
             HelperAction::TakeIds => {
                 write!(f, "setpriv --reuid {} --regid {}", scene.request.uid, scene.request.gid)
             }
-            HelperAction::DropPrivileges => f.write_str(
-                "setpriv --ambient-caps -all --bounding-set -all --inh-caps -all --no-new-privs",
-            ),
+            HelperAction::DropPrivileges => {
+                f.write_str("setpriv --ambient-caps -all --bounding-set -all --inh-caps -all ")?;
+                f.write_str("--no-new-privs")?;
+                f.write_str(if scene.request.options.landlock {
+                    " --landlock-access fs"
+                } else {
+                    ""
+                })
+            }
             HelperAction::EnterDirectory => write!(f, "cd {}", scene.directory),
             HelperAction::StartApp => write!(f, "exec {}", scene.program),
         }
@@ -195,6 +201,9 @@ fn write_request(f: &mut fmt::Formatter<'_>, request: &Request<'_>) -> fmt::Resu
     }
     if request.options.dev == Dev::Host {
         f.write_str("--dev host ")?;
+    }
+    if request.options.landlock {
+        f.write_str("--landlock ")?;
     }
     request.options.dev.named().flatten().try_for_each(|path| write!(f, "--device {path} "))?;
     write!(f, "{}", request.package)

@@ -106,6 +106,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) trace: bool,
     /// The App's filter, as the guard has it; empty: none.
     pub(crate) filter: Vec<u8>,
+    /// What Landlock is to enforce upon it, as the guard has it.
+    pub(crate) ruleset: Option<OwnedFd>,
     pub(crate) app: App<'a>,
 }
 
@@ -402,7 +404,11 @@ impl HelperDriver<'_, '_> {
                 rustix::thread::move_into_thread_name_spaces(guard, entrance)
             }
             HelperAction::TakeIds => take_ids(entry.uid, entry.gid),
-            HelperAction::DropPrivileges => protocol::privileges::drop_all(),
+            HelperAction::DropPrivileges => {
+                protocol::privileges::drop_all()?;
+                // What this process may not do, the App may not.
+                entry.ruleset.as_ref().map_or(Ok(()), enforce)
+            }
             HelperAction::EnterDirectory => rustix::process::chdir(entry.directory.as_c_str()),
             HelperAction::StartApp => unreachable!("has a function of its own"),
         }
@@ -467,6 +473,17 @@ fn leave_session_keyring() -> rustix::io::Result<()> {
         // A kernel without keys has none to leave.
         Errno::NOSYS => Ok(()),
         error => Err(rustix::io::Errno::from_raw_os_error(error.0.into())),
+    }
+}
+
+/// `man 2 landlock_restrict_self`: for this process, and those that it makes.
+fn enforce(ruleset: &OwnedFd) -> rustix::io::Result<()> {
+    const NO_FLAGS: c_long = 0;
+    let ruleset = c_long::from(ruleset.as_raw_fd());
+    // SAFETY: it touches no memory; the descriptor is open for the whole call.
+    match unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, NO_FLAGS) } {
+        0 => Ok(()),
+        _ => Err(rustix::io::Errno::from_raw_os_error(last_errno().0.into())),
     }
 }
 

@@ -55,6 +55,7 @@ pub struct Launch {
     host_dev: bool,
     /// Each ended by NUL.
     devices: Vec<u8>,
+    landlock: bool,
     quota: Quota,
 }
 
@@ -108,6 +109,7 @@ impl Launch {
             user_namespaces: false,
             host_dev: false,
             devices: Vec::new(),
+            landlock: false,
             stays: false,
             quota: Quota::default(),
         }
@@ -267,6 +269,17 @@ impl Launch {
         self
     }
 
+    /// Whether Landlock bounds each program in the rocker as a second wall (`man 7 landlock`). Then
+    /// it can write only to its overlays, to what its [configuration](crate::Conf) gives it to
+    /// write to, to its `/dev` and `/proc`, and to what it has open from the start; whatever
+    /// directory of the host's it may get hold of; and it can connect to no abstract socket but
+    /// those of its own and its children's. Takes Linux 6.12, and fails without.
+    #[must_use]
+    pub fn landlock(mut self, landlock: bool) -> Self {
+        self.landlock = landlock;
+        self
+    }
+
     /// Shows the App the host's `/dev`, with the shared memory and terminals of all others in it.
     /// Else it has one of its own: null, zero, full, random, urandom, tty, and terminals and 64 MiB
     /// of shared memory that no other rocker has. The master's policy has to allow it.
@@ -351,6 +364,7 @@ impl Launch {
             directory,
             trace: self.trace,
             filter: Vec::new(),
+            ruleset: None,
             app,
         };
         let way = connection.map_or(Way::Socket(&self.socket), Way::Connection);
@@ -458,6 +472,7 @@ impl Launch {
                 },
                 limits: self.limits(),
                 dev: self.dev(),
+                landlock: self.landlock,
             },
         };
         match request.check() {

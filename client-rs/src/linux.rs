@@ -192,6 +192,8 @@ impl<'s, 'a> ClientDriver<'s, 'a> {
 
     /// Reads what is there: steps into the trace, until one message decides.
     fn hear(&mut self) -> Option<Outcome> {
+        let has_ruleset = self.scene.request.options.landlock && self.entry.is_some();
+        let may_come = usize::from(has_ruleset)..=usize::from(has_ruleset) + CGROUPS_MAX;
         loop {
             let received = match receive(connected(&self.connection), &mut self.buffer) {
                 Ok(received) => received,
@@ -215,10 +217,12 @@ impl<'s, 'a> ClientDriver<'s, 'a> {
                     failure.command.clone_into(&mut self.story.command);
                     Outcome::Refused(failure.error)
                 }
-                Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, cgroups })
-                    if self.guard.is_none() && usize::from(cgroups) <= CGROUPS_MAX =>
+                Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, more })
+                    if self.guard.is_none() && may_come.contains(&usize::from(more)) =>
                 {
+                    let mut descriptors = descriptors;
                     if let Some(entry) = &mut self.entry {
+                        entry.ruleset = has_ruleset.then(|| descriptors.pop()).flatten();
                         entry.filter = match self.scene.request.options.seccomp {
                             Seccomp::Filter(own) => own,
                             _ => filter,
@@ -450,9 +454,8 @@ mod tests {
             let no_pidfd = File::open("/dev/null").unwrap();
             let (name, guard_pid) = (Name::from_random(1), 70);
             say(&peer, &Message::Guard(GuardMessage::Step(step)), &[]);
-            let (filter, cgroups) = ([].as_slice(), 0);
-            let entrance =
-                Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, cgroups });
+            let (filter, more) = ([].as_slice(), 0);
+            let entrance = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, more });
             say(&peer, &entrance, &[no_pidfd.as_fd()]);
             let _ = wait_readable(&peer, deadline_ns(Duration::from_secs(5)));
         });

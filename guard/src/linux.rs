@@ -369,6 +369,9 @@ impl<'b> Linux<'b> {
 
     fn drop_privileges(&self) -> Result<(), rustix::io::Errno> {
         rustix::process::chdir(c"/")?;
+        if self.launch().request.options.landlock {
+            return Err(rustix::io::Errno::OPNOTSUPP);
+        }
         if !self.launch().request.options.user_namespaces {
             privileges::forbid_user_namespaces()?;
         }
@@ -417,8 +420,8 @@ impl<'b> Linux<'b> {
             Seccomp::Filter(_) => &[],
             _ => seccomp::filter(&request.options),
         };
-        let cgroups = u8::try_from(groups.len()).unwrap_or(u8::MAX);
-        let message = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, cgroups });
+        let more = u8::try_from(groups.len()).unwrap_or(u8::MAX);
+        let message = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, more });
         let descriptors: heapless::Vec<BorrowedFd<'_>, { CGROUPS_MAX + 1 }> =
             core::iter::once(&entrance).chain(&groups).map(OwnedFd::as_fd).collect();
         self.tell(&message, &descriptors)?;
@@ -841,8 +844,8 @@ impl<'b> Linux<'b> {
         let entrance = pidfd_open(Pid::INIT, PidfdFlags::empty()).map_err(socket::errno)?;
         let Launch { name, guard_pid, .. } = *self.launch();
         // Who gives orders enters nothing.
-        let (filter, cgroups) = ([].as_slice(), 0);
-        let message = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, cgroups });
+        let (filter, more) = ([].as_slice(), 0);
+        let message = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, more });
         self.reply(peer, &message, &[entrance.as_fd()])
     }
 

@@ -293,8 +293,10 @@ pub enum GuardMessage<'a> {
     /// prepare.7, to the master. No descriptor.
     Done,
     /// root.5 = enter.0, to the client, and the answer to Attach. Descriptors: the guard's pidfd,
-    /// which is the entrance, and `cgroup.procs` of each of the rocker's cgroups, which whoever
-    /// enters writes itself to; not for whoever was attached.
+    /// which is the entrance; `cgroup.procs` of each of the rocker's cgroups, which whoever enters
+    /// writes itself to; and, where Landlock is asked for, the ruleset that it puts in force for
+    /// itself. Whoever gives orders, and enters nothing, gets no ruleset, and who was attached the
+    /// pidfd alone.
     Entrance {
         /// The guard's name.
         name: Name,
@@ -303,8 +305,8 @@ pub enum GuardMessage<'a> {
         /// What the App gets as its filter, an array of `struct sock_filter`; empty: none, or the
         /// one that its caller has made.
         filter: &'a [u8],
-        /// How many cgroups.
-        cgroups: u8,
+        /// How many descriptors come with the pidfd.
+        more: u8,
     },
     /// To the client: the launch has failed.
     #[serde(borrow)]
@@ -379,7 +381,7 @@ impl Message<'_> {
             Self::Client(ClientMessage::AppStarted)
             | Self::Master(MasterMessage::Attach)
             | Self::Guard(GuardMessage::Started { .. } | GuardMessage::Mounted { .. }) => 1,
-            Self::Guard(GuardMessage::Entrance { cgroups, .. }) => 1 + usize::from(*cgroups),
+            Self::Guard(GuardMessage::Entrance { more, .. }) => 1 + usize::from(*more),
             Self::Client(ClientMessage::Exec(exec) | ClientMessage::ExecIn { exec, .. }) => {
                 usize::from(exec.descriptors)
             }

@@ -275,6 +275,8 @@ pub struct Options<'a> {
     /// Which devices it sees.
     #[serde(borrow)]
     pub dev: Dev<'a>,
+    /// A second wall around each of its programs: `man 7 landlock`.
+    pub landlock: bool,
 }
 
 /// root.1: what to start and where. 001 names the first seven fields and what they mean.

@@ -87,7 +87,7 @@ fn hand_over(data_dir: bool, cgroups: usize, dev: Dev<'static>) -> Message<'stat
 #[test]
 fn a_message_arrives_with_exactly_its_descriptors() {
     let (name, guard_pid) = (Name::from_random(1), 1);
-    let entrance = GuardMessage::Entrance { name, guard_pid, filter: &[], cgroups: 2 };
+    let entrance = GuardMessage::Entrance { name, guard_pid, filter: &[], more: 2 };
     let messages = [
         (LIST, 0),
         (Message::Guard(entrance), 3),

@@ -154,6 +154,7 @@ fn requests() -> Vec<(String, Message<'static>)> {
     let unified = Cgroup { unified: true, memory: true, pids: true, cpu: true, io: true };
     let pids = Cgroup { pids: true, ..Cgroup::default() };
     let launch = |request: Request<'static>| Message::Client(ClientMessage::Launch(request));
+    let with = |options: Options<'static>| launch(Request { options, ..request() });
     [
         ("client_launch", launch(request())),
         ("client_launch_bare", launch(bare_request())),
@@ -164,27 +165,19 @@ fn requests() -> Vec<(String, Message<'static>)> {
             let options = Options { commanded: true, ..Options::default() };
             launch(Request { ids: Ids::Inside { uid: 0, gid: 100 }, options, ..request() })
         }),
-        (
-            "client_launch_volatile",
-            launch(Request {
-                options: Options { volatile: true, ..Options::default() },
-                ..request()
-            }),
-        ),
+        ("client_launch_volatile", with(Options { volatile: true, ..Options::default() })),
         ("client_launch_unconfined", launch(filtered_request(Seccomp::Unconfined))),
         ("client_launch_log", launch(filtered_request(Seccomp::Log))),
         ("client_launch_filter", launch(filtered_request(Seccomp::Filter(&FILTER)))),
         ("master_hand_over", hand_over(request(), &[])),
         ("master_hand_over_bare", hand_over(bare_request(), &[])),
         ("client_launch_limited", launch(limited(limits))),
-        ("client_launch_host_dev", {
-            let options = Options { dev: Dev::Host, ..Options::default() };
-            launch(Request { options, ..request() })
-        }),
+        ("client_launch_host_dev", with(Options { dev: Dev::Host, ..Options::default() })),
         ("client_launch_device", {
             let dev = Dev::With(Strings::new(b"/dev/ttyUSB0\0").unwrap());
-            launch(Request { options: Options { dev, ..Options::default() }, ..request() })
+            with(Options { dev, ..Options::default() })
         }),
+        ("client_launch_landlock", with(Options { landlock: true, ..Options::default() })),
         ("master_hand_over_cgroups", hand_over(limited(limits), &[unified, pids])),
     ]
     .map(|(name, message)| (name.to_owned(), message))
@@ -232,9 +225,9 @@ fn plain() -> Vec<(String, Message<'static>)> {
         | GuardMessage::Opened { .. }
         | GuardMessage::Mounted { .. } => (),
     };
-    let entrance = |filter, cgroups| {
+    let entrance = |filter, more| {
         let (name, guard_pid) = (name(), 4711);
-        Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, cgroups })
+        Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, more })
     };
     let info = RockerInfo {
         name: name(),

@@ -96,6 +96,7 @@ struct RawRequest {
     stays: u8,
     host_dev: u8,
     is_volatile: u8,
+    landlock: u8,
     has_inside: u8,
     inside_uid: u32,
     inside_gid: u32,
@@ -733,6 +734,8 @@ pub struct Asked<'a> {
     /// Whether it sees the host's devices.
     pub host_dev: bool,
     /// As in [`protocol::Options`].
+    pub landlock: bool,
+    /// As there.
     pub limits: Limits<'a>,
 }
 
@@ -785,6 +788,7 @@ impl Asked<'_> {
             stays: u8::from(self.stays),
             host_dev: u8::from(self.host_dev),
             is_volatile: u8::from(self.volatile),
+            landlock: u8::from(self.landlock),
             has_inside: u8::from(self.ids != Ids::Identity),
             inside_uid,
             inside_gid,
@@ -1459,7 +1463,7 @@ mod tests {
             CHelper: state reserved app_pid error;
             RawPath: bytes length;
             RawRequest: app_id uid gid package exec_dir data_dir overlay_all overlays
-                overlay_index seccomp user_namespaces commanded stays host_dev is_volatile
+                overlay_index seccomp user_namespaces commanded stays host_dev is_volatile landlock
                 has_inside inside_uid inside_gid filter overlay_dirs timeout_ms limits;
             RawLimits: memory swap has_swap pids cpu_millis cpu_weight cpus;
             RawPiece: iov_base iov_len;

@@ -203,7 +203,7 @@ struct Wish {
     overlay_dirs: Vec<Option<Vec<u8>>>,
     timeout_ms: u32,
     /// Volatile, with user namespaces, to stay, and with the host's devices.
-    free: [bool; 4],
+    free: [bool; 5],
     seccomp: rocker_client::Seccomp,
     inside: Option<(u32, u32)>,
     limits: [u64; 5],
@@ -245,6 +245,7 @@ impl Wish {
             commanded: false,
             stays: self.free[2],
             host_dev: self.free[3],
+            landlock: self.free[4],
             limits: self.limits(),
         }
     }
@@ -279,7 +280,7 @@ impl Wish {
         }
         launch = launch.volatile(self.free[0]).seccomp(self.seccomp.clone());
         launch = self.inside.iter().fold(launch, |launch, &(uid, gid)| launch.ids_inside(uid, gid));
-        launch = launch.user_namespaces(self.free[1]).stays(self.free[2]);
+        launch = launch.user_namespaces(self.free[1]).stays(self.free[2]).landlock(self.free[4]);
         if self.free[3] {
             launch = launch.host_dev();
         }
@@ -372,7 +373,7 @@ fn any_wish() -> impl Strategy<Value = Wish> {
     let paths = (option::weighted(0.97, any_path()), option::of(any_path()));
     let data_dir = option::weighted(0.8, any_path());
     let all = prop::bool::weighted(0.2);
-    let free = any::<[bool; 4]>();
+    let free = any::<[bool; 5]>();
     let ids = (any::<u32>(), any_id(), any_id());
     let inside = option::weighted(0.05, (any_id(), any_id()));
     let rest = (timeout_ms, free, any_limits(), any_seccomp(), inside);
@@ -431,7 +432,7 @@ fn good_but(change: impl FnOnce(&mut Wish)) -> Result<Vec<u8>, Error> {
         overlay_all: false,
         overlay_dirs: vec![None, Some(b"/usr".to_vec()), None, Some(b"/etc".to_vec())],
         timeout_ms: 5000,
-        free: [false; 4],
+        free: [false; 5],
         seccomp: rocker_client::Seccomp::Default,
         inside: None,
         limits: [0; 5],
@@ -542,8 +543,8 @@ fn heard_by_rust(datagram: &[u8]) -> (Heard<'_>, usize) {
     };
     let descriptors = message.descriptors();
     match message {
-        Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, cgroups })
-            if usize::from(cgroups) <= CGROUPS_MAX =>
+        Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, more })
+            if usize::from(more) <= CGROUPS_MAX + 1 =>
         {
             (Heard::Entrance { name, guard_pid, filter }, descriptors)
         }
@@ -631,12 +632,12 @@ fn c_says_the_bytes_on_record() {
         };
         if ["client_launch_extreme", "client_launch_traced"].contains(&name) {
             // C asks for no trace, which stands before the options.
-            let trace = wanted.len() - 13;
+            let trace = wanted.len() - 14;
             wanted[trace] = 0;
         }
         assert_eq!(said, wanted, "{name}");
     }
-    assert_eq!(launches, 12);
+    assert_eq!(launches, 13);
 }
 
 fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
@@ -662,6 +663,7 @@ fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
         commanded: request.options.commanded,
         stays: request.options.stays,
         host_dev: request.options.dev == Dev::Host,
+        landlock: request.options.landlock,
     }
 }
 
@@ -843,8 +845,7 @@ fn c_and_rust_open_with_the_same_words() {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     let null = std::fs::File::open("/dev/null").unwrap();
     let (name, guard_pid) = (Name::from_random(1), 7);
-    let entrance =
-        Message::Guard(GuardMessage::Entrance { name, guard_pid, filter: b"", cgroups: 0 });
+    let entrance = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter: b"", more: 0 });
     send(&ours, &entrance, &[null.as_fd()], &mut Buffer::default()).unwrap();
     let launch = Launch::new("/a.sqfs").uid(7).gid(8).stays(true);
     let rocker = launch.open_over(OwnedFd::from(theirs)).unwrap();
@@ -871,6 +872,7 @@ fn c_and_rust_open_with_the_same_words() {
         commanded: true,
         stays: true,
         host_dev: false,
+        landlock: false,
         limits: protocol::Limits::default(),
     };
     assert_eq!((next(), next()), (asked.encode(), encode_ping()));
@@ -904,7 +906,7 @@ impl Order {
             name: Name::from_random(1),
             guard_pid: 7,
             filter: b"",
-            cgroups: 0,
+            more: 0,
         };
         let fds = [null()];
         let mut buffer = Buffer::default();

@@ -16,6 +16,9 @@
  * called by any number of threads at once, on objects of their own. Every descriptor that it
  * makes is close-on-exec. Link with -lrocker_client.
  *
+ * It asks for no trace of a launch, whose length nobody knows before: see "rocker run --trace", and
+ * ROCKER_strerror() for the step that failed.
+ *
  * The calling process needs the master's permission to ask for a rocker, and to enter one
  * CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID; to give orders it needs no privilege. An App has none
  * of the caller's.
@@ -156,6 +159,10 @@ typedef struct {
      * any other there, for no program has a capability. -1: what they are. */
     int inside_uid;
     int inside_gid;
+    /* Devices of the host's that the App finds in its own /dev, at the same paths, if the policy
+     * allows that: at most 32 below /dev, or links there that lead to one, with the owner and the
+     * mode that they have now. Ended by NULL. NULL: none. With ROCKER_HOST_DEV it has them all. */
+    const char *const *devices;
 } RockerOptions;
 
 /* The App may make any system call: it gets no filter. */
@@ -186,7 +193,8 @@ typedef struct {
 /* Nothing set. */
 static inline RockerOptions ROCKER_options_new(void)
 {
-    RockerOptions options = { sizeof(RockerOptions), NULL, -1, -1, 0, 0, NULL, NULL, 0, -1, -1 };
+    RockerOptions options = { sizeof(RockerOptions), NULL, -1, -1, 0,  0,
+                              NULL,                  NULL, 0,  -1, -1, NULL };
     return options;
 }
 
@@ -218,6 +226,11 @@ typedef struct {
     /* Not 0: stays in the caller's session. It can then push characters into the caller's
      * terminal, where the kernel still allows that (TIOCSTI). */
     int keep_session;
+    /* Not 0: descriptor 0, a terminal that controls no other session, controls the program's: what
+     * is typed there, such as ^C, becomes signals. Its size is the terminal's own: whoever has the
+     * other end sets it (TIOCSWINSZ), and the kernel tells the program (SIGWINCH). Not with
+     * keep_session. */
+    int terminal;
 } RockerProgram;
 
 /* Most of `fds`. */
@@ -227,7 +240,7 @@ typedef struct {
 static inline RockerProgram ROCKER_program_new(const char *path)
 {
     RockerProgram program = { sizeof(RockerProgram), path, NULL, NULL, NULL,
-                              { -1, -1, -1 },        0,    NULL, 0 };
+                              { -1, -1, -1 },        0,    NULL, 0,    0 };
     return program;
 }
 
@@ -384,7 +397,7 @@ typedef struct {
     int guard_pidfd;
     /* To poll for reading: the guard has something to say. Nothing else is to be done with it. */
     int connection;
-    uint64_t opaque[1280];
+    uint64_t opaque[1408];
 } RockerOpen;
 
 /* Most descriptors of a program that a guard starts: stdio and all others. */
@@ -412,8 +425,6 @@ typedef struct {
     /* The program itself, as an open file: then RockerProgram.path is only what it is called.
      * -1: it is a path inside the rocker. */
     int program_fd;
-    /* Not 0: descriptor 0 is a terminal, and controls the program. */
-    int terminal;
     /* Not 0: the program is started, and waits for ROCKER_go() before it executes. So its caller
      * knows its pid by then, and may put it where it is to be. Its time runs meanwhile, a signal
      * reaches it, and it ends with the connection. What cannot be executed then is told by
@@ -426,12 +437,18 @@ typedef struct {
      * and 0: all of them. */
     unsigned filter_count;
     const struct sock_filter *filter;
+    /* The program is in these control groups before it executes, instead of the rocker's: each a
+     * cgroup.procs that the caller has opened for writing, of version 1 or 2; once for each
+     * hierarchy. What the caller may do counts, as if it wrote the pid there by itself. Together
+     * with program_fd and the program's own, at most ROCKER_EXEC_FDS_MAX. */
+    unsigned cgroups_count;
+    const int *cgroups;
 } RockerExec;
 
 /* Nothing set. */
 static inline RockerExec ROCKER_exec_new(void)
 {
-    RockerExec exec = { sizeof(RockerExec), NULL, 0, 0, 0, NULL, -1, 0, 0, 0, NULL };
+    RockerExec exec = { sizeof(RockerExec), NULL, 0, 0, 0, NULL, -1, 0, 0, NULL, 0, NULL };
     return exec;
 }
 
@@ -462,6 +479,26 @@ typedef enum {
 /* In words, "time limit exceeded"; never NULL. */
 ROCKER_API const char *ROCKER_verdict_name(ROCKER_VERDICT verdict);
 
+/* What ROCKER_UNKNOWN stands for: there is no cgroup, for no limit was asked for, or this kernel
+ * does not tell. */
+#define ROCKER_UNKNOWN UINT64_MAX
+
+/* What all processes of a rocker have used together, from its beginning, as its cgroup counts it
+ * (cgroups(7)). */
+typedef struct {
+    /* Bytes of memory now, cached files among them; and the most at once. */
+    uint64_t memory;
+    uint64_t memory_peak;
+    /* Processes and threads now, the guard among them; and the most at once, from Linux 6.11 on. */
+    uint64_t pids;
+    uint64_t pids_peak;
+    /* Processor time in microseconds. */
+    uint64_t cpu_us;
+    /* Bytes read from block devices, and written to them. */
+    uint64_t read;
+    uint64_t written;
+} RockerUsage;
+
 /* A program's end. */
 typedef struct {
     /* Its exit status; -1 if it ended by a signal. */
@@ -469,8 +506,9 @@ typedef struct {
     /* The signal that ended it; 0 if none did. */
     int signal;
     ROCKER_VERDICT verdict;
-    /* The number of the system call (<sys/syscall.h>) for which it was killed by its own filter;
-     * -1 if it was not. */
+    /* The number of the system call, of this machine's own (<sys/syscall.h>), for which it was
+     * killed by its own filter; -1 if it was not. This library has no names for them, which take
+     * more room than all of its code: see ausyscall(8), seccomp_syscall_resolve_num_arch(3). */
     int syscall;
     /* Processor time outside the kernel, of it and all its descendants that were waited for, in
      * microseconds; and the same in the kernel. */
@@ -480,6 +518,8 @@ typedef struct {
     uint64_t wall_us;
     /* Most memory that it, or one of those descendants, had at once, in KiB. */
     uint64_t peak_kib;
+    /* What all of the rocker has used so far. */
+    RockerUsage usage;
 } RockerReport;
 
 typedef enum {

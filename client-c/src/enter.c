@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -251,6 +252,13 @@ RK_CHILD static int app_main(void *argument)
     if (!start->entry->program->keep_session) {
         /* Refused only to the leader of a process group, which a new process never is. */
         rk_call(SYS_setsid, 0, 0, 0, 0, 0);
+    }
+    if (start->entry->program->terminal) {
+        done = rk_call(SYS_ioctl, 0, TIOCSCTTY, 0, 0, 0);
+        if (done < 0) {
+            start->failed = (uint16_t)-done;
+            return STATUS_ROCKER;
+        }
     }
     reset_signals();
     done = install_filter(start->entry);

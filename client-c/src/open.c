@@ -181,8 +181,16 @@ static const char *misuse_of(const RockerProgram *program, const RockerExec *exe
     if (exec->program_fd < -1) {
         return "RockerExec.program_fd is no descriptor";
     }
-    if (program->fds_count + 3 + (exec->program_fd >= 0) > RK_DESCRIPTORS_MAX) {
-        return "RockerProgram.fds has more than a guard takes";
+    /* Neither number is larger than its limit here, so they can be added up. */
+    if (exec->cgroups_count > RK_DESCRIPTORS_MAX
+        || program->fds_count + 3 + (exec->program_fd >= 0) + exec->cgroups_count
+               > RK_DESCRIPTORS_MAX) {
+        return "RockerProgram.fds and RockerExec.cgroups are more than a guard takes";
+    }
+    for (unsigned i = 0; i < exec->cgroups_count; i++) {
+        if (exec->cgroups == NULL || exec->cgroups[i] < 0) {
+            return "RockerExec.cgroups holds what is no descriptor";
+        }
     }
     if (exec->rlimits_count > RK_RLIMITS_MAX
         || (exec->rlimits_count > 0 && exec->rlimits == NULL)) {
@@ -220,6 +228,9 @@ static ROCKER_ERR send_exec(RockerOpen *open, const RockerProgram *program,
     }
     for (unsigned i = 0; i < program->fds_count; i++) {
         descriptors[count++] = program->fds[i];
+    }
+    for (unsigned i = 0; i < exec->cgroups_count; i++) {
+        descriptors[count++] = exec->cgroups[i];
     }
     rk_encode_exec(rk_orders_next_id(orders), program, exec, count, &message);
     ROCKER_ERR code = order(open, &message, descriptors, count, error);

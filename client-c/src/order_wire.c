@@ -11,7 +11,8 @@ enum {
     CLIENT_SYMLINK,
     CLIENT_CONF = 11,
     CLIENT_RESET,
-    CLIENT_GO
+    CLIENT_GO,
+    CLIENT_EXEC_IN
 };
 enum {
     GUARD_FAILED = 2,
@@ -94,12 +95,18 @@ static void put_program(struct rk_pieces *out, const RockerProgram *program)
 void rk_encode_exec(uint32_t id, const RockerProgram *program, const RockerExec *exec,
                     unsigned descriptors, struct rk_pieces *out)
 {
-    begin(out, CLIENT_EXEC, id);
+    if (exec->cgroups_count > 0) {
+        rk_begin(out, CLIENT_EXEC_IN);
+        rk_put_byte(out, (uint8_t)exec->cgroups_count);
+        rk_put_number(out, id);
+    } else {
+        begin(out, CLIENT_EXEC, id);
+    }
     put_program(out, program);
     put_strings(out, program->cwd, NULL);
     rk_put_byte(out, (uint8_t)descriptors);
     rk_put_byte(out, exec->program_fd >= 0);
-    rk_put_byte(out, exec->terminal != 0);
+    rk_put_byte(out, program->terminal != 0);
     rk_put_number(out, exec->rlimits_count);
     for (unsigned i = 0; i < exec->rlimits_count; i++) {
         rk_put_byte(out, (uint8_t)exec->rlimits[i].resource);
@@ -259,20 +266,22 @@ static bool get_syscall(struct rk_reader *in, int *number)
     return true;
 }
 
-/* What the rocker has used, or that the kernel does not count it: not told in C. */
-static bool skip_usage(struct rk_reader *in)
+/* One that nobody has counted is ROCKER_UNKNOWN. */
+static bool get_counted(struct rk_reader *in, uint64_t *number)
 {
-    enum { USAGES = 7 };
+    uint8_t is_there;
 
-    for (unsigned i = 0; i < USAGES; i++) {
-        uint64_t number;
-        uint8_t is_there;
-        if (!rk_get_byte(in, &is_there) || is_there > 1
-            || (is_there && !rk_get_number(in, 64, &number))) {
-            return false;
-        }
-    }
-    return true;
+    *number = ROCKER_UNKNOWN;
+    return rk_get_byte(in, &is_there) && is_there <= 1
+           && (!is_there || rk_get_number(in, 64, number));
+}
+
+static bool get_usage(struct rk_reader *in, RockerUsage *usage)
+{
+    return get_counted(in, &usage->memory) && get_counted(in, &usage->memory_peak)
+           && get_counted(in, &usage->pids) && get_counted(in, &usage->pids_peak)
+           && get_counted(in, &usage->cpu_us) && get_counted(in, &usage->read)
+           && get_counted(in, &usage->written);
 }
 
 static bool get_report(struct rk_reader *in, RockerReport *report)
@@ -291,7 +300,7 @@ static bool get_report(struct rk_reader *in, RockerReport *report)
     return rk_get_number(in, 64, &report->user_us) && rk_get_number(in, 64, &report->system_us)
            && rk_get_number(in, 64, &report->wall_us)
            && rk_get_number(in, 64, &report->peak_kib) && get_syscall(in, &report->syscall)
-           && skip_usage(in);
+           && get_usage(in, &report->usage);
 }
 
 static bool get_files(struct rk_reader *in, struct rk_message *message)

@@ -235,6 +235,34 @@ static struct rk_error check_limits(const struct rk_limits *limits)
     return kept;
 }
 
+/* A path below /dev. */
+static enum rk_rule device_rule(struct rk_path path)
+{
+    enum rk_rule rule = rk_path_rule(path);
+    size_t at = 0;
+    struct rk_path name;
+
+    if (rule != RK_RULE_COUNT) {
+        return rule;
+    }
+    return next_name(path, &at, &name) && is(name, "dev") && next_name(path, &at, &name)
+               ? RK_RULE_COUNT
+               : RK_RULE_WRONG_TYPE;
+}
+
+static struct rk_error check_devices(const struct rk_request *request)
+{
+    const char *const *devices = request->host_dev ? NULL : request->devices;
+
+    for (unsigned i = 0; devices != NULL && devices[i] != NULL; i++) {
+        enum rk_rule rule = i < RK_DEVICES_MAX ? device_rule(rk_path(devices[i])) : RK_RULE_TOO_LONG;
+        if (rule != RK_RULE_COUNT) {
+            return rk_invalid(rule, RK_ITEM_DEV, 0);
+        }
+    }
+    return kept;
+}
+
 struct rk_error rk_request_check(const struct rk_request *request)
 {
     bool overlays = request->overlay_all || request->overlays > 0;
@@ -266,6 +294,9 @@ struct rk_error rk_request_check(const struct rk_request *request)
         return rk_invalid(RK_RULE_NO_DATA_DIR, RK_ITEM_DATA_DIR, 0);
     }
     error = check_limits(&request->limits);
+    if (error.fault == RK_NO_FAULT) {
+        error = check_devices(request);
+    }
     if (error.fault != RK_NO_FAULT) {
         return error;
     }

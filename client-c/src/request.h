@@ -20,6 +20,7 @@
 #define RK_CPU_MILLIS_MAX 1000000
 #define RK_CPU_WEIGHT_MAX 10000
 #define RK_CPUS_MAX 256
+#define RK_DEVICES_MAX 32
 
 /* `BPF_MAXINSNS`, and the size of each: `struct sock_filter`. */
 #define RK_INSTRUCTIONS_MAX 4096
@@ -78,6 +79,8 @@ struct rk_request {
     struct rk_path overlay_dirs[RK_OVERLAY_DIRS_MAX];
     uint32_t timeout_ms;
     struct rk_limits limits;
+    /* What it sees in a /dev of its own beside what everybody does. Ended by NULL; or NULL. */
+    const char *const *devices;
 };
 
 /* Which rule for paths it breaks; RK_RULE_COUNT: none. */

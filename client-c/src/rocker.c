@@ -107,6 +107,7 @@ static void fill_request(struct rk_request *request, const RockerRequest *from,
         .stays = (options->flags & ROCKER_STAYS) != 0,
         .host_dev = (options->flags & ROCKER_HOST_DEV) != 0,
         .landlock = (options->flags & ROCKER_LANDLOCK) != 0,
+        .devices = options->devices,
     };
     if (options->limits != NULL) {
         fill_limits(&request->limits, options->limits);
@@ -158,6 +159,9 @@ const char *rk_misuse_of(const RockerProgram *program)
     }
     if (!are_descriptors(program)) {
         return "RockerProgram.stdio or fds holds what is no descriptor";
+    }
+    if (program->terminal && program->keep_session) {
+        return "RockerProgram.terminal is for a session of its own";
     }
     return NULL;
 }
@@ -253,6 +257,12 @@ static void add_subject(const struct rk_launch *launch, const struct rk_error *e
         rk_add_number(text, request->timeout_ms);
         rk_add(text, " ms", 3);
         break;
+    case RK_ITEM_DEV:
+        for (unsigned i = 0; request->devices != NULL && request->devices[i] != NULL; i++) {
+            rk_add(text, " ", i > 0);
+            rk_add(text, request->devices[i], strlen(request->devices[i]));
+        }
+        break;
     case RK_ITEM_PROGRAM:
         if (launch->entry.program != NULL && launch->entry.program->path != NULL) {
             rk_add(text, launch->entry.program->path, strlen(launch->entry.program->path));
@@ -267,7 +277,6 @@ static void add_subject(const struct rk_launch *launch, const struct rk_error *e
     case RK_ITEM_FILE:
     case RK_ITEM_SECCOMP:
     case RK_ITEM_USER_NAMESPACES:
-    case RK_ITEM_DEV:
     case RK_ITEM_COUNT:
         break;
     }

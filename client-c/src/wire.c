@@ -6,6 +6,9 @@
 enum { CLIENT_LAUNCH, CLIENT_APP_STARTED, CLIENT_PING = 6, CLIENT_ATTACH = 10 };
 enum { MASTER_FAILED = 2 };
 
+/* enum Dev */
+enum { DEV_OWN, DEV_HOST, DEV_WITH };
+
 /* enum Ids */
 enum { IDS_IDENTITY, IDS_INSIDE };
 
@@ -44,19 +47,25 @@ static void begin_numbers(struct rk_pieces *out)
     out->pieces[out->count++] = (struct iovec){ &out->numbers[out->used], 0 };
 }
 
+static void put_piece(struct rk_pieces *out, struct rk_path bytes)
+{
+    /* An iovec is written to by nobody who sends it. */
+    union {
+        const char *in;
+        void *out;
+    } piece = { bytes.bytes };
+
+    out->pieces[out->count++] = (struct iovec){ piece.out, bytes.length };
+    out->length += bytes.length;
+}
+
 void rk_put_bytes(struct rk_pieces *out, struct rk_path path)
 {
     rk_put_number(out, path.length);
     if (path.length == 0) {
         return;
     }
-    /* An iovec is written to by nobody who sends it. */
-    union {
-        const char *in;
-        void *out;
-    } bytes = { path.bytes };
-    out->pieces[out->count++] = (struct iovec){ bytes.out, path.length };
-    out->length += path.length;
+    put_piece(out, path);
     begin_numbers(out);
 }
 
@@ -89,6 +98,27 @@ static void put_limits(struct rk_pieces *out, const struct rk_limits *limits)
     if (limits->cpus.bytes != NULL) {
         rk_put_bytes(out, limits->cpus);
     }
+}
+
+/* Each name with its NUL, where the caller has it. */
+static void put_dev(struct rk_pieces *out, const struct rk_request *request)
+{
+    const char *const *devices = request->devices;
+    size_t length = 0;
+
+    if (request->host_dev || devices == NULL || devices[0] == NULL) {
+        rk_put_byte(out, request->host_dev ? DEV_HOST : DEV_OWN);
+        return;
+    }
+    rk_put_byte(out, DEV_WITH);
+    for (unsigned i = 0; devices[i] != NULL; i++) {
+        length += rk_path(devices[i]).length + 1;
+    }
+    rk_put_number(out, length);
+    for (unsigned i = 0; devices[i] != NULL; i++) {
+        put_piece(out, (struct rk_path){ devices[i], rk_path(devices[i]).length + 1 });
+    }
+    begin_numbers(out);
 }
 
 void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out)
@@ -126,7 +156,7 @@ void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out)
         rk_put_bytes(out, request->filter);
     }
     put_limits(out, &request->limits);
-    rk_put_byte(out, request->host_dev);
+    put_dev(out, request);
     rk_put_byte(out, request->landlock);
 }
 

@@ -39,7 +39,7 @@ struct rk_pieces {
     size_t used;
     size_t length;
     unsigned count;
-    struct iovec pieces[2 * (5 + RK_OVERLAY_DIRS_MAX) + 1];
+    struct iovec pieces[2 * (5 + RK_OVERLAY_DIRS_MAX) + 1 + RK_DEVICES_MAX + 1];
 };
 
 /* Room for a message that is to be written. */

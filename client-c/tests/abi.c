@@ -32,7 +32,7 @@ AT(RockerRequest, app_data_dir, WORD == 8 ? 32 : 20);
 AT(RockerRequest, app_overlay_dirs, WORD == 8 ? 40 : 24);
 
 /* More fields may follow in these, and then their sizes tell. */
-SIZE(RockerOptions, 72, 44);
+SIZE(RockerOptions, 80, 48);
 AT(RockerOptions, socket_path, WORD);
 AT(RockerOptions, connection, 2 * WORD);
 AT(RockerOptions, timeout_ms, 2 * WORD + 4);
@@ -44,6 +44,7 @@ AT(RockerOptions, filter, WORD == 8 ? 48 : 28);
 AT(RockerOptions, filter_count, WORD == 8 ? 56 : 32);
 AT(RockerOptions, inside_uid, WORD == 8 ? 60 : 36);
 AT(RockerOptions, inside_gid, WORD == 8 ? 64 : 40);
+AT(RockerOptions, devices, WORD == 8 ? 72 : 44);
 
 SIZE(RockerLimits, 48, 40);
 AT(RockerLimits, cpus, WORD);
@@ -54,7 +55,7 @@ AT(RockerLimits, has_swap, 2 * WORD + 12);
 AT(RockerLimits, swap, 2 * WORD + 16);
 AT(RockerLimits, memory, 2 * WORD + 24);
 
-SIZE(RockerProgram, 72, 44);
+SIZE(RockerProgram, 72, 48);
 AT(RockerProgram, path, WORD);
 AT(RockerProgram, argv, 2 * WORD);
 AT(RockerProgram, envp, 3 * WORD);
@@ -63,6 +64,7 @@ AT(RockerProgram, stdio, 5 * WORD);
 AT(RockerProgram, fds_count, 5 * WORD + 12);
 AT(RockerProgram, fds, 5 * WORD + 16);
 AT(RockerProgram, keep_session, 6 * WORD + 16);
+AT(RockerProgram, terminal, 6 * WORD + 20);
 
 SIZE(Rocker, 32, 32);
 AT(Rocker, app_pid, 0);
@@ -86,7 +88,7 @@ AT(RockerError, command, 556);
 
 SIZE(RockerLaunch, 2304, 2304);
 
-SIZE_BY_LONG(RockerOpen, 10272, 10268);
+SIZE_BY_LONG(RockerOpen, 11296, 11292);
 AT(RockerOpen, guard_pid, 0);
 AT(RockerOpen, guard_pname, 4);
 AT(RockerOpen, guard_pidfd, 20);
@@ -98,19 +100,29 @@ AT(RockerRlimit, resource, 0);
 AT(RockerRlimit, soft, LONG == 8 ? 8 : 4);
 AT(RockerRlimit, hard, LONG == 8 ? 16 : 12);
 
-SIZE(RockerExec, 64, 44);
+SIZE(RockerExec, 80, 48);
 AT(RockerExec, data, WORD);
 AT(RockerExec, wall_ms, 2 * WORD);
 AT(RockerExec, grace_ms, 2 * WORD + 4);
 AT(RockerExec, rlimits_count, 2 * WORD + 8);
 AT(RockerExec, rlimits, WORD == 8 ? 32 : 20);
 AT(RockerExec, program_fd, WORD == 8 ? 40 : 24);
-AT(RockerExec, terminal, WORD == 8 ? 44 : 28);
-AT(RockerExec, sync, WORD == 8 ? 48 : 32);
-AT(RockerExec, filter_count, WORD == 8 ? 52 : 36);
-AT(RockerExec, filter, WORD == 8 ? 56 : 40);
+AT(RockerExec, sync, WORD == 8 ? 44 : 28);
+AT(RockerExec, filter_count, WORD == 8 ? 48 : 32);
+AT(RockerExec, filter, WORD == 8 ? 56 : 36);
+AT(RockerExec, cgroups_count, WORD == 8 ? 64 : 40);
+AT(RockerExec, cgroups, WORD == 8 ? 72 : 44);
 
-SIZE(RockerReport, 48, 48);
+SIZE(RockerUsage, 56, 56);
+AT(RockerUsage, memory, 0);
+AT(RockerUsage, memory_peak, 8);
+AT(RockerUsage, pids, 16);
+AT(RockerUsage, pids_peak, 24);
+AT(RockerUsage, cpu_us, 32);
+AT(RockerUsage, read, 40);
+AT(RockerUsage, written, 48);
+
+SIZE(RockerReport, 104, 104);
 AT(RockerReport, status, 0);
 AT(RockerReport, signal, 4);
 AT(RockerReport, verdict, 8);
@@ -119,17 +131,18 @@ AT(RockerReport, user_us, 16);
 AT(RockerReport, system_us, 24);
 AT(RockerReport, wall_us, 32);
 AT(RockerReport, peak_kib, 40);
+AT(RockerReport, usage, 48);
 
-SIZE_BY_LONG(RockerEvent, 1216, 1212);
+SIZE_BY_LONG(RockerEvent, 1272, 1268);
 AT(RockerEvent, kind, 0);
 AT(RockerEvent, id, 4);
 AT(RockerEvent, data, 8);
 AT(RockerEvent, pid, 8 + WORD);
 AT(RockerEvent, pidfd, 12 + WORD);
 AT(RockerEvent, report, LONG == 8 ? 24 : 20);
-AT(RockerEvent, error, LONG == 8 ? 72 : 68);
-AT(RockerEvent, files_count, LONG == 8 ? 1148 : 1144);
-AT(RockerEvent, files, LONG == 8 ? 1152 : 1148);
+AT(RockerEvent, error, LONG == 8 ? 128 : 124);
+AT(RockerEvent, files_count, LONG == 8 ? 1204 : 1200);
+AT(RockerEvent, files, LONG == 8 ? 1208 : 1204);
 
 SIZE(RockerFile, 16, 12);
 AT(RockerFile, path, 0);
@@ -240,7 +253,7 @@ static void test_options_new_sets_nothing(void)
     CHECK_IS(options.overlay_all, 0);
     CHECK_IS(options.flags, 0);
     CHECK(options.limits == NULL && options.filter == NULL && options.filter_count == 0);
-    CHECK(options.inside_uid == -1 && options.inside_gid == -1);
+    CHECK(options.inside_uid == -1 && options.inside_gid == -1 && options.devices == NULL);
 }
 
 static void test_program_new_sets_the_path(void)
@@ -250,7 +263,8 @@ static void test_program_new_sets_the_path(void)
     CHECK_IS(program.size, sizeof(program));
     CHECK_TEXT(program.path, "x");
     CHECK(program.argv == NULL && program.envp == NULL && program.cwd == NULL);
-    CHECK(program.fds_count == 0 && program.fds == NULL && program.keep_session == 0);
+    CHECK(program.fds_count == 0 && program.fds == NULL);
+    CHECK(program.keep_session == 0 && program.terminal == 0);
     for (int i = 0; i < 3; i++) {
         CHECK_IS(program.stdio[i], ROCKER_STDIO_INHERIT);
     }
@@ -262,7 +276,8 @@ static void test_exec_new_sets_nothing(void)
 
     CHECK_IS(exec.size, sizeof(exec));
     CHECK(exec.data == NULL && exec.rlimits == NULL && exec.rlimits_count == 0);
-    CHECK(exec.wall_ms == 0 && exec.grace_ms == 0 && exec.program_fd == -1 && exec.terminal == 0);
+    CHECK(exec.wall_ms == 0 && exec.grace_ms == 0 && exec.program_fd == -1);
+    CHECK(exec.cgroups == NULL && exec.cgroups_count == 0);
     CHECK(exec.sync == 0 && exec.filter == NULL && exec.filter_count == 0);
 }
 

@@ -25,8 +25,8 @@ strip=$(tool strip)
 readelf=$(tool readelf)
 # Of what is loaded of the shared library: code, words and data, without the rest of the page that
 # data begins on; and of what a program that only launches links of the archive.
-size_max=36864
-launch_max=22528
+size_max=40960
+launch_max=24576
 stack_max=16384
 # An order of 32 KiB is put together on the stack.
 orders_stack_max=40960

@@ -31,5 +31,5 @@ target()
 
 build=$1
 target decode --seeds src/wire.c src/words.c src/request.c
-target orders --rows src/wire.c src/order_wire.c src/orders.c
+target orders --rows src/wire.c src/request.c src/order_wire.c src/orders.c
 finish

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "rocker.h"
 
+#include <limits.h>
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -526,7 +527,7 @@ static void test_exec_with_everything(void)
     program.fds = fds;
     program.fds_count = 2;
     exec.program_fd = full;
-    exec.terminal = 1;
+    program.terminal = 1;
     exec.wall_ms = 500;
     exec.grace_ms = 10;
     exec.rlimits = rlimits;
@@ -646,6 +647,18 @@ static void test_exec_misuse(void)
     check_refused(&pair, &program, &exec, "more than a guard takes");
     exec.program_fd = -2;
     check_refused(&pair, &good, &exec, "program_fd");
+    exec = plain;
+    exec.cgroups = fds;
+    exec.cgroups_count = ROCKER_EXEC_FDS_MAX - 2;
+    check_refused(&pair, &good, &exec, "more than a guard takes");
+    exec.cgroups_count = UINT_MAX;
+    check_refused(&pair, &good, &exec, "more than a guard takes");
+    exec.cgroups_count = 1;
+    exec.cgroups = NULL;
+    check_refused(&pair, &good, &exec, "RockerExec.cgroups");
+    program = good;
+    program.terminal = program.keep_session = 1;
+    check_refused(&pair, &program, NULL, "RockerProgram.terminal");
     exec = plain;
     exec.rlimits_count = 1;
     check_refused(&pair, &good, &exec, "RockerExec.rlimits");

@@ -210,6 +210,7 @@ static void check_launch(const char *name, const struct rk_request *request)
 
 static void test_encode_launch_vectors(void)
 {
+    static const char *const devices[] = { "/dev/ttyUSB0", NULL };
     struct rk_request request = hello();
 
     check_launch("client_launch", &request);
@@ -238,6 +239,11 @@ static void test_encode_launch_vectors(void)
     request.landlock = 1;
     check_launch("client_launch_landlock", &request);
     request.landlock = 0;
+    request.devices = devices;
+    check_launch("client_launch_device", &request);
+    request.devices = devices + 1;
+    check_launch("client_launch", &request);
+    request.devices = NULL;
     request.overlays = 0;
     request.overlay_all = 1;
     check_launch("client_launch_all_top_dirs", &request);
@@ -284,6 +290,7 @@ static void test_encode_launch_extreme(void)
 static void test_encode_launch_longest(void)
 {
     static char path[RK_PATH_MAX + 1];
+    static const char *devices[RK_DEVICES_MAX + 1];
     struct rk_request request = hello();
     uint8_t numbers[RK_NUMBERS_MAX];
     struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
@@ -301,9 +308,13 @@ static void test_encode_launch_longest(void)
     for (int i = 0; i < RK_OVERLAY_DIRS_MAX; i++) {
         request.overlay_dirs[i] = rk_path(path);
     }
+    for (int i = 0; i < RK_DEVICES_MAX; i++) {
+        devices[i] = path;
+    }
+    request.devices = devices;
     rk_encode_launch(&request, &out);
     CHECK(out.used < out.room);
-    CHECK(out.count <= sizeof(out.pieces) / sizeof(out.pieces[0]));
+    CHECK_IS(out.count, sizeof(out.pieces) / sizeof(out.pieces[0]));
     CHECK(out.length > RK_MESSAGE_MAX);
 }
 
@@ -356,6 +367,7 @@ static void test_encode_exec_vectors(void)
 {
     static char *const argv[] = { "bin/app", "-v", "", NULL };
     static char *const envp[] = { "PATH=/bin", "A=", NULL };
+    static const int cgroup = 7;
     const struct sock_filter allow = ALLOW;
     RockerRlimit rlimits[RK_RLIMITS_MAX];
     RockerProgram program = ROCKER_program_new("true");
@@ -372,7 +384,7 @@ static void test_encode_exec_vectors(void)
     exec.rlimits = rlimits;
     exec.rlimits_count = RK_RLIMITS_MAX;
     exec.program_fd = 0;
-    exec.terminal = 1;
+    program.terminal = 1;
     exec.wall_ms = 3000;
     exec.grace_ms = 500;
     check_exec("client_exec", UINT32_MAX, &program, &exec, 3);
@@ -384,6 +396,10 @@ static void test_encode_exec_vectors(void)
     exec.filter = &allow;
     exec.filter_count = 1;
     check_exec("client_exec_with_a_filter", 1, &program, &exec, 0);
+    exec = ROCKER_exec_new();
+    exec.cgroups = &cgroup;
+    exec.cgroups_count = 1;
+    check_exec("client_exec_in", 1, &program, &exec, 4);
 }
 
 /* What finds no room is counted, and not written. */
@@ -560,6 +576,16 @@ static void test_decode_failure_vectors(void)
     CHECK_IS(steps, 37);
 }
 
+static void check_usage(const RockerUsage *usage, bool is_known)
+{
+    static const RockerUsage known = { 1 << 20, ROCKER_UNKNOWN, 1, 33, 3000, 0, 512 };
+    static const RockerUsage none = { ROCKER_UNKNOWN, ROCKER_UNKNOWN, ROCKER_UNKNOWN,
+                                      ROCKER_UNKNOWN, ROCKER_UNKNOWN, ROCKER_UNKNOWN,
+                                      ROCKER_UNKNOWN };
+
+    CHECK(memcmp(usage, is_known ? &known : &none, sizeof(none)) == 0);
+}
+
 static void test_decode_answer_vectors(void)
 {
     unsigned verdicts = 0;
@@ -597,6 +623,7 @@ static void test_decode_answer_vectors(void)
         CHECK_IS(report->syscall, verdicts == ROCKER_VERDICT_disallowed_syscall ? 101 : -1);
         CHECK(report->user_us == 1000 && report->system_us == 2000);
         CHECK(report->wall_us == UINT64_MAX && report->peak_kib == 4096);
+        check_usage(&report->usage, verdicts == ROCKER_VERDICT_memory_limit_exceeded);
         verdicts++;
     }
     CHECK_IS(verdicts, ROCKER_VERDICT_cancelled + 1);

@@ -43,7 +43,7 @@ size_t rk_sim_layout(size_t n)
         AT(rk_request, has_inside),
         AT(rk_request, inside_uid), AT(rk_request, inside_gid), AT(rk_request, filter),
         AT(rk_request, overlay_dirs),
-        AT(rk_request, timeout_ms), AT(rk_request, limits),
+        AT(rk_request, timeout_ms), AT(rk_request, limits), AT(rk_request, devices),
 
         sizeof(struct rk_limits), AT(rk_limits, memory), AT(rk_limits, swap),
         AT(rk_limits, has_swap), AT(rk_limits, pids), AT(rk_limits, cpu_millis),
@@ -54,9 +54,13 @@ size_t rk_sim_layout(size_t n)
         sizeof(struct rk_pieces), AT(rk_pieces, numbers), AT(rk_pieces, room),
         AT(rk_pieces, used), AT(rk_pieces, length), AT(rk_pieces, count), AT(rk_pieces, pieces),
 
+        sizeof(RockerUsage), IN(RockerUsage, memory), IN(RockerUsage, memory_peak),
+        IN(RockerUsage, pids), IN(RockerUsage, pids_peak), IN(RockerUsage, cpu_us),
+        IN(RockerUsage, read), IN(RockerUsage, written),
+
         sizeof(RockerReport), IN(RockerReport, status), IN(RockerReport, signal),
         IN(RockerReport, verdict), IN(RockerReport, syscall), IN(RockerReport, user_us), IN(RockerReport, system_us),
-        IN(RockerReport, wall_us), IN(RockerReport, peak_kib),
+        IN(RockerReport, wall_us), IN(RockerReport, peak_kib), IN(RockerReport, usage),
 
         sizeof(struct rk_message), AT(rk_message, kind), AT(rk_message, loss),
         AT(rk_message, descriptors), AT(rk_message, reserved), AT(rk_message, pid),
@@ -66,7 +70,7 @@ size_t rk_sim_layout(size_t n)
         sizeof(RockerProgram), IN(RockerProgram, size), IN(RockerProgram, path),
         IN(RockerProgram, argv), IN(RockerProgram, envp), IN(RockerProgram, cwd),
         IN(RockerProgram, stdio), IN(RockerProgram, fds_count), IN(RockerProgram, fds),
-        IN(RockerProgram, keep_session),
+        IN(RockerProgram, keep_session), IN(RockerProgram, terminal),
 
         sizeof(RockerRlimit), IN(RockerRlimit, resource), IN(RockerRlimit, soft),
         IN(RockerRlimit, hard),
@@ -74,8 +78,8 @@ size_t rk_sim_layout(size_t n)
         sizeof(RockerExec), IN(RockerExec, size), IN(RockerExec, data), IN(RockerExec, wall_ms),
         IN(RockerExec, grace_ms),
         IN(RockerExec, rlimits_count), IN(RockerExec, rlimits), IN(RockerExec, program_fd),
-        IN(RockerExec, terminal), IN(RockerExec, sync), IN(RockerExec, filter_count),
-        IN(RockerExec, filter),
+        IN(RockerExec, sync), IN(RockerExec, filter_count), IN(RockerExec, filter),
+        IN(RockerExec, cgroups_count), IN(RockerExec, cgroups),
 
         sizeof(RockerEvent), IN(RockerEvent, kind), IN(RockerEvent, id), IN(RockerEvent, data),
         IN(RockerEvent, pid), IN(RockerEvent, pidfd), IN(RockerEvent, report),

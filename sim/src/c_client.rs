@@ -11,7 +11,9 @@ use core::ptr;
 use std::ffi::CString;
 
 use protocol::conf::{Conf, Place, Root};
-use protocol::limits::{DESCRIPTORS_MAX, MESSAGE_MAX, NAME_LEN, OVERLAY_DIRS_MAX, PROGRAMS_MAX};
+use protocol::limits::{
+    DESCRIPTORS_MAX, DEVICES_MAX, MESSAGE_MAX, NAME_LEN, OVERLAY_DIRS_MAX, PROGRAMS_MAX,
+};
 use protocol::message::Failure;
 use protocol::seccomp::INSTRUCTION;
 use protocol::{
@@ -104,6 +106,7 @@ struct RawRequest {
     overlay_dirs: [RawPath; OVERLAY_DIRS_MAX],
     timeout_ms: u32,
     limits: RawLimits,
+    devices: *const *const c_char,
 }
 
 /// `struct rk_limits`
@@ -126,7 +129,7 @@ struct RawPiece {
     iov_len: usize,
 }
 
-const PIECES_MAX: usize = 2 * (5 + OVERLAY_DIRS_MAX) + 1;
+const PIECES_MAX: usize = 2 * (5 + OVERLAY_DIRS_MAX) + 1 + DEVICES_MAX + 1;
 
 /// `RK_OTHERS_MAX`
 const OTHERS_MAX: usize = 16;
@@ -142,6 +145,19 @@ struct RawPieces {
     pieces: [RawPiece; PIECES_MAX],
 }
 
+/// `RockerUsage`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct RawUsage {
+    memory: u64,
+    memory_peak: u64,
+    pids: u64,
+    pids_peak: u64,
+    cpu_us: u64,
+    read: u64,
+    written: u64,
+}
+
 /// `RockerReport`
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -154,6 +170,7 @@ struct RawReport {
     system_us: u64,
     wall_us: u64,
     peak_kib: u64,
+    usage: RawUsage,
 }
 
 /// `struct rk_message`
@@ -220,6 +237,7 @@ struct RawProgram {
     fds_count: c_uint,
     fds: *const c_int,
     keep_session: c_int,
+    terminal: c_int,
 }
 
 /// `RockerRlimit`
@@ -240,10 +258,11 @@ struct RawExec {
     rlimits_count: c_uint,
     rlimits: *const RawRlimit,
     program_fd: c_int,
-    terminal: c_int,
     sync: c_int,
     filter_count: c_uint,
     filter: *const c_void,
+    cgroups_count: c_uint,
+    cgroups: *const c_int,
 }
 
 /// `RockerEvent`, of which the machine sets what is before `error`.
@@ -273,7 +292,7 @@ struct RawOrder {
     data: *mut c_void,
     error: RawError,
     /// A `RockerReport`, or text.
-    end: [u64; 12],
+    end: [u64; 13],
 }
 
 /// `struct rk_orders`: the machine of a caller's orders.
@@ -737,6 +756,8 @@ pub struct Asked<'a> {
     pub landlock: bool,
     /// As there.
     pub limits: Limits<'a>,
+    /// Those of the host's that it sees.
+    pub devices: Vec<CString>,
 }
 
 impl RawPath {
@@ -755,8 +776,8 @@ pub fn path_length(text: &CStr) -> usize {
 }
 
 impl Asked<'_> {
-    /// Its pointers lead to what `self` borrows.
-    fn raw(&self) -> RawRequest {
+    /// Its pointers lead to what `self` owns or borrows; `devices` to its devices, and then nowhere.
+    fn raw(&self, devices: &[*const c_char]) -> RawRequest {
         assert!(self.overlay_dirs.len() <= OVERLAY_DIRS_MAX, "the caller's array has 16 places");
         let mut overlay_index = [0; OVERLAY_DIRS_MAX];
         let mut overlay_dirs = [RawPath::NONE; OVERLAY_DIRS_MAX];
@@ -796,6 +817,7 @@ impl Asked<'_> {
             overlay_dirs,
             timeout_ms: self.timeout_ms,
             limits: self.limits(),
+            devices: devices.as_ptr(),
         }
     }
 
@@ -816,14 +838,15 @@ impl Asked<'_> {
     /// Which rule it breaks.
     pub fn check(&self) -> Option<Error> {
         // SAFETY: each path's pointer and length are those of a slice that outlives the call, or
-        // null and 0; `overlays` counts the first of them that are set.
-        unsafe { rk_request_check(&self.raw()) }.read()
+        // null and 0; `overlays` counts the first of them that are set; `devices` ends with null.
+        unsafe { rk_request_check(&self.raw(&pointers(&self.devices))) }.read()
     }
 
     /// The message that asks for it, however long.
     pub fn encode(&self) -> Vec<u8> {
+        let devices = pointers(&self.devices);
         // SAFETY: as for `check`; the numbers and pieces of the longest request have room.
-        gather(|out| unsafe { rk_encode_launch(&self.raw(), out) })
+        gather(|out| unsafe { rk_encode_launch(&self.raw(&devices), out) })
     }
 }
 
@@ -992,6 +1015,21 @@ const VERDICTS: [Verdict; 10] = [
     Verdict::Cancelled,
 ];
 
+impl RawUsage {
+    fn read(self) -> Usage {
+        let known = |number| (number != u64::MAX).then_some(number);
+        Usage {
+            memory: known(self.memory),
+            memory_peak: known(self.memory_peak),
+            pids: known(self.pids),
+            pids_peak: known(self.pids_peak),
+            cpu_us: known(self.cpu_us),
+            read: known(self.read),
+            written: known(self.written),
+        }
+    }
+}
+
 impl RawReport {
     fn read(self) -> ExitReport {
         let byte = |number: c_int| u8::try_from(number).expect("it was one");
@@ -999,10 +1037,10 @@ impl RawReport {
             -1 => Exit::Signal(byte(self.signal)),
             status => Exit::Status(byte(status)),
         };
-        let Self { user_us, system_us, wall_us, peak_kib, .. } = self;
+        let Self { user_us, system_us, wall_us, peak_kib, usage, .. } = self;
         let verdict = VERDICTS[usize::try_from(self.verdict).expect("there are ten")];
         let syscall = (self.syscall != -1).then_some(self.syscall.cast_unsigned());
-        let usage = Usage::default();
+        let usage = usage.read();
         ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib, syscall, usage }
     }
 }
@@ -1063,6 +1101,8 @@ pub struct Wanted {
     pub filter: Vec<u8>,
     /// As there.
     pub sync: bool,
+    /// As in [`protocol::ClientMessage::ExecIn`].
+    pub cgroups: u8,
 }
 
 fn pointer(text: Option<&CString>) -> *const c_char {
@@ -1075,7 +1115,12 @@ fn pointers(texts: &[CString]) -> Vec<*const c_char> {
 }
 
 impl RawProgram {
-    fn new(argv: &[*const c_char], envp: &[*const c_char], cwd: *const c_char) -> Self {
+    fn new(
+        argv: &[*const c_char],
+        envp: &[*const c_char],
+        cwd: *const c_char,
+        terminal: bool,
+    ) -> Self {
         Self {
             size: size_of::<Self>(),
             path: argv[0],
@@ -1086,6 +1131,7 @@ impl RawProgram {
             fds_count: 0,
             fds: ptr::null(),
             keep_session: 0,
+            terminal: terminal.into(),
         }
     }
 }
@@ -1100,7 +1146,8 @@ impl Wanted {
     /// The message that asks for it.
     pub fn encode(&self, id: u32) -> Vec<u8> {
         let (argv, envp) = (pointers(&self.args), pointers(&self.env));
-        let program = RawProgram::new(&argv, &envp, pointer(self.cwd.as_ref()));
+        let cwd = pointer(self.cwd.as_ref());
+        let program = RawProgram::new(&argv, &envp, cwd, self.terminal);
         let raw = |limit: &Rlimit| RawRlimit {
             resource: limit.resource.into(),
             soft: limit.soft,
@@ -1115,10 +1162,12 @@ impl Wanted {
             rlimits_count: c_uint::try_from(rlimits.len()).expect("a few"),
             rlimits: rlimits.as_ptr(),
             program_fd: if self.by_descriptor { 9 } else { -1 },
-            terminal: self.terminal.into(),
             sync: self.sync.into(),
             filter_count: c_uint::try_from(self.filter.len() / INSTRUCTION).expect("a few"),
             filter: self.filter.as_ptr().cast(),
+            cgroups_count: self.cgroups.into(),
+            // Their numbers are no part of the message.
+            cgroups: ptr::null(),
         };
         // SAFETY: every pointer is that of a string or a list of this scope, or null where the
         // header allows it; the lists end with null, or have the length beside them.
@@ -1196,7 +1245,7 @@ pub fn encode_conf(id: u32, conf: &Conf<'_>) -> Vec<u8> {
         [conf.host_name, conf.domain_name].map(|name| name.map(|name| c(name.as_bytes())));
     let (init, init_env) = (c_strings(conf.init), c_strings(conf.init_env));
     let (argv, envp) = (pointers(&init), pointers(&init_env));
-    let program = RawProgram::new(&argv, &envp, ptr::null());
+    let program = RawProgram::new(&argv, &envp, ptr::null(), false);
     let raw = RawConf {
         size: size_of::<RawConf>(),
         root: pointer(root.as_ref()),
@@ -1464,16 +1513,18 @@ mod tests {
             RawPath: bytes length;
             RawRequest: app_id uid gid package exec_dir data_dir overlay_all overlays
                 overlay_index seccomp user_namespaces commanded stays host_dev is_volatile landlock
-                has_inside inside_uid inside_gid filter overlay_dirs timeout_ms limits;
+                has_inside inside_uid inside_gid filter overlay_dirs timeout_ms limits
+                devices;
             RawLimits: memory swap has_swap pids cpu_millis cpu_weight cpus;
             RawPiece: iov_base iov_len;
             RawPieces: numbers room used length count pieces;
-            RawReport: status signal verdict syscall user_us system_us wall_us peak_kib;
+            RawUsage: memory memory_peak pids pids_peak cpu_us read written;
+            RawReport: status signal verdict syscall user_us system_us wall_us peak_kib usage;
             RawMessage: kind loss descriptors reserved pid error name rest id report errnos files;
-            RawProgram: size path argv envp cwd stdio fds_count fds keep_session;
+            RawProgram: size path argv envp cwd stdio fds_count fds keep_session terminal;
             RawRlimit: resource soft hard;
-            RawExec: size data wall_ms grace_ms rlimits_count rlimits program_fd terminal sync
-                filter_count filter;
+            RawExec: size data wall_ms grace_ms rlimits_count rlimits program_fd sync
+                filter_count filter cgroups_count cgroups;
             RawEvent: kind id data pid pidfd report error words files_count files;
             RawFile: path how mode;
             RawPlace: kind mode source target bytes;

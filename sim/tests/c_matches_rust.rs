@@ -208,6 +208,7 @@ struct Wish {
     inside: Option<(u32, u32)>,
     limits: [u64; 5],
     cpus: Option<String>,
+    devices: Vec<CString>,
 }
 
 /// As C gets to see a path: no more of it than is needed to see that it is too long.
@@ -247,6 +248,7 @@ impl Wish {
             host_dev: self.free[3],
             landlock: self.free[4],
             limits: self.limits(),
+            devices: self.devices.clone(),
         }
     }
 
@@ -291,6 +293,9 @@ impl Wish {
         launch = cpu_millis.into_iter().fold(launch, Launch::cpu_millis);
         launch = cpu_weight.into_iter().fold(launch, Launch::cpu_weight);
         launch = cpus.into_iter().fold(launch, |launch, list| launch.cpus(list));
+        for device in &self.devices {
+            launch = launch.device(OsStr::from_bytes(device.to_bytes()));
+        }
         if self.overlay_all { launch.overlay_all() } else { launch }
     }
 
@@ -376,10 +381,10 @@ fn any_wish() -> impl Strategy<Value = Wish> {
     let free = any::<[bool; 5]>();
     let ids = (any::<u32>(), any_id(), any_id());
     let inside = option::weighted(0.05, (any_id(), any_id()));
-    let rest = (timeout_ms, free, any_limits(), any_seccomp(), inside);
+    let rest = (timeout_ms, free, any_limits(), any_seccomp(), inside, any_devices());
     (ids, paths, data_dir, all, dirs, rest).prop_map(
         |(ids, (package, exec_dir), data_dir, overlay_all, overlay_dirs, rest)| {
-            let (timeout_ms, free, (limits, cpus), seccomp, inside) = rest;
+            let (timeout_ms, free, (limits, cpus), seccomp, inside, devices) = rest;
             let ids = ids.into();
             Wish {
                 ids,
@@ -394,9 +399,22 @@ fn any_wish() -> impl Strategy<Value = Wish> {
                 inside,
                 limits,
                 cpus,
+                devices,
             }
         },
     )
+}
+
+/// Mostly none; and one more than there may be. A path of C's has no NUL.
+fn any_devices() -> impl Strategy<Value = Vec<CString>> {
+    let c = |path: Vec<u8>| CString::new(path.into_iter().filter(|&b| b != 0).collect::<Vec<_>>());
+    let good = select(vec!["/dev/kvm", "//dev/./dri/", "/dev/a b"]);
+    let one = prop_oneof![
+        6 => good.prop_map(|path| path.as_bytes().to_vec()),
+        1 => any_path(),
+    ];
+    let one = one.prop_map(move |path| c(path).unwrap());
+    prop_oneof![4 => Just(vec![]), 2 => vec(one.clone(), 1..4), 1 => vec(one, 30..34)]
 }
 
 /// Each kind; of filters also those that are none, and those that do not fit.
@@ -437,6 +455,7 @@ fn good_but(change: impl FnOnce(&mut Wish)) -> Result<Vec<u8>, Error> {
         inside: None,
         limits: [0; 5],
         cpus: None,
+        devices: vec![],
     };
     change(&mut wish);
     let (rust, c) = (wish.sent_by_rust(), wish.sent_by_c());
@@ -472,6 +491,14 @@ fn c_and_rust_clients_know_every_rule() {
     assert!(good_but(|it| it.seccomp = filter(8)).is_ok());
     assert_eq!(broken(&|it| it.inside = Some((0, 0))), (Rule::NotAllowed, Item::Uid));
     assert_eq!(broken(&|it| it.inside = Some((0, u32::MAX))), (Rule::NoSuchId, Item::Gid));
+    let devices = |paths: &[&str]| paths.iter().map(|&it| CString::new(it).unwrap()).collect();
+    assert!(good_but(|it| it.devices = devices(&["/dev/kvm", "/dev/dri/card0"])).is_ok());
+    assert!(good_but(|it| it.devices = devices(&["/dev/kvm"; 32])).is_ok());
+    let device = |paths: &[&str]| broken(&|it| it.devices = devices(paths));
+    assert_eq!(device(&["/dev/kvm"; 33]), (Rule::TooLong, Item::Dev));
+    assert_eq!(device(&["/dev/kvm", "/etc/passwd"]), (Rule::WrongType, Item::Dev));
+    assert_eq!(device(&["/dev/"]), (Rule::WrongType, Item::Dev));
+    assert_eq!(device(&["/dev/../x"]), (Rule::ParentDir, Item::Dev));
     let fourth = |text| move |wish: &mut Wish| wish.overlay_dirs[3] = path(text);
     assert_eq!(broken(&fourth("/run/x")), (Rule::Forbidden, Item::OverlayDir(3)));
     assert_eq!(broken(&fourth("")), (Rule::Empty, Item::OverlayDir(3)));
@@ -565,8 +592,14 @@ fn answer_to_rust(datagram: &[u8]) -> (Answer<'_>, usize) {
         Message::Guard(GuardMessage::Started { id, pid }) => Answer::Started { id, pid },
         Message::Guard(GuardMessage::ExecFailed { id, failure }) => Answer::Failed { id, failure },
         Message::Guard(GuardMessage::Exited { id, report }) => {
-            // What the rocker has used is not told in C.
-            Answer::Exited { id, report: ExitReport { usage: Usage::default(), ..report } }
+            // In C the largest number says that it is not known.
+            let report = if report.usage.memory_peak == Some(u64::MAX) {
+                let usage = Usage { memory_peak: None, ..report.usage };
+                ExitReport { usage, ..report }
+            } else {
+                report
+            };
+            Answer::Exited { id, report }
         }
         Message::Guard(GuardMessage::Failed(failure)) => Answer::LastWords(failure),
         Message::Guard(GuardMessage::Pong) => Answer::Pong,
@@ -593,12 +626,6 @@ fn c_says_the_bytes_on_record() {
     let mut launches = 0;
     for (name, mut wanted) in vectors() {
         let said = match wire::decode(&wanted).unwrap() {
-            // C has no word for single devices.
-            Message::Client(ClientMessage::Launch(request))
-                if matches!(request.options.dev, Dev::With(_)) =>
-            {
-                continue;
-            }
             Message::Client(ClientMessage::Launch(request)) => {
                 launches += 1;
                 asked(&request).encode()
@@ -606,6 +633,9 @@ fn c_says_the_bytes_on_record() {
             Message::Client(ClientMessage::Attach(name)) => encode_attach(name),
             Message::Client(ClientMessage::AppStarted) => encode_app_started(),
             Message::Client(ClientMessage::Exec(exec)) => wanted_of(&exec).encode(exec.id),
+            Message::Client(ClientMessage::ExecIn { cgroups, exec }) => {
+                Wanted { cgroups, ..wanted_of(&exec) }.encode(exec.id)
+            }
             Message::Client(ClientMessage::Signal { id, signal }) => encode_signal(id, signal),
             Message::Client(ClientMessage::Ping) => encode_ping(),
             Message::Client(ClientMessage::Go { id }) => encode_go(id),
@@ -664,6 +694,10 @@ fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
         stays: request.options.stays,
         host_dev: request.options.dev == Dev::Host,
         landlock: request.options.landlock,
+        devices: match request.options.dev {
+            Dev::With(named) => c_strings(named),
+            Dev::Own | Dev::Host => vec![],
+        },
     }
 }
 
@@ -694,6 +728,7 @@ fn wanted_of(exec: &Exec<'_>) -> Wanted {
         grace_ms: exec.grace_ms,
         filter: exec.filter.to_vec(),
         sync: exec.sync,
+        cgroups: 0,
     }
 }
 
@@ -873,6 +908,7 @@ fn c_and_rust_open_with_the_same_words() {
         stays: true,
         host_dev: false,
         landlock: false,
+        devices: vec![],
         limits: protocol::Limits::default(),
     };
     assert_eq!((next(), next()), (asked.encode(), encode_ping()));
@@ -964,6 +1000,7 @@ impl Order {
             grace_ms: 0,
             filter: self.filter.clone(),
             sync: false,
+            cgroups: 0,
         };
         let bytes = wanted.encode(1);
         if bytes.len() > MESSAGE_MAX { invalid(Rule::TooLong) } else { Ok(bytes) }

@@ -66,13 +66,25 @@ mod ffi {
         pub(super) timeout_ms: c_int,
         pub(super) overlay_all: c_int,
         pub(super) flags: core::ffi::c_ulong,
-        /// `const RockerLimits *`, of which these tests set none.
-        pub(super) limits: *const core::ffi::c_void,
+        pub(super) limits: *const RockerLimits,
         /// `const struct sock_filter *`
         pub(super) filter: *const c_void,
         pub(super) filter_count: c_uint,
         pub(super) inside_uid: c_int,
         pub(super) inside_gid: c_int,
+        pub(super) devices: *const *const c_char,
+    }
+
+    #[repr(C)]
+    pub(super) struct RockerLimits {
+        pub(super) size: usize,
+        pub(super) cpus: *const c_char,
+        pub(super) cpu_millis: u32,
+        pub(super) cpu_weight: u32,
+        pub(super) pids: u32,
+        pub(super) has_swap: u32,
+        pub(super) swap: u64,
+        pub(super) memory: u64,
     }
 
     #[repr(C)]
@@ -86,6 +98,7 @@ mod ffi {
         pub(super) fds_count: c_uint,
         pub(super) fds: *const c_int,
         pub(super) keep_session: c_int,
+        pub(super) terminal: c_int,
     }
 
     #[repr(C)]
@@ -122,7 +135,7 @@ mod ffi {
         pub(super) guard_pname: [c_char; 16],
         pub(super) guard_pidfd: c_int,
         pub(super) connection: c_int,
-        pub(super) opaque: [u64; 1280],
+        pub(super) opaque: [u64; 1408],
     }
 
     #[repr(C)]
@@ -141,11 +154,12 @@ mod ffi {
         pub(super) rlimits_count: c_uint,
         pub(super) rlimits: *const RockerRlimit,
         pub(super) program_fd: c_int,
-        pub(super) terminal: c_int,
         pub(super) sync: c_int,
         pub(super) filter_count: c_uint,
         /// `const struct sock_filter *`
         pub(super) filter: *const c_void,
+        pub(super) cgroups_count: c_uint,
+        pub(super) cgroups: *const c_int,
     }
 
     #[derive(Clone, Copy, Default)]
@@ -159,6 +173,8 @@ mod ffi {
         pub(super) system_us: u64,
         pub(super) wall_us: u64,
         pub(super) peak_kib: u64,
+        /// `RockerUsage`, in its order.
+        pub(super) usage: [u64; 7],
     }
 
     #[repr(C)]
@@ -388,6 +404,9 @@ pub struct Request {
     /// Whole instructions.
     pub filter: Vec<u8>,
     pub inside: Option<(i32, i32)>,
+    pub devices: Vec<CString>,
+    pub memory: u64,
+    pub pids: u32,
 }
 
 /// `RockerProgram`: [`rocker_client::Program`] in C.
@@ -400,6 +419,7 @@ pub struct Program {
     stdio: [Stdio; 3],
     kept: Vec<OwnedFd>,
     keep_session: bool,
+    terminal: bool,
 }
 
 /// A string of C, from one of Rust's.
@@ -417,7 +437,8 @@ impl Program {
     pub fn new(path: impl AsRef<Path>) -> Self {
         let stdio = [Stdio::Inherit, Stdio::Inherit, Stdio::Inherit];
         let (args, env, kept) = (vec![], vec![], vec![]);
-        Self { path: c_string(path), args, env, cwd: None, stdio, kept, keep_session: false }
+        let (path, cwd, keep_session, terminal) = (c_string(path), None, false, false);
+        Self { path, args, env, cwd, stdio, kept, keep_session, terminal }
     }
 
     #[must_use]
@@ -456,6 +477,12 @@ impl Program {
         self.keep_session = true;
         self
     }
+
+    #[must_use]
+    pub fn terminal(mut self) -> Self {
+        self.terminal = true;
+        self
+    }
 }
 
 fn pointer(text: Option<&CString>) -> *const c_char {
@@ -474,6 +501,8 @@ struct Given<'a> {
     _argv: Vec<*const c_char>,
     _envp: Vec<*const c_char>,
     _fds: Vec<c_int>,
+    _limits: Option<Box<ffi::RockerLimits>>,
+    _devices: Vec<*const c_char>,
     _owners: PhantomData<(&'a Request, &'a Program)>,
 }
 
@@ -501,10 +530,13 @@ impl<'a> Given<'a> {
             fds_count: c_uint::try_from(fds.len()).expect("a few"),
             fds: fds.as_ptr(),
             keep_session: program.is_some_and(|program| program.keep_session).into(),
+            terminal: program.is_some_and(|program| program.terminal).into(),
         };
-        let (request, options) = (request.raw(), request.raw_options(connection));
-        let (_argv, _envp, _fds) = (argv, envp, fds);
-        Self { request, options, program, _argv, _envp, _fds, _owners: PhantomData }
+        let (_limits, _devices) = (request.raw_limits(), pointers(&request.devices));
+        let options = request.raw_options(connection, _limits.as_deref(), &_devices);
+        let (request, _argv, _envp, _fds) = (request.raw(), argv, envp, fds);
+        let _owners = PhantomData;
+        Self { request, options, program, _argv, _envp, _fds, _limits, _devices, _owners }
     }
 }
 
@@ -524,7 +556,28 @@ impl Request {
         raw
     }
 
-    fn raw_options(&self, connection: c_int) -> ffi::RockerOptions {
+    /// Of these tests some limit memory and processes, and none anything else.
+    fn raw_limits(&self) -> Option<Box<ffi::RockerLimits>> {
+        (self.memory > 0 || self.pids > 0).then(|| {
+            Box::new(ffi::RockerLimits {
+                size: size_of::<ffi::RockerLimits>(),
+                cpus: ptr::null(),
+                cpu_millis: 0,
+                cpu_weight: 0,
+                pids: self.pids,
+                has_swap: 0,
+                swap: 0,
+                memory: self.memory,
+            })
+        })
+    }
+
+    fn raw_options(
+        &self,
+        connection: c_int,
+        limits: Option<&ffi::RockerLimits>,
+        devices: &[*const c_char],
+    ) -> ffi::RockerOptions {
         ffi::RockerOptions {
             size: size_of::<ffi::RockerOptions>(),
             socket_path: pointer(self.socket.as_ref()),
@@ -537,11 +590,12 @@ impl Request {
                 | (core::ffi::c_ulong::from(self.host_dev) << 3)
                 | (core::ffi::c_ulong::from(self.volatile) << 4)
                 | (core::ffi::c_ulong::from(self.seccomp_log) << 5),
-            limits: ptr::null(),
+            limits: limits.map_or(ptr::null(), ptr::from_ref),
             filter: if self.filter.is_empty() { ptr::null() } else { self.filter.as_ptr().cast() },
             filter_count: c_uint::try_from(self.filter.len() / 8).expect("a few"),
             inside_uid: self.inside.map_or(-1, |(uid, _)| uid),
             inside_gid: self.inside.map_or(-1, |(_, gid)| gid),
+            devices: devices.as_ptr(),
         }
     }
 
@@ -947,10 +1001,10 @@ pub struct Exec {
     pub grace_ms: u32,
     pub rlimits: Vec<Rlimit>,
     pub program: Option<OwnedFd>,
-    pub terminal: bool,
     pub sync: bool,
     /// Whole instructions.
     pub filter: Vec<u8>,
+    pub cgroups: Vec<OwnedFd>,
 }
 
 /// `RockerConf`: [`rocker_client::Conf`] in C.
@@ -1079,7 +1133,7 @@ impl Open {
             guard_pname: [7; 16],
             guard_pidfd: -7,
             connection: -7,
-            opaque: [7; 1280],
+            opaque: [7; 1408],
         });
         let mut error = no_error();
         let code = make(&raw mut *raw, &raw mut error);
@@ -1274,6 +1328,7 @@ impl Exec {
             hard: limit.hard,
         };
         let rlimits: Vec<_> = self.rlimits.iter().map(raw).collect();
+        let cgroups: Vec<_> = self.cgroups.iter().map(AsRawFd::as_raw_fd).collect();
         call(&ffi::RockerExec {
             size: size_of::<ffi::RockerExec>(),
             data: ptr::without_provenance_mut(self.data),
@@ -1282,10 +1337,11 @@ impl Exec {
             rlimits_count: c_uint::try_from(rlimits.len()).expect("a few"),
             rlimits: rlimits.as_ptr(),
             program_fd: self.program.as_ref().map_or(-1, AsRawFd::as_raw_fd),
-            terminal: self.terminal.into(),
             sync: self.sync.into(),
             filter_count: c_uint::try_from(self.filter.len() / 8).expect("a few"),
             filter: if self.filter.is_empty() { ptr::null() } else { self.filter.as_ptr().cast() },
+            cgroups_count: c_uint::try_from(cgroups.len()).expect("a few"),
+            cgroups: cgroups.as_ptr(),
         })
     }
 }
@@ -1313,9 +1369,11 @@ impl ffi::RockerReport {
         // SAFETY: it is a constant of the library's, ended by NUL.
         let name = unsafe { CStr::from_ptr(ffi::ROCKER_verdict_name(self.verdict)) };
         assert_eq!(name.to_str(), Ok(&*verdict.to_string()), "both have the same words");
-        let Self { user_us, system_us, wall_us, peak_kib, .. } = self;
+        let Self { user_us, system_us, wall_us, peak_kib, usage, .. } = self;
         let syscall = u32::try_from(self.syscall).ok();
-        let usage = protocol::Usage::default();
+        let [memory, memory_peak, pids, pids_peak, cpu_us, read, written] =
+            usage.map(|number| (number != u64::MAX).then_some(number));
+        let usage = protocol::Usage { memory, memory_peak, pids, pids_peak, cpu_us, read, written };
         ExitReport { exit, verdict, user_us, system_us, wall_us, peak_kib, syscall, usage }
     }
 }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio as Pipe};
 use std::time::Instant;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         what_cannot_be_executed_is_app_exec_failed,
         a_pid_of_nobody_is_get_guardname_failed,
         every_form_of_a_program_arrives_the_same,
+        a_terminal_controls_an_app_of_either,
         what_an_app_may_do_is_the_same,
         filters_of_the_callers_own_are_the_same,
         volatile_overlays_are_the_same,
@@ -1206,6 +1208,39 @@ fn every_form_of_a_program_arrives_the_same() {
     let words = Words::probe(["mounts", "stat /etc/passwd", "write /etc/x y"]);
     // The second and third find what the first has written, and may write it again.
     assert_same("overlays", spawned(&overlaid, &words)).unwrap();
+}
+
+fn a_terminal_controls_an_app_of_either() {
+    let daemon = Daemon::start();
+    let both = Both::new(&daemon);
+    let size = nix::pty::Winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 };
+    let args = ["-c", "stty size < /dev/tty; kill -INT 0"];
+    let path = ("PATH", "/bin:/usr/bin");
+    let mut told = vec![];
+    for in_c in [false, true] {
+        let pty = nix::pty::openpty(Some(&size), None).unwrap();
+        let (output, stdout) = std::io::pipe().unwrap();
+        let ended = if in_c {
+            let program = c_client::Program::new("/bin/sh").args(args).env(path.0, path.1);
+            let program = program.stdio(0, pty.slave).stdio(1, stdout).terminal();
+            both.c.spawn(&program).unwrap().wait().unwrap()
+        } else {
+            let program = Program::new("/bin/sh").args(args).env(path.0, path.1);
+            let program = program.stdin(pty.slave).stdout(stdout).terminal();
+            let status = replayed(both.rust.spawn(&program)).unwrap().wait().unwrap();
+            Status::Signaled(status.signal().unwrap())
+        };
+        told.push((read_all(output), ended));
+    }
+    assert_eq!(told[0], ("33 77\n".to_owned(), Status::Signaled(2)));
+    assert_eq!(told[0], told[1]);
+    // What is no terminal controls nobody.
+    let program = c_client::Program::new("/bin/sh").stdio(0, Stdio::Null).terminal();
+    let error = both.c.spawn(&program).unwrap_err();
+    let program = Program::new("/bin/sh").stdin(Stdio::Null).terminal();
+    let wanted = replayed(both.rust.spawn(&program)).unwrap_err();
+    assert_eq!(error.to_string(), wanted.to_string());
+    assert!(error.to_string().contains("Inappropriate ioctl"), "{error}");
 }
 
 fn apps_of_both_are_the_same() {

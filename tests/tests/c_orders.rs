@@ -3,20 +3,23 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use core::time::Duration;
+use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::thread;
 use std::time::Instant;
 
-use protocol::{Exit, ExitReport, Rlimit, Step, Verdict};
-use rocker_client::{Conf, Limits, OpenRocker, Stdio};
+use protocol::{Exit, ExitReport, Rlimit, Step, Usage, Verdict};
+use rocker_client::{Conf, Launch, Limits, OpenRocker, Stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tests::c_client::{self, Event, Exec, Open, Place, Request, c_string, code};
+use tests::cgroup::{hierarchies, needs};
 use tests::programs::workspace;
 use tests::{
-    APP_GID, APP_UID, Daemon, Package, Program, SOON, bin, probe_package, process, replayed,
+    APP_GID, APP_UID, Daemon, Package, Program, SOON, app, bin, probe_package, process, replayed,
     runner, scratch, within,
 };
 
@@ -37,6 +40,9 @@ fn main() -> ExitCode {
         verdicts_of_both_are_the_same,
         a_program_may_be_an_open_file,
         a_program_may_have_a_terminal,
+        a_program_may_be_in_control_groups_of_its_callers,
+        what_a_rocker_has_used_is_told_alike_by_both,
+        a_device_of_the_hosts_is_there_for_both,
         a_late_program_is_asked_first,
         a_program_waits_until_it_is_let_go,
         what_fails_after_go_is_told_alike_by_both,
@@ -326,19 +332,137 @@ fn a_program_may_be_an_open_file() {
 fn a_program_may_have_a_terminal() {
     let daemon = Daemon::start();
     let mut rocker = open(&daemon);
+    let shell = |script: &str| c_client::Program::new("/bin/sh").args(["-c", script]);
     let mut run = |terminal| {
         let pty = nix::pty::openpty(None, None).unwrap();
         // Only whoever has a controlling terminal can open this.
-        let program = c_client::Program::new("/bin/sh").args(["-c", "exec 3< /dev/tty"]);
-        let program = program.stdio(0, pty.slave).stdio(2, Stdio::Null);
-        rocker.run(&program, &Exec { terminal, ..Exec::default() })
+        let program = shell("exec 3< /dev/tty").stdio(0, pty.slave).stdio(2, Stdio::Null);
+        let program = if terminal { program.terminal() } else { program };
+        rocker.run(&program, &Exec::default())
     };
     assert_eq!(run(true).unwrap().exit, Exit::Status(0));
     assert_ne!(run(false).unwrap().exit, Exit::Status(0));
-    let program = probe(&["say no"]);
-    let error = rocker.run(&program, &Exec { terminal: true, ..Exec::default() }).unwrap_err();
+    // Its size is what the other end says, also while it runs, and ^C is a signal.
+    let pty = nix::pty::openpty(Some(&size(33, 77)), None).unwrap();
+    let (output, stdout) = std::io::pipe().unwrap();
+    let script =
+        "stty size; trap 'stty size' WINCH; trap 'exit 7' INT; while :; do sleep 0.01; done";
+    let program = shell(script).env("PATH", "/bin:/usr/bin").terminal();
+    let program = program.stdio(0, pty.slave).stdio(1, stdout).stdio(2, Stdio::Null);
+    let (id, _pidfd) = started(&mut rocker, &program, &Exec::default());
+    drop(program);
+    let mut lines = BufReader::new(output).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "33 77");
+    // The shell may not have come to its traps yet: until then neither says anything to it.
+    thread::sleep(Duration::from_millis(200));
+    rustix::termios::tcsetwinsize(&pty.master, winsize(44, 88)).unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "44 88");
+    rustix::io::write(&pty.master, b"\x03").unwrap();
+    assert_eq!(ended(&mut rocker, id).exit, Exit::Status(7));
+    let error = rocker.run(&probe(&["say no"]).terminal(), &Exec::default()).unwrap_err();
     assert!(error.to_string().contains("setsid --ctty"), "{error}");
     assert_eq!(rocker.end(SOON_MS), 0);
+}
+
+fn size(rows: u16, columns: u16) -> nix::pty::Winsize {
+    nix::pty::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+fn winsize(rows: u16, columns: u16) -> rustix::termios::Winsize {
+    rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+/// Beside a descriptor of its own, and let go or not.
+fn a_program_may_be_in_control_groups_of_its_callers() {
+    needs("pids");
+    let name = format!("rocker-test-c-{}", std::process::id());
+    // A new one of version 1 has no processor yet.
+    let fits = |(_, unified, names): &(_, bool, String)| *unified || !names.contains("cpuset");
+    let all = hierarchies().into_iter().filter(fits);
+    let groups: Vec<PathBuf> = all.map(|(place, ..)| place.join(&name)).collect();
+    groups.iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    let procs = |dir: &PathBuf| File::options().write(true).open(dir.join("cgroup.procs")).unwrap();
+    let daemon = Daemon::start();
+    let mut c = open(&daemon);
+    for sync in [false, true] {
+        let (mut output, stdout) = std::io::pipe().unwrap();
+        let program = probe(&["read /proc/self/cgroup", "fds"]).stdio(1, stdout);
+        let program = program.keep_fd(File::open("/dev/zero").unwrap());
+        let cgroups = groups.iter().map(|dir| procs(dir).into()).collect();
+        let report = c.run(&program, &Exec { sync, cgroups, ..Exec::default() }).unwrap();
+        assert_eq!(report.verdict, Verdict::Normal);
+        drop(program);
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        assert_eq!(text.matches(&format!(":/{name}")).count(), groups.len(), "{text}");
+        assert!(text.contains("fd 3: /dev/zero") && !text.contains("fd 4:"), "{text}");
+    }
+    let (_, text) = run_probe(&mut c, &["read /proc/self/cgroup"]);
+    assert!(!text.contains(&name), "{text}");
+    // What is no cgroup.procs is refused in the same words.
+    let mut rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+    let other = || File::open(&groups[0]).unwrap();
+    let wanted = rocker.command("bin/probe").cgroup(other()).output().unwrap_err();
+    let exec = Exec { cgroups: vec![other().into()], ..Exec::default() };
+    let error = c.run(&probe(&["say no"]), &exec).unwrap_err();
+    assert_eq!(error.to_string(), wanted.to_string());
+    assert!(error.to_string().contains("echo 0 > cgroup.procs: "), "{error}");
+    rocker.kill(SOON).unwrap();
+    assert_eq!(c.end(SOON_MS), 0);
+    let remove = |dir: &PathBuf| within(SOON, || fs::remove_dir(dir).is_ok());
+    assert!(groups.iter().all(remove), "they are empty");
+}
+
+fn what_a_rocker_has_used_is_told_alike_by_both() {
+    needs("pids");
+    needs("memory");
+    let daemon = Daemon::start();
+    let told = |usage: Usage| {
+        let Usage { memory, memory_peak, pids, pids_peak, cpu_us, read, written } = usage;
+        let all = [memory, memory_peak, pids, pids_peak, cpu_us, read, written];
+        (all.map(|number| number.is_some()), pids)
+    };
+    let launch = daemon.launch(probe_package()).memory(64 << 20).pids(16);
+    let mut rocker = replayed(launch.open()).unwrap();
+    let limited = Request { memory: 64 << 20, pids: 16, ..request(&daemon) };
+    let mut c = limited.open_rocker().unwrap();
+    let program = c_client::Program::new("/bin/true").stdio(0, Stdio::Null);
+    let report = c.run(&program, &Exec::default()).unwrap();
+    let wanted = rocker.command("/bin/true").stdin(Stdio::Null).status().unwrap();
+    assert_eq!(told(report.usage), told(wanted.usage), "{report:?} {wanted:?}");
+    assert!(report.usage.memory.is_some_and(|bytes| bytes > 0), "{report:?}");
+    assert_eq!(report.usage.pids, Some(1), "the guard is left");
+    rocker.kill(SOON).unwrap();
+    assert_eq!(c.end(SOON_MS), 0);
+    // Without a limit nobody counts.
+    let mut c = open(&daemon);
+    assert_eq!(c.run(&program, &Exec::default()).unwrap().usage, Usage::default());
+    assert_eq!(c.end(SOON_MS), 0);
+}
+
+fn a_device_of_the_hosts_is_there_for_both() {
+    let daemon = Daemon::start();
+    let (device, other) = (c_string("/dev/kmsg"), c_string("/dev/no-such-device"));
+    let commands = ["stat /dev/kmsg", "ls /dev"];
+    let launch = daemon.launch(probe_package()).device("/dev/kmsg");
+    let by_rust = app::run(&launch, &commands);
+    let devices = vec![device.clone()];
+    let mut c = Request { devices, ..request(&daemon) }.open_rocker().unwrap();
+    let (_, by_c) = run_probe(&mut c, &commands);
+    for command in commands {
+        let line = format!("{command}: {}\n", by_rust.one(command));
+        assert!(by_c.contains(&line), "{by_c} {line}");
+    }
+    assert!(by_rust.one("stat /dev/kmsg").starts_with("device "), "{by_c}");
+    assert_eq!(c.end(SOON_MS), 0);
+    // What is none is told alike, with every path, and so is what breaks a rule.
+    for devices in [vec![device, other], vec![c_string("/etc/passwd")], vec![c_string("/dev")]] {
+        let add = |launch: Launch, path: &CString| launch.device(path.to_str().unwrap());
+        let launch = devices.iter().fold(daemon.launch(probe_package()), add);
+        let wanted = replayed(launch.open()).unwrap_err();
+        let error = Request { devices, ..request(&daemon) }.open_rocker().unwrap_err();
+        assert_eq!(error.to_string(), wanted.to_string());
+    }
 }
 
 fn a_late_program_is_asked_first() {

@@ -123,8 +123,7 @@ impl Pristine {
 
 /// An empty `/dev/shm`, whatever an earlier run has left in the rocker's own.
 fn forget_memory() -> Result<(), Refusal> {
-    let shm = mounts::open_without_links(b"/dev/shm", OFlags::DIRECTORY)?;
-    Ok(mounts::attach(mounts::tmpfs(SHM_BYTES, 0o1777)?.as_fd(), shm.as_fd())?)
+    mounts::attach_at(mounts::tmpfs(SHM_BYTES, 0o1777)?.as_fd(), b"/dev/shm")
 }
 
 /// Most things that are bound.
@@ -301,8 +300,7 @@ impl<'p> View<'p> {
         for (name, leads) in LINKS {
             symlinkat(leads, &dev, name)?;
         }
-        let trees = [mounts::tmpfs(shm_bytes, 0o1777)?, mounts::terminals()?];
-        for (name, tree) in DIRECTORIES.into_iter().zip(trees) {
+        for (name, tree) in DIRECTORIES.into_iter().zip(mounts::own_devices(shm_bytes)?) {
             mkdirat(&dev, name, Mode::from_raw_mode(0o755))?;
             let at = mounts::open_beneath(dev.as_fd(), name.to_bytes(), OFlags::DIRECTORY)?;
             mounts::attach(tree.as_fd(), at.as_fd())?;

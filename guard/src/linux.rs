@@ -9,6 +9,7 @@ use core::fmt::Write as _;
 use core::task::Poll;
 use core::time::Duration;
 
+use protocol::devices::SHM_BYTES;
 use protocol::limits::{CGROUPS_MAX, DESCRIPTORS_MAX, PROGRAMS_MAX, RESET_MS};
 use protocol::seccomp;
 use protocol::socket::{self, Buffer, Descriptors, Received, now_ns};
@@ -93,13 +94,12 @@ struct Building {
     dev: Option<OwnedFd>,
     /// The data dir's `.rocker` again, as this mount namespace has it.
     layers: Option<OwnedFd>,
-    /// The mount table, if it was read before there was a request.
+    /// What does not depend on the request, if it was made before there was one.
     mounts: Option<Vec<Mount>>,
+    proc: Option<OwnedFd>,
+    own_devices: Option<[OwnedFd; 2]>,
     plan: Plan,
 }
-
-/// After so long without a request a guard is one that waits for its launch.
-const READY_NS: u64 = 1_000_000;
 
 /// What came of an order to open files.
 struct Opened {
@@ -220,9 +220,15 @@ impl<'b> Linux<'b> {
         let (Some(inbox), Some(master)) = (self.inbox.take(), &self.master) else {
             return Outcome::Lost(Loss::Garbage);
         };
-        // The launch may come much later: a guard is ready for one as long as its master lives,
-        // and reads meanwhile what it will need to know. The master lets go of it when that changes.
-        if let Ok(false) = socket::wait_readable(master, now_ns() + READY_NS) {
+        // A guard is ready for a launch that may come much later, as long as its master lives. It
+        // does meanwhile what any launch asks for; the master lets go of it when the host's mounts
+        // change. What fails now is tried again in its step, which says why.
+        let has_time = || matches!(socket::wait_readable(master, 0), Ok(false));
+        if has_time() {
+            self.building.proc = mounts::proc().ok();
+            self.building.own_devices = mounts::own_devices(SHM_BYTES).ok();
+        }
+        if has_time() {
             self.building.mounts = mount_table::read().ok();
             // What every launch writes to is there already then.
             for buffer in [&mut *inbox, &mut self.outbox, &mut self.order] {
@@ -360,10 +366,21 @@ impl<'b> Linux<'b> {
     }
 
     fn remount_proc(&mut self) -> Outcome {
-        // Who is to see the host's devices has none.
-        let dev = || self.building.dev.as_ref().map_or(Ok(()), |tree| mounts::dev(tree.as_fd()));
-        let mounted = mounts::proc().and_then(|()| mounts::close_cgroups());
-        let mounted = mounted.map_err(Refusal::from).and_then(|()| dev());
+        let Building { proc, dev, own_devices, .. } = &mut self.building;
+        let devices = own_devices.take();
+        // Who is to see the host's devices has none of its own.
+        let attach_devices = || {
+            let Some(tree) = dev else { return Ok(()) };
+            let [memory, terminals] = devices.map_or_else(|| mounts::own_devices(SHM_BYTES), Ok)?;
+            mounts::attach_at(tree.as_fd(), b"/dev")?;
+            mounts::attach_at(memory.as_fd(), b"/dev/shm")?;
+            mounts::attach_at(terminals.as_fd(), b"/dev/pts")
+        };
+        let proc = proc.take().map_or_else(mounts::proc, Ok);
+        let mounted = proc
+            .and_then(|proc| mounts::attach_at(proc.as_fd(), b"/proc"))
+            .and_then(|()| Ok(mounts::close_cgroups()?))
+            .and_then(|()| attach_devices());
         self.refused(mounted)
     }
 

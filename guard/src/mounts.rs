@@ -9,7 +9,7 @@ use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 
-use protocol::devices;
+use protocol::devices::DIRECTORIES;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstat, fstatvfs, mkdirat, openat2,
@@ -17,9 +17,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
-    fsopen, mount, mount_change, move_mount, open_tree, unmount,
+    fsopen, mount_change, move_mount, open_tree, unmount,
 };
 
 use crate::sys;
@@ -115,7 +115,8 @@ pub(crate) fn tmpfs(bytes: u64, mode: u16) -> Result<OwnedFd, Refusal> {
 pub(crate) fn terminals() -> Result<OwnedFd, Refusal> {
     let context = fsopen(c"devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |key, value: &str| fsconfig_set_string(&context, key, value);
-    let made = set(c"mode", "620")
+    let made = set(c"source", "rocker")
+        .and_then(|()| set(c"mode", "620"))
         .and_then(|()| set(c"ptmxmode", "666"))
         .and_then(|()| set(c"max", "64"))
         .and_then(|()| fsconfig_create(&context));
@@ -143,29 +144,24 @@ pub(crate) fn overlay_of_user(
     created(&context, made, MountAttrFlags::empty())
 }
 
-/// prepare.5: a `/proc` that shows the rocker's own processes.
-pub(crate) fn proc() -> Result<(), Errno> {
-    mount(
-        c"proc",
-        c"/proc",
-        c"proc",
-        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
-        None,
-    )
+/// A `/proc` that shows the rocker's own processes.
+pub(crate) fn proc() -> Result<OwnedFd, Refusal> {
+    let context = fsopen(c"proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let made =
+        fsconfig_set_string(&context, c"source", "proc").and_then(|()| fsconfig_create(&context));
+    created(&context, made, MountAttrFlags::MOUNT_ATTR_NOEXEC)
 }
 
-/// prepare.5: a `/dev` of the rocker's own, with its own shared memory and terminals. `tree` is
-/// read-only: all rockers may have the same. An option string does what eight calls would, in
-/// two thirds of the time.
-pub(crate) fn dev(tree: BorrowedFd<'_>) -> Result<(), Refusal> {
-    let at = |place: &'static str| move |errno| Refusal { errno, words: place.to_owned() };
-    let place = open_without_links(b"/dev", OFlags::DIRECTORY).map_err(at("/dev"))?;
-    attach(tree, place.as_fd()).map_err(at("/dev"))?;
-    let inert = MountFlags::NOSUID | MountFlags::NODEV;
-    mount(c"rocker", c"/dev/shm", c"tmpfs", inert, devices::SHM_OPTIONS).map_err(at("/dev/shm"))?;
-    let inert = MountFlags::NOSUID | MountFlags::NOEXEC;
-    let options = c"newinstance,mode=620,ptmxmode=666,max=64";
-    mount(c"rocker", c"/dev/pts", c"devpts", inert, options).map_err(at("/dev/pts"))
+/// What nobody shares in a `/dev`, in the order of [`DIRECTORIES`].
+pub(crate) fn own_devices(shm_bytes: u64) -> Result<[OwnedFd; DIRECTORIES.len()], Refusal> {
+    Ok([tmpfs(shm_bytes, 0o1777)?, terminals()?])
+}
+
+/// Gives a mount its place in the rocker.
+pub(crate) fn attach_at(tree: BorrowedFd<'_>, path: &[u8]) -> Result<(), Refusal> {
+    open_without_links(path, OFlags::DIRECTORY)
+        .and_then(|place| attach(tree, place.as_fd()))
+        .map_err(|errno| Refusal { errno, words: String::from_utf8_lossy(path).into_owned() })
 }
 
 /// prepare.5: the host's control groups can be looked at but not changed. A part of the tree

@@ -271,8 +271,8 @@ impl Master {
         }
     }
 
-    /// A guard that waits is no guard any more. One that ends while it is launching closes its socket as well, and that moves the
-    /// session on; this only remembers.
+    /// A guard that waits is no guard any more. One that ends while it is launching closes its
+    /// socket as well, and that moves the session on; this only remembers.
     fn has_exited(&mut self, pid: u32) {
         drop(self.host.pool.lose(pid));
         if let Some(mut entry) = self.sessions.living.remove(&pid) {

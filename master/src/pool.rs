@@ -5,7 +5,8 @@
 //! view, and no disk stays in use that the host has let go of.
 //!
 //! There is one, and twice as many after each launch that found none; half as many after each
-//! while without a launch. They are cloned when no launch is under way, which would wait for it.
+//! while without a launch. They are cloned when no launch is under way, and not while the App of
+//! the last one comes to its start: one processor may be all there is.
 //!
 //! Nothing in here asks the kernel or reads a clock, and the master's end of a guard's socket
 //! pair can be anything: the sim runs this too.
@@ -27,9 +28,14 @@ pub struct Pool<L> {
     waiting: Vec<Ready<L>>,
     /// `CLOCK_MONOTONIC`, nanoseconds: no other is cloned before; all ones: before a launch.
     rests_until_ns: u64,
+    /// The same, for the sake of an App.
+    settles_ns: u64,
     /// The same: when half as many will do.
     shrinks_ns: u64,
 }
+
+/// By then the App of a launch runs, if its package is there.
+pub const SETTLE_NS: u64 = 5_000_000;
 
 /// How long a host that changes its mounts is left alone.
 pub const REST_NS: u64 = 1_000_000_000;
@@ -40,7 +46,14 @@ pub const IDLE_NS: u64 = 10_000_000_000;
 impl<L> Pool<L> {
     /// At most so many.
     pub fn new(most: usize) -> Self {
-        Self { most, wanted: most.min(1), waiting: vec![], rests_until_ns: 0, shrinks_ns: 0 }
+        Self {
+            most,
+            wanted: most.min(1),
+            waiting: vec![],
+            rests_until_ns: 0,
+            settles_ns: 0,
+            shrinks_ns: 0,
+        }
     }
 
     /// prepare.0: one for a launch, if there is one. The host's mounts are those that it has.
@@ -49,16 +62,25 @@ impl<L> Pool<L> {
         if self.rests_until_ns == u64::MAX {
             self.rests_until_ns = now_ns;
         }
+        let is_first = self.waiting.len() == self.wanted;
         let ready = self.waiting.pop();
         if ready.is_none() {
             self.wanted = self.wanted.saturating_mul(2).min(self.most);
+        }
+        // Of launches that follow each other closely, the first alone puts it off.
+        if (is_first || ready.is_none()) && self.settles_ns <= now_ns {
+            self.settles_ns = now_ns.saturating_add(SETTLE_NS);
         }
         ready
     }
 
     /// Whether one more is to be cloned.
     pub fn is_short(&self, now_ns: u64) -> bool {
-        self.waiting.len() < self.wanted && self.rests_until_ns <= now_ns
+        self.waiting.len() < self.wanted && self.clones_ns() <= now_ns
+    }
+
+    fn clones_ns(&self) -> u64 {
+        self.rests_until_ns.max(self.settles_ns)
     }
 
     /// It is.
@@ -71,9 +93,13 @@ impl<L> Pool<L> {
         self.rests_until_ns = u64::MAX;
     }
 
-    /// A child of the master's has ended. If it was one of these, it is so no more.
+    /// A child of the master's has ended. If it was one of these, it is so no more; else it was
+    /// a rocker, and the next launch may come at once.
     pub fn lose(&mut self, pid: u32) -> Option<Ready<L>> {
-        let index = self.waiting.iter().position(|ready| ready.pid == pid)?;
+        let Some(index) = self.waiting.iter().position(|ready| ready.pid == pid) else {
+            self.settles_ns = 0;
+            return None;
+        };
         self.give_up();
         Some(self.waiting.swap_remove(index))
     }
@@ -96,11 +122,7 @@ impl<L> Pool<L> {
     /// When there is something to do for it, by itself.
     pub fn due_ns(&self) -> u64 {
         let shrinks_ns = if self.wanted > 1 { self.shrinks_ns } else { u64::MAX };
-        if self.waiting.len() < self.wanted {
-            self.rests_until_ns.min(shrinks_ns)
-        } else {
-            shrinks_ns
-        }
+        if self.waiting.len() < self.wanted { self.clones_ns().min(shrinks_ns) } else { shrinks_ns }
     }
 }
 
@@ -130,12 +152,14 @@ mod tests {
         assert_eq!((pool.due_ns(), filled(&mut pool, 0)), (0, 1));
         assert_eq!(pool.due_ns(), u64::MAX, "no processor for a pool that nobody needs");
         assert!(pool.take(0).is_some());
-        assert_eq!(filled(&mut pool, 0), 1);
+        assert_eq!(filled(&mut pool, SETTLE_NS), 1);
+        let mut now_ns = SETTLE_NS;
         for wanted in [2, 4, 5, 5] {
-            while pool.take(7).is_some() {}
-            assert_eq!(filled(&mut pool, 7), wanted);
+            while pool.take(now_ns).is_some() {}
+            now_ns += SETTLE_NS;
+            assert_eq!(filled(&mut pool, now_ns), wanted);
         }
-        assert_eq!(pool.due_ns(), 7 + IDLE_NS);
+        assert_eq!(pool.due_ns(), now_ns - SETTLE_NS + IDLE_NS);
         for left in [2, 1, 1] {
             let due_ns = pool.due_ns().min(9 * IDLE_NS);
             pool.surplus(due_ns - 1);
@@ -143,6 +167,21 @@ mod tests {
             pool.surplus(due_ns);
             assert_eq!((pool.waiting.len(), filled(&mut pool, due_ns)), (left, 0));
         }
+    }
+
+    #[test]
+    fn the_app_of_who_took_one_starts_first() {
+        let mut pool = Pool::new(4);
+        filled(&mut pool, 0);
+        assert!(pool.take(10).is_some());
+        // Neither one that has none left nor any later one is to put it off for ever.
+        for now_ns in [11, 12, 9 + SETTLE_NS] {
+            assert!(pool.take(now_ns).is_none());
+            assert!(!pool.is_short(now_ns) && pool.due_ns() == 10 + SETTLE_NS);
+        }
+        assert_eq!(filled(&mut pool, 10 + SETTLE_NS), 4);
+        assert!(pool.take(20 + SETTLE_NS).is_some() && !pool.is_short(20 + SETTLE_NS));
+        assert!(pool.lose(99).is_none() && pool.is_short(20 + SETTLE_NS), "it was there already");
     }
 
     #[test]
@@ -163,6 +202,6 @@ mod tests {
         assert_eq!(pool.due_ns(), u64::MAX, "it was somebody else");
         assert!(pool.lose(0).is_some());
         assert!(!pool.is_short(u64::MAX - 1) && pool.due_ns() == u64::MAX);
-        assert!(pool.take(1).is_none() && pool.is_short(1));
+        assert!(pool.take(1).is_none() && pool.is_short(1 + SETTLE_NS));
     }
 }

@@ -27,8 +27,5 @@ pub const LINKS: [(&CStr, &CStr); 5] = [
 /// Where something is mounted: shared memory (`man 7 shm_overview`), and terminals.
 pub const DIRECTORIES: [&CStr; 2] = [c"shm", c"pts"];
 
-/// Bytes of shared memory in a rocker's own `/dev/shm`.
+/// Bytes of shared memory in a rocker's own `/dev/shm`, with a file for each 1024 of them.
 pub const SHM_BYTES: u64 = 64 << 20;
-
-/// The same as options of a mount, with a file for each 1024 of them.
-pub const SHM_OPTIONS: &CStr = c"mode=1777,size=64m,nr_inodes=64k";

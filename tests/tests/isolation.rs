@@ -363,12 +363,13 @@ fn devices_connect_rockers_of_one_user_at_most() {
     assert_eq!(zero(&apps[0]), zero(&apps[1]));
     assert_ne!(zero(&apps[0]), zero(&apps[2]));
     // There may be more users than the master has devices for at a time.
+    // The last of these launches may not be over for it yet.
     let before = daemon.fds();
     for uid in APP_UID - 8..APP_UID - 1 {
         let launch = daemon.launch(probe_package()).uid(uid);
         assert_eq!(app::run(&launch, &["open-w /dev/null"]).one("open-w /dev/null"), "ok");
     }
-    assert!(within(SOON, || daemon.fds() == before), "{before} -> {}", daemon.fds());
+    assert!(within(SOON, || daemon.fds() <= before), "{before} -> {}", daemon.fds());
     // The host has a number of terminals for all together.
     let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", apps[0].rocker.guard_pid()));
     assert!(

@@ -11,7 +11,7 @@ use crate::fault::{Call, Who};
 use crate::kernel::{Answer, CONNRESET, Capabilities, Fd, Kernel, Pid, Received, Role, TreeKind};
 use crate::library::{ClientMachine, HelperMachine, Library};
 use crate::message::{Body, Message};
-use crate::scene::{EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, STAGE, id_of};
+use crate::scene::{Does, EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, STAGE, Terms, id_of};
 use crate::violation::Violation;
 
 /// One launch as its caller has it: the client's machine, and what its driver holds.
@@ -47,6 +47,7 @@ pub(crate) struct Hands {
     pub(crate) reported: bool,
     /// exec.0 begins with a greeting.
     greets: bool,
+    deceives: bool,
 }
 
 /// What helper and kernel leave to the client.
@@ -76,6 +77,7 @@ impl ClientActor {
             slip: Slip::default(),
             reported: false,
             greets: scene.greets,
+            deceives: scene.deceives,
         };
         let machine = match scene.orders {
             Some(_) => ClientMachine::to_take_orders(library),
@@ -129,6 +131,9 @@ impl Driver<ClientMachine> for AtWork<'_> {
         }
     }
 }
+
+/// What is no announcement of an App.
+const ORDER: Body = Body::Exec { id: 1, does: Does::Wait, terms: Terms::wall(0) };
 
 const MSGSIZE: Errno = Errno(90);
 
@@ -257,7 +262,8 @@ impl AtWork<'_> {
         let Ok(app) = self.kernel.fd(table, Role::App) else {
             return Outcome::Failed(Errno::BADF);
         };
-        match self.kernel.send(table, Role::Connection, Body::AppStarted, &[app]) {
+        let said = if self.hands.deceives { ORDER } else { Body::AppStarted };
+        match self.kernel.send(table, Role::Connection, said, &[app]) {
             Ok(()) => {
                 self.hands.reported = true;
                 Outcome::Done
@@ -271,8 +277,9 @@ impl AtWork<'_> {
 impl AtWork<'_> {
     /// exec.0. The guard answers in its own time.
     fn greet(&mut self) -> Outcome {
+        let said = if self.hands.deceives { Body::AppStarted } else { Body::Ping };
         let greeted = match self.hands.greets {
-            true => self.kernel.send(self.hands.table, Role::Connection, Body::Ping, &[]),
+            true => self.kernel.send(self.hands.table, Role::Connection, said, &[]),
             false => Ok(()),
         };
         match greeted {

@@ -127,6 +127,20 @@ impl Caller {
         self.asked.iter().find_map(lives).filter(|_| !self.owns)
     }
 
+    /// A program of one that has left that was killed, though nobody had asked for that. One that
+    /// still waits to execute has nobody left to let it go.
+    pub(crate) fn taken_along(&self, kernel: &Kernel) -> Option<Pid> {
+        let killed = |asked: &Asked| match asked.stands {
+            Stands::Runs(pid) if asked.late_ms == u64::MAX && !asked.was_killed => {
+                let it = kernel.process(pid);
+                let is_killed = kernel.has_ended(pid) && it.ended == KILLED;
+                (is_killed && it.gate != Gate::Shut).then_some(pid)
+            }
+            _ => None,
+        };
+        self.asked.iter().find_map(killed).filter(|_| self.left == Some(Left::Closed))
+    }
+
     /// One turn; whether anything was done.
     pub(crate) fn turn(&mut self, kernel: &mut Kernel, guard: Pid) -> bool {
         if self.left.is_some() {

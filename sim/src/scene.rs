@@ -42,6 +42,9 @@ pub struct Launch {
     pub orders: Option<&'static [Task]>,
     /// Whether the client says first that orders will come, as ours does.
     pub greets: bool,
+    /// The caller does not do what it has asked for: it gives an order where it was to enter, and
+    /// announces an App where orders were to come.
+    pub deceives: bool,
     /// What those do who attach to the rocker, at the same time.
     pub visits: &'static [&'static [Task]],
     /// Whether a rocker that takes orders outlives its owner's connection.
@@ -225,6 +228,15 @@ pub const ORDERS: [&[Task]; 7] = [
     ],
 ];
 
+/// An owner that knows of all its programs, and leaves them.
+pub const LEFT: &[Task] = &[
+    exec(1, Does::Wait, 0),
+    exec(2, Does::WaitInTwo, 0),
+    Task::Sleep { ms: 1 },
+    // Whatever is there to be heard is heard first.
+    Task::Ping,
+];
+
 /// Those who attach: with programs of all kinds that they leave behind, with an answer to await,
 /// and one more than there is room for.
 pub const VISITS: &[&[Task]] = &[
@@ -299,6 +311,7 @@ impl Launch {
         app: App::Plain,
         orders: None,
         greets: true,
+        deceives: false,
         visits: &[],
         stays: false,
         end: End::StopAll,

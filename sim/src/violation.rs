@@ -119,6 +119,11 @@ pub enum Violation {
         /// The guard.
         guard: u32,
     },
+    /// A program was killed as its owner left, though it was to stay.
+    TakenAlong {
+        /// The program.
+        pid: u32,
+    },
     /// A program lives on though whoever was attached for it has gone.
     Outlived {
         /// The program.
@@ -207,9 +212,8 @@ impl fmt::Display for Violation {
             Self::GaveUp { guard } => {
                 write!(f, "guard {guard} ended though caller and programs were well")
             }
-            Self::Outlived { pid } => {
-                write!(f, "program {pid} outlives whoever was attached for it")
-            }
+            Self::TakenAlong { pid } => write!(f, "program {pid} was killed as its owner left"),
+            Self::Outlived { pid } => write!(f, "program {pid} outlives whom it ran for"),
             Self::HalfConfigured => f.write_str("a program was started, half configured"),
             Self::SawTwoViews => f.write_str("a rocker was configured while somebody was in it"),
             Self::Unanswered { launch, id: 0 } => {

@@ -855,14 +855,19 @@ impl World {
             }
             let rivals = self.scenes.len() > 1 || self.config.max_rockers == 0;
             for n in 0..self.clients.len() {
-                let Launch { forbidden, good_package, caller, .. } = self.scenes[n];
-                let is_hopeless = forbidden || !good_package || caller != ROOT;
+                let Launch { forbidden, good_package, caller, deceives, .. } = self.scenes[n];
+                let is_hopeless = forbidden || !good_package || caller != ROOT || deceives;
                 let app = self.clients[n].started().map(|(_, app)| app);
                 let ends = self.scenes[n].end == End::ByItself;
                 let is_well = match &self.callers[n] {
                     Some(caller) => caller.left != Some(Left::Lost) || is_lazy(&self.scenes[n]),
                     None => app.is_some_and(|app| ends || self.kernel.is_alive(app)),
                 };
+                let caller = self.callers[n].as_ref().filter(|_| self.scenes[n].stays);
+                let taken = caller.and_then(|caller| caller.taken_along(&self.kernel));
+                if let Some(pid) = taken.filter(|_| !deceives) {
+                    self.kernel.violation.get_or_insert(Violation::TakenAlong { pid });
+                }
                 if !is_well && !is_hopeless && !rivals {
                     self.kernel.violation.get_or_insert(Violation::FailedForNothing { launch: n });
                 }

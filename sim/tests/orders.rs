@@ -2,7 +2,7 @@
 //! is killed in time, and whatever goes wrong leaves nothing.
 
 use sim::walk::{Walk, faults_of, run};
-use sim::{Coverage, End, Launch, ORDERS, Order, VISITS, World};
+use sim::{Coverage, End, LEFT, Launch, Library, ORDERS, Order, VISITS, World};
 
 #[test]
 fn orders_of_all_kinds_are_answered() {
@@ -62,6 +62,35 @@ fn every_single_fault_with_a_short_queue_leaves_nothing() {
             for fault in faults_of(&launch, order, &[]) {
                 let world = || World::new(&launch).order(order).queue(2).faults(&[fault]);
                 walk.run(&launch, &[fault], &world);
+            }
+        }
+    }
+    if let Err(story) = walk.verdict() {
+        panic!("{story}");
+    }
+}
+
+/// An owner that leaves a rocker that stays takes no program along.
+#[test]
+fn who_is_to_outlive_the_owner_does() {
+    let launch = [Launch { stays: true, end: End::ByItself, ..Launch::open(LEFT) }];
+    for order in Order::ALL {
+        let mut world = World::new(&launch).order(order).transcribed();
+        let ended = run(&mut world, &mut Coverage::default());
+        assert_eq!(ended, Ok(()), "{}", world.transcript());
+    }
+}
+
+/// Whoever has asked for one thing and does the other is not served.
+#[test]
+fn who_does_other_than_it_asked_for_has_no_rocker() {
+    let open = Launch::open(ORDERS[0]);
+    let mut walk = Walk::default();
+    for launch in [Launch::BARE, open, Launch { stays: true, ..open }] {
+        for library in Library::ALL {
+            let launch = [Launch { library, deceives: true, ..launch }];
+            for &order in turns() {
+                walk.single_faults(&launch, order);
             }
         }
     }

@@ -196,7 +196,9 @@ fn parse(list: &str) -> Vec<Mutant<'_>> {
         if let Some(name) = line.strip_prefix("= ") {
             mutants.push(Mutant { name, file: "", changes: vec![] });
         } else if let Some(mutant) = mutants.last_mut() {
-            match (line.strip_prefix("- "), line.strip_prefix("+ ")) {
+            // A line may be left out: nothing stands in its place.
+            let new = if line == "+" { Some("") } else { line.strip_prefix("+ ") };
+            match (line.strip_prefix("- "), new) {
                 (Some(old), _) => mutant.changes.push((old, vec![])),
                 (_, Some(new)) => {
                     if let Some((_, lines)) = mutant.changes.last_mut() {

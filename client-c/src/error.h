@@ -9,6 +9,7 @@
  * numbers. High digit: root, prepare, overlay, enter, exec. */
 enum rk_step {
     RK_REQUEST_ROCKER = 0x01,
+    RK_CREATE_GUARD = 0x02,
     RK_HAND_OVER = 0x03,
     RK_KILL_GUARD = 0x0a,
     RK_CLONE_GUARD = 0x10,

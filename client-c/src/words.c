@@ -238,6 +238,8 @@ static const char *failure_hint(int step, int e)
     case RK_REQUEST_ROCKER:
         return e == ENOENT || e == ECONNREFUSED ? "is rocker-master running?"
                : e == EACCES ? "this user may not reach the master's socket" : NULL;
+    case RK_CREATE_GUARD:
+        return e == ELOOP ? "links are followed for root alone, and only root's" : NULL;
     case RK_CLONE_GUARD:
         return e == ENOSPC ? "see user.max_pid_namespaces and max_mnt_namespaces" : NULL;
     case RK_CREATE_LOOP:

@@ -231,6 +231,7 @@ fn failure_hint(step: Step, errno: Errno) -> Option<&'static str> {
     Some(match (step, errno) {
         (Step::RequestRocker, Errno::NOENT | Errno::CONNREFUSED) => "is rocker-master running?",
         (Step::RequestRocker, Errno::ACCES) => "this user may not reach the master's socket",
+        (Step::CreateGuard, Errno::LOOP) => "links are followed for root alone, and only root's",
         (Step::CloneGuard, Errno::NOSPC) => "see user.max_pid_namespaces and max_mnt_namespaces",
         (Step::CreateLoop | Step::BindPackage, Errno::NOENT | NXIO | NODEV) => {
             "is the kernel's loop driver there?"

@@ -152,7 +152,7 @@ impl Launch {
     }
 
     /// Where the overlays keep what the App writes. It exists, and no other living rocker uses
-    /// it.
+    /// it. For root it may lie behind links that are root's, for others behind none.
     #[must_use]
     pub fn data_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.data_dir = Some(dir.as_ref().to_owned());

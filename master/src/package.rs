@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use protocol::{Error, Item, Path, Rule, Step};
 use rustix::fs::{
-    FileType, FlockOperation, Mode, OFlags, ResolveFlags, Stat, flock, fstat, mkdirat, open,
-    openat, openat2,
+    CWD, FileType, FlockOperation, Mode, OFlags, ResolveFlags, Stat, flock, fstat, mkdirat, open,
+    openat, openat2, readlinkat,
 };
 use rustix::io::Errno;
 
@@ -29,7 +29,7 @@ impl Reach<'_> {
         match self {
             Self::Anywhere => {
                 let resolve = ResolveFlags::NO_MAGICLINKS;
-                openat2(rustix::fs::CWD, path.as_bytes(), how, Mode::empty(), resolve)
+                openat2(CWD, path.as_bytes(), how, Mode::empty(), resolve)
             }
             Self::Below(dir) => {
                 let top = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -45,6 +45,51 @@ impl Reach<'_> {
         }
     }
 }
+
+/// A directory of root's to write in: of the links that lead there each must be root's, for
+/// whoever owns another could turn it to where root's files are to appear.
+fn open_through_links_of_root(path: Path<'_>) -> Result<OwnedFd, Errno> {
+    let place = OFlags::PATH | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS;
+    match openat2(CWD, path.as_bytes(), place | OFlags::DIRECTORY, Mode::empty(), resolve) {
+        Err(Errno::LOOP) => {}
+        answer => return answer,
+    }
+    let top = || open(c"/", place | OFlags::DIRECTORY, Mode::empty());
+    let mut here = top()?;
+    let mut links = 0;
+    // The next name comes last.
+    let mut left = vec![];
+    let add = |left: &mut Vec<Vec<u8>>, path: &[u8]| {
+        let names = path.split(|&byte| byte == b'/').rev().filter(|name| !name.is_empty());
+        left.extend(names.map(<[u8]>::to_vec));
+    };
+    add(&mut left, path.as_bytes());
+    while let Some(name) = left.pop() {
+        let next = openat(&here, name, place | OFlags::NOFOLLOW, Mode::empty())?;
+        let status = fstat(&next)?;
+        if FileType::from_raw_mode(status.st_mode) != FileType::Symlink {
+            here = next;
+            continue;
+        }
+        links += 1;
+        if status.st_uid != 0 || links > LINKS_MAX {
+            return Err(Errno::LOOP);
+        }
+        let target = readlinkat(&next, c"", vec![])?.into_bytes();
+        if target.starts_with(b"/") {
+            here = top()?;
+        }
+        add(&mut left, &target);
+    }
+    match FileType::from_raw_mode(fstat(&here)?.st_mode) {
+        FileType::Directory => Ok(here),
+        _ => Err(Errno::NOTDIR),
+    }
+}
+
+/// As many as the kernel follows (`man 7 path_resolution`).
+const LINKS_MAX: u32 = 40;
 
 /// Opens the package for reading, and refuses what the kernel's squashfs would choke on.
 pub(crate) fn open_package(path: Path<'_>, reach: Reach<'_>) -> Result<(OwnedFd, Key), Error> {
@@ -99,7 +144,8 @@ fn check_superblock(head: &[u8], size: u64) -> Result<(), Rule> {
 
 /// Opens the data dir and locks the `.rocker` directory in it, which is made at first use.
 /// The lock lasts as long as any copy of the returned descriptor: the guard's life.
-/// Others than root may name directories of their own only.
+/// Root's may lie anywhere, but through no link that is another's; others than root may name
+/// directories of their own only.
 pub(crate) fn lock_data_dir(
     path: Path<'_>,
     reach: Reach<'_>,
@@ -109,7 +155,11 @@ pub(crate) fn lock_data_dir(
     if path.components().any(|name| name == b".rocker") {
         return Err(broken(Rule::Forbidden, Item::DataDir));
     }
-    let data = reach.open(path, OFlags::DIRECTORY).map_err(|errno| match errno {
+    let opened = match reach {
+        Reach::Anywhere => open_through_links_of_root(path),
+        Reach::Below(_) => reach.open(path, OFlags::DIRECTORY),
+    };
+    let data = opened.map_err(|errno| match errno {
         Errno::NOTDIR => broken(Rule::WrongType, Item::DataDir),
         errno => failed(errno),
     })?;

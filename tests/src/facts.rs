@@ -5,8 +5,10 @@
 //! `COMMAND: EACCES`; facts have keys of their own. Output is written at once, unbuffered.
 
 use core::fmt::Display;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chroot, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,7 +17,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, pidfd_open};
 
 /// Runs commands one after the other.
 pub fn run(commands: &[&str]) {
@@ -340,6 +342,7 @@ fn other_processes(verb: &str, rest: &[&str]) -> Option<String> {
             Ok(namespace) => word(nix::sched::setns(namespace, CloneFlags::empty())),
             Err(error) => name(&error),
         },
+        ("hunt", files) => hunt(files),
         ("setuid", [id]) => word(nix::unistd::setuid(number::<u32>(id).into())),
         ("setgid", [id]) => word(nix::unistd::setgid(number::<u32>(id).into())),
         ("spawn", _) => word(spawn(&rest.join(" ")).map(drop)),
@@ -353,6 +356,74 @@ fn other_processes(verb: &str, rest: &[&str]) -> Option<String> {
         })),
         _ => return None,
     })
+}
+
+/// Tries, until standard input ends, to write to these files, and to get hold of every other
+/// process that there is, as long as it is not this program. Says whom it has tried, and at the
+/// end what of whom it had.
+fn hunt(files: &[&str]) -> String {
+    let (mut seen, mut traced, mut caught) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let stdin = io::stdin();
+    let is_over = || {
+        let mut input = [rustix::event::PollFd::new(&stdin, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut input, Some(&rustix::event::Timespec::default())) == Ok(1)
+    };
+    while !is_over() {
+        for file in files.iter().filter(|file| written(file)) {
+            caught.insert(format!("{file} written"));
+        }
+        for pid in crate::process::all().into_iter().filter(|&pid| pid != own_pid()) {
+            caught.extend(prey(pid, &mut traced));
+            if seen.insert(pid) {
+                say("tried", pid);
+            }
+        }
+    }
+    caught.into_iter().collect::<Vec<_>>().join(" ")
+}
+
+fn written(path: impl AsRef<Path>) -> bool {
+    fs::OpenOptions::new().write(true).open(path).is_ok()
+}
+
+/// What can be had of a process that is not this program. Who was traced once goes on.
+fn prey(pid: u32, traced: &mut BTreeSet<u32>) -> Vec<String> {
+    let at = |name: &str| format!("/proc/{pid}/{name}");
+    // Whoever may read this link may trace.
+    let is_another = || fs::read_link(at("exe")).is_ok_and(|exe| !exe.ends_with("bin/probe"));
+    let mut had = vec![];
+    let mut note = |is_had: bool, what: &str| {
+        if is_had {
+            had.push(format!("{what}-of-{pid}"));
+        }
+    };
+    note(is_another(), "exe");
+    note(written(at("exe")), "program-written");
+    let place = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    let exe = rustix::fs::open(at("exe"), place, rustix::fs::Mode::empty());
+    let again = |exe: std::os::fd::OwnedFd| written(format!("/proc/self/fd/{}", exe.as_raw_fd()));
+    note(exe.is_ok_and(again), "program-written");
+    let memory = fs::OpenOptions::new().read(true).write(true).open(at("mem"));
+    note(memory.is_ok() && is_another(), "memory");
+    note(fs::read_to_string(at("maps")).is_ok_and(|maps| maps.contains("/rocker-guard")), "maps");
+    let tracee = nix::unistd::Pid::from_raw(pid.cast_signed());
+    if !traced.contains(&pid) && nix::sys::ptrace::attach(tracee).is_ok() {
+        traced.insert(pid);
+        let _ = nix::sys::wait::waitpid(tracee, Some(nix::sys::wait::WaitPidFlag::__WALL));
+        note(is_another(), "trace");
+        let _ = nix::sys::ptrace::detach(tracee, None);
+        // If it has just executed, what stopped it is not the signal of the attach: that is to come.
+        let _ = nix::sys::signal::kill(tracee, nix::sys::signal::Signal::SIGCONT);
+    }
+    let process = Pid::from_raw(pid.cast_signed()).map(|it| pidfd_open(it, PidfdFlags::empty()));
+    let Some(Ok(process)) = process else { return had };
+    for fd in 0..8 {
+        let got = rustix::process::pidfd_getfd(&process, fd, PidfdGetfdFlags::empty());
+        let link = got.map(|got| fs::read_link(format!("/proc/self/fd/{}", got.as_raw_fd())));
+        let is_guards = |link: &Path| link.to_string_lossy().starts_with("socket:");
+        note(link.is_ok_and(|link| link.is_ok_and(|link| is_guards(&link))), "socket");
+    }
+    had
 }
 
 /// Starts this program again with one command, without any descriptor of ours.

@@ -396,8 +396,8 @@ fn every_launch_of_the_tests_goes_through_the_machines() {
     ];
     for (path, text) in files(&[".rs"]).into_iter().filter(|(path, _)| path.starts_with("tests")) {
         let count = |call: String| i32::try_from(text.matches(&call).count()).unwrap();
-        let ways =
-            ["spawn(&", "spawn_over(", "enter(", "open()"].map(|way| count(format!(".{way}")));
+        let ways = ["spawn(&", "spawn_over(", "enter(", "open()", "open_over("]
+            .map(|way| count(format!(".{way}")));
         // A program in a rocker that takes orders is no launch.
         let programs = count("rocker.spawn(&".to_owned());
         let replays = count(format!("{}(", "replayed"));

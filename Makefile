@@ -1,6 +1,6 @@
 # make run     pack the example App and run it in a rocker
 # make test    every test; those that need root print SKIP without it
-# make bench   measure, beside the physical limit; bench-pack TREE="DIR PROGRAM..": packages
+# make bench   measure, beside the physical limit; BENCH=--help says what; bench-peers: Debian's
 # make build   the programs, in target/rocker, and the C library, in target/client-c
 # make install PREFIX=/usr DESTDIR=
 # TARGET=aarch64-unknown-linux-gnu builds for another machine.
@@ -16,7 +16,7 @@ STATIC  := --features freestanding --target-dir target/static --config 'profile.
 
 export CC PREFIX DESTDIR
 
-.PHONY: build release run test check bench bench-pack install clean
+.PHONY: build release run test check bench bench-peers install clean
 
 build release:
 	@$(RELEASE) -p guard --bin rocker-guard $(STATIC)
@@ -45,9 +45,9 @@ bench: build
 	@$(RELEASE) -p tests --bin rocker-bench
 	@target/$(TARGET)/release/rocker-bench $(BENCH) $(BIN)
 
-bench-pack: build
-	@$(RELEASE) -p tests --bin rocker-bench-pack
-	@target/$(TARGET)/release/rocker-bench-pack $(TREE)
+bench-peers:
+	apt-get install --yes --no-install-recommends bubblewrap crun runc systemd-container podman \
+		squashfs-tools strace
 
 install: build
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/rocker

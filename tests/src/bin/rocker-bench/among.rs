@@ -12,7 +12,7 @@ use std::io::{PipeReader, PipeWriter, Read, Write};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
-use rocker_client::{Launch, Program, Rocker};
+use rocker_client::{Launch, Program, Rocker, Stdio};
 use tests::within;
 
 use crate::figure::{Figure, skip};
@@ -39,31 +39,40 @@ impl Bench {
         let counts: &[usize] = if self.options.quick { &[5, 10] } else { &[100, 1000, 5000] };
         self.on_all_cpus(MANY, |master| {
             let launch = self.launch(&[]).socket(&master.socket);
-            let mut figures = vec![self.among(&launch, master, "among none")?];
+            // Before each of the others, so that whatever else the host does hits all alike.
+            let (mut alone, mut rows) = (vec![], vec![]);
             for &count in counts {
+                alone.extend(self.among(&launch, master)?);
                 for held in [Held::ByOthers, Held::ByTheCaller] {
                     let words = format!("among {count}, held by {}", held.by());
                     match held.rockers(count, &|_| launch.clone()) {
                         Err(why) => skip(&words, why),
                         Ok(keeper) => {
-                            figures.push(self.among(&launch, master, &words)?);
+                            rows.push((words, held, percentiles(&self.among(&launch, master)?)[0]));
                             keeper.end()?;
                         }
                     }
                     settle(master)?;
                 }
             }
-            let alone = figures[0].value;
-            for others in figures.clone().into_iter().skip(1) {
-                let what = format!("{}, to among none", others.what);
-                let ratio = Figure::new(&others.scene, &what, others.value / alone, "times");
-                figures.push(if what.contains("others") { ratio.at_most(GOAL) } else { ratio });
-            }
+            let alone = percentiles(&alone)[0];
+            let scene = "a launch among living rockers, request to App";
+            let mut figures = vec![Figure::new(scene, "among none", alone, "us")];
+            let us = |(words, _, us): &(String, Held, f64)| Figure::new(scene, words, *us, "us");
+            figures.extend(rows.iter().map(us));
+            figures.extend(rows.iter().map(|(words, held, us)| {
+                let what = format!("{words}, to among none");
+                let ratio = Figure::new(scene, what, us / alone, "times");
+                match held {
+                    Held::ByOthers => ratio.at_most(GOAL),
+                    Held::ByTheCaller => ratio,
+                }
+            }));
             Ok(figures)
         })
     }
 
-    fn among(&self, launch: &Launch, master: &Master, what: &str) -> Result<Figure> {
+    fn among(&self, launch: &Launch, master: &Master) -> Result<Vec<f64>> {
         let mut app = vec![];
         for number in 0..self.options.warm_ups() + self.options.samples() {
             let sample = self.program(launch, master)?;
@@ -71,8 +80,7 @@ impl Bench {
                 app.push(sample.app);
             }
         }
-        let scene = "a launch among living rockers, request to App";
-        Ok(Figure::new(scene, what, percentiles(&app)[0], "us"))
+        Ok(app)
     }
 
     /// What an idle rocker holds: with five overlays, and a package that others have mounted too.
@@ -255,7 +263,6 @@ fn keep(
 /// Rockers whose Apps wait for the end of their input.
 struct Idle {
     rockers: Vec<Rocker>,
-    _said: PipeReader,
     end: PipeWriter,
     limits: (u64, u64),
 }
@@ -265,9 +272,8 @@ impl Idle {
         let limits = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, limits.1, limits.1)?;
         let (input, end) = std::io::pipe()?;
-        let (said, out) = std::io::pipe()?;
-        let program = Program::new("./clock").arg("wait").stdin(input).stdout(out);
-        let mut idle = Self { rockers: vec![], _said: said, end, limits };
+        let program = Program::new("./clock").arg("wait").stdin(input).stdout(Stdio::Null);
+        let mut idle = Self { rockers: vec![], end, limits };
         for number in 0..count {
             match launch(number).spawn(&program) {
                 Ok(rocker) => idle.rockers.push(rocker),

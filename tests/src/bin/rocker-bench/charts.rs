@@ -13,6 +13,8 @@ pub(crate) struct Page {
     /// The file's, and its title.
     pub(crate) name: [&'static str; 2],
     pub(crate) figures: Vec<Figure>,
+    /// What else there is to say.
+    pub(crate) text: String,
 }
 
 impl Page {
@@ -29,6 +31,7 @@ impl Page {
             processors(),
             commit.trim_end()
         );
+        page += &self.text;
         for scene in self.figures.chunk_by(|one, next| one.scene == next.scene) {
             let [first, ..] = scene else { continue };
             writeln!(page, "\n## {}\n", first.scene)?;

@@ -251,7 +251,8 @@ impl Drop for Container {
 }
 
 pub(crate) fn to_part(rows: &[Row]) -> Part {
-    Part { text: to_text(rows), json: to_json(rows), figures: to_figures(rows).collect() }
+    let figures = to_figures(rows).collect();
+    Part { text: to_text(rows), json: to_json(rows), figures, page: String::new() }
 }
 
 fn to_text(rows: &[Row]) -> String {

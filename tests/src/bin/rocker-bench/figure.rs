@@ -48,6 +48,8 @@ pub(crate) struct Part {
     pub(crate) text: String,
     pub(crate) json: Value,
     pub(crate) figures: Vec<Figure>,
+    /// What else goes on its page.
+    pub(crate) page: String,
 }
 
 impl From<Vec<Figure>> for Part {
@@ -60,7 +62,7 @@ impl From<Vec<Figure>> for Part {
             }
         }
         figures.sort_by_key(|figure| scenes.iter().position(|scene| *scene == figure.scene));
-        Self { text: to_text(&figures), json: to_json(&figures), figures }
+        Self { text: to_text(&figures), json: to_json(&figures), figures, page: String::new() }
     }
 }
 

@@ -49,6 +49,7 @@ mod exec;
 mod figure;
 mod leaks;
 mod options;
+mod packages;
 mod profile;
 mod scale;
 mod whole;
@@ -269,8 +270,15 @@ impl Bench {
                 false => print!("{}", part.text),
             }
             match pages.iter_mut().find(|page| page.name == scene.page()) {
-                Some(page) => page.figures.extend(part.figures),
-                None => pages.push(charts::Page { name: scene.page(), figures: part.figures }),
+                Some(page) => {
+                    page.figures.extend(part.figures);
+                    page.text += &part.page;
+                }
+                None => pages.push(charts::Page {
+                    name: scene.page(),
+                    figures: part.figures,
+                    text: part.page,
+                }),
             }
         }
         if self.options.json {
@@ -294,6 +302,7 @@ impl Bench {
             Scene::Memory => self.measure_memory()?.into(),
             Scene::Profile => self.measure_profile()?.into(),
             Scene::Leaks => self.measure_leaks()?,
+            Scene::Packages => self.measure_packages()?,
             Scene::Calls => self.system_calls()?.into(),
         })
     }
@@ -307,7 +316,7 @@ impl Bench {
             rows.extend(self.measure(&dirs)?);
         }
         let figures = rows.iter().map(Row::figure).collect();
-        Ok(Part { text: to_text(&rows), json: to_json(&rows), figures })
+        Ok(Part { text: to_text(&rows), json: to_json(&rows), figures, page: String::new() })
     }
 
     /// On all processors, with a master of its own as it is by default, but for `lines`.

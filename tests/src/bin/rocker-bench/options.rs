@@ -4,6 +4,7 @@ use core::fmt::Write as _;
 use std::path::PathBuf;
 
 use crate::Result;
+use crate::packages::Packing;
 
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -17,13 +18,14 @@ pub(crate) enum Scene {
     Among,
     Memory,
     Calls,
+    Packages,
     Profile,
     Leaks,
 }
 
 impl Scene {
     /// In the order of their turns.
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Launch,
         Self::Exec,
         Self::Whole,
@@ -33,6 +35,7 @@ impl Scene {
         Self::Among,
         Self::Memory,
         Self::Calls,
+        Self::Packages,
         Self::Profile,
         Self::Leaks,
     ];
@@ -49,6 +52,7 @@ impl Scene {
             Self::Among => "among",
             Self::Memory => "memory",
             Self::Calls => "calls",
+            Self::Packages => "packages",
             Self::Profile => "profile",
             Self::Leaks => "leaks",
         }
@@ -65,6 +69,7 @@ impl Scene {
             Self::Among => "launches among as many as 5,000 living rockers",
             Self::Memory => "what an idle rocker holds, with its part of the kernel",
             Self::Calls => "system calls of a launch (needs strace)",
+            Self::Packages => "a Python as packages, beside plain files and mksquashfs",
             Self::Profile => "where the time of a launch goes, step by step",
             Self::Leaks => "N launches, and what is left of them",
         }
@@ -73,6 +78,7 @@ impl Scene {
     /// The page that `--charts` writes of it: its file and its title.
     pub(crate) const fn page(self) -> [&'static str; 2] {
         match self {
+            Self::Packages => ["package-figures", "Packages beside plain files"],
             Self::Profile => ["profile", "Where the time of a launch goes"],
             Self::Leaks => ["leaks", "What is left of many launches"],
             _ => ["launch", "What launches cost"],
@@ -81,7 +87,7 @@ impl Scene {
 
     /// Whether it is measured when no scene is named.
     const fn is_usual(self) -> bool {
-        !matches!(self, Self::Profile | Self::Leaks)
+        !matches!(self, Self::Packages | Self::Profile | Self::Leaks)
     }
 }
 
@@ -94,6 +100,7 @@ pub(crate) struct Options {
     pub(crate) json: bool,
     pub(crate) charts: Option<PathBuf>,
     pub(crate) cpu: Option<usize>,
+    pub(crate) packing: Packing,
     /// Launches of the scene [`Scene::Leaks`].
     pub(crate) leaks: usize,
 }
@@ -110,8 +117,11 @@ impl Options {
             json: false,
             charts: None,
             cpu: None,
+            packing: Packing::default(),
             leaks: 0,
         };
+        let mut has_start = false;
+        let list = |words: String| words.split(',').map(str::to_owned).collect();
         let mut given = given;
         while let Some(argument) = given.next() {
             // `--flag=VALUE`, and `--flag VALUE`.
@@ -136,6 +146,13 @@ impl Options {
                     options.rounds = value()?.parse::<usize>()?.div_ceil(options.batch);
                 }
                 ("--cpu", _) => options.cpu = Some(value()?.parse()?),
+                ("--tree", _) => options.packing.tree = Some(value()?.into()),
+                ("--start", _) => {
+                    has_start = true;
+                    options.packing.start = value()?.split(' ').map(str::to_owned).collect();
+                }
+                ("--compression", _) => options.packing.compressions = list(value()?),
+                ("--block-size", _) => options.packing.block_sizes = list(value()?),
                 ("--charts", _) => options.charts = Some(value()?.into()),
                 _ if flag.starts_with('-') => {
                     return Err(format!("no such flag: {argument}; see --help").into());
@@ -145,6 +162,9 @@ impl Options {
         }
         if options.rounds == 0 || (options.scenes.contains(&Scene::Leaks) && options.leaks == 0) {
             return Err("at least one launch is needed".into());
+        }
+        if options.packing.tree.is_some() != has_start {
+            return Err("--tree and --start: neither without the other".into());
         }
         let all = || Scene::ALL.into_iter();
         options.scenes = match options.scenes.is_empty() {
@@ -159,6 +179,11 @@ impl Options {
         self.batch / 10 + 5
     }
 
+    /// Of packages, each of which takes a second or more.
+    pub(crate) fn packing_rounds(&self) -> usize {
+        if self.quick { 1 } else { self.rounds.min(5) }
+    }
+
     /// Samples of each row.
     pub(crate) fn samples(&self) -> usize {
         self.batch * self.rounds
@@ -168,7 +193,7 @@ impl Options {
 pub(crate) fn help() -> String {
     let mut text = "make bench BENCH=\"[FLAG..]\", or rocker-bench [FLAG..] [DIRECTORY]\n\n\
          Measures ROCKER, as root: the programs in DIRECTORY, else in target/rocker.\n\n\
-         What; all but the last two, unless it is said:\n"
+         What; all but the last three, unless it is said:\n"
         .to_owned();
     for scene in Scene::ALL {
         let flag = format!("{}{}", scene.name(), if scene == Scene::Leaks { "=N" } else { "" });
@@ -182,6 +207,10 @@ pub(crate) fn help() -> String {
          \x20 --json          for programs\n\
          \x20 --charts=DIR    writes pages and pictures of what is measured here\n\
          \x20 --help          this\n\n\
-         make bench-pack measures packages: see make bench-pack TREE=--help.\n\
+         Of packages:\n\
+         \x20 --tree=DIR      another tree than a Python\n\
+         \x20 --start=\"PROGRAM [ARGUMENT..]\"  what is started of it, a path in it\n\
+         \x20 --compression=A,B  [zstd,lz4,gzip,xz]\n\
+         \x20 --block-size=A,B   [32K,64K,128K,256K,1M]\n\n\
          make bench-peers installs what others launch with, on Debian.\n"
 }

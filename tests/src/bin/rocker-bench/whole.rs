@@ -11,7 +11,7 @@ use rocker_client::protocol::socket::now_ns;
 use serde_json::{Value, json};
 
 use crate::exec::{cover_unified_cgroups, private};
-use crate::figure::{Figure, Part};
+use crate::figure::{Figure, Part, skip};
 use crate::{Bench, OVERLAYS, Result, percentiles, run};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -20,10 +20,13 @@ enum Launcher {
     Bwrap,
     Crun,
     Runc,
+    Nspawn,
+    Podman,
 }
 
 impl Launcher {
-    const ALL: [Self; 4] = [Self::Rocker, Self::Bwrap, Self::Crun, Self::Runc];
+    const ALL: [Self; 6] =
+        [Self::Rocker, Self::Bwrap, Self::Crun, Self::Runc, Self::Nspawn, Self::Podman];
 
     const fn name(self) -> &'static str {
         match self {
@@ -31,16 +34,22 @@ impl Launcher {
             Self::Bwrap => "bwrap",
             Self::Crun => "crun run",
             Self::Runc => "runc run",
+            Self::Nspawn => "systemd-nspawn",
+            Self::Podman => "podman run",
         }
     }
 
+    fn program(self) -> &'static str {
+        self.name().split(' ').next().unwrap_or_default()
+    }
+
     /// So many times ours is the goal.
-    const fn goal(self) -> f64 {
+    const fn goal(self) -> Option<f64> {
         match self {
-            Self::Rocker => 1.0,
-            Self::Bwrap => 5.0,
-            Self::Crun => 8.0,
-            Self::Runc => 20.0,
+            Self::Bwrap => Some(5.0),
+            Self::Crun => Some(8.0),
+            Self::Runc => Some(20.0),
+            Self::Rocker | Self::Nspawn | Self::Podman => None,
         }
     }
 }
@@ -66,32 +75,49 @@ impl Bench {
         unshare(CloneFlags::CLONE_NEWNS)?;
         rustix::mount::mount_change("/", private())?;
         cover_unified_cgroups()?;
-        let is_there = |launcher: &Launcher| match launcher {
-            Launcher::Rocker => true,
-            Launcher::Bwrap => self.bwrap.is_some_and(|version| version >= (0, 11)),
-            Launcher::Crun => run(Command::new("crun").arg("--version")).is_ok(),
-            Launcher::Runc => run(Command::new("runc").arg("--version")).is_ok(),
-        };
         let mut rows = vec![];
-        for launcher in Launcher::ALL.into_iter().filter(is_there) {
-            if matches!(launcher, Launcher::Crun | Launcher::Runc) {
-                self.make_bundle(launcher.name().split(' ').next().unwrap_or_default())?;
+        for launcher in Launcher::ALL {
+            // The first launch shows whether it can, and is to warm up.
+            match self.prepare(launcher).and_then(|()| self.launch_whole(launcher)) {
+                Ok(_) => rows.push(Row { launcher, all: vec![], alone: vec![] }),
+                Err(why) if launcher != Launcher::Rocker => skip(launcher.name(), why),
+                Err(why) => return Err(why),
             }
-            rows.push(Row { launcher, all: vec![], alone: vec![] });
         }
-        for round in 0..self.options.rounds * self.options.batch / 3 + 1 {
+        for _ in 0..self.options.samples() / 3 {
             for row in &mut rows {
                 let [all, alone] = self
                     .launch_whole(row.launcher)
                     .map_err(|error| format!("{}: {error}", row.launcher.name()))?;
-                // The first is to warm up.
-                if round > 0 {
-                    row.all.push(all);
-                    row.alone.push(alone);
-                }
+                row.all.push(all);
+                row.alone.push(alone);
             }
         }
         Ok(rows)
+    }
+
+    /// What it needs beforehand, once.
+    fn prepare(&self, launcher: Launcher) -> Result<()> {
+        match launcher {
+            Launcher::Rocker => Ok(()),
+            Launcher::Bwrap => match self.bwrap {
+                Some(version) if version < (0, 11) => Err("it has overlays from 0.11 on".into()),
+                Some(_) => Ok(()),
+                None => Err("it is not here".into()),
+            },
+            _ => {
+                let program = launcher.program();
+                run(Command::new(program).arg("--version"))?;
+                // Where the directories are mounted that are overlaid.
+                for dir in OVERLAYS[2].iter().chain(&["/app"]) {
+                    fs::create_dir_all(inside(&self.bundle(program).join("rootfs"), dir))?;
+                }
+                match launcher {
+                    Launcher::Crun | Launcher::Runc => self.make_bundle(program),
+                    _ => Ok(()),
+                }
+            }
+        }
     }
 
     /// Microseconds in all, and without mount and umount.
@@ -115,6 +141,8 @@ impl Bench {
             }
             Launcher::Crun => self.bundle_command("crun"),
             Launcher::Runc => self.bundle_command("runc"),
+            Launcher::Nspawn => self.nspawn_command()?,
+            Launcher::Podman => self.podman_command()?,
         };
         let mount = self.path("mnt");
         fs::create_dir_all(&mount)?;
@@ -141,6 +169,54 @@ impl Bench {
         command
     }
 
+    /// Without what it does for systems that boot: logs, time zone, name servers.
+    fn nspawn_command(&self) -> Result<Command> {
+        let name = Launcher::Nspawn.program();
+        let mut nspawn = Command::new(name);
+        nspawn.args(["--quiet", "--register=no", "--keep-unit", "--as-pid2", "--console=pipe"]);
+        nspawn.args(["--link-journal=no", "--timezone=off", "--resolv-conf=off", "--directory"]);
+        nspawn.arg(self.bundle(name).join("rootfs"));
+        nspawn.arg(format!("--bind-ro={}:/app", self.path("mnt").display()));
+        for Layers { dir, up, .. } in self.layers(name)? {
+            nspawn.arg(format!("--overlay={dir}:{}:{dir}", up.display()));
+        }
+        nspawn.arg("/app/clock");
+        Ok(nspawn)
+    }
+
+    /// Without images, networks and cgroups. All that it keeps is in our directory.
+    fn podman_command(&self) -> Result<Command> {
+        let name = Launcher::Podman.program();
+        let bundle = self.bundle(name);
+        let mut podman = Command::new(name);
+        for (flag, dir) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
+            podman.arg(flag).arg(bundle.join(dir));
+        }
+        podman.args(["--storage-driver=vfs", "--events-backend=none", "--cgroup-manager=cgroupfs"]);
+        podman.args(["run", "--rm", "--network=none", "--cgroups=disabled", "--user=1000:1000"]);
+        // Its own are more than every host allows.
+        podman.args(["--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096"]);
+        for Layers { dir, up, work } in self.layers(name)? {
+            let (up, work) = (up.display(), work.display());
+            podman.arg(format!("--volume={dir}:{dir}:O,upperdir={up},workdir={work}"));
+        }
+        podman.arg(format!("--volume={}:/app:ro", self.path("mnt").display()));
+        podman.arg("--rootfs").arg(bundle.join("rootfs")).arg("/app/clock");
+        Ok(podman)
+    }
+
+    /// For each directory that is overlaid, where its layers go.
+    fn layers(&self, runtime: &str) -> Result<Vec<Layers>> {
+        let layers = |dir: &'static str| {
+            let [up, work] =
+                ["up", "work"].map(|kind| inside(&self.bundle(runtime).join(kind), dir));
+            fs::create_dir_all(&up)?;
+            fs::create_dir_all(&work)?;
+            Ok(Layers { dir, up, work })
+        };
+        OVERLAYS[2].iter().copied().map(layers).collect()
+    }
+
     fn bundle(&self, runtime: &str) -> PathBuf {
         self.path(&format!("whole-{runtime}"))
     }
@@ -148,7 +224,6 @@ impl Bench {
     /// What `spec` says, with the package and an overlay over each of the directories.
     fn make_bundle(&self, runtime: &str) -> Result<()> {
         let bundle = self.bundle(runtime);
-        fs::create_dir_all(bundle.join("rootfs"))?;
         run(Command::new(runtime).arg("spec").current_dir(&bundle))?;
         let file = bundle.join("config.json");
         let mut config: Value = serde_json::from_slice(&fs::read(&file)?)?;
@@ -159,12 +234,7 @@ impl Bench {
         let mounts = config["mounts"].as_array_mut().ok_or("spec without mounts")?;
         mounts.push(json!({"destination": "/app", "type": "none", "source": self.path("mnt"),
             "options": ["bind", "ro"]}));
-        for dir in OVERLAYS[2] {
-            let [up, work] = ["up", "work"].map(|kind| {
-                bundle.join(kind).join(Path::new(dir).strip_prefix("/").unwrap_or(Path::new("")))
-            });
-            fs::create_dir_all(&up)?;
-            fs::create_dir_all(&work)?;
+        for Layers { dir, up, work } in self.layers(runtime)? {
             let options = [
                 format!("lowerdir={dir}"),
                 format!("upperdir={}", up.display()),
@@ -176,6 +246,18 @@ impl Bench {
         fs::write(&file, config.to_string())?;
         Ok(())
     }
+}
+
+/// One directory's.
+struct Layers {
+    dir: &'static str,
+    up: PathBuf,
+    work: PathBuf,
+}
+
+/// An absolute path of a root somewhere else.
+fn inside(root: &Path, dir: &str) -> PathBuf {
+    root.join(dir.trim_start_matches('/'))
 }
 
 /// The program says sixteen bytes, which are no text.
@@ -191,7 +273,8 @@ fn run_bytes(command: &mut Command) -> Result<()> {
 }
 
 pub(crate) fn to_part(rows: &[Row]) -> Part {
-    Part { text: to_text(rows), json: to_json(rows), figures: to_figures(rows).collect() }
+    let figures = to_figures(rows).collect();
+    Part { text: to_text(rows), json: to_json(rows), figures, page: String::new() }
 }
 
 fn to_text(rows: &[Row]) -> String {
@@ -204,10 +287,11 @@ fn to_text(rows: &[Row]) -> String {
     }
     text += "\n";
     for (row, [all, alone]) in ratios(rows) {
-        let goal = row.launcher.goal();
-        let verdict = if all >= goal { "met" } else { "missed" };
+        let verdict = row.launcher.goal().map_or(String::new(), |goal| {
+            format!("  goal {goal}: {}", if all >= goal { "met" } else { "missed" })
+        });
         let name = format!("{} takes, times ours", row.launcher.name());
-        text += &format!("{name:30} {all:8.1} {alone:8.1}  goal {goal}: {verdict}\n");
+        text += &format!("{name:35} {all:8.1} {alone:8.1}{verdict}\n");
     }
     text
 }

@@ -285,6 +285,25 @@ impl OpenRocker {
             Err(_) => return Err(too_many("descriptors")),
         };
         self.order(message, &descriptors)?;
+        self.started(id)
+    }
+
+    /// Takes over a program that its launcher has left in a rocker that
+    /// [stays](crate::Launch::stays), the oldest first: its end is told here from now on, and it
+    /// gets signals from here. It goes on, and can be taken over again, when this is dropped.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH`: there is none, since its launcher is there, or it has ended. `EBUSY`: others have
+    /// taken over all there are.
+    pub fn adopt(&mut self) -> Result<Run, Error> {
+        let id = self.next_id();
+        self.order(ClientMessage::Adopt { id }, &[])?;
+        self.started(id)
+    }
+
+    /// exec.2
+    fn started(&mut self, id: u32) -> Result<Run, Error> {
         self.until(Some(ANSWER), |answer| match answer {
             Answer::Started { id: started, pid, pidfd } if started == id => {
                 Ok(Ok(Run { id, pid, pidfd }))

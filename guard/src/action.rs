@@ -17,6 +17,8 @@ pub enum Order {
     Configure,
     /// `kill -9 -1`, to begin with.
     Reset,
+    /// Let the peer have a program that its launcher has left.
+    Adopt,
 }
 
 /// One thing that can fail meaningfully, one arrow of a diagram.
@@ -123,7 +125,14 @@ pub enum Action {
         peer: Peer,
     },
     /// exec.1 for what is done at once: see [`Order`].
-    CarryOut(Order),
+    CarryOut {
+        /// For whom.
+        peer: Peer,
+        /// The peer's number for it.
+        id: u32,
+        /// What.
+        order: Order,
+    },
     /// exec.1 of a reset: wait for the end of all that was killed.
     Bury,
     /// exec.1: mount what the rocker is to look like, or the same anew.

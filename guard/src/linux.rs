@@ -512,6 +512,7 @@ impl<'b> Linux<'b> {
             ClientMessage::Symlink { id, .. } => Outcome::Order { peer, id, order: Order::Symlink },
             ClientMessage::Conf { id, .. } => Outcome::Order { peer, id, order: Order::Configure },
             ClientMessage::Reset { id } => Outcome::Order { peer, id, order: Order::Reset },
+            ClientMessage::Adopt { id } => Outcome::Order { peer, id, order: Order::Adopt },
             ClientMessage::Signal { .. }
             | ClientMessage::Launch(_)
             | ClientMessage::List
@@ -638,10 +639,15 @@ impl<'b> Linux<'b> {
         }
     }
 
-    /// exec.1 for files.
-    fn carry_out(&mut self, order: Order) -> Result<(), rustix::io::Errno> {
-        if order == Order::Configure {
-            return self.take_conf();
+    /// exec.1 for what is done at once.
+    fn carry_out(&mut self, peer: Peer, id: u32, order: Order) -> Result<(), rustix::io::Errno> {
+        match order {
+            Order::Configure => return self.take_conf(),
+            Order::Adopt => {
+                self.started = Some(self.programs.adopt(peer, id)?);
+                return Ok(());
+            }
+            Order::Open | Order::Delete | Order::Symlink | Order::Reset => {}
         }
         let work_dir = work_dir(self.launch.as_ref(), self.conf.as_ref());
         match (order, self.order.last()) {
@@ -946,7 +952,7 @@ impl<'b> Linux<'b> {
             }
             Action::Welcome { peer } => told(self.welcome(peer)),
             Action::TurnAway => told(self.turn_away()),
-            Action::CarryOut(order) => done(self.carry_out(order)),
+            Action::CarryOut { peer, id, order } => done(self.carry_out(peer, id, order)),
             Action::Bury => self.bury(),
             Action::BuildView => self.build_view(),
             Action::RunInit => self.run_init(),
@@ -1084,7 +1090,7 @@ impl<'b> Linux<'b> {
             Action::ReportStarted { .. } => {
                 command.write_str("sendmsg # to the caller, with a pidfd")
             }
-            Action::CarryOut(_) => self.write_order(command),
+            Action::CarryOut { .. } => self.write_order(command),
             Action::Welcome { .. } => command.write_str("sendmsg # to the peer, with a pidfd"),
             Action::TurnAway => command.write_str("sendmsg # to the peer"),
             Action::Bury => command.write_str("wait # for all that was killed"),
@@ -1130,6 +1136,9 @@ impl<'b> Linux<'b> {
                 command.write_str("configure # once, before the first program")
             }
             Some(Message::Client(ClientMessage::Reset { .. })) => command.write_str("kill -9 -1"),
+            Some(Message::Client(ClientMessage::Adopt { .. })) => {
+                command.write_str("wait # for a program that its launcher has left")
+            }
             _ => Ok(()),
         }
     }

@@ -459,6 +459,9 @@ impl Guard {
             (S::CarryOut { peer, id, order: Order::Configure }, O::Done)
             | (S::Bury { peer, id }, O::Alone) => S::BuildView { peer, id },
             (S::CarryOut { peer, id, order: Order::Reset }, O::Done) => S::Bury { peer, id },
+            (S::CarryOut { peer, id, order: Order::Adopt }, O::Done) => {
+                S::ReportStarted { peer, id }
+            }
             (S::BuildView { peer, id }, O::Done) => S::RunInit { peer, id },
             (S::CarryOut { peer, id, .. } | S::RunInit { peer, id }, O::Done) => {
                 S::ReportObeyed { peer, id }
@@ -586,7 +589,7 @@ impl Machine for Guard {
             State::Answer { peer } => Action::Answer { peer },
             State::Welcome { peer } => Action::Welcome { peer },
             State::TurnAway => Action::TurnAway,
-            State::CarryOut { order, .. } => Action::CarryOut(order),
+            State::CarryOut { peer, id, order } => Action::CarryOut { peer, id, order },
             State::Bury { .. } => Action::Bury,
             State::BuildView { .. } => Action::BuildView,
             State::RunInit { .. } => Action::RunInit,
@@ -887,6 +890,17 @@ mod tests {
             guard.advance(Outcome::Done);
             assert_eq!(guard.state(), State::Reap);
         }
+    }
+
+    #[test]
+    fn what_is_adopted_is_told_as_if_it_had_been_started() {
+        let (peer, id) = (OTHER, 7);
+        let next = after(State::Listen, Outcome::Order { peer, id, order: Order::Adopt });
+        assert_eq!(next, State::CarryOut { peer, id, order: Order::Adopt });
+        assert_eq!(after(next, Outcome::Done), State::ReportStarted { peer, id });
+        let error = Error::Failed { step: Step::StartProgram, errno: Errno::SRCH };
+        let refused = State::ReportNotStarted { peer, id, error };
+        assert_eq!(after(next, Outcome::Failed(Errno::SRCH)), refused);
     }
 
     #[test]

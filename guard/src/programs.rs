@@ -34,6 +34,8 @@ const PATH_DEFAULT: &[u8] = b"/bin:/usr/bin";
 struct Running {
     /// Whose it is; none: nobody's any more.
     peer: Option<Peer>,
+    /// Its launcher has left it to the rocker: it ends with nobody's connection.
+    is_left: bool,
     id: u32,
     pid: i32,
     began_ns: u64,
@@ -190,6 +192,7 @@ impl Programs {
         let (listener, named) = watch.map_or((None, None), Watch::finish);
         let mut program = Running {
             peer: Some(peer),
+            is_left: false,
             id: exec.id,
             pid,
             began_ns,
@@ -280,6 +283,24 @@ impl Programs {
         place.gate.as_mut().ok_or(Errno::ALREADY)?.open()
     }
 
+    /// What its launcher has left becomes this peer's, the oldest first: its pid inside, and its
+    /// pidfd. `ESRCH` if there is nothing, `EBUSY` if all of it is another's already.
+    pub(crate) fn adopt(&mut self, peer: Peer, id: u32) -> Result<(u32, OwnedFd), Errno> {
+        if self.find(peer, id).is_some() {
+            return Err(Errno::EXIST);
+        }
+        let left = |it: &&mut Running| it.is_left && it.ended.is_none();
+        let none =
+            if self.running_mut().any(|it| left(&&mut *it)) { Errno::BUSY } else { Errno::SRCH };
+        let nobodys = self.running_mut().filter(left).filter(|it| it.peer.is_none());
+        let program = nobodys.min_by_key(|it| it.began_ns).ok_or(none)?;
+        let pid = u32::try_from(program.pid).unwrap_or(0);
+        let raw = rustix::process::Pid::from_raw(program.pid).ok_or(Errno::SRCH)?;
+        let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?;
+        (program.peer, program.id) = (Some(peer), id);
+        Ok((pid, pidfd))
+    }
+
     /// Nobody asks for these any more: they are killed, as is who waits, or go on as nobody's.
     pub(crate) fn forget(&mut self, peer: Peer, kills: bool) {
         for Place { running, gate, .. } in &mut self.places {
@@ -289,8 +310,10 @@ impl Programs {
             let waits = gate.take().is_some_and(|gate| gate.is_shut());
             if program.ended.is_some() {
                 *running = None;
-            } else if kills || waits {
+            } else if waits || (kills && !program.is_left) {
                 program.end(SIGKILL);
+            } else {
+                program.is_left = true;
             }
         }
     }

@@ -169,6 +169,7 @@ impl Work<'_> {
             | ClientMessage::ExecIn { .. }
             | ClientMessage::Signal { .. }
             | ClientMessage::Go { .. }
+            | ClientMessage::Adopt { .. }
             | ClientMessage::Ping
             | ClientMessage::Open { .. }
             | ClientMessage::Delete { .. }

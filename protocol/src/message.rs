@@ -7,6 +7,7 @@
 //! client -> guard    AppStarted + pidfd  enter.4     too late: Failed, from the guard
 //! client -> guard    Exec + 0..16 fds    exec.0      instead, and as often as it likes: then
 //!                                                    Started or ExecFailed, and Exited
+//! client -> guard    Adopt               exec.0      the same answers, of a program that runs
 //! client -> guard    Signal, Ping, Go
 //! client -> guard    Conf, Reset                         then Obeyed or ExecFailed
 //! client -> guard    Open, Delete, Symlink               then Opened + 0..16 fds, Obeyed, or
@@ -230,6 +231,12 @@ pub enum ClientMessage<'a> {
         /// The program.
         #[serde(borrow)]
         exec: Exec<'a>,
+    },
+    /// To the guard: a program that its launcher has left is the sender's from now on, the oldest
+    /// first. It goes on, as nobody's, when the sender's connection ends.
+    Adopt {
+        /// The caller's number for it.
+        id: u32,
     },
 }
 

@@ -200,7 +200,8 @@ fn plain() -> Vec<(String, Message<'static>)> {
         | ClientMessage::Conf { .. }
         | ClientMessage::Reset { .. }
         | ClientMessage::Go { .. }
-        | ClientMessage::ExecIn { .. } => (),
+        | ClientMessage::ExecIn { .. }
+        | ClientMessage::Adopt { .. } => (),
     };
     let _ = |message: MasterMessage<'_>| match message {
         MasterMessage::HandOver { .. }
@@ -363,6 +364,7 @@ fn programs() -> Vec<(String, Message<'static>)> {
         ("client_exec_to_wait".to_owned(), Message::Client(ClientMessage::Exec(waiting))),
         ("client_go".to_owned(), Message::Client(ClientMessage::Go { id: 1 })),
         ("client_exec_in".to_owned(), placed),
+        ("client_adopt".to_owned(), Message::Client(ClientMessage::Adopt { id: 1 })),
         (
             "client_signal".to_owned(),
             Message::Client(ClientMessage::Signal { id: Some(1), signal: 15 }),

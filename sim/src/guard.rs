@@ -196,14 +196,7 @@ impl AtWork<'_> {
             Action::Answer { peer } => told(self.reply(peer, Body::Pong, &[])),
             Action::Welcome { peer } => told(self.welcome(peer)),
             Action::TurnAway => told(self.turn_away()),
-            Action::CarryOut(Order::Open | Order::Delete | Order::Symlink) => {
-                told(self.kernel.call(Call::Files))
-            }
-            Action::CarryOut(Order::Configure) => told(self.take_conf()),
-            Action::CarryOut(Order::Reset) => {
-                let pid = self.hands.pid;
-                told(self.hands.programs.signal(self.kernel, pid, Peer::OWNER, None, SIGKILL))
-            }
+            Action::CarryOut { peer, id, order } => told(self.carry_out(peer, id, order)),
             Action::Bury => self.bury(),
             Action::BuildView => told(self.build_view()),
             Action::RunInit => told(self.run_init()),
@@ -224,6 +217,22 @@ impl AtWork<'_> {
             Action::Rest => return self.rest(),
             Action::ReportFailure(error) => return self.report_failure(error).map(told),
         })
+    }
+
+    fn carry_out(&mut self, peer: Peer, id: u32, order: Order) -> Answer {
+        match order {
+            Order::Open | Order::Delete | Order::Symlink => self.kernel.call(Call::Files),
+            Order::Configure => self.take_conf(),
+            Order::Reset => {
+                let pid = self.hands.pid;
+                self.hands.programs.signal(self.kernel, pid, Peer::OWNER, None, SIGKILL)
+            }
+            Order::Adopt => {
+                self.kernel.call(Call::OpenPidfd)?;
+                self.hands.started = Some(self.hands.programs.adopt(peer, id)?);
+                Ok(())
+            }
+        }
     }
 
     fn launch(&self) -> Answer<(Handed, Launch)> {

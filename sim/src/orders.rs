@@ -64,6 +64,8 @@ struct Asked {
     was_killed: bool,
     /// It was let go.
     went: bool,
+    /// Another has started it, and left it.
+    is_adopted: bool,
     stands: Stands,
 }
 
@@ -124,7 +126,8 @@ impl Caller {
             Stands::Runs(pid) if kernel.is_alive(pid) => Some(pid),
             _ => None,
         };
-        self.asked.iter().find_map(lives).filter(|_| !self.owns)
+        let own = self.asked.iter().filter(|asked| !asked.is_adopted);
+        { own }.find_map(lives).filter(|_| !self.owns)
     }
 
     /// A program of one that has left that was killed, though nobody had asked for that. One that
@@ -241,6 +244,7 @@ impl Caller {
                     is_warned,
                     was_killed: false,
                     went: false,
+                    is_adopted: false,
                     stands,
                 });
             }
@@ -257,6 +261,16 @@ impl Caller {
                 }
             }
             Task::Ping => self.pings_owed += 1,
+            // What others have done with it before is not known.
+            Task::Do { id, order: Order::Adopt } => self.asked.push(Asked {
+                id,
+                late_ms: 0,
+                is_warned: true,
+                was_killed: true,
+                went: true,
+                is_adopted: true,
+                stands: Stands::Asked,
+            }),
             Task::Do { id, order } => {
                 self.ordered.push(id);
                 for asked in &mut self.asked {
@@ -474,12 +488,14 @@ pub(crate) struct Running {
     warned: bool,
     killed: Option<Verdict>,
     ended: Option<Body>,
+    is_left: bool,
 }
 
 impl Running {
     pub(crate) const fn new(peer: Peer, id: u32, pid: Pid, late_ms: u64, grace_ms: u32) -> Self {
         let (warned, killed, ended) = (false, None, None);
-        Self { peer: Some(peer), id, pid, late_ms, grace_ms, warned, killed, ended }
+        let (peer, is_left) = (Some(peer), false);
+        Self { peer, id, pid, late_ms, grace_ms, warned, killed, ended, is_left }
     }
 
     /// exec.3: what it wanted its filter forbids. Whoever else is in its group ends with it.
@@ -557,13 +573,31 @@ impl Programs {
         Ok(())
     }
 
+    pub(crate) fn adopt(&mut self, peer: Peer, id: u32) -> Answer<Pid> {
+        if self.running.iter().any(|program| program.peer == Some(peer) && program.id == id) {
+            return Err(Errno::EXIST);
+        }
+        let left = |it: &Running| it.is_left && it.ended.is_none();
+        let none = if self.running.iter().any(left) { Errno::BUSY } else { Errno::SRCH };
+        // They are in the order in which they began.
+        let nobodys = self.running.iter_mut().find(|it| left(it) && it.peer.is_none());
+        let program = nobodys.ok_or(none)?;
+        (program.peer, program.id) = (Some(peer), id);
+        Ok(program.pid)
+    }
+
     pub(crate) fn forget(&mut self, kernel: &mut Kernel, peer: Peer, kills: bool) {
         for program in self.running.iter_mut().filter(|it| it.peer == Some(peer)) {
             program.peer = None;
             let waits = kernel.process(program.pid).gate == Gate::Shut;
-            if (kills || waits) && program.ended.is_none() {
+            if program.ended.is_some() {
+                continue;
+            }
+            if waits || (kills && !program.is_left) {
                 program.late_ms = u64::MAX;
                 kernel.kill_group(program.pid);
+            } else {
+                program.is_left = true;
             }
         }
         self.running.retain(|it| it.peer.is_some() || it.ended.is_none());

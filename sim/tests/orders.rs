@@ -2,7 +2,7 @@
 //! is killed in time, and whatever goes wrong leaves nothing.
 
 use sim::walk::{Walk, faults_of, run};
-use sim::{Coverage, End, LEFT, Launch, Library, ORDERS, Order, VISITS, World};
+use sim::{Coverage, End, HEIRS, LEFT, Launch, Library, ORDERS, Order, VISITS, World};
 
 #[test]
 fn orders_of_all_kinds_are_answered() {
@@ -104,13 +104,15 @@ fn who_does_other_than_it_asked_for_has_no_rocker() {
 #[test]
 fn every_single_fault_of_a_rocker_with_visitors_leaves_nothing() {
     let mut walk = Walk::default();
+    let left = Launch { stays: true, end: End::ByItself, ..Launch::open(ORDERS[2]) };
     let launches = [
-        Launch::open(ORDERS[0]),
-        Launch { stays: true, end: End::ByItself, ..Launch::open(ORDERS[2]) },
-        Launch::BARE,
+        Launch { visits: VISITS, ..Launch::open(ORDERS[0]) },
+        Launch { visits: VISITS, ..left },
+        Launch { visits: HEIRS, ..left },
+        Launch { visits: VISITS, ..Launch::BARE },
     ];
     for launch in launches {
-        let launch = [Launch { visits: VISITS, ..launch }];
+        let launch = [launch];
         for queue in [2, 64] {
             for order in Order::ALL {
                 walk.run(&launch, &[], &|| World::new(&launch).order(order).queue(queue));

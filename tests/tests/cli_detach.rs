@@ -3,11 +3,14 @@
 
 use core::time::Duration;
 use std::fs;
-use std::process::{Command, ExitCode, Output, Stdio};
+use std::process::{Child, Command, ExitCode, Output, Stdio};
 
-use rocker_client::protocol::Errno;
-use rocker_client::{Limits, OpenRocker, Program, kill_by_name, list};
-use tests::{Daemon, SOON, bin, probe_package, replayed, runner, scratch, within};
+use rocker_client::protocol::{Errno, Exit};
+use rocker_client::{Limits, OpenRocker, Program, Run, kill_by_name, list};
+use serde_json::{Value, json};
+use tests::{Daemon, SOON, bin, probe_package, process, replayed, runner, scratch, within};
+
+const BUSY: Errno = Errno(16);
 
 fn main() -> ExitCode {
     runner::main(tests::root![
@@ -18,6 +21,10 @@ fn main() -> ExitCode {
         a_name_that_nobody_gets_leaves_nothing,
         without_a_daemon_there_is_nobody_to_detach_from,
         detach_is_for_a_rocker_that_stays,
+        wait_ends_as_the_app_does,
+        an_app_is_waited_for_by_one_and_outlives_him,
+        what_cannot_be_waited_for_is_said,
+        what_is_left_is_taken_over_in_order,
     ])
 }
 
@@ -151,6 +158,110 @@ fn without_a_daemon_there_is_nobody_to_detach_from() {
     }
     let output = command.env_remove("ROCKER_SOCKET").output().unwrap();
     assert_refused(&output, 125, "start rocker-master");
+}
+
+/// `rocker wait`, once it has the guard's pidfd and the App's.
+fn waiting(daemon: &Daemon, name: &str, options: &[&str]) -> Child {
+    let mut command = Command::new(bin("rocker"));
+    command.arg("wait").arg("--socket").arg(daemon.socket()).args(options).arg(name);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let waiting = command.spawn().unwrap();
+    let pidfds = || {
+        let links = process::fd_links(waiting.id());
+        links.values().filter(|link| link.contains("pidfd")).count()
+    };
+    assert!(within(SOON, || pidfds() == 2), "{:?}", waiting.wait_with_output());
+    waiting
+}
+
+fn wait_ends_as_the_app_does() {
+    let (daemon, dir) = (Daemon::start(), scratch());
+    let go = dir.path().join("go");
+    let ended = |script: &str, options: &[&str], wait: &[&str]| {
+        let script = format!("until test -e {}; do sleep 0.02; done; {script}", go.display());
+        let name = detached(&daemon, options, &script);
+        let waiting = waiting(&daemon, &name, wait);
+        fs::write(&go, "").unwrap();
+        let output = waiting.wait_with_output().unwrap();
+        fs::remove_file(&go).unwrap();
+        assert!(within(SOON, || !is_there(&daemon, &name)));
+        output
+    };
+    let said = |output: &Output| String::from_utf8(output.stderr.clone()).unwrap();
+    for (script, status) in [("true", 0), ("exit 7", 7), ("kill -TERM $$", 143)] {
+        let output = ended(script, &[], &[]);
+        assert_eq!((output.status.code(), said(&output)), (Some(status), String::new()));
+        assert!(output.stdout.is_empty(), "{output:?}");
+    }
+    let late = ended("exec sleep 1000", &["--wall", "1s"], &[]);
+    assert_eq!(late.status.code(), Some(137));
+    assert_eq!(said(&late), "rocker: time limit exceeded\n");
+    let output = ended("exit 3", &[], &["--json"]);
+    assert_eq!((output.status.code(), said(&output)), (Some(3), String::new()));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["exit"], &told["verdict"]), (&json!(3), &json!("nonzero exit status")));
+    assert!(told["wall_us"].as_u64() > Some(0) && told["app_pid"].as_u64() > Some(1), "{told}");
+}
+
+fn an_app_is_waited_for_by_one_and_outlives_him() {
+    let daemon = Daemon::start();
+    let name = detached(&daemon, &[], "trap 'exit 9' TERM; while :; do sleep 0.02; done");
+    let mut first = waiting(&daemon, &name, &[]);
+    assert_refused(&by_name(&daemon, &["wait", &name]), 125, "somebody waits for its App already");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let second = waiting(&daemon, &name, &[]);
+    let inside = "kill -TERM $(cat /proc/[0-9]*/stat | grep '(sh)' | cut -d' ' -f1 | head -1)";
+    let executed = by_name(&daemon, &["exec", &name, "--", "sh", "-c", inside]);
+    assert!(executed.status.success(), "{executed:?}");
+    assert_eq!(second.wait_with_output().unwrap().status.code(), Some(9));
+    assert!(within(SOON, || !is_there(&daemon, &name)));
+}
+
+fn what_cannot_be_waited_for_is_said() {
+    let daemon = Daemon::start();
+    assert_refused(&by_name(&daemon, &["wait", "abc"]), 125, "no living rocker has this name");
+    // Its launcher waits itself; and an App that was entered is its launcher's child.
+    let rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+    let wait = by_name(&daemon, &["wait", rocker.guard_name().as_str()]);
+    assert_refused(&wait, 125, "it has no App to wait for");
+    assert!(rocker.kill(SOON).unwrap());
+    let name = detached(&daemon, &[], "exec sleep 1000");
+    let wait = waiting(&daemon, &name, &[]);
+    assert!(by_name(&daemon, &["kill", &name]).status.success());
+    let output = wait.wait_with_output().unwrap();
+    assert_refused(&output, 125, &format!("rocker {name}: it was killed, and its App with it"));
+}
+
+fn what_is_left_is_taken_over_in_order() {
+    let daemon = Daemon::start();
+    let mut rocker = replayed(daemon.launch(probe_package()).stays(true).open()).unwrap();
+    let name = rocker.guard_name().to_string();
+    let sleep =
+        |seconds: &str| Program::new("sleep").arg(seconds).stdin(rocker_client::Stdio::Null);
+    let first = rocker.spawn(&sleep("1001"), &Limits::new()).unwrap();
+    let second = rocker.spawn(&sleep("1002"), &Limits::new()).unwrap();
+    let wanted = [first.pid(), second.pid()];
+    let mut heir = OpenRocker::attach(daemon.socket(), &name, SOON).unwrap();
+    assert_eq!(heir.adopt().unwrap_err().errno(), Some(Errno::SRCH), "their launcher is there");
+    rocker.detach().unwrap();
+    // Its own program ends with it; what it has taken over does not.
+    let own = heir.spawn(&sleep("1003"), &Limits::new()).unwrap();
+    let mut taken: Vec<Run> = vec![];
+    assert!(within(SOON, || {
+        taken.extend(heir.adopt());
+        taken.len() == 2
+    }));
+    assert_eq!([taken[0].pid(), taken[1].pid()], wanted);
+    assert_eq!(heir.adopt().unwrap_err().errno(), Some(BUSY));
+    heir.signal(&taken[0], 15).unwrap();
+    assert_eq!(heir.wait(&taken[0]).unwrap().exit, Exit::Signal(15));
+    drop(heir);
+    assert!(within(SOON, || own.pid().is_none_or(|pid| !process::is_alive(pid))));
+    let mut heir = OpenRocker::attach(daemon.socket(), &name, SOON).unwrap();
+    let run = heir.adopt().unwrap();
+    assert_eq!(run.pid(), wanted[1]);
+    assert!(heir.kill(SOON).unwrap());
 }
 
 fn detach_is_for_a_rocker_that_stays() {

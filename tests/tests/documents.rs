@@ -151,13 +151,14 @@ fn the_manifest_of_the_readme_can_be_packed() {
 }
 
 fn options_that_the_documents_name_are_there() {
-    let help: String = ["run", "exec", "cp", "stats", "judge", "pack", "ps", "kill", "doctor"]
-        .iter()
-        .map(|verb| {
-            let output = Command::new(bin("rocker")).args([verb, "--help"]).output().unwrap();
-            String::from_utf8(output.stdout).unwrap()
-        })
-        .collect();
+    let help: String =
+        ["run", "exec", "wait", "cp", "stats", "judge", "pack", "ps", "kill", "doctor"]
+            .iter()
+            .map(|verb| {
+                let output = Command::new(bin("rocker")).args([verb, "--help"]).output().unwrap();
+                String::from_utf8(output.stdout).unwrap()
+            })
+            .collect();
     let master = Command::new(bin("rocker-master")).arg("--help").output().unwrap();
     let bench = Command::new(env!("CARGO_BIN_EXE_rocker-bench")).arg("--help").output().unwrap();
     let help = [master, bench]

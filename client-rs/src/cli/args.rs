@@ -43,6 +43,18 @@ pub(crate) enum Command {
     /// Run a program in a living rocker, and end with its exit status
     #[command(after_help = EXEC_STATUS)]
     Exec(Exec),
+    /// Wait for the end of a detached rocker's App, and end with its exit status
+    #[command(after_help = WAIT)]
+    Wait {
+        /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock]
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// Say how it ended in one line of JSON on standard output
+        #[arg(long)]
+        json: bool,
+        /// The rocker's name, or the beginning of it if no other begins so
+        name: String,
+    },
     /// Run programs that nobody trusts, each in a rocker that is as new, within limits, and say
     /// in a line of JSON how each ended
     #[command(after_help = JOBS, args_conflicts_with_subcommands = true)]
@@ -113,6 +125,14 @@ this command at the latest; what has left its process group may go on, as long a
 
 Exit status: the program's; 128+n if signal n ended it; 127 if it was not found, 126 if it could
 not be executed; 125 if ROCKER itself failed.";
+
+const WAIT: &str = "\
+It waits for the App of \"rocker run --detach\", which its guard tells of while it runs: nobody keeps
+what became of one that has ended, or of a rocker that was killed. One can wait at a time. The App
+gets no signal, and goes on if this ends first.
+
+Exit status: the App's; 128+n if signal n ended it; 125 if ROCKER itself failed, or there is no such
+App.";
 
 const CP: &str = "\
 NAME is a rocker's name, or the beginning of it. PATH is as its programs see it, and read or
@@ -351,7 +371,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "LIST", help_heading = TOGETHER)]
     pub(crate) cpus: Option<String>,
     /// Print the rocker's name and return: the App stays until "rocker kill", or until all
-    /// processes in its rocker have ended; takes a rocker-master
+    /// processes in its rocker have ended; "rocker wait" tells how it ends. Takes a rocker-master
     #[arg(long, conflicts_with_all = ["json", "report"], help_heading = DETACHED)]
     pub(crate) detach: bool,
     /// A regular file for its standard input [default: /dev/null]

@@ -11,6 +11,7 @@
 //! vigil     waiting for a rocker's end, signals in hand
 //! report    the launch as text and as JSON
 //! exec      rocker exec
+//! wait      rocker wait
 //! living    rocker ps, rocker kill
 //! stats     rocker stats
 //! copy      rocker cp
@@ -41,6 +42,7 @@ mod temporary;
 mod terminal;
 mod units;
 mod vigil;
+mod wait;
 
 use core::fmt;
 use core::num::NonZero;
@@ -108,6 +110,9 @@ pub(crate) fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => return run::run(&args),
         Command::Exec(args) => return exec::exec(&master_socket(args.socket.clone()), &args),
+        Command::Wait { socket, json, name } => {
+            return wait::wait(&master_socket(socket), &name, json);
+        }
         Command::Pack { dir, package, compression, block_size, jobs } => {
             let mut options = pack::Options { compression, ..pack::Options::default() };
             if let Some(size) = block_size {

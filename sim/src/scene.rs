@@ -249,8 +249,20 @@ pub const VISITS: &[&[Task]] = &[
 /// its end, or leaves it once more; when there is something, and when there is nothing.
 pub const HEIRS: &[&[Task]] = &[
     &[Task::Sleep { ms: 20 }, order(1, Order::Adopt), signal(Some(1), 15), Task::AwaitEnds],
-    &[order(1, Order::Adopt), order(1, Order::Adopt), Task::Ping],
-    &[Task::Sleep { ms: 30 }, order(1, Order::Adopt), exec(2, Does::Exit(0), 0), Task::Ping],
+    &[
+        Task::Sleep { ms: 20 },
+        order(1, Order::Adopt),
+        order(2, Order::Adopt),
+        signal(Some(2), 15),
+        Task::AwaitEnds,
+    ],
+    &[
+        order(1, Order::Adopt),
+        Task::Sleep { ms: 30 },
+        order(1, Order::Adopt),
+        exec(2, Does::Exit(0), 0),
+        Task::Ping,
+    ],
 ];
 
 const fn exec(id: u32, does: Does, wall_ms: u32) -> Task {

@@ -246,7 +246,7 @@ fn what_is_left_is_taken_over_in_order() {
     assert_eq!(heir.adopt().unwrap_err().errno(), Some(Errno::SRCH), "their launcher is there");
     rocker.detach().unwrap();
     // Its own program ends with it; what it has taken over does not.
-    let own = heir.spawn(&sleep("1003"), &Limits::new()).unwrap();
+    let own = heir.command("sleep").arg("1003").spawn().unwrap();
     let mut taken: Vec<Run> = vec![];
     assert!(within(SOON, || {
         taken.extend(heir.adopt());
@@ -257,7 +257,7 @@ fn what_is_left_is_taken_over_in_order() {
     heir.signal(&taken[0], 15).unwrap();
     assert_eq!(heir.wait(&taken[0]).unwrap().exit, Exit::Signal(15));
     drop(heir);
-    assert!(within(SOON, || own.pid().is_none_or(|pid| !process::is_alive(pid))));
+    assert!(within(SOON, || own.run.pid().is_none_or(|pid| !process::is_alive(pid))));
     let mut heir = OpenRocker::attach(daemon.socket(), &name, SOON).unwrap();
     let run = heir.adopt().unwrap();
     assert_eq!(run.pid(), wanted[1]);

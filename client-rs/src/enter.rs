@@ -476,6 +476,16 @@ fn leave_session_keyring() -> rustix::io::Result<()> {
     }
 }
 
+/// Which version of Landlock the kernel has (`man 7 landlock`); none without it, or where it is not
+/// enabled. [`Launch::landlock`] takes 6.
+pub fn landlock_abi() -> Option<u32> {
+    const VERSION: c_long = 1;
+    let none = core::ptr::null::<u8>();
+    // SAFETY: it is asked for its version, and reads nothing.
+    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) };
+    u32::try_from(abi).ok()
+}
+
 /// `man 2 landlock_restrict_self`: for this process, and those that it makes.
 fn enforce(ruleset: &OwnedFd) -> rustix::io::Result<()> {
     const NO_FLAGS: c_long = 0;

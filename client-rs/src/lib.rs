@@ -59,6 +59,7 @@ mod words;
 
 pub use command::{Command, Output, Spawned};
 pub use conf::Conf;
+pub use enter::landlock_abi;
 pub use error::{Code, Error, errno_name};
 pub use files::OpenFile;
 pub use launch::{EXEC_DIR, Launch, SOCKET, Seccomp};

@@ -27,6 +27,7 @@ use rustix::mount::MountAttrFlags;
 use crate::mounts::{self, Refusal};
 use crate::privileges;
 use crate::sys;
+use crate::wall::Wall;
 
 /// What a reset begins with, and what is beyond a new root.
 pub(crate) struct Pristine {
@@ -55,6 +56,7 @@ pub(crate) enum At {
     Place(usize),
     HostName,
     DomainName,
+    Wall,
     WorkDir,
     Init,
 }
@@ -100,7 +102,12 @@ impl Pristine {
     }
 
     /// Makes what `conf` says of a copy.
-    pub(crate) fn configure(&self, conf: &Conf<'_>, exec_dir: &[u8]) -> Result<(), Failed> {
+    pub(crate) fn configure(
+        &self,
+        conf: &Conf<'_>,
+        exec_dir: &[u8],
+        wall: Option<&mut Wall>,
+    ) -> Result<(), Failed> {
         // Memory that is shared by number is not in the file system, and has to go as well.
         sys::unshare(false, false).map_err(at(At::Namespaces))?;
         if self.own_dev {
@@ -113,7 +120,18 @@ impl Pristine {
             let place = place.ok_or(Errno::PROTO).map_err(at(At::Place(index)))?;
             view.put(place, &mut sources).map_err(at(At::Place(index)))?;
         }
-        view.finish().map_err(at(At::Root))?;
+        let (root, mut writable) = view.finish().map_err(at(At::Root))?;
+        if let Some(wall) = wall {
+            let has_root = match conf.root {
+                Root::Whole => Ok(false),
+                Root::Directory(_) => wall.has(root.as_fd()),
+                Root::Tmpfs(_) => Ok(true),
+            };
+            if has_root.map_err(at(At::Wall))? {
+                writable.push(root).map_err(|_| at(At::Wall)(Errno::MFILE))?;
+            }
+            wall.renew(&writable).map_err(at(At::Wall))?;
+        }
         let work_dir = work_dir(conf, exec_dir);
         mounts::open_place(CWD, work_dir, OFlags::DIRECTORY, ResolveFlags::NO_MAGICLINKS)
             .map(drop)
@@ -164,6 +182,9 @@ pub(crate) fn work_dir<'a>(conf: &Conf<'a>, exec_dir: &'a [u8]) -> &'a [u8] {
 /// Most mounts of its own that a configuration can have places in.
 const OWN_MAX: usize = 64;
 
+/// Places that have a mount of their own and can be written to, and a root.
+type Writable = heapless::Vec<OwnedFd, { OWN_MAX + BOUND_MAX + 1 }>;
+
 /// What programs will see, while it is made.
 struct View<'p> {
     /// Where sources are.
@@ -173,6 +194,8 @@ struct View<'p> {
     is_new: bool,
     /// The ids of the mounts in which things are made.
     own: heapless::Vec<u64, OWN_MAX>,
+    /// What programs may write to, but for a new root.
+    writable: Writable,
     proc: BorrowedFd<'p>,
 }
 
@@ -202,23 +225,26 @@ impl<'p> View<'p> {
                 (tree, true)
             }
         };
-        let mut view = Self { old, root, is_new, own, proc };
+        let mut view = Self { old, root, is_new, own, writable: Writable::new(), proc };
         if is_new {
             rustix::process::fchdir(&view.root)?;
             rustix::process::pivot_root(c".", c".")?;
         }
         if is_tmpfs(view.root.as_fd())? {
-            view.owns(mount_id(view.root.as_fd())?)?;
+            let root = mount_id(view.root.as_fd())?;
+            view.own.push(root).map_err(|_| Errno::NOSPC)?;
         }
         Ok(view)
     }
 
-    fn finish(self) -> Result<(), Refusal> {
+    /// The root, and what else programs may write to.
+    fn finish(self) -> Result<(OwnedFd, Writable), Refusal> {
         if self.is_new {
             rustix::process::fchdir(&self.old)?;
             mounts::detach_here()?;
         }
-        Ok(rustix::process::chdir(c"/")?)
+        rustix::process::chdir(c"/")?;
+        Ok((self.root, self.writable))
     }
 
     fn put(
@@ -227,15 +253,19 @@ impl<'p> View<'p> {
         sources: &mut impl Iterator<Item = OwnedFd>,
     ) -> Result<(), Refusal> {
         match place {
-            Place::Bind { target, .. } => {
+            Place::Bind { target, read_only, .. } => {
                 let tree = sources.next().ok_or(Errno::PROTO)?;
                 let kind = FileType::from_raw_mode(fstat(&tree)?.st_mode);
                 let target = self.target(target, kind == FileType::Directory)?;
-                Ok(mounts::attach(tree.as_fd(), target.as_fd())?)
+                mounts::attach(tree.as_fd(), target.as_fd())?;
+                if !read_only {
+                    self.writable.push(tree).map_err(|_| Errno::MFILE)?;
+                }
+                Ok(())
             }
             Place::Tmpfs { target, bytes, mode } => {
                 let target = self.directory(target)?;
-                self.attach_own(&mounts::tmpfs(bytes, mode)?, target.as_fd())
+                self.attach_own(mounts::tmpfs(bytes, mode)?, target.as_fd())
             }
             Place::Overlay { target, bytes } => self.overlay(target, bytes),
             Place::Proc { target } => {
@@ -263,7 +293,7 @@ impl<'p> View<'p> {
         let made = self.overlay_over(target.as_fd(), memory.as_fd());
         rustix::process::fchdir(&memory)?;
         mounts::detach_here()?;
-        self.attach_own(&made?, target.as_fd())
+        self.attach_own(made?, target.as_fd())
     }
 
     fn overlay_over(
@@ -305,7 +335,7 @@ impl<'p> View<'p> {
             let at = mounts::open_beneath(dev.as_fd(), name.to_bytes(), OFlags::DIRECTORY)?;
             mounts::attach(tree.as_fd(), at.as_fd())?;
         }
-        Ok(self.owns(mount_id(dev.as_fd())?)?)
+        self.owns(dev)
     }
 
     /// A mount of one of the host's devices, and nothing else that has its name.
@@ -384,13 +414,15 @@ impl<'p> View<'p> {
         Ok(here)
     }
 
-    fn attach_own(&mut self, tree: &OwnedFd, target: BorrowedFd<'_>) -> Result<(), Refusal> {
+    fn attach_own(&mut self, tree: OwnedFd, target: BorrowedFd<'_>) -> Result<(), Refusal> {
         mounts::attach(tree.as_fd(), target)?;
-        Ok(self.owns(mount_id(tree.as_fd())?)?)
+        self.owns(tree)
     }
 
-    fn owns(&mut self, mount: u64) -> Result<(), Errno> {
-        self.own.push(mount).map_err(|_| Errno::NOSPC)
+    fn owns(&mut self, tree: OwnedFd) -> Result<(), Refusal> {
+        self.own.push(mount_id(tree.as_fd())?).map_err(|_| Errno::NOSPC)?;
+        self.writable.push(tree).map_err(|_| Errno::MFILE)?;
+        Ok(())
     }
 
     /// Whether things may be made here: elsewhere they would be the host's, or stay.
@@ -437,6 +469,7 @@ pub(crate) fn describe(part: At, conf: &Conf<'_>, command: &mut Command) -> core
         At::DomainName => {
             return write!(command, "domainname {}", conf.domain_name.unwrap_or_default());
         }
+        At::Wall => return command.write_str("setpriv --landlock-access fs"),
         At::WorkDir => {
             return match conf.work_dir {
                 Some(dir) => write!(command, "cd {dir}"),

@@ -14,6 +14,7 @@
 //! programs     exec.1, exec.3: what runs at their command
 //! conf         exec.1: what the rocker looks like for them, and the same anew
 //! files        exec.1: what is opened, deleted and linked at their command
+//! wall         prepare.6, exec.1: Landlock
 //! violations   exec.3: what a program's own filter forbids
 //! cgroups      prepare.0, root.5, exec.3: the limits, and what was used
 //! reaper       exec.3, root.9: who has ended
@@ -47,3 +48,4 @@ mod programs;
 mod reaper;
 mod sys;
 mod violations;
+mod wall;

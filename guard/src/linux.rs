@@ -34,11 +34,14 @@ use crate::mounts::{self, Refusal};
 use crate::overlays::{NoPlan, Plan};
 use crate::peers::{Intake, PEERS_MAX, Peers};
 use crate::privileges;
-use crate::programs::{self, At, Failed, Programs};
+use crate::programs::{self, At, Bounds, Failed, Programs};
 use crate::reaper::{self, Reaper};
 use crate::sys;
+use crate::wall::Wall;
 
 const SIGKILL: u8 = 9;
+
+const WALL_WORDS: &str = " --landlock-access fs";
 
 /// What root.3 handed over.
 struct Launch<'b> {
@@ -120,6 +123,8 @@ pub struct Linux<'b> {
     data: Option<OwnedFd>,
     /// The limits, if there are any.
     cgroups: Cgroups,
+    /// The second wall, if there is to be one.
+    wall: Option<Wall>,
     reaper: Reaper,
     /// The caller's own connection, which from root.3 on is the guard's, and those of others.
     peers: Peers,
@@ -190,6 +195,7 @@ impl<'b> Linux<'b> {
             building: Building::default(),
             data: None,
             cgroups: Cgroups::default(),
+            wall: None,
             reaper: Reaper::new()?,
             peers: Peers::new(),
             intake: Intake::new()?,
@@ -384,15 +390,25 @@ impl<'b> Linux<'b> {
         self.refused(mounted)
     }
 
-    fn drop_privileges(&self) -> Result<(), rustix::io::Errno> {
+    fn drop_privileges(&mut self) -> Outcome {
+        let dropped = self.become_nobody().map_err(Refusal::from);
+        let walled = dropped.and_then(|()| self.build_wall());
+        self.refused(walled)
+    }
+
+    fn become_nobody(&self) -> Result<(), rustix::io::Errno> {
         rustix::process::chdir(c"/")?;
-        if self.launch().request.options.landlock {
-            return Err(rustix::io::Errno::OPNOTSUPP);
-        }
         if !self.launch().request.options.user_namespaces {
             privileges::forbid_user_namespaces()?;
         }
         privileges::drop_all(self.launch().request.options.commanded)
+    }
+
+    fn build_wall(&mut self) -> Result<(), Refusal> {
+        if self.launch().request.options.landlock {
+            self.wall = Some(Wall::new(self.building.plan.take_overlaid())?);
+        }
+        Ok(())
     }
 
     fn report_done(&mut self) -> Result<(), Errno> {
@@ -431,17 +447,24 @@ impl<'b> Linux<'b> {
         let init = Pid::INIT;
         let entrance = pidfd_open(init, PidfdFlags::empty()).map_err(socket::errno)?;
         let groups = self.cgroups.take_entrance();
-        let Launch { name, guard_pid, ref request, .. } = *self.launch();
+        let Launch { name, guard_pid, ref request, deadline_ns, .. } = *self.launch();
         let filter = match request.options.seccomp {
             // Its caller has it.
             Seccomp::Filter(_) => &[],
             _ => seccomp::filter(&request.options),
         };
-        let more = u8::try_from(groups.len()).unwrap_or(u8::MAX);
+        // Whoever gives orders enters nothing.
+        let wall = if request.options.commanded { None } else { self.wall.as_ref() };
+        let client = self.peers.socket(Peer::OWNER).ok_or(Errno::PIPE)?;
+        let descriptors: heapless::Vec<BorrowedFd<'_>, { CGROUPS_MAX + 2 }> =
+            core::iter::once(&entrance)
+                .chain(&groups)
+                .map(OwnedFd::as_fd)
+                .chain(wall.map(Wall::ruleset))
+                .collect();
+        let more = u8::try_from(descriptors.len() - 1).unwrap_or(u8::MAX);
         let message = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, more });
-        let descriptors: heapless::Vec<BorrowedFd<'_>, { CGROUPS_MAX + 1 }> =
-            core::iter::once(&entrance).chain(&groups).map(OwnedFd::as_fd).collect();
-        self.tell(&message, &descriptors)?;
+        socket::send_before(client, &message, &descriptors, &mut self.outbox, deadline_ns)?;
         // What the building needed is let go of while the caller enters: closing a mount that
         // was attached nowhere takes the kernel 100 us.
         self.building = Building::default();
@@ -623,11 +646,11 @@ impl<'b> Linux<'b> {
         // As many came as it says.
         let own = descriptors.len().saturating_sub(cgroups);
         let Some(launch) = &self.launch else { return Outcome::Failed(Errno::PROTO) };
-        let filter = seccomp::filter(&launch.request.options);
+        let bounds = bounds(launch, self.wall.as_ref());
         let work_dir = work_dir(Some(launch), self.conf.as_ref());
         self.programs.ooms = self.cgroups.ooms();
         let room = self.outbox.bytes();
-        match self.programs.start(peer, &exec, descriptors.split_at(own), work_dir, filter, room) {
+        match self.programs.start(peer, &exec, descriptors.split_at(own), work_dir, bounds, room) {
             Ok(started) => {
                 self.started = Some(started);
                 Outcome::Done
@@ -738,7 +761,7 @@ impl<'b> Linux<'b> {
             }
         };
         let exec_dir = self.launch.as_ref().map(|launch| launch.request.exec_dir.as_bytes());
-        pristine.configure(&conf, exec_dir.unwrap_or(b"/"))
+        pristine.configure(&conf, exec_dir.unwrap_or(b"/"), self.wall.as_mut())
     }
 
     fn build_view(&mut self) -> Outcome {
@@ -770,9 +793,9 @@ impl<'b> Linux<'b> {
         self.conf_failed_at = Some(conf::At::Init);
         let Some(launch) = &self.launch else { return Outcome::Failed(Errno::PROTO) };
         let work_dir = work_dir(Some(launch), self.conf.as_ref());
-        let filter = seccomp::filter(&launch.request.options);
+        let bounds = bounds(launch, self.wall.as_ref());
         let Self { reaper, programs, cgroups, outbox, .. } = self;
-        match programs.run_to_end(&exec, work_dir, filter, outbox.bytes(), reaper, cgroups) {
+        match programs.run_to_end(&exec, work_dir, bounds, outbox.bytes(), reaper, cgroups) {
             Ok(report) if report.verdict == protocol::Verdict::Normal => Outcome::Done,
             Ok(report) => {
                 self.words = match report.exit {
@@ -934,7 +957,7 @@ impl<'b> Linux<'b> {
                 done(privileges::take_ids(uid, gid))
             }
             Action::UnshareUser => done(sys::unshare_user()),
-            Action::DropPrivileges => done(self.drop_privileges()),
+            Action::DropPrivileges => self.drop_privileges(),
             Action::ReportDone => told(self.report_done()),
             Action::AwaitRelease => self.await_release(),
             Action::SendEntrance => told(self.send_entrance()),
@@ -1077,7 +1100,8 @@ impl<'b> Linux<'b> {
             }
             Action::UnshareUser => command.write_str("unshare --user"),
             Action::DropPrivileges => {
-                command.write_str("setpriv --inh-caps -all --bounding-set -all --no-new-privs")
+                command.write_str("setpriv --inh-caps -all --bounding-set -all --no-new-privs")?;
+                command.write_str(if request.options.landlock { WALL_WORDS } else { "" })
             }
             Action::ReportDone => command.write_str("sendmsg # to the master"),
             Action::AwaitRelease => command.write_str("recvmsg # from the master"),
@@ -1205,6 +1229,11 @@ fn exec_in(order: &Buffer) -> Option<(protocol::Exec<'_>, usize)> {
         Message::Client(ClientMessage::ExecIn { cgroups, exec }) => Some((exec, cgroups.into())),
         _ => None,
     }
+}
+
+/// What bounds a program.
+fn bounds<'a>(launch: &'a Launch<'_>, wall: Option<&'a Wall>) -> Bounds<'a> {
+    Bounds { filter: seccomp::filter(&launch.request.options), ruleset: wall.map(Wall::ruleset) }
 }
 
 /// The configuration in an order.

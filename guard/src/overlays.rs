@@ -280,6 +280,11 @@ impl Plan {
         Ok(here)
     }
 
+    /// The overlays that have their places.
+    pub(crate) fn take_overlaid(&mut self) -> Vec<OwnedFd> {
+        self.places.iter_mut().filter_map(|place| place.tree.take()).collect()
+    }
+
     /// prepare.4 as a shell command.
     pub(crate) fn describe_layer(
         &self,

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use protocol::limits::{PROGRAMS_MAX, UNREAD_MS};
 use protocol::socket::now_ns;
 use protocol::{Command, Exec, Exit, ExitReport, Verdict};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use crate::cgroups::{Cgroups, Ooms};
@@ -76,6 +76,15 @@ struct Place {
     gate: Option<Gate>,
 }
 
+/// What bounds each program of the rocker.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds<'a> {
+    /// Which system calls it may make; empty: any.
+    pub(crate) filter: &'a [u8],
+    /// The second wall, if there is one.
+    pub(crate) ruleset: Option<BorrowedFd<'a>>,
+}
+
 /// Why a program does not run.
 pub(crate) struct Failed {
     pub(crate) errno: Errno,
@@ -88,6 +97,7 @@ pub(crate) struct Failed {
 pub(crate) enum At {
     Clone,
     Cgroup,
+    Wall,
     Descriptors,
     Terminal,
     Rlimit,
@@ -135,7 +145,7 @@ impl Programs {
         exec: &Exec<'_>,
         descriptors: (&[OwnedFd], &[OwnedFd]),
         exec_dir: &[u8],
-        filter: &[u8],
+        bounds: Bounds<'_>,
         room: &mut [u8],
     ) -> Result<(u32, OwnedFd), Failed> {
         let failed = |at| move |errno| Failed { errno, at };
@@ -159,9 +169,9 @@ impl Programs {
         let nanoseconds = |ms| u64::from(ms) * 1_000_000;
         let wall_ns = if exec.wall_ms == 0 { u64::MAX } else { nanoseconds(exec.wall_ms) };
         let child = || {
-            let filters = (filter, own.as_ref());
+            let bounds = (bounds, own.as_ref());
             let waiter = waiter.as_ref();
-            failure = become_program(exec, descriptors, exec_dir, filters, waiter, &args, &env);
+            failure = become_program(exec, descriptors, exec_dir, bounds, waiter, &args, &env);
             if let (Some(waiter), Err(Failed { errno, at })) = (waiter, &failure) {
                 let mut command = Command::new();
                 // A Command takes any text.
@@ -222,13 +232,13 @@ impl Programs {
         &mut self,
         exec: &Exec<'_>,
         work_dir: &[u8],
-        filter: &[u8],
+        bounds: Bounds<'_>,
         room: &mut [u8],
         reaper: &mut Reaper,
         cgroups: &Cgroups,
     ) -> Result<ExitReport, Failed> {
         let failed = |errno| Failed { errno, at: At::Execute };
-        let (pid, pidfd) = self.start(Peer::NOBODY, exec, (&[], &[]), work_dir, filter, room)?;
+        let (pid, pidfd) = self.start(Peer::NOBODY, exec, (&[], &[]), work_dir, bounds, room)?;
         let pid = pid.cast_signed();
         loop {
             // Killed, it ends soon.
@@ -473,6 +483,7 @@ pub(crate) fn describe(at: Option<At>, exec: &Exec<'_>, command: &mut Command) -
     match at {
         Some(At::Clone) => command.write_str("clone # the program"),
         Some(At::Cgroup) => command.write_str("echo 0 > cgroup.procs"),
+        Some(At::Wall) => command.write_str("setpriv --landlock-access fs"),
         Some(At::Descriptors) => command.write_str("dup3 # the program's descriptors"),
         Some(At::Terminal) => command.write_str("setsid --ctty"),
         Some(At::Rlimit) => command.write_str("prlimit"),
@@ -489,7 +500,7 @@ fn become_program(
     exec: &Exec<'_>,
     (descriptors, cgroups): (&[OwnedFd], &[OwnedFd]),
     exec_dir: &[u8],
-    (filter, own_filter): (&[u8], Option<&Filter<'_>>),
+    (bounds, own_filter): (Bounds<'_>, Option<&Filter<'_>>),
     waiter: Option<&Waiter>,
     args: &Pointers<'_>,
     env: &Pointers<'_>,
@@ -501,6 +512,9 @@ fn become_program(
     cgroups.iter().try_for_each(join).map_err(failed(At::Cgroup))?;
     sys::leave_session_keyring().map_err(failed(At::Clone))?;
     rustix::process::setsid().map_err(failed(At::Clone))?;
+    if let Some(ruleset) = bounds.ruleset {
+        sys::landlock_restrict(ruleset).map_err(failed(At::Wall))?;
+    }
     let way = own_filter.and_then(Filter::way);
     let [file, way] = place_all(own, [file, way], waiter).map_err(failed(At::Descriptors))?;
     if exec.terminal {
@@ -521,7 +535,7 @@ fn become_program(
         waiter.wait().map_err(failed(At::Clone))?;
     }
     // Last, so that it has to allow nothing but the execution.
-    sys::install_filter(filter).map_err(failed(At::Filter))?;
+    sys::install_filter(bounds.filter).map_err(failed(At::Filter))?;
     if let Some(own_filter) = own_filter {
         own_filter.install(way.as_ref()).map_err(failed(At::OwnFilter))?;
     }

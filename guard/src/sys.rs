@@ -115,6 +115,53 @@ pub(crate) fn chmod(file: BorrowedFd<'_>, mode: rustix::fs::Mode) -> Result<(), 
     unsafe { syscall!(Sysno::fchmodat2, number(file), path, mode, flags) }.map(drop).map_err(ours)
 }
 
+/// Which version of Landlock there is. `ENOSYS` without, `EOPNOTSUPP` if it is not enabled.
+pub(crate) fn landlock_abi() -> Result<u32, Errno> {
+    let flags = linux_raw_sys::landlock::LANDLOCK_CREATE_RULESET_VERSION as usize;
+    // SAFETY: it is asked for its version, and reads nothing.
+    let abi = unsafe { syscall!(Sysno::landlock_create_ruleset, 0, 0, flags) };
+    u32::try_from(abi.map_err(ours)?).map_err(|_| Errno::OVERFLOW)
+}
+
+/// `landlock_create_ruleset(2)`: what is forbidden, but where it is allowed.
+pub(crate) fn landlock_ruleset(files: u32, scoped: u32) -> Result<OwnedFd, Errno> {
+    use linux_raw_sys::landlock::landlock_ruleset_attr;
+    let attributes = landlock_ruleset_attr {
+        handled_access_fs: files.into(),
+        handled_access_net: 0,
+        scoped: scoped.into(),
+    };
+    let (at, size) = (&raw const attributes, size_of::<landlock_ruleset_attr>());
+    // SAFETY: the kernel reads `size` bytes at `at`, which are there.
+    let ruleset = unsafe { syscall!(Sysno::landlock_create_ruleset, at, size, 0) };
+    let ruleset = i32::try_from(ruleset.map_err(ours)?).map_err(|_| Errno::OVERFLOW)?;
+    // SAFETY: the kernel has just made it for this call, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(ruleset) })
+}
+
+/// `landlock_add_rule(2)`: here it is allowed, and below.
+pub(crate) fn landlock_allow(
+    ruleset: BorrowedFd<'_>,
+    place: BorrowedFd<'_>,
+    what: u32,
+) -> Result<(), Errno> {
+    use linux_raw_sys::landlock::{landlock_path_beneath_attr, landlock_rule_type};
+    let kind = landlock_rule_type::LANDLOCK_RULE_PATH_BENEATH as usize;
+    let rule =
+        landlock_path_beneath_attr { allowed_access: what.into(), parent_fd: place.as_raw_fd() };
+    let rule = &raw const rule;
+    // SAFETY: the kernel reads one such rule; both descriptors are open for the whole call.
+    unsafe { syscall!(Sysno::landlock_add_rule, number(ruleset), kind, rule, 0) }
+        .map(drop)
+        .map_err(ours)
+}
+
+/// `landlock_restrict_self(2)`
+pub(crate) fn landlock_restrict(ruleset: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: it touches no memory; the descriptor is open for the whole call.
+    unsafe { syscall!(Sysno::landlock_restrict_self, number(ruleset), 0) }.map(drop).map_err(ours)
+}
+
 /// `ioctl(2)` that reads at most one `T`.
 pub(crate) fn ioctl<T>(fd: impl AsFd, request: u32, argument: Option<&T>) -> Result<u32, Errno> {
     let argument = argument.map_or(core::ptr::null(), core::ptr::from_ref);

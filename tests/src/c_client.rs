@@ -401,6 +401,7 @@ pub struct Request {
     pub host_dev: bool,
     pub volatile: bool,
     pub seccomp_log: bool,
+    pub landlock: bool,
     /// Whole instructions.
     pub filter: Vec<u8>,
     pub inside: Option<(i32, i32)>,
@@ -589,7 +590,8 @@ impl Request {
                 | (core::ffi::c_ulong::from(self.stays) << 2)
                 | (core::ffi::c_ulong::from(self.host_dev) << 3)
                 | (core::ffi::c_ulong::from(self.volatile) << 4)
-                | (core::ffi::c_ulong::from(self.seccomp_log) << 5),
+                | (core::ffi::c_ulong::from(self.seccomp_log) << 5)
+                | (core::ffi::c_ulong::from(self.landlock) << 6),
             limits: limits.map_or(ptr::null(), ptr::from_ref),
             filter: if self.filter.is_empty() { ptr::null() } else { self.filter.as_ptr().cast() },
             filter_count: c_uint::try_from(self.filter.len() / 8).expect("a few"),

@@ -8,7 +8,7 @@ use core::fmt::Display;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chroot, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -433,6 +433,16 @@ fn spawn(command: &str) -> io::Result<std::process::Child> {
     Command::new(me).arg(command).stdin(null()).stdout(null()).stderr(null()).spawn()
 }
 
+fn abstract_socket(
+    name: &str,
+    use_it: impl FnOnce(&OwnedFd, &SocketAddrUnix) -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
+    let ours = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None)?;
+    use_it(&ours, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+    core::mem::forget(ours);
+    Ok(())
+}
+
 /// What an App could ask the master for.
 fn rockers(verb: &str, rest: &[&str]) -> Option<String> {
     Some(match (verb, rest) {
@@ -442,6 +452,14 @@ fn rockers(verb: &str, rest: &[&str]) -> Option<String> {
             let address = SocketAddrUnix::new(*socket);
             word(made.and_then(|ours| rustix::net::connect(ours, &address?)))
         }
+        ("connect-abstract", [name]) => {
+            word(abstract_socket(name, |ours, address| rustix::net::connect(ours, address)))
+        }
+        // It stays as long as this program.
+        ("listen-abstract", [name]) => word(abstract_socket(name, |ours, address| {
+            rustix::net::bind(ours, address)?;
+            rustix::net::listen(ours, 1)
+        })),
         ("attach", [socket, name]) => {
             let wait = core::time::Duration::from_secs(5);
             match rocker_client::OpenRocker::attach(socket, name, wait) {

@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         what_an_app_may_do_is_the_same,
         filters_of_the_callers_own_are_the_same,
         volatile_overlays_are_the_same,
+        the_second_wall_is_the_same,
         apps_of_both_are_the_same,
         apps_of_both_are_the_same_with_many_threads,
         apps_of_both_are_the_same_under_limits,
@@ -116,6 +117,11 @@ impl Both {
     fn volatile(mut self) -> Self {
         self.c.volatile = true;
         Self { rust: self.rust.volatile(true), ..self }
+    }
+
+    fn landlock(mut self) -> Self {
+        self.c.landlock = true;
+        Self { rust: self.rust.landlock(true), ..self }
     }
 
     fn user_namespaces(mut self) -> Self {
@@ -1123,6 +1129,23 @@ fn filters_of_the_callers_own_are_the_same() {
     let long = both.filter(&[6; 8 * 4095]);
     let error = assert_same("long", spawned(&long, &Words::probe(["say no"]))).unwrap_err();
     assert!(error.contains("request: it is too long"), "{error}");
+}
+
+fn the_second_wall_is_the_same() {
+    let daemon = Daemon::start();
+    let overlaid = scratch::directory(daemon.path("overlaid"), 0o755, APP_UID);
+    let host = scratch::directory(daemon.path("host"), 0o755, APP_UID);
+    let both = Both::new(&daemon).data_dir(daemon.data_dir()).overlay(overlaid.to_str().unwrap());
+    let [own, others] = [&overlaid, &host].map(|dir| format!("write {}/new x", dir.display()));
+    let commands = [own.as_str(), &others];
+    for (both, word) in [(both.clone().landlock(), "EACCES"), (both, "ok")] {
+        let wanted = format!("{own}: ok\n{others}: {word}\n");
+        let told = assert_same("program", spawned(&both, &Words::probe(commands)));
+        let (text, _) = told.unwrap();
+        assert!(text.contains(&wanted), "{text}");
+        let (text, _) = assert_same("callback", entered(&both, &commands)).unwrap();
+        assert!(text.contains(&wanted), "{text}");
+    }
 }
 
 fn volatile_overlays_are_the_same() {

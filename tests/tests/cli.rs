@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         a_profile_that_says_nothing_is_refused_in_one_line,
         a_user_whom_the_policy_lets_runs_an_app,
         the_manifest_says_what_to_start,
+        the_second_wall_is_for_who_asks,
         a_bad_manifest_is_refused_in_one_line,
         ids_and_environment_are_as_documented,
         the_report_is_json_with_every_step,
@@ -551,6 +552,23 @@ fn the_manifest_says_what_to_start() {
     );
     assert_eq!(said.one("cwd"), "/usr");
     assert!(said.one("environ").contains("COLOUR=red"));
+}
+
+fn the_second_wall_is_for_who_asks() {
+    let daemon = Daemon::start();
+    let host = directory(daemon.path("host"), 0o777, 0);
+    let write = format!("write {}/new x", host.display());
+    let manifest = format!("entry = \"bin/probe\"\nargs = [\"{write}\"]\n");
+    let plain = with_manifest(&manifest);
+    let walled = with_manifest(&format!("{manifest}landlock = true\n"));
+    for (option, package, word) in [
+        (&[][..], &plain, "ok"),
+        (&["--landlock"], &plain, "EACCES"),
+        (&[], &walled, "EACCES"),
+        (&["--landlock", "--wall", "9s"], &plain, "EACCES"),
+    ] {
+        assert_eq!(answer(run(&daemon).args(option).arg(package)).one(&write), word, "{option:?}");
+    }
 }
 
 fn a_bad_manifest_is_refused_in_one_line() {

@@ -310,6 +310,11 @@ pub(crate) struct Run {
     /// "unconfined": any [default: those that a process without privileges has a use for]
     #[arg(long, value_name = "FILE|log|unconfined")]
     pub(crate) seccomp: Option<PathBuf>,
+    /// A second wall, by Landlock: the App can write only to its overlays, to what --tmpfs and
+    /// --bind give it, to its /dev and /proc, and to what it has open from the start, and reaches
+    /// no abstract socket of the host's; takes Linux 6.12 [default: what the manifest says]
+    #[arg(long)]
+    pub(crate) landlock: bool,
     /// Let the App make user namespaces, for sandboxes of its own
     #[arg(long)]
     pub(crate) userns: bool,

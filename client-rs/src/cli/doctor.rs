@@ -128,6 +128,7 @@ pub(crate) fn examine(socket: Option<&Path>) -> Vec<Finding> {
     findings.extend(NAMESPACES.iter().map(Namespaces::examine));
     findings.extend(namespaces_of_apps(sysctl));
     findings.push(seccomp(sysctl("kernel.seccomp.actions_avail").as_deref()));
+    findings.push(landlock(rocker_client::landlock_abi()));
     findings.push(attaching(sysctl("kernel.yama.ptrace_scope").as_deref()));
     findings.push(mount_api(admin));
     findings.push(detached_clone(admin, version));
@@ -371,6 +372,17 @@ fn seccomp(actions: Option<&str>) -> Finding {
         (Some(_), lacking) => {
             Finding::missing(name, format!("without {}", lacking.join(", ")), "a newer kernel")
         }
+    }
+}
+
+/// Nobody has it who does not ask for it.
+fn landlock(abi: Option<u32>) -> Finding {
+    let name = "Landlock";
+    let without = "no \"rocker run --landlock\"";
+    match abi {
+        Some(abi @ 6..) => Finding::ok(name, format!("ABI {abi}")),
+        Some(abi) => Finding::ok_but(name, format!("ABI {abi}"), format!("{without}: Linux 6.12")),
+        None => Finding::ok_but(name, "none, or not in lsm=", without),
     }
 }
 
@@ -669,6 +681,9 @@ mod tests {
         let old = seccomp(Some("kill_process kill_thread trap errno trace log allow"));
         assert_eq!((old.state, old.found.as_str()), (State::Missing, "without user_notif"));
         assert_eq!(seccomp(None).state, State::Missing);
+        assert_eq!(landlock(Some(6)), Finding::ok("Landlock", "ABI 6"));
+        assert_eq!(landlock(Some(5)).advice, "no \"rocker run --landlock\": Linux 6.12");
+        assert_eq!(landlock(None).state, State::Ok);
     }
 
     #[test]

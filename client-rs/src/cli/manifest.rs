@@ -5,6 +5,7 @@
 //! args = ["--face", "round"]
 //! cwd = "/var/lib/clock"
 //! overlay = ["/etc", "/var"]     # or "auto"
+//! landlock = true                # the second wall, as with --landlock
 //!
 //! [env]
 //! LANG = "C.UTF-8"
@@ -42,6 +43,8 @@ pub(crate) struct Manifest {
     pub(crate) cwd: Option<String>,
     /// The directories it may write to.
     pub(crate) overlay: Overlay,
+    /// Whether it is to be bound by Landlock; the caller may want it all the same.
+    pub(crate) landlock: bool,
 }
 
 /// Which directories of the host get an overlay.
@@ -97,6 +100,8 @@ struct Raw {
     env: BTreeMap<String, Spanned<String>>,
     cwd: Option<Spanned<String>>,
     overlay: Option<Spanned<RawOverlay>>,
+    #[serde(default)]
+    landlock: bool,
 }
 
 enum RawOverlay {
@@ -158,6 +163,7 @@ impl Raw {
             args: self.args.into_iter().map(Spanned::into_inner).collect(),
             env: self.env.into_iter().map(|(name, value)| (name, value.into_inner())).collect(),
             cwd: self.cwd.map(Spanned::into_inner),
+            landlock: self.landlock,
         })
     }
 }
@@ -253,6 +259,7 @@ mod tests {
             env: BTreeMap::new(),
             cwd: None,
             overlay: Overlay::None,
+            landlock: false,
         };
         assert_eq!(manifest, expected);
     }
@@ -264,6 +271,7 @@ mod tests {
             args = ["--face", "", "round one"]
             cwd = "/var/lib/clock"
             overlay = ["/etc", "/var/lib"]
+            landlock = true
             [env]
             LANG = "C.UTF-8"
             EMPTY = ""
@@ -273,6 +281,7 @@ mod tests {
         assert_eq!(manifest.args, ["--face", "", "round one"]);
         assert_eq!(manifest.cwd.as_deref(), Some("/var/lib/clock"));
         assert_eq!(manifest.overlay, Overlay::Dirs(vec!["/etc".to_owned(), "/var/lib".to_owned()]));
+        assert!(manifest.landlock);
         assert_eq!(manifest.env.len(), 2);
         assert_eq!(manifest.env["LANG"], "C.UTF-8");
         assert_eq!(manifest.env["EMPTY"], "");

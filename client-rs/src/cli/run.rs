@@ -318,6 +318,7 @@ impl Plan {
             .volatile(args.volatile)
             .stays(args.detach)
             .user_namespaces(args.userns)
+            .landlock(args.landlock || manifest.as_ref().is_some_and(|it| it.landlock))
             .seccomp(seccomp(args, by_guard)?)
             .timeout(args.timeout)
             .trace(args.trace || args.report.is_some());

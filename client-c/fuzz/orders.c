@@ -90,8 +90,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 states[orders.last_id] = what & 0x10 ? WAITS : UNHEARD;
             } else if ((what & 0x81) == 0x80 && rk_orders_have_room(&orders, RK_FILES)) {
                 rk_orders_files(&orders, (what >> 4) & 7);
-            } else if ((what & 0x41) == 0x40 && rk_orders_have_room(&orders, RK_DEED)) {
-                rk_orders_deed(&orders);
+            } else if ((what & 0x41) == 0x40 && rk_orders_have_room(&orders, RK_DELETE)) {
+                rk_orders_deed(&orders, RK_DELETE + (what >> 4 & 3));
             } else if (what & 2) {
                 rk_orders_ping(&orders);
             }

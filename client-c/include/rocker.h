@@ -274,6 +274,7 @@ typedef struct {
     int item;
     int index;
     int loss;
+    int order;
     /* The path or value that breaks a rule. */
     char subject[520];
     /* The shell command that would fail the same way. */

@@ -64,6 +64,10 @@ enum rk_rule {
     RK_RULE_NOT_CPUS,
     RK_RULE_NO_SUCH_CPU,
     RK_RULE_NO_CONTROLLER,
+    RK_RULE_NOT_LISTED,
+    RK_RULE_NO_SUCH_DEVICE,
+    RK_RULE_ALREADY_THERE,
+    RK_RULE_NOT_A_DEVICE,
     RK_RULE_COUNT
 };
 
@@ -88,10 +92,23 @@ enum rk_item {
     RK_ITEM_CPU_WEIGHT,
     RK_ITEM_CPUS,
     RK_ITEM_DEV,
+    RK_ITEM_DEVICE,
     RK_ITEM_COUNT
 };
 
 enum rk_loss { RK_LOSS_DIED, RK_LOSS_SILENT, RK_LOSS_GARBAGE, RK_LOSS_VERSION, RK_LOSS_COUNT };
+
+/* What was ordered of a guard, which has one step for all orders; or asked of the master, which has
+ * one for all questions. */
+enum rk_kind_of_order {
+    RK_PROGRAM, /* or a rocker: the step says what could not be done */
+    RK_FILES,
+    RK_DELETE,
+    RK_SYMLINK,
+    RK_CONFIGURE,
+    RK_RESET,
+    RK_QUESTION
+};
 
 struct rk_error {
     uint8_t fault; /* enum rk_fault */
@@ -99,7 +116,7 @@ struct rk_error {
     uint16_t os_errno;
     uint8_t rule;
     uint8_t item;
-    uint8_t index; /* of RK_ITEM_OVERLAY_DIR */
+    uint8_t index; /* of RK_ITEM_OVERLAY_DIR and RK_ITEM_DEVICE */
     uint8_t loss;
 };
 _Static_assert(sizeof(struct rk_error) == 8, "sim reads it through FFI");

@@ -354,7 +354,7 @@ static ROCKER_ERR check_room(const RockerOpen *open, RockerError *error)
 {
     const struct rk_orders *orders = (const struct rk_orders *)(const void *)open->opaque;
 
-    return rk_orders_have_room(orders, RK_DEED)
+    return rk_orders_have_room(orders, RK_FILES)
                ? succeed(error)
                : fail(rk_failed(RK_REQUEST_EXEC, EAGAIN), 0, "", error);
 }
@@ -388,13 +388,13 @@ ROCKER_ERR ROCKER_open_files(RockerOpen *open, const RockerFile *files, unsigned
 }
 
 /* To be sent, and answered by ROCKER_EVENT_done. */
-static ROCKER_ERR order_deed(RockerOpen *open, struct rk_pieces *message, unsigned *id,
-                             RockerError *error)
+static ROCKER_ERR order_deed(RockerOpen *open, enum rk_kind_of_order kind,
+                             struct rk_pieces *message, unsigned *id, RockerError *error)
 {
     ROCKER_ERR code = order(open, message, NULL, 0, error);
 
     if (code == ROCKER_ERR_success) {
-        rk_orders_deed(in(open));
+        rk_orders_deed(in(open), kind);
         *id = in(open)->last_id;
     }
     return code;
@@ -415,7 +415,7 @@ ROCKER_ERR ROCKER_delete(RockerOpen *open, const char *path, int tree, unsigned 
         return code;
     }
     rk_encode_delete(rk_orders_next_id(in(open)), path, tree != 0, &message);
-    return order_deed(open, &message, id, error);
+    return order_deed(open, RK_DELETE, &message, id, error);
 }
 
 ROCKER_ERR ROCKER_symlink(RockerOpen *open, const char *target, const char *path, unsigned *id,
@@ -436,7 +436,7 @@ ROCKER_ERR ROCKER_symlink(RockerOpen *open, const char *target, const char *path
         return code;
     }
     rk_encode_symlink(rk_orders_next_id(in(open)), target, path, &message);
-    return order_deed(open, &message, id, error);
+    return order_deed(open, RK_SYMLINK, &message, id, error);
 }
 
 /* --- What the rocker looks like. -------------------------------------------------------------- */
@@ -536,7 +536,7 @@ ROCKER_ERR ROCKER_configure(RockerOpen *open, const RockerConf *conf, unsigned *
     if (message.length > RK_MESSAGE_MAX) {
         return fail(rk_invalid(RK_RULE_TOO_LONG, RK_ITEM_REQUEST, 0), 0, "", error);
     }
-    return order_deed(open, &message, id, error);
+    return order_deed(open, RK_CONFIGURE, &message, id, error);
 }
 
 ROCKER_ERR ROCKER_reset(RockerOpen *open, unsigned *id, RockerError *error)
@@ -550,7 +550,7 @@ ROCKER_ERR ROCKER_reset(RockerOpen *open, unsigned *id, RockerError *error)
         return code;
     }
     rk_encode_reset(rk_orders_next_id(in(open)), &message);
-    return order_deed(open, &message, id, error);
+    return order_deed(open, RK_RESET, &message, id, error);
 }
 
 /* --- Events. ---------------------------------------------------------------------------------- */
@@ -565,16 +565,18 @@ static void clear(RockerEvent *event)
 /* From here on there is nothing else to be heard. */
 static void lose(RockerOpen *open, struct rk_error why)
 {
-    in(open)->lost = why;
+    rk_orders_lose(in(open), why);
 }
 
-/* What was not carried out. */
+/* What was not carried out: event->error.order. */
 static void tell_failure(const struct rk_error *error, struct rk_path command, RockerEvent *event)
 {
     char text[520] = "";
+    int order = event->error.order;
 
     rk_add(text, command.bytes, command.length);
     rk_tell(error, 0, text, &event->error);
+    event->error.order = order;
     event->error.at_exec = strncmp(text, "exec ", 5) == 0;
 }
 
@@ -640,6 +642,7 @@ static bool next(RockerOpen *open, unsigned id, RockerEvent *event)
         }
         if (orders->lost.fault != RK_NO_FAULT) {
             fail(orders->lost, 0, orders->last_words, &event->error);
+            event->error.order = (int)orders->lost_order;
             return true;
         }
         int why = rk_receive(open->connection, &datagram);

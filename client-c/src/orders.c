@@ -63,9 +63,9 @@ void rk_orders_files(struct rk_orders *orders, unsigned count)
     order(orders, (struct rk_order){ .kind = RK_FILES, .files = (uint8_t)count });
 }
 
-void rk_orders_deed(struct rk_orders *orders)
+void rk_orders_deed(struct rk_orders *orders, enum rk_kind_of_order kind)
 {
-    order(orders, (struct rk_order){ .kind = RK_DEED });
+    order(orders, (struct rk_order){ .kind = (uint8_t)kind });
 }
 
 void rk_orders_ping(struct rk_orders *orders)
@@ -117,7 +117,22 @@ static enum rk_answer tell(RockerEvent *event, ROCKER_EVENT kind, const struct r
     event->kind = kind;
     event->id = order->id;
     event->data = order->data;
+    event->error.order = order->kind;
     return RK_TELL;
+}
+
+void rk_orders_lose(struct rk_orders *orders, struct rk_error error)
+{
+    orders->lost = error;
+    orders->lost_order = RK_PROGRAM;
+    /* It ends for nothing else that it is told to do. */
+    for (unsigned i = 0; i < ORDERS_MAX; i++) {
+        const struct rk_order *order = &orders->orders[i];
+        if (order->stage == RK_ASKED
+            && (order->kind == RK_CONFIGURE || order->kind == RK_RESET)) {
+            orders->lost_order = order->kind;
+        }
+    }
 }
 
 /* In place of its end: it was let go, and could not execute. */
@@ -205,7 +220,7 @@ enum rk_answer rk_orders_hear(struct rk_orders *orders, const struct rk_message 
     case RK_PONG:
         return hear_pong(orders, event);
     case RK_OBEYED:
-        if (order == NULL || order->kind != RK_DEED) {
+        if (order == NULL || order->kind < RK_DELETE) {
             return RK_DENY;
         }
         order->stage = RK_NO_ORDER;

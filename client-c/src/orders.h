@@ -12,9 +12,6 @@
 #define RK_PROGRAMS_MAX 64
 #define RK_OTHERS_MAX 16
 
-/* What was ordered. */
-enum rk_kind_of_order { RK_PROGRAM, RK_FILES, RK_DEED };
-
 /* Where an order stands. */
 enum rk_stage {
     RK_NO_ORDER,
@@ -49,6 +46,9 @@ struct rk_orders {
     /* Signals, and words to go, that may still be refused: that is not told, nor that they were
      * not. */
     uint32_t signals;
+    /* enum rk_kind_of_order: what the guard could not carry out, and has ended for. */
+    uint32_t lost_order;
+    uint32_t reserved;
     /* Why there is no guard any more, and the command if it has said so itself; no fault: there
      * is. */
     struct rk_error lost;
@@ -77,7 +77,8 @@ bool rk_orders_have_room(const struct rk_orders *orders, enum rk_kind_of_order k
 /* What was sent. */
 void rk_orders_exec(struct rk_orders *orders, void *data, bool waits);
 void rk_orders_files(struct rk_orders *orders, unsigned count);
-void rk_orders_deed(struct rk_orders *orders);
+/* From RK_DELETE on. */
+void rk_orders_deed(struct rk_orders *orders, enum rk_kind_of_order kind);
 void rk_orders_ping(struct rk_orders *orders);
 void rk_orders_signal(struct rk_orders *orders);
 
@@ -88,7 +89,10 @@ bool rk_orders_live(const struct rk_orders *orders, uint32_t id);
  * answer comes first. */
 bool rk_orders_may_await(const struct rk_orders *orders, uint32_t id);
 
-/* What an answer means; of an event kind, id, data and pid. */
+/* There is no guard any more, which has said why, if `error` is of one of its own steps. */
+void rk_orders_lose(struct rk_orders *orders, struct rk_error error);
+
+/* What an answer means; of an event kind, id, data, pid and error.order. */
 enum rk_answer rk_orders_hear(struct rk_orders *orders, const struct rk_message *message,
                               RockerEvent *event);
 

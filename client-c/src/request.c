@@ -257,7 +257,7 @@ static struct rk_error check_devices(const struct rk_request *request)
     for (unsigned i = 0; devices != NULL && devices[i] != NULL; i++) {
         enum rk_rule rule = i < RK_DEVICES_MAX ? device_rule(rk_path(devices[i])) : RK_RULE_TOO_LONG;
         if (rule != RK_RULE_COUNT) {
-            return rk_invalid(rule, RK_ITEM_DEV, 0);
+            return rk_invalid(rule, i < RK_DEVICES_MAX ? RK_ITEM_DEVICE : RK_ITEM_DEV, (uint8_t)i);
         }
     }
     return kept;

@@ -204,6 +204,17 @@ static void add_limit(char *text, uint64_t limit)
     }
 }
 
+/* The master's word counts for nothing: there may be no such one. */
+static void add_device(const char *const *devices, unsigned index, char *text)
+{
+    for (; devices != NULL && *devices != NULL; devices++) {
+        if (index-- == 0) {
+            rk_add(text, *devices, strlen(*devices));
+            return;
+        }
+    }
+}
+
 /* The path or value that a broken rule is about. */
 static void add_subject(const struct rk_launch *launch, const struct rk_error *error, char *text)
 {
@@ -256,6 +267,9 @@ static void add_subject(const struct rk_launch *launch, const struct rk_error *e
     case RK_ITEM_TIMEOUT:
         rk_add_number(text, request->timeout_ms);
         rk_add(text, " ms", 3);
+        break;
+    case RK_ITEM_DEVICE:
+        add_device(request->devices, error->index, text);
         break;
     case RK_ITEM_DEV:
         for (unsigned i = 0; request->devices != NULL && request->devices[i] != NULL; i++) {
@@ -452,6 +466,7 @@ ROCKER_ERR rk_settle(struct rk_launch *launch, bool takes_orders, RockerError *e
     if (error != NULL) {
         rk_tell(why, launch->code, launch->command, error);
         error->at_exec = launch->at == RK_AT_EXEC;
+        error->order = launch->client.purpose == RK_TO_ATTACH ? RK_QUESTION : RK_PROGRAM;
         if (why->fault == RK_INVALID) {
             add_subject(launch, why, error->subject);
         }

@@ -313,7 +313,8 @@ static bool get_error(struct rk_reader *in, struct rk_error *error)
         error->step = RK_REQUEST_ROCKER;
         return rk_get_variant(in, RK_RULE_COUNT, &error->rule)
                && rk_get_variant(in, RK_ITEM_COUNT, &error->item)
-               && (error->item != RK_ITEM_OVERLAY_DIR || rk_get_byte(in, &error->index));
+               && ((error->item != RK_ITEM_OVERLAY_DIR && error->item != RK_ITEM_DEVICE)
+                   || rk_get_byte(in, &error->index));
     case RK_FAILED_FAULT:
         return get_step(in, &error->step) && rk_get_errno(in, &error->os_errno);
     case RK_LOST_FAULT:

@@ -122,13 +122,22 @@ static const char *purpose_of(int step)
     return rk_nth(purposes, number);
 }
 
+/* enum rk_kind_of_order, from RK_FILES on: client-rs/src/{files,conf,error}.rs. */
+static const char orders[] =
+    "open a file inside\0"
+    "delete a file inside\0"
+    "make a link inside\0"
+    "set up what the App sees\0"
+    "make the rocker as new\0"
+    "ask the master\0";
+
 static const char diagrams[] = "root\0prepare\0overlay\0enter\0exec\0";
 
 /* enum rk_item */
 static const char items[] =
     "request\0package\0exec dir\0data dir\0overlay dir\0uid\0gid\0deadline\0rocker\0program\0file\0"
     "system call filter\0user namespaces\0"
-    "memory limit\0swap limit\0process limit\0cpu limit\0cpu weight\0cpus\0/dev\0";
+    "memory limit\0swap limit\0process limit\0cpu limit\0cpu weight\0cpus\0/dev\0device\0";
 
 /* enum rk_rule: protocol/src/error.rs. */
 static const char rules[] =
@@ -159,7 +168,12 @@ static const char rules[] =
     "a limit of swap needs a limit of memory\0"
     "it must be a list of processors, such as 0-1,3\0"
     "the host has no such processor, or the master may not use it\0"
-    "no cgroup controller sees to that here, see \"rocker doctor\"\0";
+    "no cgroup controller sees to that here, see \"rocker doctor\"\0"
+    "the master's policy has no [[allow]] for this caller: add one with its uid to the master's "
+    "configuration\0"
+    "the host has no such device\0"
+    "it is there already\0"
+    "it is no device, or not on the file system of /dev\0";
 
 /* enum rk_loss */
 static const char losses[] =
@@ -236,7 +250,7 @@ static const char *failure_hint(int step, int e)
 {
     switch (step) {
     case RK_REQUEST_ROCKER:
-        return e == ENOENT || e == ECONNREFUSED ? "is rocker-master running?"
+        return e == ENOENT || e == ECONNREFUSED ? "start rocker-master, or name its socket"
                : e == EACCES ? "this user may not reach the master's socket" : NULL;
     case RK_CREATE_GUARD:
         return e == ELOOP ? "links are followed for root alone, and only root's" : NULL;
@@ -343,7 +357,7 @@ static void put_invalid(struct line *line, const RockerError *error)
     if (error->subject[0] != '\0') {
         put(line, ' ');
         put_printable(line, error->subject);
-    } else if (error->item == RK_ITEM_OVERLAY_DIR) {
+    } else if (error->item == RK_ITEM_OVERLAY_DIR || error->item == RK_ITEM_DEVICE) {
         put(line, ' ');
         put_number(line, error->index);
     }
@@ -367,15 +381,29 @@ static void put_errno(struct line *line, int os_errno)
     }
 }
 
+/* What could not be done, and at which step. */
+static void put_task(struct line *line, const RockerError *error)
+{
+    bool is_question = error->order == RK_QUESTION && error->step == RK_REQUEST_ROCKER;
+    bool is_order = error->order > RK_PROGRAM && error->step == RK_START_PROGRAM;
+
+    put_text(line, "cannot ");
+    put_text(line, is_question || is_order ? rk_nth(orders, (unsigned)error->order - 1)
+                                           : purpose_of(error->step));
+    if (!is_question) {
+        put_text(line, " (");
+        put_step(line, error->step);
+        put(line, ')');
+    }
+    /* A question is nobody's step: no rocker was requested. */
+    put_text(line, ": ");
+}
+
 static void put_failure(struct line *line, const RockerError *error)
 {
     const char *hint;
 
-    put_text(line, "cannot ");
-    put_text(line, purpose_of(error->step));
-    put_text(line, " (");
-    put_step(line, error->step);
-    put_text(line, "): ");
+    put_task(line, error);
     if (error->command[0] != '\0') {
         put_printable(line, error->command);
         put_text(line, ": ");

@@ -73,7 +73,7 @@ AT(Rocker, guard_pname, 8);
 AT(Rocker, app_pidfd, 24);
 AT(Rocker, guard_pidfd, 28);
 
-SIZE(RockerError, 1076, 1076);
+SIZE(RockerError, 1080, 1080);
 AT(RockerError, err_no, 0);
 AT(RockerError, step, 4);
 AT(RockerError, os_errno, 8);
@@ -83,8 +83,9 @@ AT(RockerError, rule, 20);
 AT(RockerError, item, 24);
 AT(RockerError, index, 28);
 AT(RockerError, loss, 32);
-AT(RockerError, subject, 36);
-AT(RockerError, command, 556);
+AT(RockerError, order, 36);
+AT(RockerError, subject, 40);
+AT(RockerError, command, 560);
 
 SIZE(RockerLaunch, 2304, 2304);
 
@@ -133,7 +134,7 @@ AT(RockerReport, wall_us, 32);
 AT(RockerReport, peak_kib, 40);
 AT(RockerReport, usage, 48);
 
-SIZE_BY_LONG(RockerEvent, 1272, 1268);
+SIZE_BY_LONG(RockerEvent, 1280, 1272);
 AT(RockerEvent, kind, 0);
 AT(RockerEvent, id, 4);
 AT(RockerEvent, data, 8);
@@ -141,8 +142,8 @@ AT(RockerEvent, pid, 8 + WORD);
 AT(RockerEvent, pidfd, 12 + WORD);
 AT(RockerEvent, report, LONG == 8 ? 24 : 20);
 AT(RockerEvent, error, LONG == 8 ? 128 : 124);
-AT(RockerEvent, files_count, LONG == 8 ? 1204 : 1200);
-AT(RockerEvent, files, LONG == 8 ? 1208 : 1204);
+AT(RockerEvent, files_count, LONG == 8 ? 1208 : 1204);
+AT(RockerEvent, files, LONG == 8 ? 1212 : 1208);
 
 SIZE(RockerFile, 16, 12);
 AT(RockerFile, path, 0);

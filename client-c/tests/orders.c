@@ -1006,10 +1006,52 @@ static void test_files_events(void)
     CHECK_IS(event.id, ids[1]);
     CHECK(ROCKER_next(&pair.open, &event) && event.kind == ROCKER_EVENT_failed);
     CHECK_TEXT(line_of(&event.error),
-               "cannot start the program (exec.1): ln -s: Permission denied");
+               "cannot make a link inside (exec.1): ln -s: Permission denied");
     CHECK_IS(ROCKER_next(&pair.open, &event), 0);
     part(&pair);
     check_unchanged(&before);
+}
+
+/* A guard has one step for all of them. */
+static void test_every_order_has_its_words(void)
+{
+    static const RockerFile file = { "a", 0, 0 };
+    static const char *const words[] = { "start the program", "open a file inside",
+                                         "delete a file inside", "make a link inside",
+                                         "set up what the App sees", "make the rocker as new" };
+    const RockerProgram program = ROCKER_program_new("true");
+    const RockerConf conf = ROCKER_conf_new();
+    RockerEvent event;
+    char wanted[128];
+    unsigned id;
+
+    for (unsigned n = 0; n < 2 * COUNT(words); n++) {
+        struct pair pair = new_pair();
+        unsigned what = n / 2;
+        ROCKER_ERR code = what == 0   ? ROCKER_exec(&pair.open, &program, NULL, &id, NULL)
+                          : what == 1 ? ROCKER_open_files(&pair.open, &file, 1, &id, NULL)
+                          : what == 2 ? ROCKER_delete(&pair.open, "a", 0, &id, NULL)
+                          : what == 3 ? ROCKER_symlink(&pair.open, "a", "b", &id, NULL)
+                          : what == 4 ? ROCKER_configure(&pair.open, &conf, &id, NULL)
+                                      : ROCKER_reset(&pair.open, &id, NULL);
+        CASE("%s", words[what]);
+        CHECK_IS(code, ROCKER_ERR_success);
+        /* Refused, or the end of the guard, which is so for two of them. */
+        bool is_end = n % 2 == 1;
+        const char *is = is_end && what < 4 ? words[0] : words[what];
+        if (is_end) {
+            say(pair.guard, BYTES("\x01\x02\x02\x01\x41\x0d\x02" "do"), 0);
+        } else {
+            answer(&pair, BYTES("\x01\x02\x05\x01\x01\x41\x0d\x02" "do"), id, 0);
+        }
+        (void)snprintf(wanted, sizeof(wanted), "cannot %s (exec.1): do: Permission denied", is);
+        for (int times = 0; times <= is_end; times++) {
+            CHECK_IS(ROCKER_next(&pair.open, &event), 1);
+            CHECK_IS(event.kind, is_end ? ROCKER_EVENT_lost : ROCKER_EVENT_failed);
+            CHECK_TEXT(line_of(&event.error), wanted);
+        }
+        part(&pair);
+    }
 }
 
 /* As many as may be unanswered. */
@@ -1621,6 +1663,7 @@ static const struct test tests[] = {
     TEST(test_go_in_vain),
     TEST(test_files_bytes),
     TEST(test_files_events),
+    TEST(test_every_order_has_its_words),
     TEST(test_files_one_too_many),
     TEST(test_files_what_no_guard_says),
     TEST(test_configure_bytes_and_events),

@@ -554,7 +554,9 @@ static void test_decode_failure_vectors(void)
         } else if (begins(name, "master_failed_item")) {
             CHECK_IS(message.error.rule, RK_RULE_NOT_ALLOWED);
             CHECK_IS(message.error.item, items++);
-            CHECK_IS(message.error.index, message.error.item == RK_ITEM_OVERLAY_DIR ? 15 : 0);
+            CHECK_IS(message.error.index, message.error.item == RK_ITEM_OVERLAY_DIR ? 15
+                                              : message.error.item == RK_ITEM_DEVICE    ? 31
+                                                                                        : 0);
         } else if (begins(name, "master_failed_lost")) {
             CHECK_IS(message.error.fault, RK_LOST_FAULT);
             CHECK_IS(message.error.step, 0x17);

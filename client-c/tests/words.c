@@ -250,6 +250,32 @@ static void test_strerror_rules(void)
     error = broken(RK_RULE_TOO_LONG, RK_ITEM_REQUEST, "");
     (void)snprintf(error.command, sizeof(error.command), "more");
     check(&error, "request: it is too long: more");
+    error = broken(RK_RULE_NO_SUCH_DEVICE, RK_ITEM_DEVICE, "/dev/nope");
+    check(&error, "device /dev/nope: the host has no such device");
+    error.subject[0] = '\0';
+    error.index = 31;
+    check(&error, "device 31: the host has no such device");
+}
+
+/* Of the master's steps none is theirs; and a number that is none is of no order. */
+static void test_strerror_orders(void)
+{
+    RockerError error = failed(0x01, ECONNREFUSED, "connect /run/m.sock");
+
+    error.order = RK_QUESTION;
+    check(&error, "cannot ask the master: connect /run/m.sock: Connection refused: start "
+                  "rocker-master, or name its socket");
+    error = lost(0x0a, RK_LOSS_DIED);
+    error.order = RK_QUESTION;
+    check(&error, "cannot kill the guard (root.10): the peer closed the connection");
+    error = failed(0x41, EACCES, "");
+    error.order = RK_RESET;
+    check(&error, "cannot make the rocker as new (exec.1): Permission denied");
+    error.step = 0x40;
+    check(&error, "cannot request a program (exec.0): Permission denied");
+    error.step = 0x41;
+    error.order = -1;
+    check(&error, "cannot start the program (exec.1): Permission denied");
 }
 
 static void test_strerror_success(void)
@@ -374,6 +400,7 @@ static const struct test tests[] = {
     TEST(test_strerror_every_hint),
     TEST(test_strerror_failures),
     TEST(test_strerror_rules),
+    TEST(test_strerror_orders),
     TEST(test_strerror_success),
     TEST(test_strerror_numbers_that_are_none),
     TEST(test_strerror_cut_buffers),

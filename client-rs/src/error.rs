@@ -21,7 +21,8 @@ struct Details {
     subject: String,
     /// The equivalent shell command, or more words; may be empty.
     command: String,
-    /// What was ordered of the guard, where that was no program.
+    /// What was ordered of the guard, where that was no program, or asked of the master, where
+    /// that was no rocker.
     order: Option<&'static str>,
     at_exec: bool,
     trace: Vec<TraceEntry>,
@@ -46,6 +47,9 @@ pub enum Code {
     AppExecFailed = 9,
 }
 
+/// For [`Error::ordered`]: what is asked is no rocker.
+pub(crate) const ASK_MASTER: &str = "ask the master";
+
 impl Error {
     pub(crate) fn new(kind: protocol::Error) -> Self {
         let (subject, command, trace) = (String::new(), String::new(), Vec::new());
@@ -67,7 +71,8 @@ impl Error {
         self
     }
 
-    /// The guard has one step for all orders: this is what it could not carry out.
+    /// The guard has one step for all orders, and the master one for all questions: this is what
+    /// could not be carried out.
     pub(crate) fn ordered(mut self, order: &'static str) -> Self {
         self.0.order = Some(order);
         self
@@ -95,10 +100,14 @@ impl Error {
             kind => match kind.step() {
                 Step::RequestRocker => Code::SendReqFailed,
                 Step::AwaitEntrance => Code::RecvRespFailed,
+                Step::RequestExec => match kind {
+                    protocol::Error::Lost { .. } => Code::RecvRespFailed,
+                    _ => Code::SendReqFailed,
+                },
                 Step::ForkHelper | Step::JoinNamespaces | Step::ReportApp => {
                     Code::EnterRockerFailed
                 }
-                Step::RunApp => Code::AppExecFailed,
+                Step::RunApp | Step::StartProgram | Step::ReportExit => Code::AppExecFailed,
                 // Whatever master or guard reported.
                 _ => Code::BuildRockerFailed,
             },
@@ -159,14 +168,19 @@ impl fmt::Display for Error {
                 match (item, subject.as_str()) {
                     (item, "") => write!(f, "{item}: {rule}")?,
                     (Item::OverlayDir(_), dir) => write!(f, "overlay dir {dir}: {rule}")?,
+                    (Item::Device(_), path) => write!(f, "device {path}: {rule}")?,
                     (item, subject) => write!(f, "{item} {subject}: {rule}")?,
                 }
                 if command.is_empty() { Ok(()) } else { write!(f, ": {command}") }
             }
             kind => {
                 let step = kind.step();
-                let order = order.filter(|_| step == Step::StartProgram);
-                write!(f, "cannot {} ({step}): ", order.unwrap_or(step.purpose()))?;
+                match (order, step) {
+                    (Some(order), Step::StartProgram) => write!(f, "cannot {order} ({step}): ")?,
+                    // No rocker was requested: that is nobody's step.
+                    (Some(order), Step::RequestRocker) => write!(f, "cannot {order}: ")?,
+                    _ => write!(f, "cannot {} ({step}): ", step.purpose())?,
+                }
                 if !command.is_empty() {
                     write!(f, "{command}: ")?;
                 }
@@ -229,7 +243,9 @@ fn failure_hint(step: Step, errno: Errno) -> Option<&'static str> {
     const NXIO: Errno = Errno(6);
     const NODEV: Errno = Errno(19);
     Some(match (step, errno) {
-        (Step::RequestRocker, Errno::NOENT | Errno::CONNREFUSED) => "is rocker-master running?",
+        (Step::RequestRocker, Errno::NOENT | Errno::CONNREFUSED) => {
+            "start rocker-master, or name its socket"
+        }
         (Step::RequestRocker, Errno::ACCES) => "this user may not reach the master's socket",
         (Step::CreateGuard, Errno::LOOP) => "links are followed for root alone, and only root's",
         (Step::CloneGuard, Errno::NOSPC) => "see user.max_pid_namespaces and max_mnt_namespaces",
@@ -305,7 +321,13 @@ mod tests {
         assert_eq!(
             connect.to_string(),
             "cannot request a rocker (root.1): connect /run/m.sock: No such file or directory: \
-             is rocker-master running?"
+             start rocker-master, or name its socket"
+        );
+        let asked = failed(Step::RequestRocker, Errno::CONNREFUSED).during("connect /run/m.sock");
+        assert_eq!(
+            asked.ordered(ASK_MASTER).to_string(),
+            "cannot ask the master: connect /run/m.sock: Connection refused: \
+             start rocker-master, or name its socket"
         );
         let lost = protocol::Error::Lost { step: Step::RunApp, how: Loss::Silent };
         assert_eq!(
@@ -350,14 +372,16 @@ mod tests {
         for &step in Step::ALL {
             let code = failed(step, Errno::IO).code();
             let wanted = match step.to_string().as_str() {
-                "root.1" => Code::SendReqFailed,
+                "root.1" | "exec.0" => Code::SendReqFailed,
                 "enter.0" => Code::RecvRespFailed,
                 "enter.1" | "enter.2" | "enter.4" => Code::EnterRockerFailed,
-                "enter.3" => Code::AppExecFailed,
+                "enter.3" | "exec.1" | "exec.3" => Code::AppExecFailed,
                 _ => Code::BuildRockerFailed,
             };
             assert_eq!(code, wanted, "{step}");
         }
+        let lost = protocol::Error::Lost { step: Step::RequestExec, how: Loss::Died };
+        assert_eq!(Error::new(lost).code(), Code::RecvRespFailed);
         let invalid = Error::invalid(Rule::Root, Item::Uid, b"0");
         assert_eq!(invalid.code(), Code::ParamInvalid);
     }

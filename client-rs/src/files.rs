@@ -137,7 +137,9 @@ impl OpenRocker {
             Answer::Opened { id: answered, errnos, files } if answered == id => {
                 Ok(Ok((errnos, files)))
             }
-            Answer::Refused { id: answered, error } if answered == id => Ok(Err(error)),
+            Answer::Refused { id: answered, error } if answered == id => {
+                Ok(Err(error.ordered("open a file inside")))
+            }
             other => Err(other),
         })??;
         if errnos.len() != files.len() {

@@ -523,6 +523,10 @@ impl Launch {
             | Item::File
             | Item::Seccomp
             | Item::UserNamespaces => String::new(),
+            Item::Device(index) => {
+                let mut devices = self.devices.split(|&byte| byte == 0);
+                devices.nth(index.into()).map(printable).unwrap_or_default()
+            }
             Item::Dev => printable(&self.devices).trim_end_matches("\\u{0}").replace("\\u{0}", " "),
             Item::Memory => quota.memory.map(|bytes| bytes.to_string()).unwrap_or_default(),
             Item::Swap => quota.swap.map(|bytes| bytes.to_string()).unwrap_or_default(),

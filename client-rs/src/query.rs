@@ -10,7 +10,7 @@ use protocol::socket::{Buffer, Received, receive_before, send};
 use protocol::{Errno, Item, Loss, Name, RockerInfo, Step};
 
 use crate::action::Outcome;
-use crate::error::{Error, printable};
+use crate::error::{ASK_MASTER, Error, printable};
 use crate::linux::{connect_to, deadline_ns};
 use crate::machine::Started;
 
@@ -134,7 +134,7 @@ impl Question {
                 _ => protocol::Error::Lost { step, how: Loss::Silent },
             };
             let socket = printable(socket.as_os_str().as_bytes());
-            Error::new(kind).during(&format!("connect {socket}"))
+            Error::new(kind).during(&format!("connect {socket}")).ordered(ASK_MASTER)
         })?;
         let mut question =
             Self { connection, buffer: Buffer::default(), deadline_ns, step, subject };
@@ -183,11 +183,11 @@ impl Question {
     }
 
     fn lost(&self, how: Loss) -> Error {
-        Error::new(protocol::Error::Lost { step: self.step, how })
+        Error::new(protocol::Error::Lost { step: self.step, how }).ordered(ASK_MASTER)
     }
 
     fn failed(&self, errno: Errno) -> Error {
-        Error::new(protocol::Error::Failed { step: self.step, errno })
+        Error::new(protocol::Error::Failed { step: self.step, errno }).ordered(ASK_MASTER)
     }
 }
 

@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, mkdirat, ope
 use rustix::io::Errno;
 
 use crate::hierarchies::{Controller, Hierarchy, look, open_dir, read, why_missing};
+use crate::unmade::Unmade;
 
 /// The period that quotas of processor time are for, in microseconds: the kernel's own default.
 const PERIOD_US: u32 = 100_000;
@@ -34,15 +35,6 @@ pub(crate) struct Made {
     pub(crate) procs: OwnedFd,
     /// To be read in.
     pub(crate) dir: OwnedFd,
-}
-
-/// Why there is none.
-#[derive(Debug)]
-pub(crate) enum Refusal {
-    /// And for people, as below.
-    Rule(Error, String),
-    /// The kernel's answer, and the shell command that would have got it, too.
-    System(Errno, String),
 }
 
 /// ROCKER's part of this host's cgroups.
@@ -72,13 +64,13 @@ impl Cgroups {
     }
 
     /// Makes a rocker's cgroups and sets its limits. On failure nothing is left.
-    pub(crate) fn make(&mut self, name: Name, limits: &Limits<'_>) -> Result<Vec<Made>, Refusal> {
+    pub(crate) fn make(&mut self, name: Name, limits: &Limits<'_>) -> Result<Vec<Made>, Unmade> {
         if self.lacks(limits).is_some() {
             self.look();
         }
         if let Some((controller, item)) = self.lacks(limits) {
             let error = Error::Invalid { rule: Rule::NoController, item };
-            return Err(Refusal::Rule(error, why_missing(controller)));
+            return Err(Unmade::Rule(error, why_missing(controller)));
         }
         let mut made = vec![];
         for index in 0..self.used.len() {
@@ -170,7 +162,7 @@ impl Cgroups {
         index: usize,
         name: Name,
         limits: &Limits<'_>,
-    ) -> Result<Option<Made>, Refusal> {
+    ) -> Result<Option<Made>, Unmade> {
         let hierarchy = &self.used[index].hierarchy;
         let unified = hierarchy.unified;
         // These two are there to count as well.
@@ -204,7 +196,7 @@ impl Cgroups {
     }
 
     /// Makes the parent, with these controllers at work in what is below it.
-    fn prepare_parent(&self, index: usize, wanted: &[Controller]) -> Result<Group, Refusal> {
+    fn prepare_parent(&self, index: usize, wanted: &[Controller]) -> Result<Group, Unmade> {
         let Hierarchy { unified, top, place, .. } = &self.used[index].hierarchy;
         let mut group = Group::top(top, place)?;
         for name in &self.path {
@@ -225,7 +217,7 @@ impl Cgroups {
 
     /// Version 2: has these controllers at work below a cgroup. No process may be in that one
     /// then; this one itself steps aside.
-    fn delegate(&self, index: usize, group: &Group, wanted: &[Controller]) -> Result<(), Refusal> {
+    fn delegate(&self, index: usize, group: &Group, wanted: &[Controller]) -> Result<(), Unmade> {
         const FILE: &str = "cgroup.subtree_control";
         let there = read(&group.dir, FILE).unwrap_or_default();
         let missing =
@@ -236,7 +228,7 @@ impl Cgroups {
         }
         let text = text.join(" ");
         match group.write(FILE, &text) {
-            Err(Refusal::System(Errno::BUSY, _)) => {}
+            Err(Unmade::System(Errno::BUSY, _)) => {}
             written => return written,
         }
         let me = std::process::id().to_string();
@@ -350,23 +342,23 @@ struct Group {
 }
 
 impl Group {
-    fn top(dir: &OwnedFd, place: &Path) -> Result<Self, Refusal> {
-        let refused = |errno| Refusal::System(errno, format!("cd {}", place.display()));
+    fn top(dir: &OwnedFd, place: &Path) -> Result<Self, Unmade> {
+        let refused = |errno| Unmade::System(errno, format!("cd {}", place.display()));
         Ok(Self { dir: open_dir(dir, ".").map_err(refused)?, place: place.to_owned() })
     }
 
-    fn failed(&self, command: &str, name: &str) -> impl FnOnce(Errno) -> Refusal {
+    fn failed(&self, command: &str, name: &str) -> impl FnOnce(Errno) -> Unmade {
         let command = format!("{command} {}", self.place.join(name).display());
-        move |errno| Refusal::System(errno, command)
+        move |errno| Unmade::System(errno, command)
     }
 
-    fn make(&self, name: &str, mode: Mode) -> Result<Self, Refusal> {
+    fn make(&self, name: &str, mode: Mode) -> Result<Self, Unmade> {
         mkdirat(&self.dir, name, mode).map_err(self.failed("mkdir", name))?;
         self.open(name)
     }
 
     /// Only root looks in: nobody else may lock it.
-    fn make_or_open(&self, name: &Path) -> Result<Self, Refusal> {
+    fn make_or_open(&self, name: &Path) -> Result<Self, Unmade> {
         let name = name.to_string_lossy();
         match mkdirat(&self.dir, &*name, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => self.open(&name),
@@ -374,18 +366,18 @@ impl Group {
         }
     }
 
-    fn open(&self, name: &str) -> Result<Self, Refusal> {
+    fn open(&self, name: &str) -> Result<Self, Unmade> {
         let dir = open_dir(&self.dir, name).map_err(self.failed("cd", name))?;
         Ok(Self { dir, place: self.place.join(name) })
     }
 
-    fn open_to_write(&self, file: &str) -> Result<OwnedFd, Refusal> {
+    fn open_to_write(&self, file: &str) -> Result<OwnedFd, Unmade> {
         let how = OFlags::WRONLY | OFlags::CLOEXEC;
         openat(&self.dir, file, how, Mode::empty()).map_err(self.failed("open", file))
     }
 
     /// The kernel takes a value in one write, or not at all.
-    fn write(&self, file: &str, text: &str) -> Result<(), Refusal> {
+    fn write(&self, file: &str, text: &str) -> Result<(), Unmade> {
         let how = OFlags::WRONLY | OFlags::CLOEXEC;
         openat(&self.dir, file, how, Mode::empty())
             .and_then(|opened| {
@@ -402,8 +394,8 @@ impl Group {
         unified: bool,
         limits: &Limits<'_>,
         parent: &Self,
-    ) -> Result<(), Refusal> {
-        let invalid = |rule, item, words| Err(Refusal::Rule(Error::Invalid { rule, item }, words));
+    ) -> Result<(), Unmade> {
+        let invalid = |rule, item, words| Err(Unmade::Rule(Error::Invalid { rule, item }, words));
         if let (Controller::Cpuset, Some(asked)) = (controller, limits.cpus) {
             if !unified {
                 self.inherit_cpus(parent)?;
@@ -418,7 +410,7 @@ impl Group {
         for (item, file, text) in settings(controller, unified, limits) {
             match self.write(file, &text) {
                 // The kernel was built, or started, without this part of it.
-                Err(Refusal::System(Errno::NOENT, command)) => {
+                Err(Unmade::System(Errno::NOENT, command)) => {
                     return invalid(Rule::NoController, item, command);
                 }
                 written => written?,
@@ -428,7 +420,7 @@ impl Group {
     }
 
     /// Version 1: a cgroup without processors and memory nodes takes no process.
-    fn inherit_cpus(&self, parent: &Self) -> Result<(), Refusal> {
+    fn inherit_cpus(&self, parent: &Self) -> Result<(), Unmade> {
         for file in ["cpuset.cpus", "cpuset.mems"] {
             if read(&self.dir, file).is_ok_and(|text| !text.trim_end().is_empty()) {
                 continue;

@@ -8,7 +8,7 @@ use core::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use protocol::devices::{DEVICES, DIRECTORIES, LINKS};
-use protocol::{Dev, Path};
+use protocol::{Dev, Error, Item, Path, Rule};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, chownat, fstat, makedev,
     mkdirat, mknodat, openat, openat2, symlinkat,
@@ -20,12 +20,7 @@ use rustix::mount::{
 };
 use rustix::process::umask;
 
-/// What could not be made, as the shell command that would fail the same way.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) errno: Errno,
-    pub(crate) command: String,
-}
+use crate::unmade::Unmade;
 
 /// One for each user.
 #[derive(Debug)]
@@ -44,7 +39,7 @@ impl Devices {
     }
 
     /// For one rocker of this user's; none where it has the host's.
-    pub(crate) fn of(&mut self, uid: u32, dev: Dev<'_>) -> Result<Option<OwnedFd>, Refusal> {
+    pub(crate) fn of(&mut self, uid: u32, dev: Dev<'_>) -> Result<Option<OwnedFd>, Unmade> {
         match dev {
             Dev::Host => Ok(None),
             Dev::Own => self.own(uid).map(Some),
@@ -52,7 +47,7 @@ impl Devices {
         }
     }
 
-    fn own(&mut self, uid: u32) -> Result<OwnedFd, Refusal> {
+    fn own(&mut self, uid: u32) -> Result<OwnedFd, Unmade> {
         let copied = |errno| failed(errno, "mount --bind devices /dev");
         if let Some((_, template)) = self.templates.iter().find(|(of, _)| *of == Some(uid)) {
             return copy(template).map_err(copied);
@@ -74,11 +69,11 @@ fn copy(tree: &OwnedFd) -> Result<OwnedFd, Errno> {
     open_tree(tree.as_fd(), c"", how | OpenTreeFlags::AT_EMPTY_PATH)
 }
 
-fn failed(errno: Errno, command: &str) -> Refusal {
-    Refusal { errno, command: command.to_owned() }
+fn failed(errno: Errno, command: &str) -> Unmade {
+    Unmade::System(errno, command.to_owned())
 }
 
-fn tree(named: Dev<'_>) -> Result<OwnedFd, Refusal> {
+fn tree(named: Dev<'_>) -> Result<OwnedFd, Unmade> {
     // What is made here has the mode that is said.
     let mask = umask(Mode::empty());
     let made = make(named);
@@ -86,7 +81,7 @@ fn tree(named: Dev<'_>) -> Result<OwnedFd, Refusal> {
     made
 }
 
-fn make(named: Dev<'_>) -> Result<OwnedFd, Refusal> {
+fn make(named: Dev<'_>) -> Result<OwnedFd, Unmade> {
     let mount = |errno| failed(errno, "mount -t tmpfs -o mode=755,size=4k rocker /dev");
     let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(mount)?;
     for (key, value) in [(c"source", c"rocker"), (c"mode", c"755"), (c"size", c"4k")] {
@@ -111,13 +106,29 @@ fn make(named: Dev<'_>) -> Result<OwnedFd, Refusal> {
         mkdirat(&dev, name, Mode::from_raw_mode(0o755))
             .map_err(|errno| failed(errno, &format!("mkdir /dev/{}", text(name))))?;
     }
-    for path in named.named().flatten() {
-        put(&dev, path).map_err(|errno| failed(errno, &format!("cp -a {path} /dev")))?;
+    for (index, path) in (0..).zip(named.named().flatten()) {
+        put(&dev, path).map_err(|errno| match rule(errno) {
+            Some(rule) => {
+                let item = Item::Device(index);
+                Unmade::Rule(Error::Invalid { rule, item }, String::new())
+            }
+            None => failed(errno, &format!("cp -a {path} /dev")),
+        })?;
     }
     fsconfig_set_flag(&context, c"ro")
         .and_then(|()| fsconfig_reconfigure(&context))
         .map_err(|errno| failed(errno, "mount -o remount,ro /dev"))?;
     Ok(dev)
+}
+
+/// What the caller has done wrong, if it is that.
+fn rule(errno: Errno) -> Option<Rule> {
+    Some(match errno {
+        Errno::NOENT | Errno::NOTDIR => Rule::NoSuchDevice,
+        Errno::EXIST => Rule::AlreadyThere,
+        Errno::NODEV | Errno::XDEV => Rule::NotADevice,
+        _ => return None,
+    })
 }
 
 /// One of the host's, with its owner and mode of this moment, and those of the directories above:

@@ -41,3 +41,4 @@ pub mod pool;
 mod residue;
 mod rights;
 mod sessions;
+mod unmade;

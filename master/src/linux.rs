@@ -21,7 +21,7 @@ use rustix::process::{
 };
 
 use crate::action::Action;
-use crate::cgroup::{self, Cgroups};
+use crate::cgroup::Cgroups;
 use crate::clone_guard::{Stack, clone_guard};
 use crate::devices::Devices;
 use crate::machine::{Outcome, Session, Wants};
@@ -30,6 +30,7 @@ use crate::policy::{Config, Namespace};
 use crate::pool::{Pool, Ready};
 use crate::residue::{Records, Rocker};
 use crate::sessions::{Held, Launch, Opened, Sessions};
+use crate::unmade::Unmade;
 use crate::{id_maps, package, rights};
 
 /// What all sessions share.
@@ -338,16 +339,7 @@ impl Work<'_> {
             let request = launch.request().ok_or(Errno::PROTO)?;
             cgroups.make(name, &config.limits(&launch.caller, request.options.limits))
         };
-        launch.cgroups = made.map_err(|refusal| match refusal {
-            cgroup::Refusal::Rule(error, why) => {
-                *words = why;
-                Refusal::Rule(error)
-            }
-            cgroup::Refusal::System(error, command) => {
-                *words = command;
-                Refusal::System(errno(error))
-            }
-        })?;
+        launch.cgroups = made.map_err(|refusal| split(refusal, words))?;
         self.held.limited = Some(name);
         Ok(())
     }
@@ -390,10 +382,8 @@ impl Work<'_> {
         {
             let request = launch.request().ok_or(Errno::PROTO)?;
             let (devices, words) = (&mut self.host.devices, &mut self.host.words);
-            let dev = devices.of(request.uid, request.options.dev).map_err(|refusal| {
-                *words = refusal.command;
-                errno(refusal.errno)
-            })?;
+            let dev = devices.of(request.uid, request.options.dev);
+            let dev = dev.map_err(|refusal| split(refusal, words))?;
             let (name, guard_pid) = (rocker.name, rocker.guard_pid);
             let opened = launch.package.as_ref().ok_or(Errno::BADF)?;
             let package = opened.how;
@@ -705,6 +695,16 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         Self::Rule(error)
     }
+}
+
+/// Keeps the words for people.
+fn split(unmade: Unmade, kept: &mut String) -> Refusal {
+    let (refusal, words) = match unmade {
+        Unmade::Rule(error, words) => (Refusal::Rule(error), words),
+        Unmade::System(error, words) => (Refusal::System(errno(error)), words),
+    };
+    *kept = words;
+    refusal
 }
 
 /// Room for the answer to `List`, in bytes: a thousand for each of 16,000 rockers.

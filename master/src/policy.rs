@@ -264,7 +264,7 @@ impl Config {
             return Ok(());
         }
         let Some(allow) = self.allow_of(caller) else {
-            return refused(Rule::NotAllowed, Item::Request);
+            return refused(Rule::NotListed, Item::Request);
         };
         let may = |ids: &Option<Vec<u32>>, own, id| {
             ids.as_ref().map_or(id == own, |ids| ids.contains(&id))

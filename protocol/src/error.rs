@@ -71,6 +71,8 @@ pub enum Item {
     Cpus,
     /// Which devices the App sees.
     Dev,
+    /// One of those of the host's, by its place.
+    Device(u8),
 }
 
 /// A rule that a request can break.
@@ -131,6 +133,14 @@ pub enum Rule {
     NoSuchCpu,
     /// The kernel has no cgroup controller for it, or none that is mounted.
     NoController,
+    /// The policy does not know this caller.
+    NotListed,
+    /// The host has no such device.
+    NoSuchDevice,
+    /// Every rocker has it, or it is named twice.
+    AlreadyThere,
+    /// Not a device, or not one of `/dev` itself.
+    NotADevice,
 }
 
 /// How a peer was lost.
@@ -224,6 +234,7 @@ impl fmt::Display for Item {
             Self::CpuWeight => f.write_str("cpu weight"),
             Self::Cpus => f.write_str("cpus"),
             Self::Dev => f.write_str("/dev"),
+            Self::Device(n) => write!(f, "device {n}"),
         }
     }
 }
@@ -263,6 +274,13 @@ impl fmt::Display for Rule {
             Self::NotCpus => "it must be a list of processors, such as 0-1,3",
             Self::NoSuchCpu => "the host has no such processor, or the master may not use it",
             Self::NoController => "no cgroup controller sees to that here, see \"rocker doctor\"",
+            Self::NotListed => {
+                "the master's policy has no [[allow]] for this caller: add one with its uid to the \
+                 master's configuration"
+            }
+            Self::NoSuchDevice => "the host has no such device",
+            Self::AlreadyThere => "it is there already",
+            Self::NotADevice => "it is no device, or not on the file system of /dev",
         })
     }
 }

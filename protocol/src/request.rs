@@ -350,11 +350,11 @@ impl Request<'_> {
             return broken(Rule::NoDataDir, Item::DataDir);
         }
         self.options.limits.check()?;
-        for device in self.options.dev.named().take(DEVICES_MAX + 1).enumerate() {
+        for (index, device) in (0..).zip(self.options.dev.named()) {
             match device {
-                (DEVICES_MAX, _) => return broken(Rule::TooLong, Item::Dev),
-                (_, Err(rule)) => return broken(rule, Item::Dev),
-                (_, Ok(_)) => {}
+                _ if usize::from(index) == DEVICES_MAX => return broken(Rule::TooLong, Item::Dev),
+                Err(rule) => return broken(rule, Item::Device(index)),
+                Ok(_) => {}
             }
         }
         if let Seccomp::Filter(bytes) = self.options.seccomp
@@ -505,14 +505,16 @@ mod tests {
         let named = |bytes| verdict(|r| r.options.dev = Dev::With(Strings::new(bytes).unwrap()));
         assert_eq!(named(b""), Ok(()));
         assert_eq!(named(b"/dev/ttyUSB0\0/dev/bus/usb/001/002\0"), Ok(()));
-        let wrong = |rule| Err(Error::Invalid { rule, item: Item::Dev });
-        for bytes in [b"/dev\0".as_slice(), b"/dev/.\0", b"/etc/x\0", b"/dev/x\0/devil\0"] {
-            assert_eq!(named(bytes), wrong(Rule::WrongType), "{bytes:?}");
+        let wrong = |rule, n| Err(Error::Invalid { rule, item: Item::Device(n) });
+        for bytes in [b"/dev\0".as_slice(), b"/dev/.\0", b"/etc/x\0"] {
+            assert_eq!(named(bytes), wrong(Rule::WrongType, 0), "{bytes:?}");
         }
-        assert_eq!(named(b"dev/x\0"), wrong(Rule::Relative));
-        assert_eq!(named(b"/dev/../x\0"), wrong(Rule::ParentDir));
+        assert_eq!(named(b"/dev/x\0/devil\0"), wrong(Rule::WrongType, 1));
+        assert_eq!(named(b"dev/x\0"), wrong(Rule::Relative, 0));
+        assert_eq!(named(b"/dev/../x\0"), wrong(Rule::ParentDir, 0));
+        let too_many = Err(Error::Invalid { rule: Rule::TooLong, item: Item::Dev });
         let (most, many) = (b"/dev/x\0".repeat(DEVICES_MAX), b"/dev/x\0".repeat(DEVICES_MAX + 1));
-        assert_eq!((named(most.leak()), named(many.leak())), (Ok(()), wrong(Rule::TooLong)));
+        assert_eq!((named(most.leak()), named(many.leak())), (Ok(()), too_many));
     }
 
     #[test]

@@ -101,7 +101,8 @@ size_t rk_sim_layout(size_t n)
         AT(rk_order, report),
 
         sizeof(struct rk_orders), AT(rk_orders, last_id), AT(rk_orders, pings),
-        AT(rk_orders, ping_id), AT(rk_orders, signals), AT(rk_orders, lost),
+        AT(rk_orders, ping_id), AT(rk_orders, signals), AT(rk_orders, lost_order),
+        AT(rk_orders, reserved), AT(rk_orders, lost),
         AT(rk_orders, orders), AT(rk_orders, last_words),
     };
 
@@ -118,13 +119,14 @@ size_t rk_sim_number(size_t n)
         RK_RULE_WRONG_TYPE, RK_RULE_NOT_SQUASHFS, RK_RULE_UNKNOWN_FORMAT, RK_RULE_TRUNCATED,
         RK_RULE_IN_USE, RK_RULE_NOT_OURS, RK_RULE_TOO_MANY_ROCKERS, RK_RULE_NO_SUCH_ROCKER,
         RK_RULE_NOT_A_FILTER, RK_RULE_LIMIT_OUT_OF_RANGE, RK_RULE_NO_MEMORY_LIMIT,
-        RK_RULE_NOT_CPUS, RK_RULE_NO_SUCH_CPU, RK_RULE_NO_CONTROLLER, RK_RULE_COUNT,
+        RK_RULE_NOT_CPUS, RK_RULE_NO_SUCH_CPU, RK_RULE_NO_CONTROLLER, RK_RULE_NOT_LISTED,
+        RK_RULE_NO_SUCH_DEVICE, RK_RULE_ALREADY_THERE, RK_RULE_NOT_A_DEVICE, RK_RULE_COUNT,
 
         RK_ITEM_REQUEST, RK_ITEM_PACKAGE, RK_ITEM_EXEC_DIR, RK_ITEM_DATA_DIR,
         RK_ITEM_OVERLAY_DIR, RK_ITEM_UID, RK_ITEM_GID, RK_ITEM_TIMEOUT, RK_ITEM_NAME,
         RK_ITEM_PROGRAM, RK_ITEM_FILE, RK_ITEM_SECCOMP, RK_ITEM_USER_NAMESPACES, RK_ITEM_MEMORY,
         RK_ITEM_SWAP, RK_ITEM_PIDS, RK_ITEM_CPU, RK_ITEM_CPU_WEIGHT, RK_ITEM_CPUS, RK_ITEM_DEV,
-        RK_ITEM_COUNT,
+        RK_ITEM_DEVICE, RK_ITEM_COUNT,
 
         RK_LOSS_DIED, RK_LOSS_SILENT, RK_LOSS_GARBAGE, RK_LOSS_VERSION, RK_LOSS_COUNT,
 
@@ -149,7 +151,8 @@ size_t rk_sim_number(size_t n)
 
         RK_TELL, RK_KEEP, RK_FORGET, RK_DENY, RK_NO_ORDER, RK_ASKED, RK_RUNS, RK_OVER,
         ROCKER_EVENT_lost, ROCKER_EVENT_started, ROCKER_EVENT_failed, ROCKER_EVENT_ended,
-        ROCKER_EVENT_pong, ROCKER_EVENT_done, ROCKER_EVENT_opened, RK_PROGRAM, RK_FILES, RK_DEED,
+        ROCKER_EVENT_pong, ROCKER_EVENT_done, ROCKER_EVENT_opened, RK_PROGRAM, RK_FILES, RK_DELETE,
+        RK_SYMLINK, RK_CONFIGURE, RK_RESET,
 
         /* protocol/src/program.rs */
         ROCKER_VERDICT_normal, ROCKER_VERDICT_time_limit_exceeded,

@@ -274,7 +274,7 @@ struct RawEvent {
     pid: c_int,
     pidfd: c_int,
     report: RawReport,
-    error: [c_int; 9],
+    error: [c_int; 10],
     words: [[c_char; 520]; 2],
     files_count: c_uint,
     files: [c_int; DESCRIPTORS_MAX],
@@ -303,6 +303,8 @@ struct RawOrders {
     pings: u32,
     ping_id: u32,
     signals: u32,
+    lost_order: u32,
+    reserved: u32,
     lost: RawError,
     orders: [RawOrder; PROGRAMS_MAX + OTHERS_MAX],
     last_words: [c_char; 520],
@@ -352,7 +354,7 @@ unsafe extern "C" {
     safe fn rk_orders_next_id(orders: &RawOrders) -> u32;
     safe fn rk_orders_have_room(orders: &RawOrders, kind: c_uint) -> bool;
     safe fn rk_orders_files(orders: &mut RawOrders, count: c_uint);
-    safe fn rk_orders_deed(orders: &mut RawOrders);
+    safe fn rk_orders_deed(orders: &mut RawOrders, kind: c_uint);
     fn rk_orders_exec(orders: *mut RawOrders, data: *mut c_void, waits: bool);
     safe fn rk_orders_ping(orders: &mut RawOrders);
     safe fn rk_orders_signal(orders: &mut RawOrders);
@@ -378,7 +380,7 @@ const LOST_FAULT: u8 = 3;
 const NO_STEP: u8 = 0xff;
 
 /// Every rule, by its number.
-const RULES: [Rule; 27] = [
+const RULES: [Rule; 31] = [
     Rule::Empty,
     Rule::Relative,
     Rule::ParentDir,
@@ -406,10 +408,14 @@ const RULES: [Rule; 27] = [
     Rule::NotCpus,
     Rule::NoSuchCpu,
     Rule::NoController,
+    Rule::NotListed,
+    Rule::NoSuchDevice,
+    Rule::AlreadyThere,
+    Rule::NotADevice,
 ];
 
-/// Every item, by its number; the place of an overlay dir is beside it.
-const ITEMS: [Item; 20] = [
+/// Every item, by its number; the place of an overlay dir, or of a device, is beside it.
+const ITEMS: [Item; 21] = [
     Item::Request,
     Item::Package,
     Item::ExecDir,
@@ -430,6 +436,7 @@ const ITEMS: [Item; 20] = [
     Item::CpuWeight,
     Item::Cpus,
     Item::Dev,
+    Item::Device(0),
 ];
 
 /// Every loss, by its number.
@@ -457,6 +464,7 @@ const fn item_number(item: Item) -> (u8, u8) {
         Item::CpuWeight => (17, 0),
         Item::Cpus => (18, 0),
         Item::Dev => (19, 0),
+        Item::Device(index) => (20, index),
     }
 }
 
@@ -487,6 +495,7 @@ impl RawError {
                 rule: RULES[usize::from(self.rule)],
                 item: match ITEMS[usize::from(self.item)] {
                     Item::OverlayDir(_) => Item::OverlayDir(self.index),
+                    Item::Device(_) => Item::Device(self.index),
                     item => item,
                 },
             },
@@ -917,7 +926,10 @@ const OPENED: u8 = 8;
 /// `enum rk_kind_of_order`
 const PROGRAM: u32 = 0;
 const FILES: u32 = 1;
-const DEED: u32 = 2;
+const DELETE: u32 = 2;
+const SYMLINK: u32 = 3;
+const CONFIGURE: u32 = 4;
+const RESET: u32 = 5;
 
 impl RawMessage {
     /// What `read` makes of a datagram.
@@ -1387,8 +1399,10 @@ impl COrders {
     /// An order of another kind, if there is room for one.
     pub fn deed(&mut self) -> Option<u32> {
         let id = rk_orders_next_id(&self.0);
-        rk_orders_have_room(&self.0, DEED).then(|| {
-            rk_orders_deed(&mut self.0);
+        // Each in turn: they have the same answers.
+        let kind = [DELETE, SYMLINK, CONFIGURE, RESET][usize::try_from(id % 4).unwrap_or(0)];
+        rk_orders_have_room(&self.0, kind).then(|| {
+            rk_orders_deed(&mut self.0, kind);
             id
         })
     }
@@ -1454,7 +1468,7 @@ impl RawEvent {
             pid: 0,
             pidfd: -1,
             report: RawReport::default(),
-            error: [0; 9],
+            error: [0; 10],
             words: [[0; 520]; 2],
             files_count: 0,
             files: [0; DESCRIPTORS_MAX],
@@ -1531,7 +1545,7 @@ mod tests {
             RawConf: size root empty_root places places_count unshare_cgroup work_dir host_name
                 domain_name init init_ms;
             RawOrder: id stage kind files waits data error end;
-            RawOrders: last_id pings ping_id signals lost orders last_words;
+            RawOrders: last_id pings ping_id signals lost_order reserved lost orders last_words;
         ];
         assert_eq!(all(|n| rk_sim_layout(n)), ours);
     }
@@ -1570,13 +1584,13 @@ mod tests {
         // The states of either machine, and how many there are.
         let states = [0, 1, 2, 3, 4, 5, 6, 7, 8];
         // What is told of answers, how orders stand, every event, and every kind of order.
-        let orders = [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 0, 1, 2];
+        let orders = [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5];
         let verdicts = VERDICTS.map(|verdict| verdict as u8);
         let lists: [&[u8]; 16] = [
             &rules,
-            &[27],
+            &[31],
             &items,
-            &[20],
+            &[21],
             &losses,
             &[4],
             &steps,

@@ -100,6 +100,7 @@ fn any_error() -> impl Strategy<Value = Error> {
     let rules = [Rule::Empty, Rule::InUse, Rule::TooLong, Rule::NoSuchRocker];
     let item = prop_oneof![
         any::<u8>().prop_map(Item::OverlayDir),
+        any::<u8>().prop_map(Item::Device),
         select(vec![Item::Request, Item::Package, Item::Name, Item::Program, Item::File]),
     ];
     let step = || select(Step::ALL.to_vec());
@@ -496,9 +497,9 @@ fn c_and_rust_clients_know_every_rule() {
     assert!(good_but(|it| it.devices = devices(&["/dev/kvm"; 32])).is_ok());
     let device = |paths: &[&str]| broken(&|it| it.devices = devices(paths));
     assert_eq!(device(&["/dev/kvm"; 33]), (Rule::TooLong, Item::Dev));
-    assert_eq!(device(&["/dev/kvm", "/etc/passwd"]), (Rule::WrongType, Item::Dev));
-    assert_eq!(device(&["/dev/"]), (Rule::WrongType, Item::Dev));
-    assert_eq!(device(&["/dev/../x"]), (Rule::ParentDir, Item::Dev));
+    assert_eq!(device(&["/dev/kvm", "/etc/passwd"]), (Rule::WrongType, Item::Device(1)));
+    assert_eq!(device(&["/dev/"]), (Rule::WrongType, Item::Device(0)));
+    assert_eq!(device(&["/dev/../x"]), (Rule::ParentDir, Item::Device(0)));
     let fourth = |text| move |wish: &mut Wish| wish.overlay_dirs[3] = path(text);
     assert_eq!(broken(&fourth("/run/x")), (Rule::Forbidden, Item::OverlayDir(3)));
     assert_eq!(broken(&fourth("")), (Rule::Empty, Item::OverlayDir(3)));
@@ -667,7 +668,7 @@ fn c_says_the_bytes_on_record() {
         }
         assert_eq!(said, wanted, "{name}");
     }
-    assert_eq!(launches, 13);
+    assert_eq!(launches, 14);
 }
 
 fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
@@ -744,7 +745,7 @@ fn c_reads_every_vector_as_rust_does() {
         assert_eq!(!matches!(decode(&bytes).0, Heard::Lost(_)), is_for_clients, "{name}");
         heard[usize::from(is_for_clients)] += 1;
     }
-    assert_eq!(heard[1], 3 + 27 + 20 + 4 + Step::ALL.len());
+    assert_eq!(heard[1], 3 + 31 + 21 + 4 + Step::ALL.len());
     // Started, refused early and late, pong, an end with each verdict, obeyed and opened; and last
     // words of each step.
     assert_eq!(answers, 4 + 10 + 2 + Step::ALL.len());

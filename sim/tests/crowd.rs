@@ -106,7 +106,7 @@ fn the_policy_has_the_last_word() {
             let (rules, items) = match launch.caller {
                 500 => (vec![Rule::TooManyRockers], vec![Item::Request]),
                 501 => (vec![Rule::NotAllowed], vec![Item::ExecDir]),
-                _ => (vec![Rule::NotAllowed, Rule::TooManyRockers], vec![Item::Request]),
+                _ => (vec![Rule::NotListed, Rule::TooManyRockers], vec![Item::Request]),
             };
             assert!(rules.contains(&rule) && items.contains(&item), "{number}: {error}");
         }

@@ -122,6 +122,7 @@ mod ffi {
         pub(super) item: c_int,
         pub(super) index: c_int,
         pub(super) loss: c_int,
+        pub(super) order: c_int,
         pub(super) subject: [c_char; 520],
         pub(super) command: [c_char; 520],
     }
@@ -738,6 +739,7 @@ fn no_error() -> ffi::RockerError {
         item: -7,
         index: -7,
         loss: -7,
+        order: -7,
         subject: [7; 520],
         command: [7; 520],
     }

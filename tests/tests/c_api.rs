@@ -661,6 +661,14 @@ fn what_the_policy_forbids_is_param_invalid() {
     };
     let line = refused(&both, "package /");
     assert!(line.ends_with(": the master's policy does not allow it to this caller"), "{line}");
+    // Whom it does not name is told what to do.
+    let line = as_somebody_else(
+        || become_user(USER + 1),
+        || both_fail(&both, &probe(), code::PARAM_INVALID, "request: "),
+    );
+    let wanted = "request: the master's policy has no [[allow]] for this caller: add one with its \
+                  uid to the master's configuration";
+    assert_eq!(line, wanted);
     // And one that reaches no socket at all.
     let closed = Daemon::start();
     let unreachable = Both::new(&closed);
@@ -751,7 +759,7 @@ fn no_master_is_send_req_failed() {
     let socket = daemon.socket();
     let line = |words: &str| {
         format!(
-            "cannot request a rocker (root.1): connect {}: {words}: is rocker-master running?",
+            "cannot request a rocker (root.1): connect {}: {words}: start rocker-master, or name its socket",
             socket.display()
         )
     };

@@ -420,12 +420,16 @@ fn run_with_a_named_socket_wants_a_master_there() {
     assert_refused(
         &named.unwrap(),
         125,
-        &["root.1", nobody.to_str().unwrap(), "is rocker-master running?"],
+        &["root.1", nobody.to_str().unwrap(), "start rocker-master, or name its socket"],
     );
     let mut command = embedded(&reports);
     let from_environment =
         command.env("ROCKER_SOCKET", &nobody).arg(probe_package()).args(["--", "x"]).output();
-    assert_refused(&from_environment.unwrap(), 125, &["root.1", "is rocker-master running?"]);
+    assert_refused(
+        &from_environment.unwrap(),
+        125,
+        &["root.1", "start rocker-master, or name its socket"],
+    );
     // A socket that a killed master has left.
     drop(std::os::unix::net::UnixListener::bind(&nobody).unwrap());
     let stale = embedded(&reports)
@@ -435,13 +439,26 @@ fn run_with_a_named_socket_wants_a_master_there() {
         .args(["--", "x"])
         .output();
     assert_refused(&stale.unwrap(), 125, &["root.1"]);
-    for verb in [vec!["ps"], vec!["kill", "0123456789abcde"]] {
-        let output = Command::new(bin("rocker"))
-            .args(verb)
-            .arg("--socket")
-            .arg(dir.path().join("none"))
-            .output();
-        assert_refused(&output.unwrap(), 125, &["root.1", "is rocker-master running?"]);
+    // Who asks for no rocker is not told that it cannot have one.
+    let (none, name) = (dir.path().join("none"), "0123456789abcde");
+    let wanted = format!(
+        "rocker: cannot ask the master: connect {}: No such file or directory: \
+         start rocker-master, or name its socket\n",
+        none.display()
+    );
+    let copied = format!("{name}:/etc/passwd");
+    let verbs: [&[&str]; 5] = [
+        &["ps"],
+        &["kill", name],
+        &["stats", name],
+        &["exec", name, "--", "x"],
+        &["cp", &copied, "/dev/null"],
+    ];
+    for verb in verbs {
+        let mut command = Command::new(bin("rocker"));
+        command.arg(verb[0]).arg("--socket").arg(&none).args(&verb[1..]);
+        let output = command.output().unwrap();
+        assert_refused(&output, 125, &[&wanted]);
     }
 }
 

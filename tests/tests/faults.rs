@@ -943,9 +943,9 @@ fn others_than_root_may_do_nothing_by_default() {
 fn whom_the_policy_does_not_name_may_do_nothing() {
     let daemon = Daemon::with_config("[[allow]]\nuid = 1001\npackages = []\nexec_dirs = []\n");
     let places = Places::of(&daemon);
-    assert_eq!(verdict(&daemon, 1000, 1000, places.request()), "NotAllowed Request");
+    assert_eq!(verdict(&daemon, 1000, 1000, places.request()), "NotListed Request");
     let own = Request { uid: 1000, gid: 1000, ..places.request() };
-    assert_eq!(verdict(&daemon, 1000, 1000, own), "NotAllowed Request");
+    assert_eq!(verdict(&daemon, 1000, 1000, own), "NotListed Request");
     // Nor does it learn of others' rockers, or end them.
     let app = App::start(&daemon.launch(probe_package()), &["wait"]).expect("root may");
     let (socket, name) = (daemon.socket(), app.rocker.guard_name().to_string());
@@ -1037,7 +1037,7 @@ fn the_policy_says_how_many_rockers_a_user_may_have() {
     daemon.restart();
     let request = || Request { uid: 1000, gid: 1000, ..places.request() };
     assert_eq!(verdict(&daemon, 1000, 1000, request()), "welcome");
-    assert_eq!(verdict(&daemon, 1002, 1000, request()), "NotAllowed Request");
+    assert_eq!(verdict(&daemon, 1002, 1000, request()), "NotListed Request");
     assert!(within(SOON, || daemon.records().is_empty()), "{:?}", daemon.records());
     let socket = daemon.socket();
     let second = as_user(1000, 1000, || {

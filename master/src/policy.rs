@@ -198,13 +198,17 @@ impl Caller {
         connection: &OwnedFd,
         home: Namespace,
     ) -> Result<bool, rustix::io::Errno> {
-        // The pidfd of the very peer; before Linux 6.5 the best there is is its pid.
-        let by_pid = || match Pid::from_raw(self.pid) {
-            Some(pid) => pidfd_open(pid, PidfdFlags::empty()),
-            None => Err(rustix::io::Errno::SRCH),
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(false) };
+        // The pidfd of the very peer.
+        let process = getsockopt(connection, sockopt::PeerPidfd).map_err(raw);
+        let process = match process {
+            // Before Linux 6.5 the best there is is its pid.
+            Err(rustix::io::Errno::NOPROTOOPT) => pidfd_open(pid, PidfdFlags::empty()),
+            answer => answer,
         };
-        let process = match getsockopt(connection, sockopt::PeerPidfd).or_else(|_| by_pid()) {
-            Err(rustix::io::Errno::SRCH) => return Ok(false),
+        let process = match process {
+            // It is gone, and its pid may be another's.
+            Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(false),
             answer => answer?,
         };
         let theirs = Namespace::of(&self.pid.to_string());
@@ -212,6 +216,10 @@ impl Caller {
         let is_alive = crate::linux::is_silent(process.as_fd());
         Ok(is_alive && theirs == Ok(home))
     }
+}
+
+fn raw(errno: nix::errno::Errno) -> rustix::io::Errno {
+    rustix::io::Errno::from_raw_os_error(errno as i32)
 }
 
 /// How many there are already.

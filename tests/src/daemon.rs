@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rocker_client::Launch;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -91,6 +93,23 @@ impl Daemon {
     /// Its scratch directory: 0755, of root.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// A connection of this user's, for the master knows callers as they were when they connected.
+    /// With root's rights whoever has it can enter a rocker for that user.
+    ///
+    /// # Panics
+    ///
+    /// If this user may not connect.
+    pub fn connection_of(&self, uid: u32) -> OwnedFd {
+        let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        let caller = socket_with(family, kind, SocketFlags::CLOEXEC, None).expect("a descriptor");
+        nix::unistd::seteuid(uid.into()).expect("root may");
+        let address = SocketAddrUnix::new(self.socket()).expect("its path is short");
+        let connected = connect(&caller, &address);
+        nix::unistd::seteuid(0.into()).expect("it is root really");
+        connected.expect("the policy names this user");
+        caller
     }
 
     /// A name in its scratch directory.

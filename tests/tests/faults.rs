@@ -60,6 +60,9 @@ fn main() -> ExitCode {
         whom_the_policy_does_not_name_may_do_nothing,
         the_policy_says_what_a_user_may_do,
         the_policy_says_how_many_rockers_a_user_may_have,
+        a_pid_that_is_anothers_by_now_is_nobodys,
+        who_waits_for_an_end_takes_no_place_of_others,
+        a_cleaner_that_deletes_the_masters_directory_ends_no_rocker,
     ])
 }
 
@@ -101,6 +104,7 @@ fn ask(caller: &OwnedFd, request: Request<'_>) {
 #[derive(Debug)]
 enum Told {
     Entrance(OwnedFd),
+    Gone,
     Failed(Error),
     Lost(Loss),
 }
@@ -119,6 +123,7 @@ fn hear(caller: &OwnedFd) -> Told {
                 Message::Guard(GuardMessage::Entrance { .. }) => {
                     Told::Entrance(descriptors.pop().expect("it comes with one"))
                 }
+                Message::Master(MasterMessage::Gone) => Told::Gone,
                 other => panic!("{other:?}"),
             },
             Received::Lost(how) => Told::Lost(how),
@@ -264,7 +269,7 @@ fn nonsense_is_refused_and_leaves_nothing() {
             continue;
         }
         match hear(&caller) {
-            Told::Entrance(_) => panic!("{name} was let in"),
+            Told::Entrance(_) | Told::Gone => panic!("{name} was let in"),
             Told::Failed(error) => assert_eq!(error.step(), Step::RequestRocker, "{name}"),
             // An empty datagram is a caller's end, and who has ended is told nothing.
             Told::Lost(how) => assert_eq!((how, bytes.len()), (Loss::Died, 0), "{name}"),
@@ -926,6 +931,7 @@ fn verdict(daemon: &Daemon, uid: u32, gid: u32, request: Request<'_>) -> String 
             Told::Entrance(_) => "welcome".to_owned(),
             Told::Failed(Error::Invalid { rule, item }) => format!("{rule:?} {item:?}"),
             Told::Failed(error) => error.to_string(),
+            Told::Gone => "gone".to_owned(),
             Told::Lost(how) => format!("{how:?}"),
         }
     });
@@ -1048,4 +1054,151 @@ fn the_policy_says_how_many_rockers_a_user_may_have() {
         format!("{:?}", hear(&second))
     });
     assert!(second.answer().contains("TooManyRockers"));
+}
+
+/// A daemon that lets the App's user run the usual package.
+fn daemon_for_the_user() -> Daemon {
+    let package = probe_package();
+    let packages = package.parent().expect("it lies in a directory");
+    let mut daemon = Daemon::start();
+    daemon.stop();
+    daemon.configure(&format!(
+        "[[allow]]\nuid = {APP_UID}\nrun_as_gids = [{APP_GID}]\npackages = [{packages:?}]\n\
+         exec_dirs = [{:?}]\n",
+        daemon.exec_dir(),
+    ));
+    daemon.restart();
+    daemon
+}
+
+/// A process with this number, which nobody has.
+fn forked_as(pid: nix::unistd::Pid) -> Option<nix::unistd::Pid> {
+    fs::write("/proc/sys/kernel/ns_last_pid", (pid.as_raw() - 1).to_string()).ok()?;
+    // SAFETY: the runner gives each test a process of its own, and this one has one thread.
+    match unsafe { fork() }.expect("one more process") {
+        ForkResult::Parent { child } if child == pid => Some(child),
+        ForkResult::Parent { child } => {
+            end(child);
+            None
+        }
+        ForkResult::Child => loop {
+            nix::unistd::pause();
+        },
+    }
+}
+
+fn end(child: nix::unistd::Pid) {
+    nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).expect("it is ours");
+    nix::sys::wait::waitpid(child, None).expect("it is ours");
+}
+
+/// A caller in another user namespace that has died is not whoever has its number.
+fn a_pid_that_is_anothers_by_now_is_nobodys() {
+    let daemon = daemon_for_the_user();
+    let places = Places::of(&daemon);
+    let address = SocketAddrUnix::new(daemon.socket()).expect("its path is short");
+    for _ in 0..100 {
+        let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        let caller = socket_with(family, kind, SocketFlags::CLOEXEC, None).expect("a descriptor");
+        let foreign = as_user(APP_UID, APP_GID, || {
+            let made = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER);
+            format!("{made:?} {:?}", connect(&caller, &address))
+        });
+        let pid = foreign.process;
+        let said = foreign.answer();
+        if said != "Ok(()) Ok(())" {
+            runner::skip(&format!("no caller in a user namespace: {said}"));
+        }
+        // Others may be quicker.
+        let Some(innocent) = forked_as(pid) else { continue };
+        ask(&caller, Request { gid: APP_GID, ..places.request() });
+        let told = hear(&caller);
+        end(innocent);
+        let (rule, item) = (Rule::ForeignNamespace, Item::Request);
+        let is_refused =
+            matches!(told, Told::Failed(error) if error == Error::Invalid { rule, item });
+        assert!(is_refused, "{told:?}");
+        return;
+    }
+    runner::skip("a number cannot be had again here");
+}
+
+/// A rocker whose App nobody reaps does not end, and whoever asks for its end waits.
+fn who_waits_for_an_end_takes_no_place_of_others() {
+    const MOST: usize = 16;
+    let daemon = daemon_for_the_user();
+    assert_well(&daemon);
+    // A rocker takes one, for its package's mount.
+    let before = daemon.fds() + 1;
+    let launch = daemon.launch(probe_package());
+    let program = rocker_client::Program::new("bin/probe").arg("sleep 100000");
+    let rocker = launch.spawn_over(daemon.connection_of(APP_UID), &program);
+    let mut rocker = tests::replayed(rocker).expect("the policy lets it");
+    let name = rocker.guard_name();
+    let wait = |uid| {
+        let caller = daemon.connection_of(uid);
+        let message = Message::Client(ClientMessage::Kill(name));
+        send(&caller, &message, &[], &mut Buffer::default()).expect("there is room");
+        caller
+    };
+    let mut waiting: Vec<OwnedFd> = (0..MOST).map(|_| wait(APP_UID)).collect();
+    let holds = |count| within(SOON, || daemon.fds() == before + count);
+    assert!(holds(MOST), "{before} descriptors, now {}", daemon.fds());
+    let is_full = || {
+        let told = hear(&wait(APP_UID));
+        matches!(told, Told::Failed(Error::Invalid { rule: Rule::TooManyRockers, .. }))
+    };
+    for _ in 0..100 {
+        assert!(is_full());
+    }
+    assert!(holds(MOST), "{before} descriptors, now {}", daemon.fds());
+    assert!(process::is_alive(rocker.guard_pid()), "the App is not reaped");
+    // Who hangs up makes room, and root is not counted.
+    waiting.truncate(MOST - 4);
+    waiting.extend((0..4).map(|_| wait(APP_UID)));
+    assert!(holds(MOST) && is_full());
+    waiting.push(wait(0));
+    assert!(holds(MOST + 1));
+    assert_eq!(daemon.probe(&["say hello"]).one("say"), "hello");
+    rocker.wait().expect("the App is our child");
+    for caller in &waiting {
+        assert!(matches!(hear(caller), Told::Gone));
+    }
+    assert!(rocker.wait_gone(Some(SOON)).expect("the guard has a pidfd"));
+}
+
+fn a_cleaner_that_deletes_the_masters_directory_ends_no_rocker() {
+    let mut daemon = Daemon::start();
+    let launch = daemon.launch(probe_package());
+    let mut app = App::start(&launch, &["say here", "wait", "say still"]).expect("root may");
+    assert_eq!(app.line(), "say: here");
+    let run = daemon.path("run");
+    let is_over = core::sync::atomic::AtomicBool::new(false);
+    let relaxed = core::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(relaxed) {
+                let _ = fs::remove_dir_all(run.join("rockers"));
+                let _ = fs::create_dir(run.join("rockers"));
+            }
+        });
+        for _ in 0..20 {
+            match App::start(&launch, &["say hello"]) {
+                Ok(app) => assert_eq!(app.finish().one("say"), "hello"),
+                Err(error) => {
+                    let line = error.to_string();
+                    assert!(line.contains("(prepare.9)") && !line.contains('\n'), "{line}");
+                }
+            }
+        }
+        is_over.store(true, relaxed);
+    });
+    fs::remove_dir_all(&run).expect("the master makes no more files there");
+    let error = tests::app::refused(&launch).to_string();
+    assert!(error.ends_with("is rocker-master running?"), "{error}");
+    assert!(process::is_alive(app.rocker.guard_pid()));
+    assert_eq!(app.finish().one("say"), "still");
+    daemon.stop();
+    daemon.restart();
+    assert_well(&daemon);
 }

@@ -36,6 +36,8 @@ fn main() -> ExitCode {
         the_hosts_devices_are_for_who_asks,
         a_device_that_is_named_is_what_it_is_outside,
         nothing_can_be_typed_into_the_callers_terminal,
+        consoles_are_out_of_reach,
+        programs_in_layers_are_nothing_outside,
         keys_of_callers_and_of_the_master_stay_theirs,
         other_rockers_cannot_be_seen,
         the_programs_of_rocker_cannot_be_written_to,
@@ -486,15 +488,7 @@ fn nothing_can_be_typed_into_the_callers_terminal() {
     let launch = daemon.launch(probe_package());
     let free = launch.clone().seccomp(Seccomp::Unconfined);
     let push = |launch: &Launch, program: Program| {
-        let (mut reader, writer) = std::io::pipe().unwrap();
-        let program = program.arg("push-input").stdin(terminal.try_clone().unwrap()).stdout(writer);
-        let mut rocker = replayed(launch.spawn(&program)).unwrap();
-        drop(program);
-        let mut text = String::new();
-        std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
-        rocker.wait().unwrap();
-        assert!(rocker.wait_gone(Some(SOON)).unwrap());
-        text
+        at_terminal(launch, program.arg("push-input"), &terminal)
     };
     // A session of its own is one wall, and the filter another.
     assert_eq!(push(&free, Program::new("bin/probe")), "push-input: EPERM\n");
@@ -502,6 +496,132 @@ fn nothing_can_be_typed_into_the_callers_terminal() {
     // Without both it can, where the kernel still does that: the test can fail.
     let kept = push(&free, Program::new("bin/probe").keep_session());
     assert!(["push-input: ok\n", "push-input: EIO\n"].contains(&kept.as_str()), "{kept}");
+}
+
+/// What an App says that has this terminal.
+fn at_terminal(launch: &Launch, program: Program, terminal: &OwnedFd) -> String {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let program = program.stdin(terminal.try_clone().unwrap()).stdout(writer);
+    let mut rocker = replayed(launch.spawn(&program)).unwrap();
+    drop(program);
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
+    rocker.wait().unwrap();
+    assert!(rocker.wait_gone(Some(SOON)).unwrap());
+    text
+}
+
+fn consoles_are_out_of_reach() {
+    let daemon = Daemon::start();
+    let launch = daemon.launch(probe_package());
+    let names = ["console", "tty0", "tty1", "tty63", "vcs", "vcs1", "vcsa", "vcsu", "fb0", "input"];
+    let opens: Vec<String> = names.iter().map(|name| format!("open-w /dev/{name}")).collect();
+    let opens: Vec<&str> = opens.iter().map(String::as_str).collect();
+    for answer in app::both_ways(&launch, &opens) {
+        opens.iter().for_each(|open| assert_eq!(answer.one(open), "ENOENT", "{open}"));
+    }
+    for answer in app::both_ways(&launch.clone().host_dev(), &opens) {
+        for open in &opens {
+            let said = answer.one(open);
+            assert!(["ENOENT", "EACCES", "EISDIR"].contains(&said), "{open}: {said}");
+        }
+    }
+    // One that is handed down.
+    nix::unistd::setsid().unwrap();
+    let console = fs::File::options().read(true).write(true).open("/dev/tty1").map(OwnedFd::from);
+    let Ok(console) = console else { runner::skip("there is no /dev/tty1") };
+    // SAFETY: it takes a number, and makes the terminal this session's own, if nobody else has it.
+    if unsafe { libc::ioctl(console.as_raw_fd(), libc::TIOCSCTTY, 0) } != 0 {
+        runner::skip("somebody else has /dev/tty1");
+    }
+    let free = launch.clone().seccomp(Seccomp::Unconfined);
+    let ask = |launch: &Launch, program: Program| {
+        at_terminal(launch, program.arg("ask-console"), &console)
+    };
+    let probe = || Program::new("bin/probe");
+    assert_eq!(ask(&free, probe()), "ask-console: EPERM\n");
+    assert_eq!(ask(&launch, probe().keep_session()), "ask-console: EPERM\n");
+    // Without both it can.
+    assert_eq!(ask(&free, probe().keep_session()), "ask-console: ok\n");
+}
+
+/// Programs that an App leaves in its layers, with whatever it can give them, are of use to nobody
+/// outside: nobody gets there, and what is root's there is as the host has it.
+fn programs_in_layers_are_nothing_outside() {
+    let daemon = Daemon::start();
+    let host = directory(daemon.path("host"), 0o777, 0);
+    let tool = host.join("tool");
+    fs::copy(probe(), &tool).unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o6755)).unwrap();
+    let give = format!("give-capability {}", tool.display());
+    let given = Command::new(probe()).arg(&give).output().unwrap();
+    assert_eq!(given.stdout, format!("{give}: ok\n").as_bytes(), "root may");
+    let at = |name: &str| host.join(name).display().to_string();
+    let (moved, own) = (at("moved"), at("own"));
+    let commands = [
+        give.clone(),
+        format!("rename {} {moved}", tool.display()),
+        format!("open-w {moved}"),
+        format!("chmod 6777 {moved}"),
+        format!("run /bin/cp bin/probe {own}"),
+        format!("chmod 6755 {own}"),
+        format!("give-capability {own}"),
+        "unshare user".to_owned(),
+        format!("write /proc/self/uid_map 0 {APP_UID} 1"),
+        "write /proc/self/setgroups deny".to_owned(),
+        format!("write /proc/self/gid_map 0 {APP_GID} 1"),
+        format!("give-capability {moved}"),
+        format!("give-capability {own}"),
+    ];
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    let launch = daemon.overlaid(probe_package(), &[host.to_str().unwrap()]).user_namespaces(true);
+    let answer = app::run(&launch, &commands);
+    if answer.one("unshare user") != "ok" {
+        runner::skip("this kernel does not let users make namespaces");
+    }
+    for refused in [&give, &format!("chmod 6777 {moved}"), &format!("give-capability {moved}")] {
+        assert_eq!(answer.one(refused), "EPERM", "{refused}");
+    }
+    assert_eq!(answer.one(&format!("open-w {moved}")), "EACCES");
+    assert_eq!(answer.one(&format!("rename {} {moved}", tool.display())), "ok");
+    // Without a namespace of its own it may not, in one it may: for whoever is in that.
+    assert_eq!(answer.all(&format!("give-capability {own}")), ["EPERM", "ok"]);
+    let layers = daemon.data_dir().join(".rocker");
+    let list = format!("ls {}", layers.display());
+    assert_eq!(as_user(&daemon, &[&list]).one(&list), "EACCES");
+    let left = programs_below(&layers);
+    assert_eq!(left.len(), 2, "{left:?}");
+    for program in left {
+        let status = fs::metadata(&program).unwrap();
+        let mut value = [0; 24];
+        let length = rustix::fs::getxattr(&program, "security.capability", &mut value).unwrap();
+        match std::os::unix::fs::MetadataExt::uid(&status) {
+            0 => {
+                assert_eq!((program.ends_with("moved"), length), (true, 20), "{program:?}");
+                assert_eq!(fs::read(&program).unwrap(), fs::read(&tool).unwrap());
+            }
+            // Version 3: for the namespaces whose root is the App's user.
+            owner => {
+                assert_eq!((owner, length, value[3]), (APP_UID, 24, 3), "{program:?}");
+                assert_eq!(value[20..], APP_UID.to_le_bytes());
+            }
+        }
+    }
+}
+
+/// Files below a directory that somebody may execute.
+fn programs_below(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let below = |path: std::path::PathBuf| {
+        let status = fs::symlink_metadata(&path).unwrap();
+        let is_program = status.is_file() && status.permissions().mode() & 0o111 != 0;
+        if status.is_dir() {
+            programs_below(&path)
+        } else {
+            is_program.then_some(path).into_iter().collect()
+        }
+    };
+    entries.flat_map(below).collect()
 }
 
 /// The master is started in this session, and so the guard has its keys, too.

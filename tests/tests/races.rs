@@ -5,7 +5,6 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,7 +12,6 @@ use std::process::ExitCode;
 use protocol::Verdict;
 use rocker_client::{Launch, Limits, OpenRocker, Program, Seccomp, Stdio};
 use rustix::fs::{CWD, FileType, RenameFlags, makedev, mknodat, renameat_with};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tests::app;
 use tests::scratch::directory;
 use tests::{APP_GID, APP_UID, Daemon, Package, SOON};
@@ -76,17 +74,6 @@ fn state(top: &Path) -> Vec<String> {
     all
 }
 
-/// A connection of this user's. The master knows callers as they were when they connected.
-fn connection(daemon: &Daemon, uid: u32) -> OwnedFd {
-    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
-    let caller = socket_with(family, kind, SocketFlags::CLOEXEC, None).unwrap();
-    nix::unistd::seteuid(uid.into()).unwrap();
-    let connected = connect(&caller, &SocketAddrUnix::new(daemon.socket()).unwrap());
-    nix::unistd::seteuid(0.into()).unwrap();
-    connected.unwrap();
-    caller
-}
-
 /// What the App says, or the one line that says why there is none.
 fn launched(
     daemon: &Daemon,
@@ -100,7 +87,7 @@ fn launched(
         assert!(is_one, "{line:?}");
         line
     };
-    let mut rocker = replayed(launch.open_over(connection(daemon, uid))).map_err(line)?;
+    let mut rocker = replayed(launch.open_over(daemon.connection_of(uid))).map_err(line)?;
     let (mut output, stdout) = std::io::pipe().unwrap();
     let program = Program::new("bin/probe").args(commands).stdin(Stdio::Null).stdout(stdout);
     let run = rocker.spawn(&program, &Limits::new());

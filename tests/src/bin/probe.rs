@@ -22,7 +22,8 @@ fn run_unsafe(command: &str) -> bool {
     let number = |word: &str| word.parse::<i32>().expect("a number");
     let answer = match words[..] {
         ["steal-memory", pid] => steal_memory(number(pid)),
-        ["push-input"] => push_input(),
+        ["push-input"] => to_terminal(libc::TIOCSTI, b'!'),
+        ["ask-console"] => to_terminal(TIOCLINUX, 6),
         ["find-key", name] => find_key(name),
         ["lease", path] => take_lease(path),
         ["call", number, ref arguments @ ..] => call(number, arguments),
@@ -150,12 +151,15 @@ fn call_32() -> String {
     "none".to_owned()
 }
 
-/// Types a character into the terminal that standard input is.
-fn push_input() -> String {
-    let typed = b'!';
+/// `man 2 ioctl_console`; 6 asks which keys are held down.
+const TIOCLINUX: u64 = 0x541c;
+
+/// Says one byte to the terminal that standard input is: a character to type, or what to do.
+fn to_terminal(request: u64, byte: u8) -> String {
     // With something in the upper half of the request, which the kernel does not look at.
-    let request = libc::TIOCSTI | 0x5eed << 32;
-    // SAFETY: the kernel reads the one byte, which outlives the call.
-    let answer = unsafe { libc::syscall(libc::SYS_ioctl, 0, request, &raw const typed) };
+    let request = request | 0x5eed << 32;
+    let mut byte = byte;
+    // SAFETY: the kernel reads and writes the one byte, which outlives the call.
+    let answer = unsafe { libc::syscall(libc::SYS_ioctl, 0, request, &raw mut byte) };
     word(if answer < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) })
 }

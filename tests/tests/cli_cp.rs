@@ -19,6 +19,8 @@ fn main() -> ExitCode {
         what_an_app_has_put_there_leads_nowhere,
         what_is_no_file_is_refused_in_one_line,
         a_full_disk_is_said_and_nothing_is_left,
+        what_others_have_put_on_the_host_leads_nowhere,
+        what_is_too_long_is_not_copied,
     ])
 }
 
@@ -60,6 +62,56 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
+fn what_others_have_put_on_the_host_leads_nowhere() {
+    let (daemon, dir) = (Daemon::start(), scratch());
+    let mut rocker = open(&daemon);
+    let name = rocker.guard_name().to_string();
+    shell(&mut rocker, "echo new > victim");
+    // Everybody may write there, and the kernel protects nobody without the sticky bit.
+    let (open_dir, victims) = (dir.path().join("open"), dir.path().join("victims"));
+    for (path, mode) in [(&open_dir, 0o777), (&victims, 0o755)] {
+        fs::create_dir(path).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let victim = victims.join("victim");
+    fs::write(&victim, "old").unwrap();
+    symlink(&victim, open_dir.join("victim")).unwrap();
+    symlink(&victims, open_dir.join("dir")).unwrap();
+    symlink(victims.join("new"), open_dir.join("new")).unwrap();
+    for to in ["", "victim", "dir", "new"] {
+        let to = open_dir.join(to).display().to_string();
+        let output = cp(&daemon, &format!("{name}:victim"), &to).output().unwrap();
+        assert_refused(&output, "it is a link: name what it leads to");
+    }
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "old");
+    assert_eq!(tests::scratch::names(&victims), ["victim"]);
+    assert_eq!(tests::scratch::names(&open_dir), ["dir", "new", "victim"]);
+    copied(&daemon, &format!("{name}:victim"), &victim.display().to_string());
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "new\n");
+    assert!(rocker.kill(SOON).unwrap());
+}
+
+fn what_is_too_long_is_not_copied() {
+    let (daemon, dir) = (Daemon::start(), scratch());
+    let mut rocker = open(&daemon);
+    let name = rocker.guard_name().to_string();
+    // It has no blocks at all.
+    shell(&mut rocker, "truncate -s 2G sparse; echo 12345 > short");
+    let to = dir.path().join("copy").display().to_string();
+    let refused = |from: &str, options: &[&str], to: &str, words: &str| {
+        let output = cp(&daemon, &format!("{name}:{from}"), to).args(options).output().unwrap();
+        assert_refused(&output, words);
+        assert!(tests::scratch::names(dir.path()).is_empty(), "{from}");
+    };
+    refused("sparse", &[], &to, "it is longer than --max-size 1.0G");
+    refused("sparse", &["--max-size", "1M"], "-", "it is longer than --max-size 1.0M");
+    refused("short", &["--max-size", "5"], &to, "it is longer than --max-size 5");
+    let exact = cp(&daemon, &format!("{name}:short"), &to).args(["--max-size", "6"]).output();
+    assert!(exact.unwrap().status.success());
+    assert_eq!(fs::read_to_string(&to).unwrap(), "12345\n");
+    assert!(rocker.kill(SOON).unwrap());
+}
+
 fn a_file_goes_in_and_comes_out_as_it_was() {
     let (daemon, dir) = (Daemon::start(), scratch());
     let mut rocker = open(&daemon);
@@ -81,13 +133,11 @@ fn a_file_goes_in_and_comes_out_as_it_was() {
     shell(&mut rocker, "mkdir /mnt/inside");
     copied(&daemon, &at("back"), &format!("{name}:inside"));
     shell(&mut rocker, "cmp /mnt/there /mnt/inside/back");
-    // What is there is replaced: on the host by another file, that a link leads to all the same.
+    // What is there is replaced: on the host by another file.
     fs::write(at("old"), "old").unwrap();
-    symlink("old", at("link")).unwrap();
     let before = fs::metadata(at("old")).unwrap().ino();
-    copied(&daemon, &format!("{name}:there"), &at("link"));
+    copied(&daemon, &format!("{name}:there"), &at("old"));
     assert!(fs::read(at("old")).unwrap() == bytes);
-    assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
     assert_ne!(fs::metadata(at("old")).unwrap().ino(), before);
     fs::write(at("short"), "short").unwrap();
     copied(&daemon, &at("short"), &format!("{name}:there"));

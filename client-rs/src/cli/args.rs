@@ -75,6 +75,9 @@ pub(crate) enum Command {
         /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock]
         #[arg(long, value_name = "PATH")]
         socket: Option<PathBuf>,
+        /// The longest file that is copied out [default: 1G, and any for "-"]
+        #[arg(long, value_name = "SIZE", value_parser = size)]
+        max_size: Option<u64>,
         /// NAME:PATH, or a file of this host, or "-" for standard input
         from: OsString,
         /// The same, or "-" for standard output
@@ -139,7 +142,8 @@ NAME is a rocker's name, or the beginning of it. PATH is as its programs see it,
 written with their rights: an absolute path, or one below the exec dir, out of which no link leads
 then. A file of this host with a colon in its name is said as ./a:b. Either may be a directory that
 the file goes to. Only regular files are copied, with their permissions but for set ids. On this
-host a file is replaced when the copy is whole; in a rocker it is written in place.";
+host a file is replaced when the copy is whole, and a link in its place is refused; in a rocker it
+is written in place.";
 
 const PS: &str = "\
 APP is the pid of an App that \"rocker run\" or a library has started itself. \"-\" is one that the

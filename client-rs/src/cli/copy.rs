@@ -1,27 +1,33 @@
 //! `rocker cp`: a file out of a living rocker, or into it, by its guard's hand and with the App's
 //! rights.
 
-use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
-use std::os::fd::AsFd as _;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use protocol::Errno;
 use rocker_client::{OpenFile, OpenRocker};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, open, statat};
+use rustix::io::Errno;
 
 use super::Fault;
 use super::judge::first;
 use super::living::{ANSWER_MAX, by_beginning};
-use super::temporary::Temporary;
+use super::temporary::{Temporary, parent_of};
+use super::units::sized;
 
 /// The permissions of what comes from standard input.
 const MODE_DEFAULT: u16 = 0o644;
 
-const EXIST: Errno = Errno(17);
+/// The longest file that is written on this host if nothing else is said: an App may make one
+/// that is longer than any disk.
+const SIZE_MAX: u64 = 1 << 30;
+
+const EXIST: protocol::Errno = protocol::Errno(17);
 
 /// Where a file comes from, or goes to.
 #[derive(Debug, Eq, PartialEq)]
@@ -50,7 +56,12 @@ impl<'a> Side<'a> {
     }
 }
 
-pub(crate) fn copy(socket: &Path, from: &OsStr, to: &OsStr) -> Result<ExitCode, Fault> {
+pub(crate) fn copy(
+    socket: &Path,
+    from: &OsStr,
+    to: &OsStr,
+    max: Option<u64>,
+) -> Result<ExitCode, Fault> {
     let what = format!("copy {} to {}", from.display(), to.display());
     let attached = |name| {
         let entry = by_beginning(socket, name)?;
@@ -60,7 +71,7 @@ pub(crate) fn copy(socket: &Path, from: &OsStr, to: &OsStr) -> Result<ExitCode, 
         (Side::Rocker(name, path), Side::Stream) => {
             let (from, _) = out_of(&mut attached(name)?, path, &what)?;
             let to = io::stdout().as_fd().try_clone_to_owned();
-            let copied = to.and_then(|to| io::copy(&mut &from, &mut File::from(to)));
+            let copied = to.and_then(|to| copied(&from, &mut to.into(), max.unwrap_or(u64::MAX)));
             match copied {
                 // Who reads it has read enough.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -72,7 +83,8 @@ pub(crate) fn copy(socket: &Path, from: &OsStr, to: &OsStr) -> Result<ExitCode, 
         (Side::Rocker(name, path), Side::Host(to)) => {
             let (from, mode) = out_of(&mut attached(name)?, path, &what)?;
             let to = place(to, path.file_name(), &what)?;
-            write(&from, mode, &to).map_err(|error| Fault::refused(&what, &error))?;
+            write(&from, mode, to, max.unwrap_or(SIZE_MAX))
+                .map_err(|error| Fault::refused(&what, &error))?;
         }
         (Side::Stream, Side::Rocker(name, path)) => {
             let from = io::stdin().as_fd().try_clone_to_owned();
@@ -132,27 +144,46 @@ fn out_of(rocker: &mut OpenRocker, path: &Path, what: &str) -> Result<(File, u16
     Ok((file, mode))
 }
 
-/// Where on this host a file goes that is to be at `to`, or of this name in it.
-fn place(to: &Path, name: Option<&OsStr>, what: &str) -> Result<PathBuf, Fault> {
+/// Where on this host a file goes that is to be at `to`, or of this name in it: a directory, and
+/// a name in that. Others may be able to write to the directory, so a link of that name leads
+/// nowhere, whoever has put it there.
+fn place(to: &Path, name: Option<&OsStr>, what: &str) -> Result<(OwnedFd, OsString), Fault> {
+    let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = match open(to, dir | OFlags::NOFOLLOW, Mode::empty()) {
+        Ok(dir) => Ok((dir, name)),
+        Err(errno) => match to.file_name() {
+            Some(name) => open(parent_of(to), dir, Mode::empty()).map(|dir| (dir, Some(name))),
+            None => Err(errno),
+        },
+    };
+    let (dir, name) = opened.map_err(|errno| Fault::refused(what, &errno.into()))?;
     let cannot = |why| Err(Fault::cannot(what, why));
-    match (fs::metadata(to), name) {
-        (Ok(found), Some(name)) if found.is_dir() => place(&to.join(name), None, what),
-        (Ok(found), _) if found.is_dir() => cannot("it is a directory"),
-        // What a link leads to is replaced, and not the link.
-        (Ok(found), _) if found.is_file() => {
-            to.canonicalize().map_err(|error| Fault::refused(what, &error))
-        }
-        (Ok(_), _) => cannot("it is no regular file; \"-\" is standard output"),
-        (Err(_), _) if to.is_symlink() => cannot("there is a link that leads nowhere"),
-        (Err(_), _) => Ok(to.to_owned()),
+    let Some(name) = name else { return cannot("it is a directory") };
+    let kind = statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW);
+    match kind.map(|found| FileType::from_raw_mode(found.st_mode)) {
+        Ok(FileType::RegularFile) | Err(Errno::NOENT) => Ok((dir, name.to_owned())),
+        Ok(FileType::Directory) => cannot("it is a directory"),
+        Ok(FileType::Symlink) => cannot("it is a link: name what it leads to"),
+        Ok(_) => cannot("it is no regular file; \"-\" is standard output"),
+        Err(errno) => Err(Fault::refused(what, &errno.into())),
     }
 }
 
-fn write(mut from: &File, mode: u16, to: &Path) -> io::Result<()> {
-    let mut temporary = Temporary::beside(to, 0o600)?;
-    io::copy(&mut from, &mut temporary.file)?;
+/// Copies at most so much, however long the file becomes meanwhile.
+fn copied(from: &File, to: &mut File, max: u64) -> io::Result<()> {
+    let is_short = |bytes: u64| match bytes > max {
+        true => Err(io::Error::other(format!("it is longer than --max-size {}", sized(max)))),
+        false => Ok(()),
+    };
+    is_short(from.metadata()?.len())?;
+    is_short(io::copy(&mut from.take(max.saturating_add(1)), to)?)
+}
+
+fn write(from: &File, mode: u16, (dir, name): (OwnedFd, OsString), max: u64) -> io::Result<()> {
+    let mut temporary = Temporary::within(dir, &name, 0o600)?;
+    copied(from, &mut temporary.file, max)?;
     temporary.file.set_permissions(Permissions::from_mode(mode.into()))?;
-    temporary.publish(to)
+    temporary.publish()
 }
 
 /// Writes to a rocker's file at `path`, or of this name in it, and makes it if it is not there.
@@ -212,18 +243,24 @@ mod tests {
     fn a_file_goes_where_no_other_kind_is() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        fs::write(at("file"), "").unwrap();
+        std::fs::write(at("file"), "").unwrap();
         std::os::unix::fs::symlink("file", at("link")).unwrap();
         std::os::unix::fs::symlink("nowhere", at("dead")).unwrap();
+        std::os::unix::fs::symlink(".", at("dots")).unwrap();
         let name = OsStr::new("file");
-        let place = |to: &Path, name| place(to, name, "copy").map_err(|fault| fault.to_string());
-        let real = dir.path().canonicalize().unwrap().join("file");
-        assert_eq!(place(dir.path(), Some(name)), Ok(real.clone()));
-        assert_eq!(place(&at("link"), None), Ok(real));
-        assert_eq!(place(&at("new"), Some(name)), Ok(at("new")));
+        let place = |to: &Path, name| match place(to, name, "copy") {
+            Ok((_, name)) => Ok(name),
+            Err(fault) => Err(fault.to_string()),
+        };
+        assert_eq!(place(dir.path(), Some(name)), Ok(name.to_owned()));
+        assert_eq!(place(&at("file"), None), Ok(name.to_owned()));
+        assert_eq!(place(&at("new"), Some(name)), Ok("new".into()));
         let refusal = |to: &Path, name| place(to, name).unwrap_err();
         assert!(refusal(dir.path(), None).ends_with("it is a directory"));
-        assert!(refusal(&at("dead"), None).ends_with("leads nowhere"));
+        for link in ["link", "dead", "dots"] {
+            assert!(refusal(&at(link), Some(name)).ends_with("name what it leads to"), "{link}");
+        }
+        assert!(refusal(dir.path(), Some(OsStr::new("link"))).ends_with("name what it leads to"));
         assert!(refusal(Path::new("/dev/null"), None).contains("standard output"));
     }
 }

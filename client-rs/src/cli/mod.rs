@@ -129,7 +129,9 @@ pub(crate) fn main() -> ExitCode {
             (None, None) => Err(Fault::Said("no package is given".to_owned())),
         },
         Command::Ps { socket, json } => living::ps(&master_socket(socket), json),
-        Command::Cp { socket, from, to } => copy::copy(&master_socket(socket), &from, &to),
+        Command::Cp { socket, max_size, from, to } => {
+            copy::copy(&master_socket(socket), &from, &to, max_size)
+        }
         Command::Stats { socket, json, name } => {
             stats::stats(&master_socket(socket), name.as_deref(), json)
         }

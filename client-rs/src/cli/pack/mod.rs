@@ -188,7 +188,7 @@ fn pack_at(dir: &Path, package: &Path, options: Options, time: u32) -> Result<Pa
     // A duplicate file's blocks are written before backhand knows and steps back over them; at the
     // end of the data nothing else may cover them.
     temporary.file.set_len(packed.bytes_out).map_err(fault)?;
-    temporary.publish(package).map_err(fault)?;
+    temporary.publish().map_err(fault)?;
     Ok(packed)
 }
 

@@ -49,7 +49,7 @@ impl Counts {
             count(process::descendants(std::process::id()).len()),
             count(loops(bench.dir.path())),
             count(lines("self")? + lines(&pid.to_string())?),
-            count(cgroups(Path::new("/sys/fs/cgroup"), 4)),
+            count(hierarchies().iter().map(|(place, ..)| below(&place.join(parent()))).sum()),
             count(fs::read_dir(master.socket.with_file_name("rockers")).map_or(0, Iterator::count)),
         ]))
     }
@@ -74,15 +74,15 @@ fn loops(dir: &Path) -> usize {
     files.filter(|file| Path::new(file.trim_end()).starts_with(dir)).count()
 }
 
-/// Directories called after rockers.
-fn cgroups(dir: &Path, depth: usize) -> usize {
+/// Where the master makes cgroups.
+fn parent() -> String {
+    format!("rocker-bench-{}", std::process::id())
+}
+
+/// Directories in this one.
+fn below(dir: &Path) -> usize {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    dirs.map(|entry| {
-        let own = usize::from(entry.file_name().to_string_lossy().contains("rocker"));
-        own + if depth > 0 { cgroups(&entry.path(), depth - 1) } else { 0 }
-    })
-    .sum()
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).count()
 }
 
 /// One who launches, again and again.
@@ -156,8 +156,7 @@ impl Caller {
 impl Bench {
     /// Each line is printed when it is there: this takes minutes.
     pub(crate) fn measure_leaks(&self) -> Result<Part> {
-        let parent = format!("rocker-bench-{}", std::process::id());
-        let mut lines = format!("cgroup = \"/{parent}\"\n");
+        let mut lines = format!("cgroup = \"/{}\"\n", parent());
         if self.options.quick {
             lines += "ready_guards = 1\n";
         }
@@ -195,7 +194,7 @@ impl Bench {
         });
         // The master leaves it: it may be an operator's.
         for (place, ..) in hierarchies() {
-            let _ = fs::remove_dir(place.join(&parent));
+            let _ = fs::remove_dir(place.join(parent()));
         }
         part
     }

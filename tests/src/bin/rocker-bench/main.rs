@@ -19,7 +19,10 @@
 //!
 //! A launch is counted from the request to the App's first instruction (`App`), and until App
 //! and guard are gone and the loop device is free (`gone`). The App is `bench/clock.c`.
-#![allow(unsafe_code, reason = "`Launch::enter` is for programs with one thread, as this one")]
+#![allow(
+    unsafe_code,
+    reason = "`Launch::enter` is for programs with one thread, as this one; `pre_exec`"
+)]
 
 use core::error::Error;
 use core::fmt::Write as _;
@@ -27,6 +30,7 @@ use core::time::Duration;
 use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
@@ -36,6 +40,7 @@ use nix::unistd::Pid;
 use options::{Options, Scene};
 use rocker_client::protocol::socket::now_ns;
 use rocker_client::{Launch, Program};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::json;
 use tempfile::TempDir;
 use tests::c_client::{self, Request, c_string};
@@ -710,7 +715,7 @@ fn say_when() -> i32 {
     }
 }
 
-/// A master that ends with this program.
+/// A master that ends with this program, however that ends.
 struct Master {
     child: Child,
     socket: PathBuf,
@@ -727,6 +732,9 @@ impl Master {
             ["run/master.sock", "master.toml", "log"].map(|at| state.join(at));
         fs::write(&config, lines)?;
         program.arg("--config").arg(config).arg("--socket").arg(&socket);
+        let end = || Ok(set_parent_process_death_signal(Some(Signal::TERM))?);
+        // SAFETY: it makes one system call.
+        unsafe { program.pre_exec(end) };
         let child = program.stdin(Stdio::null()).stderr(fs::File::create(&log)?).spawn()?;
         let mut master = Self { child, socket, log, keeps };
         let ready = within(SOON, || {
@@ -750,7 +758,7 @@ impl Master {
 impl Drop for Master {
     fn drop(&mut self) {
         if let Some(master) = process::pidfd(self.child.id()) {
-            let _ = rustix::process::pidfd_send_signal(master, rustix::process::Signal::TERM);
+            let _ = rustix::process::pidfd_send_signal(master, Signal::TERM);
         }
         let _ = self.child.wait();
     }

@@ -255,6 +255,7 @@ fn bad_ids_and_words_are_refused_in_one_line() {
         (&["--app-id", "x"], &["--app-id", "a whole number from 0"]),
         (&["--app-id", "4294967296"], &["from 0 to 4294967295"]),
         (&["--wall", "0"], &["--wall", "a time, like"]),
+        (&["--volatile"], &["volatile", "overlays, and there is none"]),
         (&["--time", "500ms"], &["--time", "whole seconds"]),
         (&["--memory", "64MB"], &["--memory", "like 64M"]),
         (&["--cpu-weight", "0"], &["--cpu-weight", "from 1 to 10000"]),

@@ -306,7 +306,7 @@ pub(crate) struct Run {
     /// /proc, /sys, /dev and /run [default: what the manifest says]
     #[arg(long, value_name = "D")]
     pub(crate) overlay: Vec<PathBuf>,
-    /// Do not wait for a disk: what the App writes may be lost if the machine crashes
+    /// Do not wait for a disk: what the App writes to overlays may be lost if the machine crashes
     #[arg(long)]
     pub(crate) volatile: bool,
     /// Which system calls the App may make: a profile in JSON, as container engines have them;

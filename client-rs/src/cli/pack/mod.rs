@@ -122,13 +122,22 @@ pub(super) struct Fault {
 impl Fault {
     pub(super) fn new(path: &Path, reason: impl fmt::Display) -> Self {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        Self { path: path.to_owned(), reason: reason.to_string() }
+        let mut reason = reason.to_string();
+        // The number says nothing more than the kernel's words before it.
+        if let Some(at) = reason.rfind(" (os error ") {
+            reason.truncate(at);
+        }
+        Self { path: path.to_owned(), reason }
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}: {}", OneLine(&self.path), self.reason)
+        // The directory itself is named already.
+        if self.path != Path::new(".") {
+            write!(out, "{}: ", OneLine(&self.path))?;
+        }
+        out.write_str(&self.reason)
     }
 }
 

@@ -209,12 +209,12 @@ fn pack_refuses_bad_places() {
     let text = told(&tree, place.path());
     assert!(text.ends_with("exists and is not a regular file"), "{text}");
     let text = told(&place.path().join("none"), &place.path().join("p"));
-    assert!(text.ends_with("/none: .: No such file or directory (os error 2)"), "{text}");
+    assert!(text.ends_with("/none: No such file or directory"), "{text}");
     let text = told(&tree, &place.path().join("none/p"));
-    assert!(text.ends_with("/none/p: No such file or directory (os error 2)"), "{text}");
+    assert!(text.ends_with("/none/p: No such file or directory"), "{text}");
     fs::write(place.path().join("file"), b"").unwrap();
     let text = told(&place.path().join("file"), &place.path().join("p"));
-    assert!(text.ends_with("/file: .: not a directory"), "{text}");
+    assert!(text.ends_with("/file: not a directory"), "{text}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The documents say what the programs do, and the code keeps its own house rules.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     all.extend(tests::root![
         the_commands_of_the_readme_work_for_a_new_user,
         the_configuration_of_the_readme_starts_a_master,
+        the_trace_of_the_readme_is_that_of_a_launch,
     ]);
     runner::main(all)
 }
@@ -471,6 +473,57 @@ fn the_commands_of_the_readme_work_for_a_new_user() {
     let mut master = master.expect("the README starts one");
     process::kill(master.id());
     master.wait().unwrap();
+}
+
+/// Who did what at which step, without numbers, which differ each time, and in no order: what two
+/// processes do at a time comes as it comes.
+fn steps_of(trace: &str) -> BTreeSet<String> {
+    let step = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (step, actor) = (words.next()?, words.next()?);
+        let command: Vec<&str> = words.skip(2).collect();
+        let command = command.join(" ");
+        // How many there are of these is the host's affair, and what a rocker is called is chance.
+        let command = match (step, command.split_once(' ')) {
+            ("prepare.4" | "overlay.1", Some((program, _))) => program.to_owned(),
+            ("prepare.9", Some(_)) => command.split('/').next()?.to_owned(),
+            _ => command,
+        };
+        let plain: String = command.chars().filter(|char| !char.is_ascii_digit()).collect();
+        Some(format!("{step} {actor} {plain}"))
+    };
+    trace.lines().filter_map(step).collect()
+}
+
+fn the_trace_of_the_readme_is_that_of_a_launch() {
+    let told = readme_blocks("text").into_iter().find(|text| text.contains(" us  ")).unwrap();
+    let daemon = tests::Daemon::start();
+    let package = Package::new().file("bin/hello", 0o755, "#!/bin/sh\n").build();
+    let places = [
+        (daemon.socket(), "/run/rocker/master.sock"),
+        (daemon.exec_dir(), "/var/hello/exec"),
+        (daemon.data_dir(), "/var/hello/data"),
+        (package.clone(), "/apps/hello.sqfs"),
+    ];
+    let mut run = Command::new(bin("rocker"));
+    run.args(["run", "--trace", "--uid", "1000", "--gid", "1000", "--socket"]);
+    run.arg(daemon.socket()).arg("--exec-dir").arg(daemon.exec_dir());
+    run.arg("--data-dir").arg(daemon.data_dir()).args(["--overlay", "/etc", "--overlay", "/var"]);
+    let output = run.arg(&package).args(["--", "bin/hello"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let traced = String::from_utf8(output.stderr).unwrap();
+    let traced = places
+        .iter()
+        .fold(traced, |traced, (place, name)| traced.replace(&place.display().to_string(), name));
+    let (told, traced) = (steps_of(&told), steps_of(&traced));
+    let only = |these: &BTreeSet<String>, not: &BTreeSet<String>| -> Vec<String> {
+        these.difference(not).cloned().collect()
+    };
+    let mut missing = only(&told, &traced);
+    // The guard tells of it after the entrance, which its caller may not wait for.
+    missing.retain(|step| !step.starts_with("root.5 "));
+    let none: Vec<String> = vec![];
+    assert_eq!((missing, only(&traced, &told)), (none.clone(), none));
 }
 
 fn the_configuration_of_the_readme_starts_a_master() {

@@ -187,11 +187,13 @@ impl AtWork<'_> {
             Body::Failed(error) => Outcome::Refused(error),
             Body::Entrance { name, guard } => {
                 self.hands.guard = guard;
-                let Message { fds: [entrance, procs, ..], .. } = message;
-                for (role, fd) in [(Role::Entrance, entrance), (Role::Cgroup, procs)] {
-                    if let Some(fd) = fd {
-                        self.kernel.install(self.hands.table, role, fd);
-                    }
+                for fd in message.fds.into_iter().flatten() {
+                    let role = match fd {
+                        Fd::Cgroup(_) => Role::Cgroup,
+                        Fd::Ruleset => Role::Ruleset,
+                        _ => Role::Entrance,
+                    };
+                    self.kernel.install(self.hands.table, role, fd);
                 }
                 Outcome::Entrance { name, guard_pid: guard }
             }
@@ -324,7 +326,7 @@ impl Driver<HelperMachine> for HelperAtWork<'_> {
             HelperAction::DropGroups => self.kernel.drop_groups(self.helper),
             HelperAction::JoinNamespaces => self.join(),
             HelperAction::TakeIds => self.kernel.take_ids(self.helper, id, id),
-            HelperAction::DropPrivileges => self.kernel.drop_capabilities(self.helper),
+            HelperAction::DropPrivileges => self.drop_privileges(),
             HelperAction::EnterDirectory => self.kernel.call(Call::ChangeDirectory),
             HelperAction::StartApp => {
                 return Poll::Ready(match self.start_app() {
@@ -338,6 +340,15 @@ impl Driver<HelperMachine> for HelperAtWork<'_> {
 }
 
 impl HelperAtWork<'_> {
+    /// enter.3: what bounds the helper bounds the App.
+    fn drop_privileges(&mut self) -> Answer {
+        self.kernel.drop_capabilities(self.helper)?;
+        match self.kernel.fd(self.hands.table, Role::Ruleset) {
+            Ok(_) => self.kernel.enforce(self.helper),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// enter.2
     fn join(&mut self) -> Answer {
         let Fd::Pidfd(guard) = self.kernel.fd(self.hands.table, Role::Entrance)? else {
@@ -385,6 +396,7 @@ pub(crate) fn check_app(kernel: &mut Kernel, app: Pid, launch: usize, scene: &La
         ((it.uid, it.gid) != (id, id), "with another's ids"),
         (it.groups, "with its caller's groups"),
         (it.capabilities != Capabilities::None, "with capabilities"),
+        (it.walled != scene.landlock, "without the wall that was asked for, or within another"),
         (!kernel.ids_are_final(guard), "before its ids were final and prepare.9 done"),
         (pid1.uid != id || pid1.groups, "beside a guard that is root"),
         (pid1.capabilities != Capabilities::None, "beside a guard with capabilities"),

@@ -57,6 +57,7 @@ calls! {
     GetFd: 1 24 12;
     // Guard, and whoever enters.
     JoinCgroup: 19 12 16;
+    Enforce: 1 7 12;
     // Guard.
     MakePrivate: 12 22;
     FindFreeLoop: 2 13 28 24 12;
@@ -73,6 +74,7 @@ calls! {
     OpenDev: 2 20 40 12;
     MountDev: 1 12 28;
     UnshareUser: 1 28 12;
+    MakeRuleset: 95 12 22;
     OpenPidfd: 23 24 12;
     Wait: 22;
     CloneProgram: 11 12 23 24;

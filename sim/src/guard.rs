@@ -489,7 +489,12 @@ impl AtWork<'_> {
 
     /// prepare.6
     fn drop_privileges(&mut self) -> Answer {
-        self.kernel.drop_capabilities(self.hands.pid)
+        self.kernel.drop_capabilities(self.hands.pid)?;
+        if self.launch()?.1.landlock {
+            let ruleset = self.kernel.make_ruleset()?;
+            self.kernel.install(self.hands.table, Role::Ruleset, ruleset);
+        }
+        Ok(())
     }
 
     /// prepare.9
@@ -534,8 +539,10 @@ impl AtWork<'_> {
             Err(errno) => return Poll::Ready(Err(errno)),
         };
         let procs = self.kernel.fd(self.hands.table, Role::Cgroup).ok();
-        let fds: heapless::Vec<Fd, 2> =
-            [Fd::Pidfd(self.hands.pid)].into_iter().chain(procs).collect();
+        let enters = self.launch().is_ok_and(|(_, scene)| scene.orders.is_none());
+        let ruleset = self.kernel.fd(self.hands.table, Role::Ruleset).ok().filter(|_| enters);
+        let fds: heapless::Vec<Fd, 3> =
+            [Fd::Pidfd(self.hands.pid)].into_iter().chain(procs).chain(ruleset).collect();
         let said = self.tell(body, &fds);
         if said == Poll::Ready(Ok(())) {
             self.stop_building();
@@ -755,11 +762,16 @@ impl AtWork<'_> {
         if terms.sync {
             process.gate = Gate::Shut;
         }
-        for part in parts {
+        let wall = Some(Call::Enforce).filter(|_| scene.landlock);
+        for part in wall.into_iter().chain(parts) {
             if part == Call::Execve && terms.sync {
                 break;
             }
-            if let Err(errno) = self.kernel.call(part) {
+            let done = match part {
+                Call::Enforce => self.kernel.enforce(pid),
+                other => self.kernel.call(other),
+            };
+            if let Err(errno) = done {
                 if terms.sync {
                     // exec.2 says that it is there; its end says this.
                     self.kernel.fails_at_gate(pid, errno);
@@ -769,7 +781,9 @@ impl AtWork<'_> {
                 return Err(errno);
             }
         }
-        check_app(self.kernel, pid, handed.number, &scene);
+        if self.kernel.process(pid).failure.is_none() {
+            check_app(self.kernel, pid, handed.number, &scene);
+        }
         self.apps.push(AppActor::program(pid, handed.number, does, late_ms, terms.grace_ms));
         self.hands.programs.running.push(Running::new(peer, id, pid, late_ms, terms.grace_ms));
         self.hands.started = Some(pid);

@@ -30,6 +30,8 @@ pub struct Launch {
     pub host_dev: bool,
     /// There are limits, and so a cgroup. In C too.
     pub limited: bool,
+    /// Landlock is to bound its App and its programs. In C too.
+    pub landlock: bool,
     /// Whether the exec dir is there on the host.
     pub exec_dir: bool,
     /// Which package: launches with the same one may share its mount.
@@ -324,6 +326,7 @@ impl Launch {
         host_mount: false,
         host_dev: false,
         limited: false,
+        landlock: false,
         forbidden: false,
         exec_dir: true,
         package: 0,
@@ -437,6 +440,7 @@ impl Launch {
                 stays: self.stays,
                 limits: self.limits(),
                 dev: if self.host_dev { Dev::Host } else { Dev::Own },
+                landlock: self.landlock,
                 ..Options::default()
             },
         }

@@ -46,6 +46,8 @@ fn orders(walk: &mut Walk) {
     for orders in ORDERS {
         walk.single_faults(&[Launch::open(orders)], Order::CallerFirst);
     }
+    let walled = Launch { landlock: true, ..Launch::open(ORDERS[0]) };
+    walk.single_faults(&[walled], Order::CallerFirst);
     let visited = [Launch { visits: sim::VISITS, ..Launch::open(ORDERS[2]) }];
     walk.single_faults(&visited, Order::InTurn);
     let signal: &[Task] = const { &[Task::Signal { id: None, signal: 15 }] };
@@ -110,11 +112,12 @@ fn every_arm_is_reached(library: Library) {
             walk.single_faults(&[launch], order);
         }
     }
-    // With limits, with limits and a data dir, and with the host's devices.
+    // With limits, with limits and a data dir, with the host's devices, and with a second wall.
     for launch in [
         Launch { limited: true, ..plain },
         Launch { library, ..Launch::limited() },
         Launch { host_dev: true, ..plain },
+        Launch { landlock: true, ..plain },
     ] {
         walk.single_faults(&[launch], Order::CallerFirst);
     }

@@ -90,6 +90,20 @@ impl Kernel {
         Ok(())
     }
 
+    /// prepare.6
+    pub(crate) fn make_ruleset(&mut self) -> Answer<super::Fd> {
+        self.call(Call::MakeRuleset)?;
+        Ok(super::Fd::Ruleset)
+    }
+
+    /// `landlock_restrict_self(2)`, for itself and its children. It takes a capability or
+    /// `no_new_privs`, which comes with the end of all of them here: everybody has one or the other.
+    pub(crate) fn enforce(&mut self, pid: Pid) -> Answer {
+        self.call(Call::Enforce)?;
+        self.process_mut(pid).walled = true;
+        Ok(())
+    }
+
     /// prepare.8, by the master, through `/proc/PID`: the pid must mean the guard still. A zombie
     /// has its namespaces.
     pub(crate) fn write_id_map(&mut self, writer: Pid, guard: Pid, map: IdMap) -> Answer {

@@ -70,6 +70,8 @@ pub(crate) enum Fd {
     Tree(usize),
     /// `cgroup.procs`, to be written to.
     Cgroup(usize),
+    /// What Landlock is to enforce.
+    Ruleset,
 }
 
 /// What a descriptor is for.
@@ -101,9 +103,10 @@ pub(crate) enum Role {
     /// Where a guard finds those whom its master passes on, and the end that the master takes.
     Intake,
     IntakeOutside,
+    Ruleset,
 }
 
-const ROLES: usize = 19;
+const ROLES: usize = 20;
 
 /// A table of descriptors: a process', shared with its helper, or one session's of the master.
 #[derive(Clone, Debug)]
@@ -153,6 +156,8 @@ pub(crate) struct Process {
     /// Whether it has supplementary groups of the host's.
     pub(crate) groups: bool,
     pub(crate) capabilities: Capabilities,
+    /// Landlock bounds it, and its children.
+    pub(crate) walled: bool,
     pub(crate) name: Option<Name>,
     /// Its process group: the first of its session, and whoever came of that.
     group: Pid,
@@ -342,6 +347,7 @@ impl Kernel {
             gid: 0,
             groups: true,
             capabilities: Capabilities::All,
+            walled: false,
             name: None,
             group: INIT,
             cgroup: None,

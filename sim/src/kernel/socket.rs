@@ -71,7 +71,7 @@ impl Kernel {
                 Some(lock) => lock.1 += 1,
                 None => self.locks.push((data, 1)),
             },
-            Fd::Pidfd(_) | Fd::Package(_) | Fd::Layers { .. } | Fd::Cgroup(_) => {}
+            Fd::Pidfd(_) | Fd::Package(_) | Fd::Layers { .. } | Fd::Cgroup(_) | Fd::Ruleset => {}
         }
     }
 
@@ -105,7 +105,7 @@ impl Kernel {
                     }
                 }
             }
-            Fd::Pidfd(_) | Fd::Package(_) | Fd::Layers { .. } | Fd::Cgroup(_) => {}
+            Fd::Pidfd(_) | Fd::Package(_) | Fd::Layers { .. } | Fd::Cgroup(_) | Fd::Ruleset => {}
         }
     }
 
@@ -355,5 +355,6 @@ const fn slot(role: Role) -> usize {
         Role::SharedMount => 16,
         Role::Cgroup => 17,
         Role::Dev => 18,
+        Role::Ruleset => 19,
     }
 }

@@ -9,7 +9,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::thread;
 use std::time::Instant;
 
 use protocol::{Exit, ExitReport, Rlimit, Step, Usage, Verdict};
@@ -346,15 +345,15 @@ fn a_program_may_have_a_terminal() {
     let pty = nix::pty::openpty(Some(&size(33, 77)), None).unwrap();
     let (output, stdout) = std::io::pipe().unwrap();
     let script =
-        "stty size; trap 'stty size' WINCH; trap 'exit 7' INT; while :; do sleep 0.01; done";
+        "stty size; trap 'stty size' WINCH; trap 'exit 7' INT; echo; while :; do sleep 0.01; done";
     let program = shell(script).env("PATH", "/bin:/usr/bin").terminal();
     let program = program.stdio(0, pty.slave).stdio(1, stdout).stdio(2, Stdio::Null);
     let (id, _pidfd) = started(&mut rocker, &program, &Exec::default());
     drop(program);
     let mut lines = BufReader::new(output).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "33 77");
-    // The shell may not have come to its traps yet: until then neither says anything to it.
-    thread::sleep(Duration::from_millis(200));
+    // Until the shell has come to its traps neither says anything to it.
+    assert_eq!(lines.next().unwrap().unwrap(), "");
     rustix::termios::tcsetwinsize(&pty.master, winsize(44, 88)).unwrap();
     assert_eq!(lines.next().unwrap().unwrap(), "44 88");
     rustix::io::write(&pty.master, b"\x03").unwrap();

@@ -1,7 +1,6 @@
 //! `rocker run --detach`: a rocker that stays when its launcher has ended.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use core::time::Duration;
 use std::fs;
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 
@@ -60,6 +59,19 @@ fn is_there(daemon: &Daemon, name: &str) -> bool {
     list(daemon.socket(), SOON).unwrap().iter().any(|rocker| rocker.name.as_str() == name)
 }
 
+/// Those in the only rocker, by the pids they have here.
+fn shells(daemon: &Daemon) -> Vec<u32> {
+    let guard = list(daemon.socket(), SOON).unwrap()[0].guard_pid;
+    let is_shell = |pid: &u32| process::stat(*pid).is_some_and(|stat| stat.comm == "sh");
+    process::inside(guard).into_iter().filter(is_shell).collect()
+}
+
+/// Whether it lives, and its guard knows that its launcher has gone: others can take over then.
+fn is_left(daemon: &Daemon, name: &str) -> bool {
+    let mut heir = OpenRocker::attach(daemon.socket(), name, SOON).unwrap();
+    within(SOON, || heir.adopt().is_ok()) && is_there(daemon, name)
+}
+
 fn by_name(daemon: &Daemon, words: &[&str]) -> Output {
     let mut command = Command::new(bin("rocker"));
     command.arg(words[0]).arg("--socket").arg(daemon.socket()).args(&words[1..]);
@@ -74,8 +86,7 @@ fn a_detached_app_lives_on_and_is_worked_with_by_name() {
         &["--overlay", "/mnt", "--data-dir", &overlay],
         "test ! -t 0 && ! read line && exec sleep 1000",
     );
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(is_there(&daemon, &name), "it was to stay");
+    assert!(is_left(&daemon, &name), "it was to stay");
     let executed = by_name(&daemon, &["exec", &name, "--", "sh", "-c", "cat /proc/[0-9]*/comm"]);
     let said = String::from_utf8_lossy(&executed.stdout);
     assert!(said.lines().any(|line| line == "sleep"), "{executed:?}");
@@ -95,8 +106,10 @@ fn its_rocker_ends_with_the_last_of_its_processes() {
     let script = format!("(until test -e {at}/go; do sleep 0.02; done) & touch {at}/left; exit 3");
     let name = detached(&daemon, &[], &script);
     assert!(within(SOON, || dir.path().join("left").exists()));
-    std::thread::sleep(Duration::from_millis(100));
-    assert!(is_there(&daemon, &name), "something runs in it");
+    // The App has been reaped, and its guard has looked who is left.
+    assert!(within(SOON, || shells(&daemon).len() == 1));
+    let executed = by_name(&daemon, &["exec", &name, "--", "true"]);
+    assert!(executed.status.success(), "something runs in it: {executed:?}");
     fs::write(dir.path().join("go"), "").unwrap();
     assert!(within(SOON, || !is_there(&daemon, &name)));
     // Its limits are kept by its guard, whoever listens.
@@ -211,9 +224,8 @@ fn an_app_is_waited_for_by_one_and_outlives_him() {
     first.kill().unwrap();
     first.wait().unwrap();
     let second = waiting(&daemon, &name, &[]);
-    let inside = "kill -TERM $(cat /proc/[0-9]*/stat | grep '(sh)' | cut -d' ' -f1 | head -1)";
-    let executed = by_name(&daemon, &["exec", &name, "--", "sh", "-c", inside]);
-    assert!(executed.status.success(), "{executed:?}");
+    let app = rustix::process::Pid::from_raw(shells(&daemon)[0].cast_signed()).unwrap();
+    rustix::process::kill_process(app, rustix::process::Signal::TERM).unwrap();
     assert_eq!(second.wait_with_output().unwrap().status.code(), Some(9));
     assert!(within(SOON, || !is_there(&daemon, &name)));
 }
@@ -274,8 +286,7 @@ fn detach_is_for_a_rocker_that_stays() {
     let waits = rocker.command("sleep").arg("1000").sync().spawn().unwrap();
     rocker.go(&waits.run).unwrap();
     rocker.detach().unwrap();
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(is_there(&daemon, &name), "it was to stay");
+    assert!(is_left(&daemon, &name), "it was to stay");
     // Who is attached has nothing to give up, and the rocker does not end with him.
     let mut rocker = OpenRocker::attach(daemon.socket(), &name, SOON).unwrap();
     rocker.spawn(&sleep, &Limits::new()).unwrap();

@@ -140,7 +140,10 @@ impl Options {
                     }
                 }
                 ("--help" | "-h", _) => return Ok(None),
-                ("--quick", _) => (options.batch, options.rounds, options.quick) = (10, 3, true),
+                ("--quick", _) => {
+                    (options.batch, options.rounds, options.quick) = (10, 3, true);
+                    options.packing.few();
+                }
                 ("--json", _) => options.json = true,
                 ("--launches", _) => {
                     options.rounds = value()?.parse::<usize>()?.div_ceil(options.batch);
@@ -201,7 +204,7 @@ pub(crate) fn help() -> String {
         let _ = writeln!(text, "  --{flag:13} {}", scene.help());
     }
     text + "\nHow:\n\
-         \x20 --quick         few samples, to see that it works\n\
+         \x20 --quick         few samples, and two packages, to see that it works\n\
          \x20 --launches=N    samples of each row [300]\n\
          \x20 --cpu=N         where all runs that is measured alone [the last]\n\
          \x20 --json          for programs\n\

@@ -72,6 +72,14 @@ impl Default for Packing {
     }
 }
 
+impl Packing {
+    /// What is packed and read in seconds.
+    pub(crate) fn few(&mut self) {
+        self.compressions.truncate(2);
+        self.block_sizes = vec![USUAL.1.to_owned()];
+    }
+}
+
 /// The tree in one of its forms.
 struct Form {
     name: String,

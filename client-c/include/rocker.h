@@ -10,6 +10,7 @@
  * Or a program instead of a function, with pidfds and words:       ROCKER_spawn()
  * Or from a poll loop, without ever waiting:                       ROCKER_launch_begin()
  * Or many programs in one rocker, started by its guard:            ROCKER_open(), ROCKER_exec()
+ * All living rockers, and the end of one:                          ROCKER_list(), ROCKER_kill_named()
  *
  * The library keeps no state between calls, allocates no memory, prints nothing, installs no
  * signal handler and leaves no descriptor open but those that it returns. All functions may be
@@ -324,6 +325,38 @@ ROCKER_API int ROCKER_kill_guard(int guard_pid, const char *guard_pname);
 /* Closes both pidfds. The rocker lives on. */
 ROCKER_API void ROCKER_close(Rocker *rocker);
 
+/* --- Living rockers. ------------------------------------------------------------------------- */
+
+/* A living rocker, whoever has launched it. */
+typedef struct {
+    /* As in RockerResult. */
+    char guard_pname[16];
+    int guard_pid;
+    /* The launcher's own number for the App, and the App's user. */
+    uint32_t app_id;
+    uint32_t uid;
+    /* Milliseconds since its guard was made. */
+    uint64_t age_ms;
+    /* What it was made from. */
+    const char *package;
+} RockerInfo;
+
+/*
+ * Calls `each` for every living rocker that the master shows to this user: its own, and to root
+ * all. What `info` points to is there for as long as the call. Of `options`, which may be NULL,
+ * count connection, socket_path and timeout_ms. On failure `each` may have been called for some.
+ */
+ROCKER_API ROCKER_ERR ROCKER_list(void (*each)(void *data, const RockerInfo *info), void *data,
+                                  const RockerOptions *options, RockerError *error);
+
+/*
+ * root.10: has the master kill the rocker of this name, if it lets this user: root, and whoever has
+ * launched it. Returns when all of it is gone; if that takes longer than
+ * timeout_ms it may be dead all the same: it is not gone before its App's parent has waited for it. Of `options` count the same.
+ */
+ROCKER_API ROCKER_ERR ROCKER_kill_named(const char *guard_pname, const RockerOptions *options,
+                                        RockerError *error);
+
 /* --- A launch in the caller's own poll loop. ------------------------------------------------- */
 
 /*
@@ -365,6 +398,17 @@ ROCKER_API int ROCKER_launch_wait_ms(const RockerLaunch *launch);
 /* The result, as of ROCKER_spawn(); a launch that is not over is given up. */
 ROCKER_API ROCKER_ERR ROCKER_launch_end(RockerLaunch *launch, Rocker *rocker,
                                         RockerError *error);
+
+/* The same for ROCKER_list(), which calls `each` from within ROCKER_launch_go_on(), and for
+ * ROCKER_kill_named(). The name stays as it is, too. */
+ROCKER_API void ROCKER_launch_begin_list(RockerLaunch *launch,
+                                         void (*each)(void *data, const RockerInfo *info),
+                                         void *data, const RockerOptions *options);
+ROCKER_API void ROCKER_launch_begin_kill(RockerLaunch *launch, const char *guard_pname,
+                                         const RockerOptions *options);
+
+/* What came of it; one that is not over is given up. */
+ROCKER_API ROCKER_ERR ROCKER_launch_end_question(RockerLaunch *launch, RockerError *error);
 
 /* --- A rocker that takes orders. ------------------------------------------------------------- */
 
@@ -606,6 +650,15 @@ ROCKER_API ROCKER_ERR ROCKER_launch_end_open(RockerLaunch *launch, RockerOpen *o
  */
 ROCKER_API ROCKER_ERR ROCKER_exec(RockerOpen *open, const RockerProgram *program,
                                   const RockerExec *exec, unsigned *id, RockerError *error);
+
+/*
+ * Takes over a program that its launcher has left in a rocker with ROCKER_STAYS, the oldest first:
+ * its events come here from now on, with `data`, and it gets signals from here. It goes on, and can
+ * be taken over again, when this is left. ROCKER_EVENT_started, or ROCKER_EVENT_failed: ESRCH if
+ * there is none, since its launcher is there, or it has ended; EBUSY if others have taken over all
+ * there are.
+ */
+ROCKER_API ROCKER_ERR ROCKER_adopt(RockerOpen *open, void *data, unsigned *id, RockerError *error);
 
 /* Sends a program a signal, 1 to 64; SIGKILL is for all of its process group. Without an id (0)
  * it is for every process in the rocker but the guard. That there is none is no error. */

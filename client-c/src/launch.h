@@ -7,14 +7,20 @@
 #include "enter.h"
 #include "wire.h"
 
+/* What is called for each living rocker. */
+typedef void rk_each(void *data, const RockerInfo *info);
+
 struct rk_launch {
     struct rk_client client;
     struct rk_request request;
     struct rk_entry entry;
     struct rk_running running;
     const char *socket_path;
-    /* Of RK_TO_ATTACH: the rocker's. */
+    /* Of RK_TO_ATTACH and RK_TO_KILL: the rocker's. */
     const char *guard_name;
+    /* Of RK_TO_LIST. */
+    rk_each *each;
+    void *each_data;
     char *name_only[2];
     /* CLOCK_MONOTONIC, nanoseconds. */
     uint64_t deadline_ns;
@@ -48,15 +54,17 @@ const char *rk_nth(const char *words, unsigned number);
 void rk_begin_launch(struct rk_launch *launch, const RockerRequest *req,
                      const RockerOptions *options, const struct rk_entry *entry);
 
-/* Begins to attach to the living rocker of this name. */
-void rk_begin_attach(struct rk_launch *launch, const char *name, const RockerOptions *options);
+/* Begins to attach to the living rocker of this name, to kill it, or, of no name, to list them. */
+void rk_begin_question(struct rk_launch *launch, enum rk_purpose purpose, const char *name,
+                       const RockerOptions *options);
 
 /* Does what can be done without waiting. False: it has to wait. */
 bool rk_go_on(struct rk_launch *launch);
 
-/* The end of a launch of this kind, over or not; it has failed if it is of the other one. What it
- * has come to is told in `error`, if there is one. */
-ROCKER_ERR rk_settle(struct rk_launch *launch, bool takes_orders, RockerError *error);
+/* The end of a launch of this kind, over or not: of an App (RK_TO_ENTER), of a rocker that takes
+ * orders (RK_TO_ORDER, or RK_TO_ATTACH), or of a question; it has failed if it is of another one.
+ * What it has come to is told in `error`, if there is one. */
+ROCKER_ERR rk_settle(struct rk_launch *launch, enum rk_purpose wanted, RockerError *error);
 
 /* What is wrong with a program, in words of the header; NULL: nothing. */
 const char *rk_misuse_of(const RockerProgram *program);

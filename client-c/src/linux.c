@@ -152,10 +152,20 @@ static bool send_request(struct rk_launch *launch, struct rk_outcome *outcome)
     uint8_t numbers[RK_NUMBERS_MAX];
     struct rk_pieces message = rk_pieces(numbers, sizeof(numbers));
 
-    if (launch->client.purpose == RK_TO_ATTACH) {
-        rk_encode_attach(launch->guard_name, &message);
-    } else {
+    switch ((enum rk_purpose)launch->client.purpose) {
+    case RK_TO_ENTER:
+    case RK_TO_ORDER:
         rk_encode_launch(&launch->request, &message);
+        break;
+    case RK_TO_ATTACH:
+        rk_encode_attach(launch->guard_name, &message);
+        break;
+    case RK_TO_KILL:
+        rk_encode_kill(launch->guard_name, &message);
+        break;
+    case RK_TO_LIST:
+        rk_encode_list(&message);
+        break;
     }
     int error = rk_send(launch->connection, &message, NULL, 0);
     switch (error) {
@@ -206,7 +216,7 @@ int rk_receive(int connection, struct rk_datagram *datagram)
         char bytes[CMSG_SPACE(RK_DESCRIPTORS_MAX * sizeof(int))];
         struct cmsghdr align;
     } control;
-    struct iovec piece = { datagram->bytes, sizeof(datagram->bytes) };
+    struct iovec piece = { datagram->bytes, RK_ANSWER_MAX };
     struct msghdr header = { .msg_iov = &piece, .msg_iovlen = 1 };
     ssize_t got;
 
@@ -248,13 +258,35 @@ static bool is_entrance(const struct rk_launch *launch, const struct rk_datagram
     return cgroups >= 0 && cgroups <= RK_CGROUPS_MAX;
 }
 
-/* Acts on one datagram. */
-static void understand(struct rk_launch *launch, struct rk_datagram *datagram,
+/* What the master has answered to a question; false if there is more to come. */
+static bool is_told(struct rk_launch *launch, struct rk_message *message, struct rk_datagram *datagram,
+                    struct rk_outcome *outcome)
+{
+    bool lists = launch->client.purpose == RK_TO_LIST;
+
+    if (message->kind == RK_ROCKER && lists) {
+        /* It is the end of the message, behind which there is room. */
+        datagram->bytes[datagram->length] = '\0';
+        message->info.package = message->rest.bytes;
+        launch->each(launch->each_data, &message->info);
+        return false;
+    }
+    return message->kind == (lists ? RK_LIST_END : RK_GONE) ? done(outcome)
+                                                           : lost(outcome, RK_LOSS_GARBAGE);
+}
+
+/* Acts on one datagram; false if there is more to come. */
+static bool understand(struct rk_launch *launch, struct rk_datagram *datagram,
                        struct rk_outcome *outcome)
 {
     struct rk_message message;
+    bool is_question = launch->client.purpose == RK_TO_KILL || launch->client.purpose == RK_TO_LIST;
 
-    rk_decode(datagram->bytes, datagram->length, &message);
+    if (is_question) {
+        rk_decode_told(datagram->bytes, datagram->length, &message);
+    } else {
+        rk_decode(datagram->bytes, datagram->length, &message);
+    }
     if (message.kind == RK_NOTHING && datagram->whole) {
         lost(outcome, (enum rk_loss)message.loss);
     } else if (!datagram->whole || message.descriptors != datagram->count) {
@@ -263,6 +295,8 @@ static void understand(struct rk_launch *launch, struct rk_datagram *datagram,
         launch->command[0] = '\0';
         rk_add(launch->command, message.rest.bytes, message.rest.length);
         refused(outcome, message.error);
+    } else if (is_question) {
+        return is_told(launch, &message, datagram, outcome);
     } else if (launch->entry.guard >= 0 || message.rest.length > RK_FILTER_MAX
                || !is_entrance(launch, datagram)) {
         lost(outcome, RK_LOSS_GARBAGE);
@@ -283,6 +317,7 @@ static void understand(struct rk_launch *launch, struct rk_datagram *datagram,
         *outcome = (struct rk_outcome){ .result = RK_ENTRANCE, .pid = message.pid };
         memcpy(outcome->name, message.name, sizeof(outcome->name));
     }
+    return true;
 }
 
 /* Reads what is there; false when nothing is. */
@@ -297,9 +332,9 @@ static bool hear(struct rk_launch *launch, struct rk_outcome *outcome)
     if (error != 0) {
         return failed(outcome, error);
     }
-    understand(launch, &datagram, outcome);
+    bool is_over = understand(launch, &datagram, outcome);
     rk_drop(&datagram);
-    return true;
+    return is_over;
 }
 
 static bool await_entrance(struct rk_launch *launch, struct rk_outcome *outcome)
@@ -519,7 +554,8 @@ void rk_release(struct rk_launch *launch)
         struct rk_outcome outcome;
         rk_finish(&launch->running, false, &slip, &outcome, &launch->app);
     }
-    if (!succeeded || launch->client.purpose == RK_TO_ENTER) {
+    if (!succeeded
+        || (launch->client.purpose != RK_TO_ORDER && launch->client.purpose != RK_TO_ATTACH)) {
         rk_close(&launch->connection);
     }
     rk_close(&launch->entry.null);

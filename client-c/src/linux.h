@@ -20,7 +20,8 @@ struct rk_datagram {
     bool whole;
     unsigned count;
     int descriptors[RK_DESCRIPTORS_MAX];
-    uint8_t bytes[RK_ANSWER_MAX];
+    /* And a NUL. */
+    uint8_t bytes[RK_ANSWER_MAX + 1];
 };
 
 /* 0, or an errno: EMSGSIZE if it is too long. Never waits: a peer that does not read is the

@@ -18,9 +18,13 @@ void rk_client_init(struct rk_client *client, enum rk_purpose purpose)
 
 uint8_t rk_client_step(const struct rk_client *client)
 {
-    if (client->purpose == RK_TO_ATTACH
-        && (client->state == RK_SEND_REQUEST || client->state == RK_AWAIT_ENTRANCE)) {
-        return RK_HAND_OVER;
+    if (client->state == RK_SEND_REQUEST || client->state == RK_AWAIT_ENTRANCE) {
+        if (client->purpose == RK_TO_ATTACH || client->purpose == RK_TO_KILL) {
+            return client->purpose == RK_TO_KILL ? RK_KILL_GUARD : RK_HAND_OVER;
+        }
+        if (client->purpose == RK_TO_LIST) {
+            return RK_REQUEST_ROCKER;
+        }
     }
     return client->state < RK_STATE_COUNT ? step_of[client->state] : RK_NO_STEP;
 }
@@ -52,6 +56,9 @@ static bool succeed(struct rk_client *client, const struct rk_outcome *outcome)
     case RK_SEND_REQUEST:
         return result == RK_DONE && go_to(client, RK_AWAIT_ENTRANCE);
     case RK_AWAIT_ENTRANCE:
+        if (client->purpose == RK_TO_KILL || client->purpose == RK_TO_LIST) {
+            return result == RK_DONE && go_to(client, RK_ENDED);
+        }
         if (result != RK_ENTRANCE) {
             return false;
         }

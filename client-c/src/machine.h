@@ -10,13 +10,14 @@
 
 #define RK_NAME_LEN 15
 
-/* What it is for: a rocker to be entered, one that takes orders, or one that lives already. */
-enum rk_purpose { RK_TO_ENTER, RK_TO_ORDER, RK_TO_ATTACH };
+/* What it is for: a rocker to be entered, one that takes orders, or one that lives already; or a
+ * question, of which no rocker comes. */
+enum rk_purpose { RK_TO_ENTER, RK_TO_ORDER, RK_TO_ATTACH, RK_TO_KILL, RK_TO_LIST };
 
 /* Where a launch stands, in the order of the diagrams. The state is the action, too. */
 enum rk_state {
     RK_CONNECT,        /* root.1, its first half: reach the master       */
-    RK_SEND_REQUEST,   /* root.1; root.3 to attach                        */
+    RK_SEND_REQUEST,   /* root.1; root.3 to attach, root.10 to kill       */
     RK_AWAIT_ENTRANCE, /* enter.0: the guard's pidfd, or a failure; same  */
     RK_FORK_HELPER,    /* enter.1                                         */
     RK_AWAIT_APP,      /* enter.3; enter.2 is the helper's                */

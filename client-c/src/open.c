@@ -83,7 +83,7 @@ const char *ROCKER_verdict_name(ROCKER_VERDICT verdict)
 
 static ROCKER_ERR end_launch(struct rk_launch *launch, RockerOpen *open, RockerError *error)
 {
-    ROCKER_ERR code = rk_settle(launch, true, error);
+    ROCKER_ERR code = rk_settle(launch, RK_TO_ORDER, error);
 
     memset(open, 0, sizeof(*open));
     open->guard_pidfd = open->connection = -1;
@@ -126,7 +126,7 @@ ROCKER_ERR ROCKER_attach(const char *guard_pname, const RockerOptions *options, 
 {
     struct rk_launch launch;
 
-    rk_begin_attach(&launch, guard_pname, options);
+    rk_begin_question(&launch, RK_TO_ATTACH, guard_pname, options);
     while (!rk_go_on(&launch)) {
         rk_wait(&launch);
     }
@@ -136,7 +136,8 @@ ROCKER_ERR ROCKER_attach(const char *guard_pname, const RockerOptions *options, 
 void ROCKER_launch_begin_attach(RockerLaunch *launch, const char *guard_pname,
                                 const RockerOptions *options)
 {
-    rk_begin_attach((struct rk_launch *)(void *)launch->opaque, guard_pname, options);
+    rk_begin_question((struct rk_launch *)(void *)launch->opaque, RK_TO_ATTACH, guard_pname,
+                      options);
 }
 
 /* --- Orders. ---------------------------------------------------------------------------------- */
@@ -270,6 +271,24 @@ ROCKER_ERR ROCKER_exec(RockerOpen *open, const RockerProgram *program, const Roc
     ROCKER_ERR code = send_exec(open, program, exec, null, error);
     rk_close(&null);
     *id = code == ROCKER_ERR_success ? in(open)->last_id : 0;
+    return code;
+}
+
+ROCKER_ERR ROCKER_adopt(RockerOpen *open, void *data, unsigned *id, RockerError *error)
+{
+    uint8_t numbers[RK_NUMBERS_MAX];
+    struct rk_pieces message = rk_pieces(numbers, sizeof(numbers));
+
+    *id = 0;
+    if (!rk_orders_have_room(in(open), RK_PROGRAM)) {
+        return fail(rk_failed(RK_REQUEST_EXEC, EAGAIN), 0, "", error);
+    }
+    rk_encode_adopt(rk_orders_next_id(in(open)), &message);
+    ROCKER_ERR code = order(open, &message, NULL, 0, error);
+    if (code == ROCKER_ERR_success) {
+        rk_orders_exec(in(open), data, false);
+        *id = in(open)->last_id;
+    }
     return code;
 }
 

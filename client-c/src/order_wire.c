@@ -12,7 +12,8 @@ enum {
     CLIENT_CONF = 11,
     CLIENT_RESET,
     CLIENT_GO,
-    CLIENT_EXEC_IN
+    CLIENT_EXEC_IN,
+    CLIENT_ADOPT
 };
 enum {
     GUARD_FAILED = 2,
@@ -123,6 +124,11 @@ void rk_encode_exec(uint32_t id, const RockerProgram *program, const RockerExec 
 void rk_encode_go(uint32_t id, struct rk_pieces *out)
 {
     begin(out, CLIENT_GO, id);
+}
+
+void rk_encode_adopt(uint32_t id, struct rk_pieces *out)
+{
+    begin(out, CLIENT_ADOPT, id);
 }
 
 void rk_encode_signal(uint32_t id, uint8_t signal, struct rk_pieces *out)

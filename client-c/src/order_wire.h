@@ -17,6 +17,9 @@ void rk_encode_exec(uint32_t id, const RockerProgram *program, const RockerExec 
 /* To a program that waits. */
 void rk_encode_go(uint32_t id, struct rk_pieces *out);
 
+/* For one that was left. */
+void rk_encode_adopt(uint32_t id, struct rk_pieces *out);
+
 /* For one program; 0: for all. */
 void rk_encode_signal(uint32_t id, uint8_t signal, struct rk_pieces *out);
 

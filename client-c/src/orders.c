@@ -234,6 +234,9 @@ enum rk_answer rk_orders_hear(struct rk_orders *orders, const struct rk_message 
     case RK_NOTHING:
     case RK_ENTERING:
     case RK_FAILURE:
+    case RK_ROCKER:
+    case RK_LIST_END:
+    case RK_GONE:
         break;
     }
     return RK_DENY;

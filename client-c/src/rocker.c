@@ -328,17 +328,18 @@ static bool begin(struct rk_launch *launch, enum rk_purpose purpose, const Rocke
     return true;
 }
 
-void rk_begin_attach(struct rk_launch *launch, const char *name, const RockerOptions *options)
+void rk_begin_question(struct rk_launch *launch, enum rk_purpose purpose, const char *name,
+                       const RockerOptions *options)
 {
     RockerOptions all;
     uint32_t timeout_ms;
 
-    if (!begin(launch, RK_TO_ATTACH, options, &all)) {
+    if (!begin(launch, purpose, options, &all)) {
         return;
     }
     launch->guard_name = name;
     timeout_ms = launch->request.timeout_ms;
-    if (!rk_is_name(rk_path(name))) {
+    if (purpose != RK_TO_LIST && !rk_is_name(rk_path(name))) {
         refuse(launch, rk_invalid(RK_RULE_NO_SUCH_ROCKER, RK_ITEM_NAME, 0));
     } else if (timeout_ms == 0 || timeout_ms > RK_TIMEOUT_MS_MAX) {
         refuse(launch, rk_invalid(RK_RULE_OUT_OF_RANGE, RK_ITEM_TIMEOUT, 0));
@@ -451,12 +452,20 @@ void rk_tell(const struct rk_error *error, int code, const char *command, Rocker
     memcpy(told->command, command, sizeof(told->command));
 }
 
-ROCKER_ERR rk_settle(struct rk_launch *launch, bool takes_orders, RockerError *error)
+/* What a launch of this purpose leaves, if it succeeds. */
+static enum rk_purpose kind_of(unsigned purpose)
+{
+    return purpose == RK_TO_ENTER                                 ? RK_TO_ENTER
+           : purpose == RK_TO_ORDER || purpose == RK_TO_ATTACH ? RK_TO_ORDER
+                                                                  : RK_TO_LIST;
+}
+
+ROCKER_ERR rk_settle(struct rk_launch *launch, enum rk_purpose wanted, RockerError *error)
 {
     const struct rk_error *why = &launch->client.error;
 
-    if ((launch->client.purpose != RK_TO_ENTER) != takes_orders) {
-        rk_client_init(&launch->client, takes_orders ? RK_TO_ORDER : RK_TO_ENTER);
+    if (kind_of(launch->client.purpose) != kind_of(wanted)) {
+        rk_client_init(&launch->client, wanted);
         misuse(launch, "a launch ends by the function for its kind");
     } else if (launch->client.state != RK_ENDED) {
         struct rk_outcome outcome = { .result = RK_LOST, .loss = RK_LOSS_SILENT };
@@ -466,7 +475,7 @@ ROCKER_ERR rk_settle(struct rk_launch *launch, bool takes_orders, RockerError *e
     if (error != NULL) {
         rk_tell(why, launch->code, launch->command, error);
         error->at_exec = launch->at == RK_AT_EXEC;
-        error->order = launch->client.purpose == RK_TO_ATTACH ? RK_QUESTION : RK_PROGRAM;
+        error->order = launch->client.purpose >= RK_TO_ATTACH ? RK_QUESTION : RK_PROGRAM;
         if (why->fault == RK_INVALID) {
             add_subject(launch, why, error->subject);
         }
@@ -478,7 +487,7 @@ ROCKER_ERR rk_settle(struct rk_launch *launch, bool takes_orders, RockerError *e
 
 static ROCKER_ERR end(struct rk_launch *launch, Rocker *rocker, RockerError *error)
 {
-    ROCKER_ERR code = rk_settle(launch, false, error);
+    ROCKER_ERR code = rk_settle(launch, RK_TO_ENTER, error);
 
     *rocker = (Rocker){ .app_pidfd = -1, .guard_pidfd = -1 };
     if (code == ROCKER_ERR_success) {

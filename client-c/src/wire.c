@@ -3,8 +3,15 @@
 #include "postcard.h"
 
 /* The variants of a launch that a client knows, by their place in message.rs. */
-enum { CLIENT_LAUNCH, CLIENT_APP_STARTED, CLIENT_PING = 6, CLIENT_ATTACH = 10 };
-enum { MASTER_FAILED = 2 };
+enum {
+    CLIENT_LAUNCH,
+    CLIENT_APP_STARTED,
+    CLIENT_LIST,
+    CLIENT_KILL,
+    CLIENT_PING = 6,
+    CLIENT_ATTACH = 10
+};
+enum { MASTER_FAILED = 2, MASTER_ROCKER = 4, MASTER_END, MASTER_GONE };
 
 /* enum Dev */
 enum { DEV_OWN, DEV_HOST, DEV_WITH };
@@ -160,12 +167,27 @@ void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out)
     rk_put_byte(out, request->landlock);
 }
 
-void rk_encode_attach(const char *name, struct rk_pieces *out)
+static void encode_name(uint8_t variant, const char *name, struct rk_pieces *out)
 {
-    rk_begin(out, CLIENT_ATTACH);
+    rk_begin(out, variant);
     for (unsigned i = 0; i < RK_NAME_LEN; i++) {
         rk_put_byte(out, (uint8_t)name[i]);
     }
+}
+
+void rk_encode_attach(const char *name, struct rk_pieces *out)
+{
+    encode_name(CLIENT_ATTACH, name, out);
+}
+
+void rk_encode_kill(const char *name, struct rk_pieces *out)
+{
+    encode_name(CLIENT_KILL, name, out);
+}
+
+void rk_encode_list(struct rk_pieces *out)
+{
+    rk_begin(out, CLIENT_LIST);
 }
 
 void rk_encode_app_started(struct rk_pieces *out)
@@ -346,23 +368,58 @@ bool rk_is_name(struct rk_path text)
     return digits == RK_NAME_LEN && text.length == RK_NAME_LEN;
 }
 
-static bool get_entrance(struct rk_reader *in, struct rk_message *message)
+static bool get_name(struct rk_reader *in, char *name)
 {
-    message->kind = RK_ENTERING;
     for (unsigned i = 0; i < RK_NAME_LEN; i++) {
         uint8_t digit;
         if (!rk_get_byte(in, &digit) || !is_digit(digit)) {
             return false;
         }
-        message->name[i] = (char)digit;
+        name[i] = (char)digit;
     }
+    return true;
+}
+
+static bool get_entrance(struct rk_reader *in, struct rk_message *message)
+{
     uint8_t more;
-    if (!rk_get_u32(in, &message->pid) || !get_bytes(in, &message->rest)
+
+    message->kind = RK_ENTERING;
+    if (!get_name(in, message->name) || !rk_get_u32(in, &message->pid) || !get_bytes(in, &message->rest)
         || !rk_get_byte(in, &more) || more > RK_CGROUPS_MAX + 1) {
         return false;
     }
     message->descriptors = (uint8_t)(1 + more);
     return true;
+}
+
+static bool get_rocker(struct rk_reader *in, struct rk_message *message)
+{
+    RockerInfo *info = &message->info;
+    uint32_t pid;
+
+    message->kind = RK_ROCKER;
+    if (!get_name(in, info->guard_pname) || !rk_get_u32(in, &info->app_id)
+        || !rk_get_u32(in, &info->uid) || !rk_get_u32(in, &pid)
+        || !rk_get_number(in, 64, &info->age_ms) || !get_bytes(in, &message->rest)) {
+        return false;
+    }
+    info->guard_pid = (int)pid;
+    return rk_path_rule(message->rest) == RK_RULE_COUNT;
+}
+
+static bool get_told(struct rk_reader *in, uint8_t sender, uint8_t variant,
+                     struct rk_message *message)
+{
+    if ((sender == RK_FROM_GUARD && variant == GUARD_FAILED)
+        || (sender == RK_FROM_MASTER && variant == MASTER_FAILED)) {
+        return rk_get_failure(in, message);
+    }
+    if (sender == RK_FROM_MASTER && variant == MASTER_ROCKER) {
+        return get_rocker(in, message);
+    }
+    message->kind = variant == MASTER_END ? RK_LIST_END : RK_GONE;
+    return sender == RK_FROM_MASTER && (variant == MASTER_END || variant == MASTER_GONE);
 }
 
 static bool get_answer(struct rk_reader *in, uint8_t sender, uint8_t variant,
@@ -405,4 +462,9 @@ void rk_decode_as(const uint8_t *datagram, size_t length, struct rk_message *mes
 void rk_decode(const uint8_t *datagram, size_t length, struct rk_message *message)
 {
     rk_decode_as(datagram, length, message, get_answer);
+}
+
+void rk_decode_told(const uint8_t *datagram, size_t length, struct rk_message *message)
+{
+    rk_decode_as(datagram, length, message, get_told);
 }

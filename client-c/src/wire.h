@@ -18,9 +18,9 @@
 /* The longest message. */
 #define RK_MESSAGE_MAX 32768
 
-/* The longest message that a client reads: an entrance, with the App's filter. Steps come only to
- * who asks for a trace. */
-#define RK_ANSWER_MAX 1024
+/* The longest message that a client reads: a living rocker, with the path of its package. Steps
+ * come only to who asks for a trace. */
+#define RK_ANSWER_MAX 4160
 
 /* Longest filter in an entrance that is not of the caller's own making: see protocol's limits. */
 #define RK_FILTER_MAX 896
@@ -51,8 +51,12 @@ static inline struct rk_pieces rk_pieces(uint8_t *numbers, size_t room)
 /* root.1. `out->length` may be more than RK_MESSAGE_MAX: then it cannot be sent. */
 void rk_encode_launch(const struct rk_request *request, struct rk_pieces *out);
 
-/* root.3: the name of a living rocker, of RK_NAME_LEN digits. */
+/* root.3 and root.10: the name of a living rocker, of RK_NAME_LEN digits. */
 void rk_encode_attach(const char *name, struct rk_pieces *out);
+void rk_encode_kill(const char *name, struct rk_pieces *out);
+
+/* For all living rockers. */
+void rk_encode_list(struct rk_pieces *out);
 
 /* enter.4; one descriptor goes with it. */
 void rk_encode_app_started(struct rk_pieces *out);
@@ -78,7 +82,10 @@ enum rk_kind {
     RK_EXITED,      /* Exited: id, report */
     RK_PONG,        /* Pong */
     RK_OBEYED,      /* Obeyed: id */
-    RK_OPENED       /* Opened: id, errnos; one descriptor for each of them that is 0 */
+    RK_OPENED,      /* Opened: id, errnos; one descriptor for each of them that is 0 */
+    RK_ROCKER,      /* Rocker: info, whose package is in `rest`, without its NUL */
+    RK_LIST_END,    /* End */
+    RK_GONE         /* Gone */
 };
 
 struct rk_message {
@@ -95,9 +102,13 @@ struct rk_message {
     RockerReport report;
     uint16_t errnos[ROCKER_FILES_MAX];
     uint32_t files;
+    RockerInfo info;
 };
 
 /* Reads one datagram of a launch; whatever it holds, it gives a message or a loss. */
 void rk_decode(const uint8_t *datagram, size_t length, struct rk_message *message);
+
+/* The same of an answer to a question. */
+void rk_decode_told(const uint8_t *datagram, size_t length, struct rk_message *message);
 
 #endif

@@ -271,6 +271,11 @@ static const char *failure_hint(int step, int e)
         return e == EAGAIN ? "too many processes: see ulimit -u and pid_max" : NULL;
     case RK_JOIN_NAMESPACES_STEP:
         return entering_hint(e);
+    case RK_HAND_OVER:
+        return e == EPERM || e == ENOSYS
+                   ? "the master needs CAP_SYS_PTRACE and pidfd_getfd(2) for that; see "
+                     "kernel.yama.ptrace_scope"
+               : e == EAGAIN ? "too many wait for its guard already; try again" : NULL;
     default:
         return NULL;
     }
@@ -283,6 +288,9 @@ static const char *loss_hint(int step, int how)
     }
     if (how == RK_LOSS_SILENT && step == RK_AWAIT_ENTRANCE_STEP) {
         return "the master is stuck or the machine overloaded; a longer timeout may help";
+    }
+    if (how == RK_LOSS_SILENT && step == RK_KILL_GUARD) {
+        return "it is dead but not gone before the App's parent has waited for the App";
     }
     return NULL;
 }

@@ -73,6 +73,14 @@ AT(Rocker, guard_pname, 8);
 AT(Rocker, app_pidfd, 24);
 AT(Rocker, guard_pidfd, 28);
 
+SIZE_BY_LONG(RockerInfo, 48, 40);
+AT(RockerInfo, guard_pname, 0);
+AT(RockerInfo, guard_pid, 16);
+AT(RockerInfo, app_id, 20);
+AT(RockerInfo, uid, 24);
+AT(RockerInfo, age_ms, LONG == 8 ? 32 : 28);
+AT(RockerInfo, package, LONG == 8 ? 40 : 36);
+
 SIZE(RockerError, 1080, 1080);
 AT(RockerError, err_no, 0);
 AT(RockerError, step, 4);

@@ -150,6 +150,14 @@ static void check_sane(const struct rk_message *message)
     case RK_OBEYED:
         CHECK(message->descriptors == 0);
         break;
+    case RK_ROCKER:
+        CHECK(strlen(message->info.guard_pname) == RK_NAME_LEN);
+        CHECK(message->rest.length > 0 && message->descriptors == 0);
+        break;
+    case RK_LIST_END:
+    case RK_GONE:
+        CHECK(message->descriptors == 0);
+        break;
     case RK_OPENED:
         CHECK(message->files <= ROCKER_FILES_MAX && message->descriptors <= message->files);
         break;
@@ -334,6 +342,10 @@ static void test_encode_attach_vector(void)
 
     rk_encode_attach("0123456789abcde", &out);
     check_pieces("client_attach", &out);
+    rk_encode_kill("0123456789abcde", &out);
+    check_pieces("client_kill", &out);
+    rk_encode_list(&out);
+    check_pieces("client_list", &out);
 }
 
 static void test_names(void)
@@ -501,6 +513,8 @@ static void test_encode_signal_ping_and_go_vectors(void)
     check_pieces("client_ping", &out);
     rk_encode_go(1, &out);
     check_pieces("client_go", &out);
+    rk_encode_adopt(1, &out);
+    check_pieces("client_adopt", &out);
 }
 
 /* --- In. --- */

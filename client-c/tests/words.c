@@ -195,6 +195,7 @@ static void test_strerror_every_hint(void)
         skip("client-rs is not there");
         return;
     }
+    unescape(rust);
     /* Up to one whose own words contain a colon. */
     enum { ERRNOS = ETOOMANYREFS };
     for (int step = 0; step < 256; step++) {

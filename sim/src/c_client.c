@@ -65,7 +65,11 @@ size_t rk_sim_layout(size_t n)
         sizeof(struct rk_message), AT(rk_message, kind), AT(rk_message, loss),
         AT(rk_message, descriptors), AT(rk_message, reserved), AT(rk_message, pid),
         AT(rk_message, error), AT(rk_message, name), AT(rk_message, rest),
-        AT(rk_message, id), AT(rk_message, report), AT(rk_message, errnos), AT(rk_message, files),
+        AT(rk_message, id), AT(rk_message, report), AT(rk_message, errnos), AT(rk_message, files), AT(rk_message, info),
+
+        sizeof(RockerInfo), IN(RockerInfo, guard_pname), IN(RockerInfo, guard_pid),
+        IN(RockerInfo, app_id), IN(RockerInfo, uid), IN(RockerInfo, age_ms),
+        IN(RockerInfo, package),
 
         sizeof(RockerProgram), IN(RockerProgram, size), IN(RockerProgram, path),
         IN(RockerProgram, argv), IN(RockerProgram, envp), IN(RockerProgram, cwd),
@@ -140,7 +144,8 @@ size_t rk_sim_number(size_t n)
         RK_NO_FAULT, RK_INVALID, RK_FAILED_FAULT, RK_LOST_FAULT, RK_DONE, RK_ENTRANCE, RK_APP,
         RK_FAILED, RK_LOST, RK_REFUSED, RK_NOTHING, RK_ENTERING, RK_FAILURE,
         RK_STARTED, RK_NOT_STARTED, RK_EXITED, RK_PONG, RK_OBEYED, RK_OPENED,
-        RK_TO_ENTER, RK_TO_ORDER, RK_TO_ATTACH, RK_SECCOMP_DEFAULT, RK_SECCOMP_UNCONFINED,
+        RK_ROCKER, RK_LIST_END, RK_GONE,
+        RK_TO_ENTER, RK_TO_ORDER, RK_TO_ATTACH, RK_TO_KILL, RK_TO_LIST, RK_SECCOMP_DEFAULT, RK_SECCOMP_UNCONFINED,
         RK_SECCOMP_LOG, RK_SECCOMP_FILTER,
 
         /* client-rs/src/machine.rs, helper.rs */

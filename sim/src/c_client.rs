@@ -173,6 +173,18 @@ struct RawReport {
     usage: RawUsage,
 }
 
+/// `RockerInfo`
+#[repr(C)]
+#[derive(Debug)]
+struct RawInfo {
+    guard_pname: [u8; NAME_LEN + 1],
+    guard_pid: c_int,
+    app_id: u32,
+    uid: u32,
+    age_ms: u64,
+    package: *const c_char,
+}
+
 /// `struct rk_message`
 #[repr(C)]
 #[derive(Debug)]
@@ -189,6 +201,7 @@ struct RawMessage {
     report: RawReport,
     errnos: [u16; DESCRIPTORS_MAX],
     files: u32,
+    info: RawInfo,
 }
 
 /// `RockerFile`
@@ -332,6 +345,10 @@ unsafe extern "C" {
     fn rk_request_check(request: *const RawRequest) -> RawError;
     fn rk_encode_launch(request: *const RawRequest, out: *mut RawPieces);
     fn rk_encode_attach(name: *const c_char, out: *mut RawPieces);
+    fn rk_encode_kill(name: *const c_char, out: *mut RawPieces);
+    fn rk_encode_list(out: *mut RawPieces);
+    fn rk_encode_adopt(id: u32, out: *mut RawPieces);
+    fn rk_decode_told(datagram: *const u8, length: usize, message: *mut RawMessage);
     fn rk_encode_app_started(out: *mut RawPieces);
     fn rk_encode_ping(out: *mut RawPieces);
     fn rk_encode_signal(id: u32, signal: u8, out: *mut RawPieces);
@@ -519,6 +536,8 @@ fn step_of(code: u8) -> Option<Step> {
 const TO_ENTER: u32 = 0;
 const TO_ORDER: u32 = 1;
 const TO_ATTACH: u32 = 2;
+const TO_KILL: u32 = 3;
+const TO_LIST: u32 = 4;
 
 /// The digits, before the NUL.
 fn name_of(text: [u8; NAME_LEN + 1]) -> Name {
@@ -570,6 +589,11 @@ impl CClient {
     /// At root.1 of the way to a living rocker.
     pub fn to_attach() -> Self {
         Self::made(TO_ATTACH)
+    }
+
+    /// Of a question: whether to kill a living rocker, or else to list them.
+    pub fn to_ask(kill: bool) -> Self {
+        Self::made(if kill { TO_KILL } else { TO_LIST })
     }
 
     fn made(purpose: u32) -> Self {
@@ -865,6 +889,18 @@ pub fn encode_attach(name: Name) -> Vec<u8> {
     gather(|out| unsafe { rk_encode_attach(name.as_str().as_ptr().cast(), out) })
 }
 
+/// The message that kills a living rocker.
+pub fn encode_kill(name: Name) -> Vec<u8> {
+    // SAFETY: as above.
+    gather(|out| unsafe { rk_encode_kill(name.as_str().as_ptr().cast(), out) })
+}
+
+/// The message that asks for all of them.
+pub fn encode_list() -> Vec<u8> {
+    // SAFETY: it writes one `struct rk_pieces`, for which there is room.
+    gather(|out| unsafe { rk_encode_list(out) })
+}
+
 /// The message of enter.4.
 pub fn encode_app_started() -> Vec<u8> {
     // SAFETY: it writes one `struct rk_pieces`, for which there is room.
@@ -922,6 +958,9 @@ const EXITED: u8 = 5;
 const PONG: u8 = 6;
 const OBEYED: u8 = 7;
 const OPENED: u8 = 8;
+const ROCKER: u8 = 9;
+const LIST_END: u8 = 10;
+const GONE: u8 = 11;
 
 /// `enum rk_kind_of_order`
 const PROGRAM: u32 = 0;
@@ -967,6 +1006,42 @@ pub fn decode(datagram: &[u8]) -> (Heard<'_>, usize) {
         other => unreachable!("there is no kind {other}"),
     };
     (heard, usize::from(message.descriptors))
+}
+
+/// What whoever asks the master hears in a datagram.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Told<'a> {
+    /// A living rocker.
+    Rocker(protocol::RockerInfo<'a>),
+    /// That was the last one.
+    End,
+    /// What was to be killed is.
+    Gone,
+    /// From master or guard.
+    Failed(Failure<'a>),
+    /// No answer to a question.
+    Lost(Loss),
+}
+
+/// Reads the answer to a question: what it says, and how many descriptors come with it.
+pub fn decode_told(datagram: &[u8]) -> (Told<'_>, usize) {
+    let message = RawMessage::of(datagram, rk_decode_told);
+    let told = match message.kind {
+        NOTHING => Told::Lost(LOSSES[usize::from(message.loss)]),
+        FAILURE => Told::Failed(message.failure(datagram)),
+        ROCKER => Told::Rocker(protocol::RockerInfo {
+            name: name_of(message.info.guard_pname),
+            app_id: message.info.app_id,
+            uid: message.info.uid,
+            guard_pid: message.info.guard_pid.cast_unsigned(),
+            age_ms: message.info.age_ms,
+            package: Path::new(message.rest(datagram)).expect("a path that keeps the rules"),
+        }),
+        LIST_END => Told::End,
+        GONE => Told::Gone,
+        other => unreachable!("there is no kind {other}"),
+    };
+    (told, usize::from(message.descriptors))
 }
 
 /// What whoever gives orders hears in a datagram.
@@ -1288,6 +1363,12 @@ pub fn encode_go(id: u32) -> Vec<u8> {
     gather(|out| unsafe { rk_encode_go(id, out) })
 }
 
+/// The message that takes over a program.
+pub fn encode_adopt(id: u32) -> Vec<u8> {
+    // SAFETY: as above.
+    gather(|out| unsafe { rk_encode_adopt(id, out) })
+}
+
 /// The message of a signal.
 pub fn encode_signal(id: Option<u32>, signal: u8) -> Vec<u8> {
     // SAFETY: as above.
@@ -1534,7 +1615,9 @@ mod tests {
             RawPieces: numbers room used length count pieces;
             RawUsage: memory memory_peak pids pids_peak cpu_us read written;
             RawReport: status signal verdict syscall user_us system_us wall_us peak_kib usage;
-            RawMessage: kind loss descriptors reserved pid error name rest id report errnos files;
+            RawMessage: kind loss descriptors reserved pid error name rest id report errnos files
+                info;
+            RawInfo: guard_pname guard_pid app_id uid age_ms package;
             RawProgram: size path argv envp cwd stdio fds_count fds keep_session terminal;
             RawRlimit: resource soft hard;
             RawExec: size data wall_ms grace_ms rlimits_count rlimits program_fd sync
@@ -1578,9 +1661,11 @@ mod tests {
         .map(Step::code);
         let faults = [NO_FAULT, INVALID, FAILED_FAULT, LOST_FAULT];
         let results = [DONE, ENTRANCE, APP, FAILED, LOST, REFUSED];
-        let kinds =
-            [NOTHING, ENTERING, FAILURE, STARTED, NOT_STARTED, EXITED, PONG, OBEYED, OPENED];
-        let purposes = [TO_ENTER, TO_ORDER, TO_ATTACH].map(|it| u8::try_from(it).unwrap());
+        let launch = [NOTHING, ENTERING, FAILURE];
+        let orders = [STARTED, NOT_STARTED, EXITED, PONG, OBEYED, OPENED];
+        let kinds = [&launch[..], &orders[..], &[ROCKER, LIST_END, GONE]].concat();
+        let purposes =
+            [TO_ENTER, TO_ORDER, TO_ATTACH, TO_KILL, TO_LIST].map(|it| u8::try_from(it).unwrap());
         // The states of either machine, and how many there are.
         let states = [0, 1, 2, 3, 4, 5, 6, 7, 8];
         // What is told of answers, how orders stand, every event, and every kind of order.

@@ -35,9 +35,10 @@ use rocker_client::helper::Helper;
 use rocker_client::machine::{Client, Started};
 use rocker_client::{EXEC_DIR, Launch, Limits, Program};
 use sim::c_client::{
-    Answer, Asked, CClient, CHelper, COrders, Event, Heard, Meaning, Wanted, c_strings, decode,
-    decode_answer, encode_app_started, encode_attach, encode_conf, encode_delete, encode_go,
-    encode_open, encode_ping, encode_reset, encode_signal, encode_symlink, path_length,
+    Answer, Asked, CClient, CHelper, COrders, Event, Heard, Meaning, Told, Wanted, c_strings,
+    decode, decode_answer, decode_told, encode_adopt, encode_app_started, encode_attach,
+    encode_conf, encode_delete, encode_go, encode_kill, encode_list, encode_open, encode_ping,
+    encode_reset, encode_signal, encode_symlink, path_length,
 };
 
 // --- The machines. ---
@@ -188,6 +189,38 @@ fn c_attaches_in_three_steps() {
     // Nobody was greeted.
     let mut orders = COrders::after_pings(0);
     assert_eq!(orders.hear(&said(GuardMessage::Pong)), Meaning::Denied);
+}
+
+/// As `query.rs` words it: connecting is root.1 for all.
+#[test]
+fn c_asks_in_three_steps() {
+    let [done, ..] = kinds();
+    for (kill, step) in [(true, Step::KillGuard), (false, Step::RequestRocker)] {
+        for (so_far, step) in [Step::RequestRocker, step, step].into_iter().enumerate() {
+            for outcome in kinds() {
+                let mut c = CClient::to_ask(kill);
+                (0..so_far).for_each(|_| assert!(c.try_advance(done)));
+                assert_eq!(c.step(), Some(step));
+                let taken = c.try_advance(outcome);
+                let is_end = match outcome {
+                    Outcome::Done => so_far == 2,
+                    Outcome::Entrance { .. } | Outcome::App { .. } => false,
+                    Outcome::Failed(_) | Outcome::Lost(_) | Outcome::Refused(_) => true,
+                };
+                assert_eq!(taken, is_end || outcome == done, "{outcome:?} after {so_far}");
+                assert_eq!(c.step().is_none(), is_end);
+                if is_end && outcome != done {
+                    let error = match outcome {
+                        Outcome::Failed(errno) => Error::Failed { step, errno },
+                        Outcome::Lost(how) => Error::Lost { step, how },
+                        Outcome::Refused(error) => error,
+                        other => panic!("{other:?}"),
+                    };
+                    assert_eq!(c.result(), Some(Err(error)));
+                }
+            }
+        }
+    }
 }
 
 // --- Requests. ---
@@ -615,10 +648,28 @@ fn answer_to_rust(datagram: &[u8]) -> (Answer<'_>, usize) {
     (answer, descriptors)
 }
 
-/// To a launch, and to whoever gives orders.
+/// What the Rust library takes from an answer to a question.
+fn told_to_rust(datagram: &[u8]) -> (Told<'_>, usize) {
+    let message = match wire::decode(datagram) {
+        Ok(message) => message,
+        Err(how) => return (Told::Lost(how), 0),
+    };
+    let told = match message {
+        Message::Master(MasterMessage::Rocker(info)) => Told::Rocker(info),
+        Message::Master(MasterMessage::End) => Told::End,
+        Message::Master(MasterMessage::Gone) => Told::Gone,
+        Message::Master(MasterMessage::Failed(failure))
+        | Message::Guard(GuardMessage::Failed(failure)) => Told::Failed(failure),
+        _ => Told::Lost(Loss::Garbage),
+    };
+    (told, 0)
+}
+
+/// To a launch, to whoever gives orders, and to whoever asks.
 fn means_the_same(datagram: &[u8]) -> Result<(), TestCaseError> {
     prop_assert_eq!(decode(datagram), heard_by_rust(datagram), "{:02x?}", datagram);
     prop_assert_eq!(decode_answer(datagram), answer_to_rust(datagram), "{:02x?}", datagram);
+    prop_assert_eq!(decode_told(datagram), told_to_rust(datagram), "{:02x?}", datagram);
     Ok(())
 }
 
@@ -632,6 +683,9 @@ fn c_says_the_bytes_on_record() {
                 asked(&request).encode()
             }
             Message::Client(ClientMessage::Attach(name)) => encode_attach(name),
+            Message::Client(ClientMessage::Kill(name)) => encode_kill(name),
+            Message::Client(ClientMessage::List) => encode_list(),
+            Message::Client(ClientMessage::Adopt { id }) => encode_adopt(id),
             Message::Client(ClientMessage::AppStarted) => encode_app_started(),
             Message::Client(ClientMessage::Exec(exec)) => wanted_of(&exec).encode(exec.id),
             Message::Client(ClientMessage::ExecIn { cgroups, exec }) => {

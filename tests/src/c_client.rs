@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use protocol::{Exit, ExitReport, Rlimit, Verdict};
-use rocker_client::Stdio;
+use rocker_client::{RockerEntry, Stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
@@ -125,6 +125,16 @@ mod ffi {
         pub(super) order: c_int,
         pub(super) subject: [c_char; 520],
         pub(super) command: [c_char; 520],
+    }
+
+    #[repr(C)]
+    pub(super) struct RockerInfo {
+        pub(super) guard_pname: [c_char; 16],
+        pub(super) guard_pid: c_int,
+        pub(super) app_id: u32,
+        pub(super) uid: u32,
+        pub(super) age_ms: u64,
+        pub(super) package: *const c_char,
     }
 
     #[repr(C)]
@@ -296,6 +306,38 @@ mod ffi {
             guard_pname: *const c_char,
             options: *const RockerOptions,
         );
+        pub(super) fn ROCKER_list(
+            each: unsafe extern "C" fn(*mut c_void, *const RockerInfo),
+            data: *mut c_void,
+            options: *const RockerOptions,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_kill_named(
+            guard_pname: *const c_char,
+            options: *const RockerOptions,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_launch_begin_list(
+            launch: *mut RockerLaunch,
+            each: unsafe extern "C" fn(*mut c_void, *const RockerInfo),
+            data: *mut c_void,
+            options: *const RockerOptions,
+        );
+        pub(super) fn ROCKER_launch_begin_kill(
+            launch: *mut RockerLaunch,
+            guard_pname: *const c_char,
+            options: *const RockerOptions,
+        );
+        pub(super) fn ROCKER_launch_end_question(
+            launch: *mut RockerLaunch,
+            error: *mut RockerError,
+        ) -> c_int;
+        pub(super) fn ROCKER_adopt(
+            open: *mut RockerOpen,
+            data: *mut c_void,
+            id: *mut c_uint,
+            error: *mut RockerError,
+        ) -> c_int;
         pub(super) fn ROCKER_launch_begin_open(
             launch: *mut RockerLaunch,
             req: *const RockerRequest,
@@ -991,6 +1033,26 @@ fn text(name: &[c_char; 16]) -> String {
     name.to_string_lossy().into_owned()
 }
 
+// --- Living rockers. ---
+
+/// What C calls, with a `Vec` of them.
+unsafe extern "C" fn each(data: *mut c_void, info: *const ffi::RockerInfo) {
+    // SAFETY: it is what `Request` has given with this function.
+    let all = unsafe { &mut *data.cast::<Vec<RockerEntry>>() };
+    // SAFETY: by the header it is there as long as this call.
+    let info = unsafe { &*info };
+    // SAFETY: so is this, ended by NUL.
+    let package = unsafe { CStr::from_ptr(info.package) };
+    all.push(RockerEntry {
+        name: protocol::Name::new(text(&info.guard_pname).as_bytes()).expect("a name"),
+        app_id: info.app_id,
+        uid: info.uid,
+        guard_pid: info.guard_pid.cast_unsigned(),
+        age: Duration::from_millis(info.age_ms),
+        package: std::ffi::OsStr::from_bytes(package.to_bytes()).into(),
+    });
+}
+
 // --- Rockers that take orders. ---
 
 /// `RockerOpen`. Dropped, it is ended.
@@ -1094,6 +1156,60 @@ impl Request {
         })
     }
 
+    /// `ROCKER_list`, of which the options count.
+    pub fn list(&self) -> Result<Vec<RockerEntry>, Error> {
+        let given = Given::new(self, None, -1);
+        let (mut all, mut error) = (Vec::new(), no_error());
+        let data = (&raw mut all).cast();
+        // SAFETY: `each` expects a list of entries, which outlives the call, as the options do.
+        let code = unsafe { ffi::ROCKER_list(each, data, &given.options, &raw mut error) };
+        came_of(code, error).map(|()| all)
+    }
+
+    /// `ROCKER_launch_begin_list`, and what everybody does with it.
+    pub fn list_in_a_poll_loop(&self) -> Result<Vec<RockerEntry>, Error> {
+        let mut all = Vec::new();
+        let data = (&raw mut all).cast();
+        self.asked(|launch, given| {
+            // SAFETY: as above; it stays where it is until the question is ended.
+            unsafe { ffi::ROCKER_launch_begin_list(launch, each, data, &given.options) }
+        })?;
+        Ok(all)
+    }
+
+    /// `ROCKER_kill_named`, of which the options count.
+    pub fn kill_named(&self, name: &CStr) -> Result<(), Error> {
+        let given = Given::new(self, None, -1);
+        let mut error = no_error();
+        // SAFETY: all are as the header wants them, and outlive the call.
+        let code = unsafe { ffi::ROCKER_kill_named(name.as_ptr(), &given.options, &raw mut error) };
+        came_of(code, error)
+    }
+
+    /// `ROCKER_launch_begin_kill`, and what everybody does with it.
+    pub fn kill_named_in_a_poll_loop(&self, name: &CStr) -> Result<(), Error> {
+        self.asked(|launch, given| {
+            // SAFETY: the name outlives this call, and the rest stays where it is.
+            unsafe { ffi::ROCKER_launch_begin_kill(launch, name.as_ptr(), &given.options) }
+        })
+    }
+
+    fn asked(&self, begin: impl FnOnce(*mut ffi::RockerLaunch, &Given<'_>)) -> Result<(), Error> {
+        let given = Box::new(Given::new(self, None, -1));
+        let mut raw = Box::new(ffi::RockerLaunch([0; 288]));
+        begin(&raw mut *raw, &given);
+        let mut pending = Pending { raw, _given: given, ended: false };
+        while !pending.go_on() {
+            pending.wait(None);
+        }
+        pending.ended = true;
+        let mut error = no_error();
+        // SAFETY: it was begun, and is ended once.
+        let code =
+            unsafe { ffi::ROCKER_launch_end_question(&raw mut *pending.raw, &raw mut error) };
+        came_of(code, error)
+    }
+
     /// `ROCKER_launch_begin_attach`, and what everybody does with it.
     pub fn attach_in_a_poll_loop(&self, name: &CStr) -> Result<Open, Error> {
         self.begun(|launch, given| {
@@ -1194,6 +1310,14 @@ impl Open {
             }
         });
         came_of(code, error).map(|()| report.read())
+    }
+
+    pub fn adopt(&mut self, data: usize) -> Result<u32, Error> {
+        let (mut id, mut error) = (7, no_error());
+        let data = ptr::without_provenance_mut(data);
+        // SAFETY: as in `exec`.
+        let code = unsafe { ffi::ROCKER_adopt(&raw mut *self.0, data, &mut id, &raw mut error) };
+        came_of(code, error).map(|()| id)
     }
 
     /// To all without an id.

@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use protocol::{Exit, ExitReport, Rlimit, Step, Usage, Verdict};
-use rocker_client::{Conf, Launch, Limits, OpenRocker, Stdio};
+use rocker_client::{Conf, Launch, Limits, OpenRocker, RockerEntry, Stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tests::c_client::{self, Event, Exec, Open, Place, Request, c_string, code};
 use tests::cgroup::{hierarchies, needs};
@@ -52,6 +52,8 @@ fn main() -> ExitCode {
         a_rocker_may_stay,
         a_living_rocker_can_be_attached_to,
         whom_nobody_can_attach_to_is_told_alike_by_both,
+        living_rockers_are_listed_and_killed_by_name,
+        a_program_that_was_left_is_taken_over,
         signals_reach_one_or_all,
         ends_are_kept_until_somebody_asks,
         a_guard_that_is_there_says_so,
@@ -889,6 +891,73 @@ fn whom_nobody_can_attach_to_is_told_alike_by_both() {
     assert_eq!(error.step(), i32::from(Step::HandOver.code()));
     others.into_iter().for_each(Open::leave);
     assert!(owner.kill(SOON).unwrap());
+}
+
+fn living_rockers_are_listed_and_killed_by_name() {
+    let daemon = Daemon::start();
+    let options = request(&daemon);
+    assert_eq!(options.list().unwrap(), vec![]);
+    let rockers: Vec<Open> = (0..3).map(|_| open(&daemon)).collect();
+    let ageless = |entries: Vec<RockerEntry>| -> Vec<RockerEntry> {
+        assert!(entries.iter().all(|it| it.age < SOON));
+        let mut all: Vec<_> = entries;
+        all.iter_mut().for_each(|it| it.age = Duration::ZERO);
+        all.sort_by_key(|it| it.name);
+        all
+    };
+    let wanted = ageless(rocker_client::list(daemon.socket(), SOON).unwrap());
+    assert_eq!(ageless(options.list().unwrap()), wanted);
+    assert_eq!(ageless(options.list_in_a_poll_loop().unwrap()), wanted);
+    let mut names: Vec<String> = rockers.iter().map(Open::guard_name).collect();
+    names.sort_unstable();
+    assert_eq!(wanted.iter().map(|it| it.name.to_string()).collect::<Vec<_>>(), names);
+    options.kill_named(&c_string(&names[0])).unwrap();
+    options.kill_named_in_a_poll_loop(&c_string(&names[1])).unwrap();
+    let left = options.list().unwrap();
+    assert_eq!(left.iter().map(|it| it.name.to_string()).collect::<Vec<_>>(), names[2..]);
+    // What cannot be asked, or whom nobody knows.
+    let nobody = daemon.path("nobody");
+    let nowhere = Request { socket: Some(c_string(&nobody)), ..options.clone() };
+    let wanted = rocker_client::list(&nobody, SOON).unwrap_err().to_string();
+    assert_eq!(nowhere.list().unwrap_err().to_string(), wanted);
+    assert!(wanted.starts_with("cannot ask the master: connect "), "{wanted}");
+    for name in [&*names[0], "0123456789abcdE", ""] {
+        let wanted = rocker_client::kill_by_name(daemon.socket(), name, SOON).unwrap_err();
+        let error = options.kill_named(&c_string(name)).unwrap_err();
+        assert_eq!(error.to_string(), wanted.to_string());
+        assert_eq!(error.code(), code::PARAM_INVALID);
+    }
+    for rocker in rockers {
+        assert_eq!(rocker.end(SOON_MS), 0);
+    }
+}
+
+fn a_program_that_was_left_is_taken_over() {
+    let daemon = Daemon::start();
+    let options = Request { stays: true, ..request(&daemon) };
+    let mut owner = options.open_rocker().unwrap();
+    let name = c_string(owner.guard_name());
+    let program = c_client::Program::new("/bin/sh").args(["-c", "sleep 0.5; exit 7"]);
+    let program = program.env("PATH", "/bin:/usr/bin").stdio(0, Stdio::Null);
+    let (_, _pidfd) = started(&mut owner, &program, &Exec::default());
+    let mut heir = options.attach(&name).unwrap();
+    let failed = |heir: &mut Open| {
+        let wanted = heir.adopt(5).unwrap();
+        match heir.await_event(wanted, SOON_MS) {
+            Some(Event::Failed { id, data: 5, error }) if id == wanted => error.errno(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(failed(&mut heir), 3, "its launcher is there");
+    owner.leave();
+    let mut adopted = 0;
+    let is_mine = || {
+        adopted = heir.adopt(6).unwrap();
+        matches!(heir.await_event(adopted, SOON_MS), Some(Event::Started { data: 6, .. }))
+    };
+    assert!(within(SOON, is_mine));
+    assert_eq!(ended(&mut heir, adopted).exit, Exit::Status(7));
+    assert_eq!(heir.end(SOON_MS), 0);
 }
 
 fn signals_reach_one_or_all() {

@@ -52,7 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         demand(message.loss < RK_LOSS_COUNT);
         break;
     case RK_ENTERING:
-        demand(message.descriptors >= 1 && message.descriptors <= 1 + RK_CGROUPS_MAX);
+        demand(message.descriptors >= 1 && message.descriptors <= 2 + RK_CGROUPS_MAX);
         demand(strlen(message.name) == RK_NAME_LEN);
         break;
     case RK_FAILURE:

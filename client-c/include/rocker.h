@@ -80,8 +80,9 @@ ROCKER_API RockerRequest ROCKER_request_new(void);
  *
  * The App begins as a copy of the calling process, as after fork(2), with the ids of the
  * request, without privileges, in the exec dir, in a session of its own, with default signals
- * and the descriptors 0 to 2 alone. It ends by _exit(2): what it leaves in a stdio buffer is
- * lost, and what the caller has left in one is there twice; fflush(3) on both sides.
+ * and the descriptors 0 to 2 alone, on a stack of 8 MiB or the caller's. It ends by _exit(2):
+ * what it leaves in a stdio buffer is lost, and what the caller has left in one is there twice;
+ * fflush(3) on both sides.
  *
  * In a process with several threads `app` may call async-signal-safe functions only
  * (signal-safety(7)), execve(2) among them, and no function of this library: another thread may

@@ -490,19 +490,20 @@ RK_CHILD static int helper_main(void *argument)
 /* A multiple of every page size there is. Only what is touched is ever there. */
 #define UNIT ((size_t)64 * 1024)
 
-/* Two stacks with a gap below each, then slip and luggage. */
-enum { GAP_APP, APP_STACK, GAP_HELPER, HELPER_STACK, SLIP, UNITS };
+/* Slip and luggage, then two stacks with a gap below each. The helper's becomes a callback's, and
+ * is as large as that of a main thread then. */
+enum { SLIP, GAP_APP, APP_STACK, GAP_HELPER, HELPER_STACK, CALLBACK_UNITS = 128 };
 
 static void *unit(void *pages, int number)
 {
     return (char *)pages + (size_t)number * UNIT;
 }
 
-static void *make_pages(bool shares)
+static void *make_pages(bool shares, int units)
 {
     /* What is a copy of the caller has to write where the caller can read it. */
     int flags = (shares ? MAP_PRIVATE : MAP_SHARED) | MAP_ANONYMOUS | MAP_NORESERVE;
-    void *pages = mmap(NULL, UNITS * UNIT, PROT_READ | PROT_WRITE, flags, -1, 0);
+    void *pages = mmap(NULL, (size_t)units * UNIT, PROT_READ | PROT_WRITE, flags, -1, 0);
 
     if (pages == MAP_FAILED) {
         return NULL;
@@ -510,7 +511,7 @@ static void *make_pages(bool shares)
     for (int gap = GAP_APP; gap <= GAP_HELPER; gap += GAP_HELPER - GAP_APP) {
         long closed = rk_call(SYS_mprotect, as_long(unit(pages, gap)), UNIT, PROT_NONE, 0, 0);
         if (closed < 0) {
-            munmap(pages, UNITS * UNIT);
+            munmap(pages, (size_t)units * UNIT);
             errno = (int)-closed;
             return NULL;
         }
@@ -576,12 +577,13 @@ static long clone_helper(const struct luggage *luggage, bool shares, int *pidfd,
 uint16_t rk_start(const struct rk_entry *entry, struct rk_running *running)
 {
     *running = (struct rk_running){ .pidfd = -1, .lock = -1 };
-    if (entry->program != NULL) {
+    if (entry->program != NULL || entry->waits) {
         running->lock = lock_memory();
     }
+    running->units = HELPER_STACK + (entry->program != NULL ? 1 : CALLBACK_UNITS);
     bool shares = running->lock >= 0;
     running->was_dumpable = rk_call(SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0, 0) == 1;
-    running->pages = make_pages(shares);
+    running->pages = make_pages(shares, running->units);
     if (running->pages == NULL) {
         uint16_t failed = (uint16_t)errno;
         unlock_memory(running, false);
@@ -591,10 +593,11 @@ uint16_t rk_start(const struct rk_entry *entry, struct rk_running *running)
     struct luggage *luggage = (struct luggage *)(void *)(slip + 1);
     *slip = (struct rk_slip){ .app_pidfd = -1 };
     *luggage = (struct luggage){ entry, slip, unit(running->pages, GAP_HELPER) };
-    long pid = clone_helper(luggage, shares, &running->pidfd, unit(running->pages, SLIP));
+    void *stack = unit(running->pages, running->units);
+    long pid = clone_helper(luggage, shares, &running->pidfd, stack);
     if (pid < 0) {
         running->pidfd = -1;
-        munmap(running->pages, UNITS * UNIT);
+        munmap(running->pages, (size_t)running->units * UNIT);
         unlock_memory(running, false);
         return (uint16_t)-pid;
     }
@@ -672,7 +675,7 @@ void rk_finish(struct rk_running *running, bool in_time, struct rk_slip *slip,
         *app = -1;
     }
     if (gone) {
-        munmap(running->pages, UNITS * UNIT);
+        munmap(running->pages, (size_t)running->units * UNIT);
     }
     /* What the kernel does not let go of keeps what it stands on, and our memory stays closed. */
     running->pages = NULL;

@@ -1,10 +1,10 @@
 /*
- * enter.1 to enter.3: makes the helper, and within it the App. As client-rs/src/enter.rs does,
- * in two forms:
+ * enter.1 to enter.3: makes the helper, and within it the App, as client-rs/src/enter.rs does.
  *
- * - A program: both share the caller's memory until the App executes, on stacks of their own,
- *   so that it costs the same however large the caller is.
- * - A function: both are copies, as by fork(2), because the App lives on in the copy.
+ * The helper shares the caller's memory, on a stack of its own, so that it costs the same however
+ * large the caller is. An App that is a program shares it, too, until it executes. One that is a
+ * function is a copy, as by fork(2), in which it lives on: on the helper's stack, which is as
+ * large as that of a main thread then.
  *
  * In both the helper shares the caller's descriptor table. CLONE_PIDFD therefore puts the App's
  * pidfd straight into the caller's table, made by the same call that makes the App: nobody can
@@ -14,7 +14,8 @@
  * Taking the App's ids makes the memory that is shared undumpable, which is right as long as it
  * lasts: nobody of that uid may look at it. But it is to be as it was afterwards, and that
  * cannot be done while another thread's helper is at work in it. So one helper at a time shares
- * the memory of a process; whoever finds one at work makes a copy instead.
+ * the memory of a process. Whoever finds one at work makes copies, as by fork(2), instead; so
+ * does who calls a function but goes on meanwhile, in a malloc for example.
  */
 #ifndef RK_ENTER_H
 #define RK_ENTER_H
@@ -35,6 +36,9 @@ struct rk_entry {
     char *const *argv;
     int (*function)(void *);
     void *argument;
+    /* The thread that calls waits for it, and its memory does not change: a function's copy is
+     * consistent whenever the helper makes it. */
+    uint8_t waits;
     /* What RockerProgram.stdio means by ROCKER_STDIO_NULL; -1 without. */
     int null;
     /* The App's filter, as the guard has it. */
@@ -69,6 +73,7 @@ struct rk_running {
     /* Holds the lock of who shares the caller's memory; -1: it is a copy. */
     int lock;
     uint8_t was_dumpable;
+    int units;
     void *pages;
 };
 

@@ -523,7 +523,7 @@ ROCKER_ERR ROCKER_spawn(const RockerRequest *req, const RockerOptions *options,
 ROCKER_ERR ROCKER_enter(const RockerRequest *req, const RockerOptions *options,
                         int (*app)(void *), void *app_args, Rocker *rocker, RockerError *error)
 {
-    const struct rk_entry entry = { .function = app, .argument = app_args };
+    const struct rk_entry entry = { .function = app, .argument = app_args, .waits = 1 };
 
     return run(req, options, &entry, rocker, error);
 }

@@ -1,12 +1,15 @@
-//! enter.1 to enter.3: makes the helper, and within it the App. Two forms, behind [`start`]:
+//! enter.1 to enter.3: makes the helper, and within it the App.
 //!
-//! * A **program**: both share the caller's memory until the App executes, on stacks of their
-//!   own, so that it costs the same however large the caller is (a copied address space costs
-//!   8 to 10 us for each MB). What they need is laid out beforehand, and they only make system
-//!   calls: nothing allocates, locks or unwinds. The caller's thread waits meanwhile, with all
-//!   signals blocked, in poll and not in CLONE_VFORK: once it has the App's uid, the helper can
-//!   be stopped by anybody else who has it, and no launch is to wait for such a one for ever.
-//! * A **callback**: both are copies, as by `fork(2)`, because the App lives on in the copy.
+//! The helper shares the caller's memory, on a stack of its own, so that it costs the same
+//! however large the caller is (a copied address space costs 8 to 10 us for each MB). What it
+//! needs is laid out beforehand, and it only makes system calls: nothing allocates, locks or
+//! unwinds. The caller's thread waits meanwhile, with all signals blocked, in poll and not in
+//! CLONE_VFORK: once it has the App's uid, the helper can be stopped by anybody else who has it,
+//! and no launch is to wait for such a one for ever.
+//!
+//! An App that is a **program** shares that memory, too, until it executes. One that is a
+//! **callback** is a copy, as by `fork(2)`, in which it lives on: on the helper's stack, which is
+//! as large as that of a main thread then.
 //!
 //! In both the helper shares the caller's descriptor table. `CLONE_PIDFD` therefore puts the
 //! App's pidfd straight into the caller's table, made by the same call that makes the App:
@@ -59,7 +62,7 @@ impl Launch {
     ///
     /// The process begins as a copy of this one, as after `fork(2)`, with ids, namespaces,
     /// privileges, signals and session as any App has them, in the exec dir, with descriptors
-    /// 0 to 2 alone. It ends by `_exit(2)`: what it leaves in a buffer, as [`print!`] does with
+    /// 0 to 2 alone, on a stack of 8 MiB. It ends by `_exit(2)`: what it leaves in a buffer, as [`print!`] does with
     /// half a line, is lost. A panic ends it with status 101. All that this process has in its
     /// memory, secrets too, is there to be read; to run code that is not trusted, use
     /// [`spawn`](Self::spawn).
@@ -152,9 +155,11 @@ pub(crate) fn start(
     guard: OwnedFd,
     cgroups: Vec<OwnedFd>,
 ) -> Result<Running<'_>, Errno> {
-    let shares_memory = matches!(entry.app, App::Program(_));
-    let pages = Pages::new(shares_memory)?;
-    let sharing = shares_memory.then(Sharing::begin);
+    let pages = Pages::new(match entry.app {
+        App::Program(_) => 1,
+        App::Callback(_) => CALLBACK_UNITS,
+    })?;
+    let sharing = Sharing::begin();
     let (slip, app_stack) = (pages.slip(), pages.app_stack());
     let luggage = Box::into_raw(Box::new(Luggage { entry, guard, cgroups, slip, app_stack }));
     // The helper is born with this mask and the App with the helper's. Here it stays until the
@@ -162,27 +167,18 @@ pub(crate) fn start(
     let signals = BlockedSignals::new();
     let mut pidfd: RawFd = -1;
     let flags = libc::CLONE_FILES | libc::CLONE_PIDFD | libc::SIGCHLD;
-    let pid = if shares_memory {
-        let (stack, flags) = (pages.helper_stack(), flags | libc::CLONE_VM);
-        // SAFETY: the new process runs `helper_main` on a stack that nobody else uses, with an
-        // argument of the type it expects. Stack and argument outlive it: `Running` frees them
-        // once its pidfd says that it is gone. It shares this thread's thread-local storage,
-        // of which it may touch errno alone, while this thread, in `finish`, does not read
-        // errno and has its signals blocked.
-        unsafe { libc::clone(helper_main, stack, flags, luggage.cast(), &raw mut pidfd) }
-    } else {
-        // SAFETY: by the existence of a `Callback` there is one thread only, so the copy is
-        // consistent; it calls `helper_main` below and never returns from it.
-        unsafe { raw_clone(flags, &raw mut pidfd) }
-    };
-    if pid == 0 {
-        exit(helper_main(luggage.cast()));
-    }
+    let (stack, flags) = (pages.helper_stack(), flags | libc::CLONE_VM);
+    // SAFETY: the new process runs `helper_main` on a stack that nobody else uses, with an
+    // argument of the type it expects. Stack and argument outlive it: `Running` frees them
+    // once its pidfd says that it is gone. It shares this thread's thread-local storage,
+    // of which it may touch errno alone, while this thread, in `finish`, does not read
+    // errno and has its signals blocked.
+    let pid = unsafe { libc::clone(helper_main, stack, flags, luggage.cast(), &raw mut pidfd) };
     if pid < 0 {
         let errno = last_errno();
         // SAFETY: it came from `Box::into_raw` above, and no process was made to use it.
         drop(unsafe { Box::from_raw(luggage) });
-        sharing.iter().for_each(Sharing::end);
+        sharing.end();
         return Err(errno);
     }
     // SAFETY: the kernel has just installed it for this call, in our table; nobody else knows.
@@ -197,7 +193,7 @@ pub(crate) struct Running<'a> {
     state: Life,
     luggage: Option<*mut Luggage<'a>>,
     pages: Pages,
-    sharing: Option<Sharing>,
+    sharing: Sharing,
     _signals: BlockedSignals,
 }
 
@@ -272,15 +268,15 @@ impl Drop for Running<'_> {
         }
         drop(self.unpack());
         match self.state {
-            Life::Gone => self.sharing.iter().for_each(Sharing::end),
+            Life::Gone => self.sharing.end(),
             // What they stand on is left to them, and our memory stays closed to others.
             Life::Working | Life::Stuck => self.pages.given_up = true,
         }
     }
 }
 
-/// What the helper has with it. In a program's launch it lies in memory that caller, helper and
-/// App share, and the caller keeps its hands off it.
+/// What the helper has with it. It lies in memory that caller, helper and a program's App share,
+/// and the caller keeps its hands off it.
 struct Luggage<'a> {
     entry: Entry<'a>,
     guard: OwnedFd,
@@ -431,8 +427,8 @@ impl HelperDriver<'_, '_> {
                 unsafe { libc::clone(app_main, *app_stack, flags, (&raw mut start).cast(), pidfd) }
             }
             App::Callback(callback) => {
-                // SAFETY: this process has one thread, being a clone; the copy runs the
-                // callback and exits.
+                // SAFETY: by the existence of a `Callback` the caller has one thread, which waits
+                // in poll, so the copy is consistent; it runs the callback and exits.
                 let pid = unsafe { raw_clone(flags, pidfd) };
                 if pid == 0 {
                     call(callback, &entry.filter);
@@ -794,26 +790,29 @@ struct Pages {
 /// A multiple of every page size there is. Only what is touched is ever there.
 const UNIT: usize = 64 * 1024;
 
+/// Where the helper's stack begins: above the App's, which is one unit, and two gaps.
+const HELPER: usize = 3;
+
+/// The stack of a callback: as large as a main thread's usually is.
+const CALLBACK_UNITS: usize = 128;
+
 impl Pages {
-    /// Without stacks the slip is shared with processes that are copies of this one.
-    fn new(stacks: bool) -> Result<Self, Errno> {
-        let (units, sharing) = if stacks { (5, libc::MAP_PRIVATE) } else { (1, libc::MAP_SHARED) };
-        let length = units * UNIT;
+    /// The helper's stack has so many units.
+    fn new(helper: usize) -> Result<Self, Errno> {
+        let length = (HELPER + helper + 1) * UNIT;
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = sharing | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping where the kernel likes it touches nothing that exists.
         let base = unsafe { libc::mmap(core::ptr::null_mut(), length, access, flags, -1, 0) };
         if base == libc::MAP_FAILED {
             return Err(last_errno());
         }
         let pages = Self { base, length, given_up: false };
-        if stacks {
-            for gap in [0, 2] {
-                // SAFETY: the gap lies in the mapping just made, which nobody uses yet.
-                let result = unsafe { libc::mprotect(pages.at(gap), UNIT, libc::PROT_NONE) };
-                if result < 0 {
-                    return Err(last_errno());
-                }
+        for gap in [0, HELPER - 1] {
+            // SAFETY: the gap lies in the mapping just made, which nobody uses yet.
+            let result = unsafe { libc::mprotect(pages.at(gap), UNIT, libc::PROT_NONE) };
+            if result < 0 {
+                return Err(last_errno());
             }
         }
         // SAFETY: the last unit is mapped, writable, aligned, and large enough for a slip.
@@ -827,12 +826,12 @@ impl Pages {
 
     /// The top of unit 1, above a gap.
     fn app_stack(&self) -> *mut c_void {
-        self.at(2)
+        self.at(HELPER - 1)
     }
 
-    /// The top of unit 3, above a gap.
+    /// The top of all units but the last, above a gap.
     fn helper_stack(&self) -> *mut c_void {
-        self.at(4)
+        self.slip().cast()
     }
 
     /// The last unit.
@@ -864,7 +863,7 @@ mod tests {
 
     #[test]
     fn a_helper_that_left_nothing_has_no_app() {
-        let pages = Pages::new(false).unwrap();
+        let pages = Pages::new(1).unwrap();
         // SAFETY: the slip is mapped, and nobody else uses these pages.
         let slip = unsafe { pages.slip().read_volatile() };
         assert!(slip.app().is_none());
@@ -878,10 +877,13 @@ mod tests {
 
     #[test]
     fn stacks_end_where_a_gap_or_the_slip_begins() {
-        let pages = Pages::new(true).unwrap();
-        let place = |pointer: *mut c_void| pointer.addr() - pages.base.addr();
-        assert_eq!([pages.app_stack(), pages.helper_stack()].map(place), [2 * UNIT, 4 * UNIT]);
-        assert_eq!(pages.slip().addr() - pages.base.addr(), 4 * UNIT);
+        for helper in [1, CALLBACK_UNITS] {
+            let pages = Pages::new(helper).unwrap();
+            let places = [pages.app_stack(), pages.helper_stack(), pages.slip().cast()];
+            let units = places.map(|place| (place.addr() - pages.base.addr()) / UNIT);
+            assert_eq!(units, [2, 3 + helper, 3 + helper]);
+            assert_eq!(pages.length, (4 + helper) * UNIT);
+        }
         assert!(size_of::<Slip>() < UNIT);
     }
 }

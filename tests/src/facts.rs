@@ -275,8 +275,11 @@ fn mounts(verb: &str, rest: &[&str]) -> Option<String> {
     Some(match (verb, rest) {
         ("mounts", []) => {
             let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-            for line in table.lines() {
-                let fields: Vec<&str> = line.split(' ').collect();
+            let mut mounts: Vec<Vec<&str>> =
+                table.lines().map(|line| line.split(' ').collect()).collect();
+            // What a guard that waited has made ahead comes before what it made for its launch.
+            mounts.sort_by_key(|fields| fields[4]);
+            for fields in mounts {
                 let mut kind = fields.iter().skip_while(|field| **field != "-").skip(1);
                 say(&format!("at {}", fields[4]), format!("{} {}", kind.next()?, fields[5]));
             }

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     runner::main(tests::root![
         spawn_runs_a_program_of_the_package,
         enter_runs_a_callback_whose_result_is_the_exit_status,
+        a_callback_has_the_stack_of_a_main_thread_and_what_the_caller_knew,
         a_callback_that_panics_ends_with_status_101,
         the_app_is_the_callers_own_child,
         the_apps_end_is_a_sigchld_and_a_status_for_waitpid,
@@ -78,6 +79,23 @@ fn enter_runs_a_callback_whose_result_is_the_exit_status() {
     assert_eq!(answer.one("ppid"), "0");
     assert_eq!(answer.one("cwd"), daemon.exec_dir().to_str().unwrap());
     assert_eq!(answer.status.code(), Some(33));
+}
+
+fn a_callback_has_the_stack_of_a_main_thread_and_what_the_caller_knew() {
+    fn deep(levels: u32, seed: &[u64]) -> u64 {
+        let page = core::hint::black_box([seed[0]; 512]);
+        if levels == 0 { page[511] } else { deep(levels - 1, &page[1..]) }
+    }
+    let daemon = Daemon::start();
+    let known: Vec<u64> = vec![33; 1024];
+    // SAFETY: one thread, as above.
+    let rocker = unsafe {
+        daemon.launch(probe_package()).enter(|| i32::try_from(deep(400, &known)).unwrap())
+    };
+    let mut rocker = replayed(rocker).expect("the launch itself works");
+    assert_eq!(rocker.wait().unwrap().code(), Some(33), "it takes between two and six MiB");
+    assert!(rocker.wait_gone(Some(SOON)).unwrap());
+    assert_eq!(known[1023], 33);
 }
 
 fn a_callback_that_panics_ends_with_status_101() {

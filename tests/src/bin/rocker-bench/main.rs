@@ -5,9 +5,10 @@
 //! starts, and what it is compared with. All take turns, a batch each, so that whatever else
 //! the host does hits all alike. The programs are those in `DIRECTORY`, else `target/rocker`.
 //!
-//! * `rocker` starts a program of the package, through a master that has been running and mounts
-//!   each package anew.
-//! * `rocker, warm` does so through a master as it is by default, which keeps the mount.
+//! * `rocker` starts a program of the package, through a master that has been running, mounts
+//!   each package anew, and has no guard ready.
+//! * `rocker, warm` does so through a master as it is by default: it keeps the mount, and a guard
+//!   is ready. `none ready`: it keeps the mount alone.
 //! * `rocker, C` does the same by the C library. The two alternate launch by launch.
 //! * `callback` runs a function of this program instead ([`Launch::enter`]).
 //! * `floor` is `bench/floor.c`: the system calls alone, without daemon, protocol and checks.
@@ -89,12 +90,6 @@ const OVERLAYS: [&[&str]; 4] = [
 /// The App's ids: floor has them built in.
 const ID: u32 = 1000;
 
-/// The goal for the median: this times floor doc with the most overlays.
-const GOAL: f64 = 1.25;
-
-/// And the C library's: this times the Rust library's.
-const GOAL_C: f64 = 1.03;
-
 /// How long anything may take before this is given up.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -125,6 +120,7 @@ enum Subject {
     Rocker,
     RockerC,
     Warm,
+    NoneReady,
     FloorDoc,
     FloorBest,
     FloorWarm,
@@ -135,13 +131,14 @@ enum Subject {
 
 impl Subject {
     /// In the order of their turns: what is compared most comes next to each other.
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Rocker,
         Self::RockerC,
         Self::FloorDoc,
         Self::FloorBest,
         Self::FloorWarm,
         Self::Warm,
+        Self::NoneReady,
         Self::Bwrap,
         Self::FloorDocCallback,
         Self::Callback,
@@ -152,6 +149,7 @@ impl Subject {
             Self::Rocker => "rocker",
             Self::RockerC => "rocker, C",
             Self::Warm => "rocker, warm",
+            Self::NoneReady => "rocker, none ready",
             Self::FloorDoc => "floor doc",
             Self::FloorBest => "floor best",
             Self::FloorWarm => "floor warm",
@@ -160,18 +158,20 @@ impl Subject {
             Self::FloorDocCallback => "floor doc, callback",
         }
     }
-
-    /// What of ours it is compared with.
-    const fn ours(self) -> Option<Self> {
-        match self {
-            Self::RockerC | Self::Callback => None,
-            Self::Rocker => Some(Self::RockerC),
-            Self::FloorWarm => Some(Self::Warm),
-            Self::FloorDocCallback => Some(Self::Callback),
-            Self::FloorDoc | Self::FloorBest | Self::Warm | Self::Bwrap => Some(Self::Rocker),
-        }
-    }
 }
+
+/// What of ours is compared with what, and the goals for the medians of request to App and of
+/// request to all gone: so many times the other's.
+const COMPARED: [(Subject, Subject, Option<f64>, Option<f64>); 8] = [
+    (Subject::RockerC, Subject::Rocker, Some(1.03), Some(1.03)),
+    (Subject::Rocker, Subject::FloorDoc, Some(1.25), Some(1.25)),
+    (Subject::Rocker, Subject::FloorBest, None, Some(1.5)),
+    (Subject::Warm, Subject::FloorWarm, Some(1.0), Some(1.15)),
+    (Subject::NoneReady, Subject::FloorWarm, None, Some(1.5)),
+    (Subject::Callback, Subject::FloorDocCallback, None, None),
+    (Subject::Rocker, Subject::Bwrap, None, None),
+    (Subject::Warm, Subject::Rocker, None, None),
+];
 
 /// Microseconds of one launch.
 #[derive(Clone, Copy, Debug)]
@@ -224,12 +224,13 @@ struct Bench {
     master: Master,
     /// One as it is by default.
     warm: Master,
+    none_ready: Master,
     floor: PathBuf,
     clock: PathBuf,
     package: PathBuf,
     /// Its version; none if there is none.
     bwrap: Option<(u32, u32)>,
-    _states: [TempDir; 2],
+    _states: [TempDir; 3],
     dir: TempDir,
 }
 
@@ -253,12 +254,26 @@ impl Bench {
         let package = top.join("clock.sqfs");
         let mut pack = Command::new(options.bin.join("rocker"));
         run(pack.arg("pack").arg(top.join("content")).arg(&package))?;
-        let states = [state_dir(top)?, state_dir(top)?];
+        let states = [state_dir(top)?, state_dir(top)?, state_dir(top)?];
         let program = || Command::new(options.bin.join("rocker-master"));
-        let master = Master::start(program(), states[0].path(), "max_packages = 0\n")?;
-        let warm = Master::start(program(), states[1].path(), "")?;
+        let start = |at: usize, lines| Master::start(program(), states[at].path(), lines);
+        let master = start(0, "max_packages = 0\nready_guards = 0\n")?;
+        let (warm, none_ready) = (start(1, "")?, start(2, "ready_guards = 0\n")?);
         let (bwrap, _states) = (bwrap_version(), states);
-        Ok(Self { options, cpu, cpus, master, warm, floor, clock, package, bwrap, _states, dir })
+        Ok(Self {
+            options,
+            cpu,
+            cpus,
+            master,
+            warm,
+            none_ready,
+            floor,
+            clock,
+            package,
+            bwrap,
+            _states,
+            dir,
+        })
     }
 
     /// Each scene's part is printed when it is there; JSON and pictures need all.
@@ -381,21 +396,24 @@ impl Bench {
             Subject::FloorWarm => return self.floor("warm", true, dirs),
             Subject::FloorDocCallback => return self.floor("doc", false, dirs),
             Subject::Rocker | Subject::RockerC => unreachable!("they have one turn"),
-            Subject::Callback | Subject::Bwrap | Subject::Warm => {}
+            Subject::Callback | Subject::Bwrap | Subject::Warm | Subject::NoneReady => {}
         }
         let launch = self.launch(dirs);
-        let warm = launch.clone().socket(&self.warm.socket);
+        let through =
+            |master: &Master| self.program(&launch.clone().socket(&master.socket), master);
         let count = self.options.warm_ups() + self.options.batch;
         let mut samples = vec![];
         for _ in 0..count {
             samples.push(match subject {
                 Subject::Callback => self.callback(&launch, &self.master)?,
-                Subject::Warm => self.program(&warm, &self.warm)?,
+                Subject::Warm => through(&self.warm)?,
+                Subject::NoneReady => through(&self.none_ready)?,
                 _ => self.bwrap(dirs)?,
             });
             // The master hears of the end at once, too. What it does then is no part of the next.
             self.master.settle()?;
             self.warm.settle()?;
+            self.none_ready.settle()?;
         }
         Ok(samples.split_off(self.options.warm_ups()))
     }
@@ -603,19 +621,19 @@ fn to_text(rows: &[Row]) -> String {
         // A String takes any text.
         let _ = writeln!(text, "{columns}");
     };
-    line(format_args!("\n{:31}{:^26} {:^26}", "microseconds", "request to App", "to all gone"));
+    line(format_args!("\n{:34}{:^26} {:^26}", "microseconds", "request to App", "to all gone"));
     line(format_args!(
-        "{:8} {:21} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "{:8} {:24} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
         "overlays", "", "p50", "p95", "p99", "p50", "p95", "p99"
     ));
     for row in rows {
         let [app, gone] = row.percentiles().map(|p| p.map(|us| format!("{us:8.0}")).join(" "));
-        line(format_args!("{:8} {:21} {app} {gone}", row.overlays, row.subject.name()));
+        line(format_args!("{:8} {:24} {app} {gone}", row.overlays, row.subject.name()));
     }
-    line(format_args!("\n{:30} {:>8} {:>8}", "ratio of medians", "App", "all gone"));
+    line(format_args!("\n{:40} {:>8} {:>8}", "ratio of medians", "App", "all gone"));
     for ratio in ratios(rows) {
         line(format_args!(
-            "{:8} {:21} {:8.2} {:8.2}{}",
+            "{:8} {:31} {:8.2} {:8.2}{}",
             ratio.overlays,
             ratio.name(),
             ratio.app,
@@ -636,7 +654,7 @@ fn to_json(rows: &[Row]) -> serde_json::Value {
     };
     let ratio = |ratio: Ratio| {
         json!({"overlays": ratio.overlays, "of": ratio.of.name(), "to": ratio.to.name(),
-            "app": ratio.app, "gone": ratio.gone, "goal": ratio.goal()})
+            "app": ratio.app, "gone": ratio.gone, "goals": ratio.goals})
     };
     json!({
         "rows": rows.iter().map(row).collect::<Vec<_>>(),
@@ -664,44 +682,49 @@ struct Ratio {
     to: Subject,
     app: f64,
     gone: f64,
+    goals: [Option<f64>; 2],
 }
 
 impl Ratio {
     fn name(&self) -> String {
-        match self.to {
-            Subject::Rocker => "C to Rust".to_owned(),
-            Subject::FloorWarm => "warm to floor warm".to_owned(),
-            other => format!("to {}", other.name()),
-        }
-    }
-
-    fn goal(&self) -> Option<f64> {
-        match self.to {
-            Subject::Rocker => Some(GOAL_C),
-            Subject::FloorDoc if self.overlays == OVERLAYS[2].len() => Some(GOAL),
-            _ => None,
-        }
+        let ours = self.of.name().trim_start_matches("rocker").trim_start_matches(", ");
+        let to = self.to.name();
+        if ours.is_empty() { format!("to {to}") } else { format!("{ours} to {to}") }
     }
 
     fn verdict(&self) -> String {
-        let Some(goal) = self.goal() else { return String::new() };
-        let met = |ratio: f64| if ratio <= goal { "met" } else { "missed" };
-        format!("  goal {goal}: {}, {}", met(self.app), met(self.gone))
+        let verdicts = [(self.app, self.goals[0], "App"), (self.gone, self.goals[1], "gone")];
+        let verdicts = verdicts.map(|(ratio, goal, what)| {
+            let goal = goal?;
+            Some(format!("{what} {goal:.2} {}", if ratio <= goal { "met" } else { "missed" }))
+        });
+        let verdicts: Vec<String> = verdicts.into_iter().flatten().collect();
+        if verdicts.is_empty() {
+            String::new()
+        } else {
+            format!("  goals: {}", verdicts.join(", "))
+        }
     }
 }
 
 fn ratios(rows: &[Row]) -> Vec<Ratio> {
-    let ratio = |row: &Row| {
-        let is_ours = |other: &&Row| {
-            other.overlays == row.overlays && Some(other.subject) == row.subject.ours()
-        };
-        let ours = rows.iter().find(is_ours)?;
-        let (of, ours) = (ours.subject, ours.percentiles());
-        let theirs = row.percentiles();
-        let [app, gone] = [0, 1].map(|which: usize| ours[which][0] / theirs[which][0]);
-        Some(Ratio { overlays: row.overlays, of, to: row.subject, app, gone })
-    };
-    rows.iter().filter_map(ratio).collect()
+    let mut ratios = vec![];
+    for ours in rows {
+        for (of, to, app_goal, gone_goal) in COMPARED {
+            let is_it = |row: &&Row| row.overlays == ours.overlays && row.subject == to;
+            let (true, Some(other)) = (of == ours.subject, rows.iter().find(is_it)) else {
+                continue;
+            };
+            let (mine, theirs) = (ours.percentiles(), other.percentiles());
+            let [app, gone] = [0, 1].map(|which: usize| mine[which][0] / theirs[which][0]);
+            let overlays = ours.overlays;
+            // The goals are for five, but between our own libraries.
+            let counts = overlays == OVERLAYS[2].len() || to == Subject::Rocker;
+            let goals = [app_goal, gone_goal].map(|goal| goal.filter(|_| counts));
+            ratios.push(Ratio { overlays, of, to, app, gone, goals });
+        }
+    }
+    ratios
 }
 
 /// The App as a callback: the same as `bench/clock.c`.

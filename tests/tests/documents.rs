@@ -140,15 +140,11 @@ fn make_has_the_targets_that_the_readme_names() {
 fn the_manifest_of_the_readme_can_be_packed() {
     let manifest = readme_blocks("toml").into_iter().find(|text| text.contains("entry")).unwrap();
     let dir = scratch();
+    let tree = dir.path().join("tree");
     let package = Package::new().file("rocker.toml", 0o644, manifest);
-    package.file("bin/hello", 0o755, "#!/bin/sh\necho hello $1\n").lay_out(dir.path());
-    let output = Command::new(bin("rocker"))
-        .arg("pack")
-        .arg(dir.path())
-        .arg(dir.path().join("../x.sqfs"))
-        .output();
-    let output = output.unwrap();
-    fs::remove_file(dir.path().join("../x.sqfs")).unwrap();
+    package.file("bin/hello", 0o755, "#!/bin/sh\necho hello $1\n").lay_out(&tree);
+    let mut pack = Command::new(bin("rocker"));
+    let output = pack.arg("pack").arg(&tree).arg(dir.path().join("x.sqfs")).output().unwrap();
     assert!(output.status.success(), "{output:?}");
 }
 

@@ -431,7 +431,8 @@ mod tests {
         let free = Load::default();
         assert_eq!(verdict(ROBOT, |_| (), free), Ok(()));
         let not = |item| refused(Rule::NotAllowed, item);
-        assert_eq!(verdict(Caller { uid: 1001, ..ROBOT }, |_| (), free), not(Item::Request));
+        let stranger = verdict(Caller { uid: 1001, ..ROBOT }, |_| (), free);
+        assert_eq!(stranger, refused(Rule::NotListed, Item::Request));
         assert_eq!(verdict(ROBOT, |r| r.uid = 1001, free), not(Item::Uid));
         assert_eq!(verdict(ROBOT, |r| r.gid = 4, free), not(Item::Gid));
         assert_eq!(verdict(ROBOT, |r| r.exec_dir = path("/opt/appsx"), free), not(Item::ExecDir));

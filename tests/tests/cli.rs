@@ -1005,7 +1005,7 @@ fn a_caller_without_permission_is_refused() {
     let program = (program.path().join("rocker"), program);
     fs::copy(bin("rocker"), &program.0).unwrap();
     let another = "[[allow]]\nuid = 4711\npackages = [\"/apps\"]\nexec_dirs = [\"/apps\"]\n";
-    for (config, words) in [("", "may not reach"), (another, "policy does not allow")] {
+    for (config, words) in [("", "may not reach"), (another, "has no [[allow]] for this caller")] {
         let daemon = Daemon::with_config(config);
         let mut command = Command::new(&program.0);
         command.uid(APP_UID).gid(54_322).arg("run").arg("--socket").arg(daemon.socket());

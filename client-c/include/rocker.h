@@ -148,7 +148,7 @@ typedef struct {
      * app_overlay_dirs. */
     int overlay_all;
     /* ROCKER_UNCONFINED, ROCKER_SECCOMP_LOG, ROCKER_USER_NAMESPACES and ROCKER_HOST_DEV, which the
-     * master's policy must allow, ROCKER_STAYS, ROCKER_VOLATILE and ROCKER_LANDLOCK. */
+     * master's policy must allow, ROCKER_STAYS, ROCKER_VOLATILE and ROCKER_LANDLOCK. No other. */
     unsigned long flags;
     /* What all processes in the rocker may use together. NULL: as much as there is. */
     const RockerLimits *limits;
@@ -474,8 +474,7 @@ typedef struct {
     /* Not 0: the program is started, and waits for ROCKER_go() before it executes. So its caller
      * knows its pid by then, and may put it where it is to be. Its time runs meanwhile, a signal
      * reaches it, and it ends with the connection. What cannot be executed then is told by
-     * ROCKER_EVENT_failed in place of its end. Not with a filter that asks somebody
-     * (EOPNOTSUPP). */
+     * ROCKER_EVENT_failed in place of its end. */
     int sync;
     /* Which system calls it may make of those that the rocker lets it: 1 to 4096 instructions
      * (seccomp(2)), which allow execve(2). SECCOMP_RET_USER_NOTIF in it means that the program is
@@ -486,7 +485,12 @@ typedef struct {
     /* The program is in these control groups before it executes, instead of the rocker's: each a
      * cgroup.procs that the caller has opened for writing, of version 1 or 2; once for each
      * hierarchy. What the caller may do counts, as if it wrote the pid there by itself. Together
-     * with program_fd and the program's own, at most ROCKER_EXEC_FDS_MAX. */
+     * with program_fd and the program's own, at most ROCKER_EXEC_FDS_MAX.
+     *
+     * Nobody waits for it to get there: ROCKER_EVENT_started may come before, and what cannot be
+     * executed is told by ROCKER_EVENT_failed in place of its end. In a group that is frozen it
+     * executes when that thaws. In one of version 1 it does not even die before: not when it is
+     * killed or late, and the rocker's end, too, waits for whoever has frozen it to thaw it. */
     unsigned cgroups_count;
     const int *cgroups;
 } RockerExec;
@@ -640,7 +644,7 @@ ROCKER_API ROCKER_ERR ROCKER_launch_end_open(RockerLaunch *launch, RockerOpen *o
 /*
  * exec.0: has a program started, with the ids of the request, and does not wait; `id` is the
  * order's number. Then ROCKER_EVENT_started comes and, once, ROCKER_EVENT_ended; or
- * ROCKER_EVENT_failed, of one with RockerExec.sync instead of either.
+ * ROCKER_EVENT_failed, of one with RockerExec.sync or cgroups in place of its end.
  *
  * All descriptors of `program` are duplicated before this returns. Its argv must begin with its
  * path, and a guard always gives it a session of its own. The whole order has room for 32 KiB of

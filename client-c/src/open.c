@@ -236,7 +236,7 @@ static ROCKER_ERR send_exec(RockerOpen *open, const RockerProgram *program,
     rk_encode_exec(rk_orders_next_id(orders), program, exec, count, &message);
     ROCKER_ERR code = order(open, &message, descriptors, count, error);
     if (code == ROCKER_ERR_success) {
-        rk_orders_exec(orders, exec->data, exec->sync != 0);
+        rk_orders_exec(orders, exec->data, exec->sync != 0 || exec->cgroups_count > 0);
     }
     return code;
 }

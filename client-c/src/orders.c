@@ -53,9 +53,9 @@ static void order(struct rk_orders *orders, struct rk_order order)
     }
 }
 
-void rk_orders_exec(struct rk_orders *orders, void *data, bool waits)
+void rk_orders_exec(struct rk_orders *orders, void *data, bool apart)
 {
-    order(orders, (struct rk_order){ .kind = RK_PROGRAM, .waits = waits, .data = data });
+    order(orders, (struct rk_order){ .kind = RK_PROGRAM, .apart = apart, .data = data });
 }
 
 void rk_orders_files(struct rk_orders *orders, unsigned count)
@@ -135,13 +135,13 @@ void rk_orders_lose(struct rk_orders *orders, struct rk_error error)
     }
 }
 
-/* In place of its end: it was let go, and could not execute. */
+/* In place of its end: it began, and could not execute. */
 static enum rk_answer hear_last_words(struct rk_orders *orders, const struct rk_message *message)
 {
     struct rk_order *order = find(orders, message->id, RK_RUNS);
     struct rk_path said = message->rest;
 
-    if (order == NULL || !order->waits) {
+    if (order == NULL || !order->apart) {
         return RK_DENY;
     }
     order->stage = RK_OVER;

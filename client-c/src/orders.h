@@ -28,7 +28,7 @@ struct rk_order {
     uint8_t stage; /* enum rk_stage */
     uint8_t kind;  /* enum rk_kind_of_order */
     uint8_t files; /* of RK_FILES: how many */
-    uint8_t waits; /* of RK_PROGRAM: it executes when it is let go */
+    uint8_t apart; /* of RK_PROGRAM: it executes after exec.2       */
     void *data;
     /* From RK_OVER on: how it has ended, or, if this is a fault, what could not be executed. */
     struct rk_error error;
@@ -75,7 +75,7 @@ uint32_t rk_orders_next_id(const struct rk_orders *orders);
 bool rk_orders_have_room(const struct rk_orders *orders, enum rk_kind_of_order kind);
 
 /* What was sent. */
-void rk_orders_exec(struct rk_orders *orders, void *data, bool waits);
+void rk_orders_exec(struct rk_orders *orders, void *data, bool apart);
 void rk_orders_files(struct rk_orders *orders, unsigned count);
 /* From RK_DELETE on. */
 void rk_orders_deed(struct rk_orders *orders, enum rk_kind_of_order kind);

@@ -151,7 +151,7 @@ impl<'r> Command<'r> {
 
     /// It waits before it executes, for [`OpenRocker::go`]: its caller knows its pid by then, and
     /// may put it where it is to be. Meanwhile its time on the clock runs, and a signal reaches
-    /// it. It ends with the connection. Not for a [filter](Limits::filter) that asks somebody.
+    /// it. It ends with the connection.
     #[must_use]
     pub fn sync(mut self) -> Self {
         self.start.sync = true;
@@ -161,6 +161,11 @@ impl<'r> Command<'r> {
     /// It is in this control group before it executes, instead of the rocker's: a `cgroup.procs`
     /// that its caller has opened for writing, of version 1 or 2; once for each hierarchy. What
     /// the caller may do counts, as if it wrote the pid there by itself.
+    ///
+    /// Nobody waits for it to get there: [`spawn`](Self::spawn) may return before, and why it
+    /// could not execute is told by [`OpenRocker::wait`]. In a group that is frozen it executes
+    /// when that thaws. In one of version 1 it does not even die before: not when it is killed or
+    /// late, and the rocker's end, too, waits for whoever has frozen it to thaw it.
     #[must_use]
     pub fn cgroup(mut self, procs: impl Into<OwnedFd>) -> Self {
         self.start.cgroups.push(procs.into());

@@ -317,7 +317,8 @@ impl OpenRocker {
     ///
     /// # Errors
     ///
-    /// That the guard is lost, or why a program that was let go could not execute.
+    /// That the guard is lost, or why a program that was let go, or was to be in a
+    /// [control group](Command::cgroup), could not execute.
     pub fn wait(&mut self, run: &Run) -> Result<ExitReport, Error> {
         let told = self.ended.iter().position(|(id, _)| *id == run.id);
         if let Some(at) = told {

@@ -1,7 +1,8 @@
-//! exec.1 with a stop: a program of which its caller is told before it executes. The new process
-//! has a copy of the guard's memory, is all that the program is to be, and waits at one end of a
-//! socket pair for a byte. If it cannot execute it says why there, and ends: so the guard reads
-//! that when it has ended, and never waits.
+//! exec.1 of a program for which the guard does not wait: its caller is told of it before it
+//! executes, and lets it go, or it may be frozen until then, in control groups of its caller's.
+//! The new process has a copy of the guard's memory, is all that the program is to be, and waits
+//! at one end of a socket pair for a byte, if it is to wait. If it cannot execute it says why
+//! there, and ends: so the guard reads that when it has ended.
 
 use protocol::limits::{COMMAND_MAX, DESCRIPTORS_MAX};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -33,11 +34,11 @@ impl Default for Room {
 }
 
 impl Gate {
-    pub(crate) fn new() -> Result<(Self, Waiter), Errno> {
+    pub(crate) fn new(is_shut: bool) -> Result<(Self, Waiter), Errno> {
         let (family, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
         let (end, theirs) = socketpair(family, SocketType::SEQPACKET, flags, None)?;
         let theirs = rustix::io::fcntl_dupfd_cloexec(&theirs, NUMBER_MIN)?;
-        Ok((Self { end, is_shut: true }, Waiter(theirs)))
+        Ok((Self { end, is_shut }, Waiter(theirs)))
     }
 
     pub(crate) fn is_shut(&self) -> bool {

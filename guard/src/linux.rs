@@ -606,7 +606,7 @@ impl<'b> Linux<'b> {
             self.reaper.sources().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         let enders = polled.len();
         let _ = polled.push(PollFd::new(self.intake.source(), PollFlags::IN));
-        polled.extend(self.programs.listeners().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        polled.extend(self.programs.watches().map(|fd| PollFd::new(fd, PollFlags::IN)));
         let tellers = polled.len() - enders - 1;
         let mut peers: heapless::Vec<Peer, PEERS_MAX> = heapless::Vec::new();
         for (peer, source) in self.peers.sources() {

@@ -18,7 +18,7 @@ use crate::gate::{Gate, Waiter};
 use crate::machine::Peer;
 use crate::reaper::Reaper;
 use crate::sys::{self, Ended, Pointers, Spawned, Stack};
-use crate::violations::{self, Filter, Heard, Watch};
+use crate::violations::{Filter, Heard, Watch};
 
 const SIGKILL: u8 = 9;
 const SIGTERM: u8 = 15;
@@ -71,8 +71,8 @@ pub(crate) struct Programs {
 struct Place {
     running: Option<Running>,
     /// Of one that lives: who tells what its filter forbids.
-    listener: Option<OwnedFd>,
-    /// Of one that was to wait before it executes.
+    watch: Option<Watch>,
+    /// Of one for which the guard does not wait.
     gate: Option<Gate>,
 }
 
@@ -154,17 +154,15 @@ impl Programs {
         let env = Pointers::new(exec.env.iter()).map_err(failed(At::Execute))?;
         let own = Filter::new(exec.filter, room).map_err(failed(At::OwnFilter))?;
         let (own, mut watch) = own.map_or((None, None), |(own, watch)| (Some(own), watch));
-        if exec.sync && watch.is_some() {
-            // Its listener would come at some time after exec.2.
-            return Err(Failed { errno: Errno::OPNOTSUPP, at: At::OwnFilter });
-        }
-        let gate = if exec.sync { Some(Gate::new().map_err(failed(At::Clone))?) } else { None };
+        // In a control group of its caller's it may be frozen, and would not even die then.
+        let is_apart = exec.sync || !descriptors.1.is_empty();
+        let gate = is_apart.then(|| Gate::new(exec.sync)).transpose().map_err(failed(At::Clone))?;
         let (gate, waiter) = gate.unzip();
         if !self.heeds_signals {
             sys::heed_all_signals();
             self.heeds_signals = true;
         }
-        let mut failure = Ok(());
+        let (mut failure, mut named) = (Ok(()), None);
         let began_ns = now_ns();
         let nanoseconds = |ms| u64::from(ms) * 1_000_000;
         let wall_ns = if exec.wall_ms == 0 { u64::MAX } else { nanoseconds(exec.wall_ms) };
@@ -186,20 +184,21 @@ impl Programs {
             // It may have to ask before it has executed, and would wait for an answer.
             match &mut watch {
                 Some(watch) => {
-                    watch.look();
+                    if let Heard::Call(number) = watch.hear(None) {
+                        named = Some(number);
+                    }
                     next_ns.min(LOOK_NS)
                 }
                 None => next_ns,
             }
         };
         let patience_ns = wall_ns.min(nanoseconds(UNREAD_MS));
-        let spawned = match exec.sync {
+        let spawned = match is_apart {
             true => sys::spawn_apart(&mut Stack::new(), child),
             false => sys::spawn(&mut Stack::new(), child, patience_ns, others),
         };
         let Spawned { pid, pidfd, killed } = spawned.map_err(failed(At::Clone))?;
         failure?;
-        let (listener, named) = watch.map_or((None, None), Watch::finish);
         let mut program = Running {
             peer: Some(peer),
             is_left: false,
@@ -217,7 +216,7 @@ impl Programs {
         if let Some(number) = named {
             program.violates(number);
         }
-        self.places[place] = Place { running: Some(program), listener, gate };
+        self.places[place] = Place { running: Some(program), watch, gate };
         Ok((u32::try_from(pid).unwrap_or(0), pidfd))
     }
 
@@ -329,22 +328,22 @@ impl Programs {
     }
 
     /// What can be read when a program does what its own filter forbids.
-    pub(crate) fn listeners(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.places.iter().filter_map(|place| place.listener.as_ref())
+    pub(crate) fn watches(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.places.iter().filter_map(|place| place.watch.as_ref()).map(Watch::source)
     }
 
     /// Notes who does so: it is late from now on.
     pub(crate) fn hear_violations(&mut self) {
         for place in &mut self.places {
-            let (Some(program), Some(listener)) = (&mut place.running, &place.listener) else {
+            let (Some(program), Some(watch)) = (&mut place.running, &mut place.watch) else {
                 continue;
             };
             // What was reaped may be another's number by now.
             let group = program.ended.is_none().then_some(program.pid);
-            match violations::hear(listener, group) {
+            match watch.hear(group) {
                 Heard::Call(number) => program.violates(number),
                 Heard::Nothing => {}
-                Heard::End => place.listener = None,
+                Heard::End => place.watch = None,
             }
         }
     }
@@ -361,13 +360,13 @@ impl Programs {
 
     /// Notes how a child has ended that was reaped, if it was one of these.
     pub(crate) fn note(&mut self, ended: &Ended, cgroups: &Cgroups) {
-        for Place { running, listener, .. } in &mut self.places {
+        for Place { running, watch, .. } in &mut self.places {
             let is_it = |it: &&mut Running| it.pid == ended.pid && it.ended.is_none();
             let Some(program) = running.as_mut().filter(is_it) else { continue };
             program.late_ns = u64::MAX;
             program.ended = Some(program.report(ended, cgroups));
             // Whoever it leaves behind under its filter has nobody to ask: ENOSYS.
-            *listener = None;
+            *watch = None;
             if program.peer.is_none() {
                 *running = None;
             }
@@ -509,14 +508,19 @@ fn become_program(
     let file = if exec.by_descriptor { descriptors.first() } else { None };
     let own = descriptors.get(usize::from(exec.by_descriptor)..).unwrap_or_default();
     protocol::privileges::drop_kept().map_err(failed(At::Clone))?;
-    cgroups.iter().try_for_each(join).map_err(failed(At::Cgroup))?;
     sys::leave_session_keyring().map_err(failed(At::Clone))?;
     rustix::process::setsid().map_err(failed(At::Clone))?;
     if let Some(ruleset) = bounds.ruleset {
         sys::landlock_restrict(ruleset).map_err(failed(At::Wall))?;
     }
     let way = own_filter.and_then(Filter::way);
-    let [file, way] = place_all(own, [file, way], waiter).map_err(failed(At::Descriptors))?;
+    let others: Placed<&OwnedFd> = file.into_iter().chain(way).chain(cgroups).collect();
+    let placed = place_all(own, &others, waiter).map_err(failed(At::Descriptors))?;
+    let mut placed = placed.into_iter();
+    let file = file.and_then(|_| placed.next());
+    let way = way.and_then(|_| placed.next());
+    // It may be frozen there: with nothing of the guard's any more.
+    placed.try_for_each(join).map_err(failed(At::Cgroup))?;
     if exec.terminal {
         sys::take_terminal().map_err(failed(At::Terminal))?;
     }
@@ -531,7 +535,7 @@ fn become_program(
         rustix::process::chdir(cwd).map_err(failed(At::Directory))?;
     }
     sys::unblock_signals();
-    if let Some(waiter) = waiter {
+    if let Some(waiter) = waiter.filter(|_| exec.sync) {
         waiter.wait().map_err(failed(At::Clone))?;
     }
     // Last, so that it has to allow nothing but the execution.
@@ -548,52 +552,52 @@ fn become_program(
 
 /// This process is in a control group from now on. What its caller has opened counts, not what an
 /// App may open; and into what is none nothing is written.
-fn join(procs: &OwnedFd) -> Result<(), Errno> {
+fn join(procs: OwnedFd) -> Result<(), Errno> {
     /// `man 2 statfs`
     const MAGICS: [u32; 2] = [0x0027_e0eb, 0x6367_7270];
-    let kind = rustix::fs::fstatfs(procs)?.f_type;
+    let kind = rustix::fs::fstatfs(&procs)?.f_type;
     if !MAGICS.iter().any(|&magic| u32::try_from(kind) == Ok(magic)) {
         return Err(Errno::INVAL);
     }
     rustix::io::write(procs, b"0").map(drop)
 }
 
+/// What a new process has until it executes: all that came for the program, and the way of its
+/// listener.
+type Placed<T> = heapless::Vec<T, { protocol::limits::DESCRIPTORS_MAX + 1 }>;
+
 /// Brings each descriptor to its number, `/dev/null` to those of 0 to 2 that have none, and
-/// closes all others but two that come after them, and what it waits at, until the program is
+/// closes all others but those that come after them, and what it waits at, until the program is
 /// executed.
 fn place_all(
     own: &[OwnedFd],
-    others: [Option<&OwnedFd>; 2],
+    others: &[&OwnedFd],
     waiter: Option<&Waiter>,
-) -> Result<[Option<OwnedFd>; 2], Errno> {
+) -> Result<Placed<OwnedFd>, Errno> {
     let count = u32::try_from(own.len().max(3)).map_err(|_| Errno::INVAL)?;
-    let above = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, count.cast_signed() + 2);
+    let end = count + u32::try_from(others.len()).map_err(|_| Errno::INVAL)?;
     // Out of the way of all targets, so that no move hits the source of a later one.
-    let mut moved: heapless::Vec<OwnedFd, { protocol::limits::DESCRIPTORS_MAX }> =
-        heapless::Vec::new();
-    for fd in own {
-        moved.push(above(fd)?).map_err(|_| Errno::INVAL)?;
+    let mut moved = Placed::new();
+    for fd in own.iter().chain(others.iter().copied()) {
+        let above = rustix::io::fcntl_dupfd_cloexec(fd, end.cast_signed())?;
+        moved.push(above).map_err(|_| Errno::INVAL)?;
     }
+    let (moved_own, moved_others) = moved.split_at(own.len());
     // The guard's own is one; what programs see at /dev/null may be something else.
-    let null = rustix::io::fcntl_dupfd_cloexec(sys::stdio(0), count.cast_signed())?;
-    let others = others.map(|fd| fd.map(above));
+    let null = rustix::io::fcntl_dupfd_cloexec(sys::stdio(0), end.cast_signed())?;
     for target in 0..count {
-        match moved.get(usize::try_from(target).unwrap_or(usize::MAX)) {
+        match moved_own.get(usize::try_from(target).unwrap_or(usize::MAX)) {
             Some(fd) => sys::place(fd.as_fd(), target)?,
             None => sys::place(null.as_fd(), target)?,
         }
     }
+    let mut placed = Placed::new();
+    for (target, other) in (count..end).zip(moved_others) {
+        sys::place(other.as_fd(), target)?;
+        placed.push(sys::close_on_exec(target)?).map_err(|_| Errno::INVAL)?;
+    }
     // The moved ones go by this, not one by one.
     core::mem::forget((moved, null));
-    let mut placed = [None, None];
-    let mut end = count;
-    for (place, other) in placed.iter_mut().zip(others) {
-        let Some(other) = other.transpose()? else { continue };
-        sys::place(other.as_fd(), end)?;
-        core::mem::forget(other);
-        *place = Some(sys::close_on_exec(end)?);
-        end += 1;
-    }
     match waiter.map(Waiter::number) {
         Some(spared) => {
             sys::close_range(end, spared.saturating_sub(1))?;

@@ -31,12 +31,10 @@ struct Door {
     secret: [u32; 3],
 }
 
-/// The guard's end.
-pub(crate) struct Watch {
-    way: OwnedFd,
-    listener: Option<OwnedFd>,
-    /// The call that was to be made.
-    named: Option<Option<u32>>,
+/// The guard's end: where the listener will come, then that itself.
+pub(crate) enum Watch {
+    Way(OwnedFd),
+    Listener(OwnedFd),
 }
 
 impl<'a> Filter<'a> {
@@ -68,8 +66,8 @@ impl<'a> Filter<'a> {
         bytes[door.len()..].copy_from_slice(given);
         let (family, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
         let (ours, theirs) = socketpair(family, SocketType::SEQPACKET, flags, None)?;
-        let watch = Watch { way: ours, listener: None, named: None };
-        Ok(Some((Self { bytes, asks: Some(Door { way: theirs, secret }) }, Some(watch))))
+        let asks = Some(Door { way: theirs, secret });
+        Ok(Some((Self { bytes, asks }, Some(Watch::Way(ours)))))
     }
 
     /// What the new process has to keep until it executes.
@@ -87,61 +85,64 @@ impl<'a> Filter<'a> {
     }
 }
 
-impl Watch {
-    /// Whether the new process is to be killed: it asks before it has executed.
-    pub(crate) fn look(&mut self) {
-        if self.listener.is_none() {
-            self.listener = sys::receive_one(self.way.as_fd());
-        }
-        if self.named.is_none()
-            && let Some(listener) = &self.listener
-            && let Heard::Call(number) = hear(listener, None)
-        {
-            self.named = Some(number);
-        }
-    }
-
-    /// The listener, and whether it was asked already.
-    pub(crate) fn finish(mut self) -> (Option<OwnedFd>, Option<Option<u32>>) {
-        self.look();
-        (self.listener, self.named)
-    }
-}
-
-/// What a listener tells.
+/// What a program's filter tells.
 pub(crate) enum Heard {
     /// Somebody wants to make this call; none: one of another machine's. It has been killed.
     Call(Option<u32>),
     /// Nothing.
     Nothing,
-    /// Nobody is left under the filter.
+    /// Nobody is left under the filter, or nobody will be.
     End,
 }
 
-/// Looks without a wait. Who asks is killed, and before it the program whose filter it is, by its
-/// process group: else that could end by itself when it hears of the other's end.
-pub(crate) fn hear(listener: &OwnedFd, program: Option<i32>) -> Heard {
-    let mut ready = [PollFd::new(listener, PollFlags::IN)];
-    if !matches!(poll(&mut ready, Some(&Timespec::default())), Ok(1..)) {
-        return Heard::Nothing;
-    }
-    if !ready[0].revents().contains(PollFlags::IN) {
-        return Heard::End;
-    }
-    match sys::hear_notification(listener.as_fd()) {
-        Ok(Notification { pid, number, machine }) => {
-            // It waits in the kernel, so the number is its own. It need not be of the program's
-            // process group.
-            for pid in [program.map_or(0, |program| -program), pid] {
-                // Nobody is asked to kill all, or its own group.
-                if !(-1..=1).contains(&pid) {
-                    let _ = sys::kill(pid, SIGKILL);
-                }
-            }
-            Heard::Call((machine == seccomp::THIS_MACHINE).then_some(number))
+impl Watch {
+    /// What can be read when there is something to hear.
+    pub(crate) fn source(&self) -> &OwnedFd {
+        match self {
+            Self::Way(source) | Self::Listener(source) => source,
         }
-        // It was killed while it asked.
-        Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => Heard::Nothing,
-        Err(_) => Heard::End,
+    }
+
+    /// Looks without a wait. Who asks is killed, and before it the program whose filter it is, by
+    /// its process group: else that could end by itself when it hears of the other's end.
+    pub(crate) fn hear(&mut self, program: Option<i32>) -> Heard {
+        if let Self::Way(way) = self {
+            if ready(way).is_empty() {
+                return Heard::Nothing;
+            }
+            // It executes, or has ended, without one.
+            let Some(listener) = sys::receive_one(way.as_fd()) else { return Heard::End };
+            *self = Self::Listener(listener);
+        }
+        let listener = self.source();
+        match ready(listener) {
+            told if told.is_empty() => return Heard::Nothing,
+            told if !told.contains(PollFlags::IN) => return Heard::End,
+            _ => {}
+        }
+        match sys::hear_notification(listener.as_fd()) {
+            Ok(Notification { pid, number, machine }) => {
+                // It waits in the kernel, so the number is its own. It need not be of the
+                // program's process group.
+                for pid in [program.map_or(0, |program| -program), pid] {
+                    // Nobody is asked to kill all, or its own group.
+                    if !(-1..=1).contains(&pid) {
+                        let _ = sys::kill(pid, SIGKILL);
+                    }
+                }
+                Heard::Call((machine == seccomp::THIS_MACHINE).then_some(number))
+            }
+            // It was killed while it asked.
+            Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => Heard::Nothing,
+            Err(_) => Heard::End,
+        }
+    }
+}
+
+fn ready(source: &OwnedFd) -> PollFlags {
+    let mut sources = [PollFd::new(source, PollFlags::IN)];
+    match poll(&mut sources, Some(&Timespec::default())) {
+        Ok(1..) => sources[0].revents(),
+        _ => PollFlags::empty(),
     }
 }

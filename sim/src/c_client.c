@@ -101,7 +101,7 @@ size_t rk_sim_layout(size_t n)
         IN(RockerConf, domain_name), IN(RockerConf, init), IN(RockerConf, init_ms),
 
         sizeof(struct rk_order), AT(rk_order, id), AT(rk_order, stage), AT(rk_order, kind),
-        AT(rk_order, files), AT(rk_order, waits), AT(rk_order, data), AT(rk_order, error),
+        AT(rk_order, files), AT(rk_order, apart), AT(rk_order, data), AT(rk_order, error),
         AT(rk_order, report),
 
         sizeof(struct rk_orders), AT(rk_orders, last_id), AT(rk_orders, pings),

@@ -301,7 +301,7 @@ struct RawOrder {
     stage: u8,
     kind: u8,
     files: u8,
-    waits: u8,
+    apart: u8,
     data: *mut c_void,
     error: RawError,
     /// A `RockerReport`, or text.
@@ -372,7 +372,7 @@ unsafe extern "C" {
     safe fn rk_orders_have_room(orders: &RawOrders, kind: c_uint) -> bool;
     safe fn rk_orders_files(orders: &mut RawOrders, count: c_uint);
     safe fn rk_orders_deed(orders: &mut RawOrders, kind: c_uint);
-    fn rk_orders_exec(orders: *mut RawOrders, data: *mut c_void, waits: bool);
+    fn rk_orders_exec(orders: *mut RawOrders, data: *mut c_void, apart: bool);
     safe fn rk_orders_ping(orders: &mut RawOrders);
     safe fn rk_orders_signal(orders: &mut RawOrders);
     safe fn rk_orders_live(orders: &RawOrders, id: u32) -> bool;
@@ -1451,19 +1451,19 @@ impl COrders {
         self.start(false)
     }
 
-    /// The same of one that waits before it executes.
+    /// The same of one for which the guard does not wait.
     pub fn exec_to_wait(&mut self) -> Option<u32> {
         self.start(true)
     }
 
-    fn start(&mut self, waits: bool) -> Option<u32> {
+    fn start(&mut self, apart: bool) -> Option<u32> {
         let id = rk_orders_next_id(&self.0);
         let has_room = rk_orders_have_room(&self.0, PROGRAM);
         has_room.then(|| {
             // Unlike any other.
             let data = ptr::without_provenance_mut(!usize::try_from(id).unwrap_or(0));
             // SAFETY: it keeps the pointer, and does not follow it.
-            unsafe { rk_orders_exec(&raw mut *self.0, data, waits) };
+            unsafe { rk_orders_exec(&raw mut *self.0, data, apart) };
             id
         })
     }
@@ -1627,7 +1627,7 @@ mod tests {
             RawPlace: kind mode source target bytes;
             RawConf: size root empty_root places places_count unshare_cgroup work_dir host_name
                 domain_name init init_ms;
-            RawOrder: id stage kind files waits data error end;
+            RawOrder: id stage kind files apart data error end;
             RawOrders: last_id pings ping_id signals lost_order reserved lost orders last_words;
         ];
         assert_eq!(all(|n| rk_sim_layout(n)), ours);

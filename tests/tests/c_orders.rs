@@ -563,8 +563,10 @@ fn a_program_is_killed_for_what_its_own_filter_forbids() {
     let mut rocker = open(&daemon);
     let call = format!("call {}", libc::SYS_sync);
     let number = u32::try_from(libc::SYS_sync).ok();
-    for (answer, signal, named) in [(NOTIFY, 9, number), (KILL, 31, None)] {
-        let exec = Exec { filter: filter(libc::SYS_sync, answer), ..Exec::default() };
+    let dies = [(NOTIFY, 9, number), (KILL, 31, None)];
+    for ((answer, signal, named), sync) in dies.into_iter().flat_map(|it| [(it, false), (it, true)])
+    {
+        let exec = Exec { filter: filter(libc::SYS_sync, answer), sync, ..Exec::default() };
         let report = rocker.run(&probe(&[&call]), &exec).unwrap();
         let told = (report.exit, report.verdict, report.syscall);
         assert_eq!(told, (Exit::Signal(signal), Verdict::DisallowedSyscall, named));
@@ -573,13 +575,11 @@ fn a_program_is_killed_for_what_its_own_filter_forbids() {
         let report = rocker.run(&probe(&[&call]), &Exec::default()).unwrap();
         assert_eq!((report.verdict, report.syscall), (Verdict::Normal, None));
     }
-    // Nobody could be told of its listener in time; and what the kernel does not take.
-    let asks = filter(libc::SYS_sync, NOTIFY);
-    let odd = vec![0xff; 8];
-    for (filter, sync, errno) in [(asks, true, 95), (odd, false, 22)] {
-        let exec = Exec { filter, sync, ..Exec::default() };
+    // What the kernel does not take.
+    for (sync, step) in [(false, Step::StartProgram), (true, Step::ReportExit)] {
+        let exec = Exec { filter: vec![0xff; 8], sync, ..Exec::default() };
         let error = rocker.run(&probe(&["exit 3"]), &exec).unwrap_err();
-        assert_eq!((error.step(), error.errno()), (i32::from(Step::StartProgram.code()), errno));
+        assert_eq!((error.step(), error.errno()), (i32::from(step.code()), 22));
         assert!(error.to_string().contains("seccomp # the program's filter"), "{error}");
     }
     assert_eq!(rocker.end(SOON_MS), 0);

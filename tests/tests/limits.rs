@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use protocol::{Error, Exit, ExitReport, Item, Rule, Step, Verdict};
 use rocker_client::{Launch, Limits, OpenRocker, Stdio};
+use rustix::process::{Pid, Signal, kill_process};
 use tests::app::{App, refused, with_output};
 use tests::cgroup::{hierarchies, needs};
 use tests::{Daemon, Program, SOON, probe_package, process, replayed, runner, within};
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         an_app_is_inside_before_its_first_instruction,
         without_limits_there_is_no_cgroup,
         a_program_is_where_its_caller_says_before_it_executes,
+        a_program_in_a_frozen_group_keeps_nobody_waiting,
         fifty_limited_rockers_at_once_leave_nothing,
         a_limit_that_cannot_be_kept_is_refused,
         the_policy_limits_those_who_do_not,
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
         a_cgroup_of_somebody_elses_is_left_alone,
     ])
 }
+
+const SIGKILL: u8 = 9;
 
 const MEMORY: u64 = 32 << 20;
 
@@ -226,7 +230,7 @@ fn a_program_is_where_its_caller_says_before_it_executes() {
     // What is no cgroup.procs is not written to.
     let file = fs::File::create(daemon.path("file")).unwrap();
     let error = rocker.command("bin/probe").cgroup(file).output().unwrap_err();
-    assert_eq!(error.step(), Step::StartProgram);
+    assert_eq!(error.step(), Step::ReportExit);
     assert!(error.to_string().contains("echo 0 > cgroup.procs: Invalid argument"), "{error}");
     let dir = fs::File::open(&groups[0]).unwrap();
     let error = rocker.command("bin/probe").cgroup(dir).output().unwrap_err();
@@ -235,6 +239,84 @@ fn a_program_is_where_its_caller_says_before_it_executes() {
     ends(rocker);
     let remove = |dir: &PathBuf| within(SOON, || fs::remove_dir(dir).is_ok());
     assert!(groups.iter().all(remove), "they are empty");
+}
+
+/// A group of the freezer's of version 1, in which nobody dies before it thaws.
+struct Freezer(PathBuf);
+
+impl Freezer {
+    fn new() -> Self {
+        let name = format!("rocker-test-frozen-{}", std::process::id());
+        let dir = needs("freezer").0.join(name);
+        fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn is_to_be(&self, state: &str) {
+        fs::write(self.0.join("freezer.state"), state).unwrap();
+    }
+
+    fn procs(&self) -> fs::File {
+        fs::File::options().write(true).open(self.0.join("cgroup.procs")).unwrap()
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        let pids = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
+        pids.lines().map(|line| line.parse().unwrap()).collect()
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("freezer.state"), "THAWED");
+        let is_gone = || {
+            for pid in self.pids().into_iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            fs::remove_dir(&self.0).is_ok()
+        };
+        assert!(within(SOON, is_gone) || std::thread::panicking(), "{:?}", self.0);
+    }
+}
+
+fn a_program_in_a_frozen_group_keeps_nobody_waiting() {
+    let group = Freezer::new();
+    let daemon = daemon();
+    let mut rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
+    group.is_to_be("FROZEN");
+    let start = |rocker: &mut OpenRocker, limits| {
+        let command = rocker.command("bin/probe").arg("exit 3").limits(limits);
+        let spawned = command.cgroup(group.procs()).spawn().unwrap();
+        // It is frozen as soon as it is there.
+        assert!(within(SOON, || group.pids().contains(&spawned.run.pid().unwrap())));
+        spawned.run
+    };
+    let killed = start(&mut rocker, Limits::new());
+    let late = start(&mut rocker, Limits::new().wall(Duration::from_millis(1)));
+    let patient = start(&mut rocker, Limits::new());
+    rocker.signal(&killed, SIGKILL).unwrap();
+    // Others are served meanwhile.
+    for status in 0..3 {
+        let (report, _) = probe(&mut rocker, &[&format!("exit {status}")]);
+        assert_eq!(report.exit, Exit::Status(status));
+    }
+    for run in [&killed, &late, &patient] {
+        assert_eq!(rocker.try_wait(run).unwrap(), None);
+    }
+    group.is_to_be("THAWED");
+    for (run, verdict) in [(killed, Verdict::Cancelled), (late, Verdict::TimeLimitExceeded)] {
+        let report = rocker.wait(&run).unwrap();
+        assert_eq!((report.exit, report.verdict), (Exit::Signal(SIGKILL), verdict));
+    }
+    assert_eq!(rocker.wait(&patient).unwrap().exit, Exit::Status(3));
+    // The end of the rocker waits for it, and so for who has frozen it.
+    group.is_to_be("FROZEN");
+    start(&mut rocker, Limits::new());
+    let guard = rocker.guard_pid();
+    assert!(!rocker.kill(Duration::from_millis(200)).unwrap(), "it is gone");
+    assert!(process::is_alive(guard));
+    group.is_to_be("THAWED");
+    assert!(within(SOON, || !process::is_alive(guard)), "it is there still");
 }
 
 fn without_limits_there_is_no_cgroup() {

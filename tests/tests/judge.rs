@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         one_run_finds_nothing_of_another,
         jobs_are_done_by_all_that_are_ready,
         files_go_in_and_come_out,
-        a_file_that_is_not_there_leaves_the_result,
+        what_is_not_to_be_copied_leaves_the_result,
         what_is_no_job_is_said_and_the_next_one_done,
         nothing_of_the_host_can_be_written,
         an_ordinary_user_judges,
@@ -209,15 +209,18 @@ fn files_go_in_and_come_out() {
     leaks.assert_none();
 }
 
-fn a_file_that_is_not_there_leaves_the_result() {
+fn what_is_not_to_be_copied_leaves_the_result() {
     let (leaks, daemon, dir) = (Leaks::snapshot(), Daemon::start(), scratch());
     let at = |name: &str| dir.path().join(name).display().to_string();
     let mut job = shell(0, "echo said; echo x > there");
-    job["copy_out"] = json!({"nope": at("nope"), "there": at("there")});
+    job["copy_out"] = json!({"nope": at("nope"), "there": at("there"), "./there": at("link")});
+    std::os::unix::fs::symlink(at("nope"), at("link")).unwrap();
     let lost = json!({"id": 1, "argv": ["true"], "files": {"no/dir": {"text": ""}}});
     let results = judged(as_nobody(judge(&daemon, &["--ready", "1"])), &[job, lost]);
     let why = "cannot open a file inside (exec.1): open nope: No such file or directory";
-    assert_eq!(results[0]["not_copied"], json!({"nope": why}), "{}", results[0]);
+    let link = format!("copy ./there to {}: it is a link: name what it leads to", at("link"));
+    let link = format!("cannot {link}");
+    assert_eq!(results[0]["not_copied"], json!({"nope": why, "./there": link}), "{}", results[0]);
     assert_eq!((&results[0]["stdout"], &results[0]["exit"]), (&json!("said\n"), &json!(0)));
     assert_eq!(fs::read_to_string(at("there")).unwrap(), "x\n");
     assert!(!fs::exists(at("nope")).unwrap());

@@ -69,7 +69,8 @@ pub(crate) fn copy(
     };
     match (Side::new(from), Side::new(to)) {
         (Side::Rocker(name, path), Side::Stream) => {
-            let (from, _) = out_of(&mut attached(name)?, path, &what)?;
+            let from = out_of(&mut attached(name)?, path, &what)?;
+            regular(&from, &what)?;
             let to = io::stdout().as_fd().try_clone_to_owned();
             let copied = to.and_then(|to| copied(&from, &mut to.into(), max.unwrap_or(u64::MAX)));
             match copied {
@@ -81,10 +82,8 @@ pub(crate) fn copy(
             };
         }
         (Side::Rocker(name, path), Side::Host(to)) => {
-            let (from, mode) = out_of(&mut attached(name)?, path, &what)?;
-            let to = place(to, path.file_name(), &what)?;
-            write(&from, mode, to, max.unwrap_or(SIZE_MAX))
-                .map_err(|error| Fault::refused(&what, &error))?;
+            let from = out_of(&mut attached(name)?, path, &what)?;
+            out(&from, to, path.file_name(), max.unwrap_or(SIZE_MAX), &what)?;
         }
         (Side::Stream, Side::Rocker(name, path)) => {
             let from = io::stdin().as_fd().try_clone_to_owned();
@@ -136,12 +135,24 @@ fn refused(what: &str, fault: Fault) -> Fault {
     }
 }
 
-/// A file of a rocker's to read from, and its permissions.
-fn out_of(rocker: &mut OpenRocker, path: &Path, what: &str) -> Result<(File, u16), Fault> {
+/// A file of a rocker's to read from.
+fn out_of(rocker: &mut OpenRocker, path: &Path, what: &str) -> Result<File, Fault> {
     let opened = rocker.open_files(&[OpenFile::new(path)])?;
-    let file = first(opened).map_err(|fault| refused(what, fault))?;
-    let mode = regular(&file, what)?;
-    Ok((file, mode))
+    first(opened).map_err(|fault| refused(what, fault))
+}
+
+/// Copies at most so much of a rocker's file to `to` on this host, or to this name in it, with its
+/// permissions. What is there is replaced when all of it is written.
+pub(super) fn out(
+    from: &File,
+    to: &Path,
+    name: Option<&OsStr>,
+    max: u64,
+    what: &str,
+) -> Result<(), Fault> {
+    let mode = regular(from, what)?;
+    let to = place(to, name, what)?;
+    write(from, mode, to, max).map_err(|error| Fault::refused(what, &error))
 }
 
 /// Where on this host a file goes that is to be at `to`, or of this name in it: a directory, and
@@ -164,7 +175,7 @@ fn place(to: &Path, name: Option<&OsStr>, what: &str) -> Result<(OwnedFd, OsStri
         Ok(FileType::RegularFile) | Err(Errno::NOENT) => Ok((dir, name.to_owned())),
         Ok(FileType::Directory) => cannot("it is a directory"),
         Ok(FileType::Symlink) => cannot("it is a link: name what it leads to"),
-        Ok(_) => cannot("it is no regular file; \"-\" is standard output"),
+        Ok(_) => cannot("it is no regular file"),
         Err(errno) => Err(Fault::refused(what, &errno.into())),
     }
 }
@@ -261,6 +272,6 @@ mod tests {
             assert!(refusal(&at(link), Some(name)).ends_with("name what it leads to"), "{link}");
         }
         assert!(refusal(dir.path(), Some(OsStr::new("link"))).ends_with("name what it leads to"));
-        assert!(refusal(Path::new("/dev/null"), None).contains("standard output"));
+        assert!(refusal(Path::new("/dev/null"), None).ends_with("it is no regular file"));
     }
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::args::{Judge, JudgeRun};
 use super::embedded::Master;
 use super::run::{Base, PATH, open, resolved};
-use super::{Fault, print, profile, report, units, write_out};
+use super::{Fault, copy, print, profile, report, units, write_out};
 
 /// Where a program starts. It can write there, and elsewhere only to what is in memory, too.
 const WORK_DIR: &str = "/tmp";
@@ -307,10 +307,8 @@ impl Place {
 
     fn copy_out(&mut self, name: &str, path: &Path) -> Result<(), Fault> {
         // What the program left there may be anything: a link would be followed inside only.
-        let mut from = first(self.rocker.open_files(&[OpenFile::new(name).read()])?)?;
-        let cannot = |error| Fault::refused(format!("copy {name} to {}", path.display()), &error);
-        let mut to = File::create(path).map_err(cannot)?;
-        io::copy(&mut from, &mut to).map(drop).map_err(cannot)
+        let from = first(self.rocker.open_files(&[OpenFile::new(name).read()])?)?;
+        copy::out(&from, path, None, u64::MAX, &format!("copy {name} to {}", path.display()))
     }
 }
 

@@ -301,6 +301,10 @@ static void add_subject(const struct rk_launch *launch, const struct rk_error *e
 
 /* --- One launch. ------------------------------------------------------------------------------ */
 
+static const unsigned long all_flags = ROCKER_UNCONFINED | ROCKER_USER_NAMESPACES | ROCKER_STAYS
+                                       | ROCKER_HOST_DEV | ROCKER_VOLATILE | ROCKER_SECCOMP_LOG
+                                       | ROCKER_LANDLOCK;
+
 /* With all that is in `options`, in `all`; false: it is over. */
 static bool begin(struct rk_launch *launch, enum rk_purpose purpose, const RockerOptions *options,
                   RockerOptions *all)
@@ -325,6 +329,10 @@ static bool begin(struct rk_launch *launch, enum rk_purpose purpose, const Rocke
     launch->request.timeout_ms =
         all->timeout_ms == -1 ? RK_TIMEOUT_MS_DEFAULT : (uint32_t)all->timeout_ms;
     launch->deadline_ns = rk_now_ns() + (uint64_t)launch->request.timeout_ms * RK_NS_PER_MS;
+    if (all->flags & ~all_flags) {
+        misuse(launch, "RockerOptions.flags: unknown");
+        return false;
+    }
     return true;
 }
 

@@ -163,7 +163,7 @@ static void check_program_fails(const RockerProgram *program, int os_errno, int 
 #define FILTER_OF(instruction) \
     { BYTES("\x01\x02\x01" "0123456789abcde" "\xe7\x24\x08" instruction "\x00"), .fds = 1, .fd = GUARD }
 
-static void test_launch_filters_that_are_none(void)
+static void test_launch_filters_and_flags_that_are_none(void)
 {
     static const struct sock_filter own[1];
     static const struct {
@@ -180,6 +180,8 @@ static void test_launch_filters_that_are_none(void)
         { own, 1, ROCKER_SECCOMP_LOG, "two filters" },
         { NULL, 0, ROCKER_UNCONFINED | ROCKER_SECCOMP_LOG, "two filters" },
         { own, 4096, 0, "request: it is too long" },
+        { NULL, 0, ROCKER_LANDLOCK << 1, "RockerOptions.flags: unknown" },
+        { NULL, 0, ROCKER_STAYS | ~(~0ul >> 1), "RockerOptions.flags: unknown" },
     };
     char line[ROCKER_STRERROR_MAX];
 
@@ -586,7 +588,7 @@ static const struct test tests[] = {
     TEST(test_launch_no_processes),
     TEST(test_launch_guard_that_ends_late),
     TEST(test_launch_failure_that_is_reported_late),
-    TEST(test_launch_filters_that_are_none),
+    TEST(test_launch_filters_and_flags_that_are_none),
     TEST(test_launch_filter_that_is_none),
     TEST(test_launch_options_of_an_older_caller),
     TEST(test_launch_program_that_is_not_there),

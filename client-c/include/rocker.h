@@ -122,12 +122,17 @@ typedef struct {
     uint64_t swap;
     /* Bytes of memory, at least 1 MiB. */
     uint64_t memory;
+    /* Bytes a second that are read from the disk of the package, and from that of the data dir if
+     * it is another; at least 64 KiB. What the host has in memory is not read from there. */
+    uint64_t io_read;
+    /* Bytes a second that are written there; with cgroups of version 2 only. */
+    uint64_t io_write;
 } RockerLimits;
 
 /* None. */
 static inline RockerLimits ROCKER_limits_new(void)
 {
-    RockerLimits limits = { sizeof(RockerLimits), NULL, 0, 0, 0, 0, 0, 0 };
+    RockerLimits limits = { sizeof(RockerLimits), NULL, 0, 0, 0, 0, 0, 0, 0, 0 };
     return limits;
 }
 

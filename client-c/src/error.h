@@ -68,6 +68,8 @@ enum rk_rule {
     RK_RULE_NO_SUCH_DEVICE,
     RK_RULE_ALREADY_THERE,
     RK_RULE_NOT_A_DEVICE,
+    RK_RULE_NO_DISK,
+    RK_RULE_NOT_HELD,
     RK_RULE_COUNT
 };
 
@@ -93,6 +95,8 @@ enum rk_item {
     RK_ITEM_CPUS,
     RK_ITEM_DEV,
     RK_ITEM_DEVICE,
+    RK_ITEM_IO_READ,
+    RK_ITEM_IO_WRITE,
     RK_ITEM_COUNT
 };
 

@@ -226,6 +226,12 @@ static struct rk_error check_limits(const struct rk_limits *limits)
     if (limits->cpu_weight > RK_CPU_WEIGHT_MAX) {
         return rk_invalid(RK_RULE_LIMIT_OUT_OF_RANGE, RK_ITEM_CPU_WEIGHT, 0);
     }
+    if (limits->io_read != 0 && limits->io_read < RK_IO_MIN) {
+        return rk_invalid(RK_RULE_LIMIT_OUT_OF_RANGE, RK_ITEM_IO_READ, 0);
+    }
+    if (limits->io_write != 0 && limits->io_write < RK_IO_MIN) {
+        return rk_invalid(RK_RULE_LIMIT_OUT_OF_RANGE, RK_ITEM_IO_WRITE, 0);
+    }
     if (limits->has_swap && limits->memory == 0) {
         return rk_invalid(RK_RULE_NO_MEMORY_LIMIT, RK_ITEM_SWAP, 0);
     }

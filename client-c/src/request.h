@@ -20,6 +20,7 @@
 #define RK_CPU_MILLIS_MAX 1000000
 #define RK_CPU_WEIGHT_MAX 10000
 #define RK_CPUS_MAX 256
+#define RK_IO_MIN (64 << 10)
 #define RK_DEVICES_MAX 32
 
 /* `BPF_MAXINSNS`, and the size of each: `struct sock_filter`. */
@@ -47,6 +48,8 @@ struct rk_limits {
     uint32_t cpu_millis;
     uint32_t cpu_weight;
     struct rk_path cpus;
+    uint64_t io_read;
+    uint64_t io_write;
 };
 
 struct rk_request {

@@ -67,6 +67,8 @@ static void fill_limits(struct rk_limits *limits, const RockerLimits *from)
         .cpu_millis = from->cpu_millis,
         .cpu_weight = from->cpu_weight,
         .cpus = rk_path(from->cpus),
+        .io_read = from->io_read,
+        .io_write = from->io_write,
     };
 }
 
@@ -238,6 +240,12 @@ static void add_subject(const struct rk_launch *launch, const struct rk_error *e
         break;
     case RK_ITEM_CPU_WEIGHT:
         add_limit(text, limits->cpu_weight);
+        break;
+    case RK_ITEM_IO_READ:
+        add_limit(text, limits->io_read);
+        break;
+    case RK_ITEM_IO_WRITE:
+        add_limit(text, limits->io_write);
         break;
     case RK_ITEM_CPUS:
         path = &limits->cpus;

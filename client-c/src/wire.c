@@ -105,6 +105,8 @@ static void put_limits(struct rk_pieces *out, const struct rk_limits *limits)
     if (limits->cpus.bytes != NULL) {
         rk_put_bytes(out, limits->cpus);
     }
+    put_option(out, limits->io_read != 0, limits->io_read);
+    put_option(out, limits->io_write != 0, limits->io_write);
 }
 
 /* Each name with its NUL, where the caller has it. */

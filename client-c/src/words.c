@@ -137,7 +137,8 @@ static const char diagrams[] = "root\0prepare\0overlay\0enter\0exec\0";
 static const char items[] =
     "request\0package\0exec dir\0data dir\0overlay dir\0uid\0gid\0deadline\0rocker\0program\0file\0"
     "system call filter\0user namespaces\0"
-    "memory limit\0swap limit\0process limit\0cpu limit\0cpu weight\0cpus\0/dev\0device\0";
+    "memory limit\0swap limit\0process limit\0cpu limit\0cpu weight\0cpus\0/dev\0device\0"
+    "read limit\0write limit\0";
 
 /* enum rk_rule: protocol/src/error.rs. */
 static const char rules[] =
@@ -163,8 +164,8 @@ static const char rules[] =
     "too many rockers; see max_rockers in the master's configuration\0"
     "no living rocker has this name\0"
     "it is not a row of 1 to 4096 instructions of 8 bytes\0"
-    "it must be at least 1 MiB of memory, 1 to 4194304 processes, 0.01 to 1000 processors, or a "
-    "weight of 1 to 10000\0"
+    "it must be at least 1 MiB of memory, 1 to 4194304 processes, 0.01 to 1000 processors, a "
+    "weight of 1 to 10000, or 64 KiB a second\0"
     "a limit of swap needs a limit of memory\0"
     "it must be a list of processors, such as 0-1,3\0"
     "the host has no such processor, or the master may not use it\0"
@@ -173,7 +174,9 @@ static const char rules[] =
     "configuration\0"
     "the host has no such device\0"
     "it is there already\0"
-    "it is no device, or not on the file system of /dev\0";
+    "it is no device, or not on the file system of /dev\0"
+    "its file system has no disk of its own, so reading and writing cannot be limited\0"
+    "only cgroups of version 2, with memory and io, hold what is written to disks\0";
 
 /* enum rk_loss */
 static const char losses[] =

@@ -46,7 +46,7 @@ AT(RockerOptions, inside_uid, WORD == 8 ? 60 : 36);
 AT(RockerOptions, inside_gid, WORD == 8 ? 64 : 40);
 AT(RockerOptions, devices, WORD == 8 ? 72 : 44);
 
-SIZE(RockerLimits, 48, 40);
+SIZE(RockerLimits, 64, 56);
 AT(RockerLimits, cpus, WORD);
 AT(RockerLimits, cpu_millis, 2 * WORD);
 AT(RockerLimits, cpu_weight, 2 * WORD + 4);
@@ -54,6 +54,8 @@ AT(RockerLimits, pids, 2 * WORD + 8);
 AT(RockerLimits, has_swap, 2 * WORD + 12);
 AT(RockerLimits, swap, 2 * WORD + 16);
 AT(RockerLimits, memory, 2 * WORD + 24);
+AT(RockerLimits, io_read, 2 * WORD + 32);
+AT(RockerLimits, io_write, 2 * WORD + 40);
 
 SIZE(RockerProgram, 72, 48);
 AT(RockerProgram, path, WORD);

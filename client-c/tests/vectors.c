@@ -264,7 +264,9 @@ static void test_encode_launch_vectors(void)
                                          .pids = 32,
                                          .cpu_millis = 500,
                                          .cpu_weight = 10000,
-                                         .cpus = rk_path("0-1,3") };
+                                         .cpus = rk_path("0-1,3"),
+                                         .io_read = 10 << 20,
+                                         .io_write = UINT64_MAX };
     check_launch("client_launch_limited", &request);
 }
 
@@ -287,7 +289,7 @@ static void test_encode_launch_extreme(void)
     struct rk_pieces out = rk_pieces(numbers, sizeof(numbers));
     rk_encode_launch(&request, &out);
     /* This client asks for no trace: the byte before the options. */
-    uint8_t *trace = &vector->bytes[vector->length - 14];
+    uint8_t *trace = &vector->bytes[vector->length - 16];
     CHECK_IS(*trace, 1);
     *trace = 0;
     check_pieces("client_launch_extreme", &out);
@@ -310,7 +312,7 @@ static void test_encode_launch_longest(void)
     request.seccomp = RK_SECCOMP_FILTER;
     request.filter = rk_path(path);
     request.limits = (struct rk_limits){ UINT64_MAX, UINT64_MAX, 1, UINT32_MAX, UINT32_MAX, UINT32_MAX,
-                                         rk_path(path) };
+                                         rk_path(path), UINT64_MAX, UINT64_MAX };
     request.package = request.exec_dir = request.data_dir = rk_path(path);
     request.overlays = RK_OVERLAY_DIRS_MAX;
     for (int i = 0; i < RK_OVERLAY_DIRS_MAX; i++) {

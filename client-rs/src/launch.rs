@@ -85,6 +85,8 @@ struct Quota {
     cpu_millis: Option<u32>,
     cpu_weight: Option<u16>,
     cpus: Option<String>,
+    io_read: Option<u64>,
+    io_write: Option<u64>,
 }
 
 impl Launch {
@@ -245,6 +247,24 @@ impl Launch {
     #[must_use]
     pub fn cpus(mut self, list: impl Into<String>) -> Self {
         self.quota.cpus = Some(list.into());
+        self
+    }
+
+    /// Limits what they read from the disk of the package, and from that of the data dir if it is
+    /// another, in bytes a second for each, at least 64 KiB. What the host has in memory is not
+    /// read from there. Other disks are not limited. A file system without a disk of its own, as
+    /// `tmpfs`, `overlay` and `btrfs`, is refused.
+    #[must_use]
+    pub fn io_read(mut self, bytes_a_second: u64) -> Self {
+        self.quota.io_read = Some(bytes_a_second);
+        self
+    }
+
+    /// Limits what they write there, in the same way. It takes cgroups of version 2: those of
+    /// version 1 do not hold what is written and not waited for.
+    #[must_use]
+    pub fn io_write(mut self, bytes_a_second: u64) -> Self {
+        self.quota.io_write = Some(bytes_a_second);
         self
     }
 
@@ -498,8 +518,10 @@ impl Launch {
     }
 
     fn limits(&self) -> Limits<'_> {
-        let Quota { memory, swap, pids, cpu_millis, cpu_weight, ref cpus } = self.quota;
-        Limits { memory, swap, pids, cpu_millis, cpu_weight, cpus: cpus.as_deref() }
+        let Quota { memory, swap, pids, cpu_millis, cpu_weight, ref cpus, io_read, io_write } =
+            self.quota;
+        let cpus = cpus.as_deref();
+        Limits { memory, swap, pids, cpu_millis, cpu_weight, cpus, io_read, io_write }
     }
 
     /// The path or value that an error is about.
@@ -533,6 +555,8 @@ impl Launch {
             Item::Pids => quota.pids.map(|count| count.to_string()).unwrap_or_default(),
             Item::Cpu => quota.cpu_millis.map(|it| format!("{it} m")).unwrap_or_default(),
             Item::CpuWeight => quota.cpu_weight.map(|it| it.to_string()).unwrap_or_default(),
+            Item::IoRead => quota.io_read.map(|it| it.to_string()).unwrap_or_default(),
+            Item::IoWrite => quota.io_write.map(|it| it.to_string()).unwrap_or_default(),
             Item::Cpus => {
                 quota.cpus.as_deref().map(|list| printable(list.as_bytes())).unwrap_or_default()
             }

@@ -64,7 +64,13 @@ impl Cgroups {
     }
 
     /// Makes a rocker's cgroups and sets its limits. On failure nothing is left.
-    pub(crate) fn make(&mut self, name: Name, limits: &Limits<'_>) -> Result<Vec<Made>, Unmade> {
+    /// Reading and writing are limited for each of these disks.
+    pub(crate) fn make(
+        &mut self,
+        name: Name,
+        limits: &Limits<'_>,
+        disks: &[String],
+    ) -> Result<Vec<Made>, Unmade> {
         if self.lacks(limits).is_some() {
             self.look();
         }
@@ -72,9 +78,13 @@ impl Cgroups {
             let error = Error::Invalid { rule: Rule::NoController, item };
             return Err(Unmade::Rule(error, why_missing(controller)));
         }
+        if limits.io_write.is_some() && !self.holds_writing() {
+            let error = Error::Invalid { rule: Rule::NotHeld, item: Item::IoWrite };
+            return Err(Unmade::Rule(error, String::new()));
+        }
         let mut made = vec![];
         for index in 0..self.used.len() {
-            match self.make_one(index, name, limits) {
+            match self.make_one(index, name, limits, disks) {
                 Ok(one) => made.extend(one),
                 Err(refusal) => {
                     self.remove(name);
@@ -143,6 +153,15 @@ impl Cgroups {
         { needed }.find(|(it, _)| !there(*it))
     }
 
+    /// Whether what is written later, by the kernel, counts as that of who wrote it: then `memory`
+    /// knows whose it is, and `io` asks it.
+    fn holds_writing(&self) -> bool {
+        self.used.iter().any(|Used { hierarchy, .. }| {
+            let has = |it| hierarchy.controllers.contains(&it);
+            hierarchy.unified && has(Controller::Memory) && has(Controller::Io)
+        })
+    }
+
     /// Looks for hierarchies that have been mounted since.
     fn look(&mut self) {
         for mut hierarchy in look() {
@@ -162,6 +181,7 @@ impl Cgroups {
         index: usize,
         name: Name,
         limits: &Limits<'_>,
+        disks: &[String],
     ) -> Result<Option<Made>, Unmade> {
         let hierarchy = &self.used[index].hierarchy;
         let unified = hierarchy.unified;
@@ -180,7 +200,7 @@ impl Cgroups {
         }
         let group = parent.make(name.as_str(), Mode::from_raw_mode(0o755))?;
         for controller in &wanted {
-            group.limit(*controller, unified, limits, &parent)?;
+            group.limit(*controller, unified, limits, disks, &parent)?;
         }
         let procs = group.open_to_write("cgroup.procs")?;
         let has = |it| wanted.contains(&it);
@@ -277,7 +297,10 @@ fn limit(controller: Controller, limits: &Limits<'_>) -> Option<Item> {
             limits.cpu_millis.map(|_| Item::Cpu).or(weight)
         }
         Controller::Cpuset => limits.cpus.map(|_| Item::Cpus),
-        Controller::Io => None,
+        Controller::Io => {
+            let write = limits.io_write.map(|_| Item::IoWrite);
+            limits.io_read.map(|_| Item::IoRead).or(write)
+        }
     }
 }
 
@@ -286,8 +309,9 @@ fn settings(
     controller: Controller,
     unified: bool,
     limits: &Limits<'_>,
+    disks: &[String],
 ) -> Vec<(Item, &'static str, String)> {
-    let Limits { memory, swap, pids, cpu_millis, cpu_weight, cpus } = *limits;
+    let Limits { memory, swap, pids, cpu_millis, cpu_weight, cpus, io_read, io_write } = *limits;
     let quota_us = cpu_millis.map(|millis| u64::from(millis) * u64::from(PERIOD_US) / 1000);
     let all: Vec<Option<(Item, &str, String)>> = match (controller, unified) {
         (Controller::Memory, true) => vec![
@@ -322,7 +346,21 @@ fn settings(
         (Controller::Cpuset, _) => {
             vec![cpus.map(|list| (Item::Cpus, "cpuset.cpus", list.to_owned()))]
         }
-        (Controller::Io, _) => vec![],
+        (Controller::Io, true) => {
+            let both = disks.iter().flat_map(|disk| {
+                [
+                    io_read.map(|it| (Item::IoRead, "io.max", format!("{disk} rbps={it}"))),
+                    io_write.map(|it| (Item::IoWrite, "io.max", format!("{disk} wbps={it}"))),
+                ]
+            });
+            both.collect()
+        }
+        // Here writing cannot be held: `holds_writing`.
+        (Controller::Io, false) => {
+            let file = "blkio.throttle.read_bps_device";
+            let read = |disk| io_read.map(|it| (Item::IoRead, file, format!("{disk} {it}")));
+            disks.iter().map(read).collect()
+        }
     };
     all.into_iter().flatten().collect()
 }
@@ -393,6 +431,7 @@ impl Group {
         controller: Controller,
         unified: bool,
         limits: &Limits<'_>,
+        disks: &[String],
         parent: &Self,
     ) -> Result<(), Unmade> {
         let invalid = |rule, item, words| Err(Unmade::Rule(Error::Invalid { rule, item }, words));
@@ -407,7 +446,7 @@ impl Group {
                 return invalid(Rule::NoSuchCpu, Item::Cpus, String::new());
             }
         }
-        for (item, file, text) in settings(controller, unified, limits) {
+        for (item, file, text) in settings(controller, unified, limits, disks) {
             match self.write(file, &text) {
                 // The kernel was built, or started, without this part of it.
                 Err(Unmade::System(Errno::NOENT, command)) => {
@@ -443,10 +482,13 @@ mod tests {
         cpu_millis: Some(500),
         cpu_weight: Some(1),
         cpus: Some("0"),
+        io_read: Some(1 << 20),
+        io_write: Some(2 << 20),
     };
 
     fn written(unified: bool) -> String {
-        let all = Controller::ALL.into_iter().flat_map(|it| settings(it, unified, &ALL));
+        let disks = ["8:0", "259:16"].map(String::from);
+        let all = Controller::ALL.into_iter().flat_map(|it| settings(it, unified, &ALL, &disks));
         all.map(|(_, file, text)| format!("{file}={text};")).collect()
     }
 
@@ -455,15 +497,18 @@ mod tests {
         assert_eq!(
             written(true),
             "memory.max=67108864;memory.swap.max=1048576;pids.max=33;cpu.max=50000 100000;\
-             cpu.weight=1;cpuset.cpus=0;"
+             cpu.weight=1;cpuset.cpus=0;io.max=8:0 rbps=1048576;io.max=8:0 wbps=2097152;\
+             io.max=259:16 rbps=1048576;io.max=259:16 wbps=2097152;"
         );
         assert_eq!(
             written(false),
             "memory.limit_in_bytes=67108864;memory.memsw.limit_in_bytes=68157440;pids.max=33;\
-             cpu.cfs_period_us=100000;cpu.cfs_quota_us=50000;cpu.shares=10;cpuset.cpus=0;"
+             cpu.cfs_period_us=100000;cpu.cfs_quota_us=50000;cpu.shares=10;cpuset.cpus=0;\
+             blkio.throttle.read_bps_device=8:0 1048576;\
+             blkio.throttle.read_bps_device=259:16 1048576;"
         );
         let none = Limits::default();
-        assert!(Controller::ALL.into_iter().all(|it| settings(it, true, &none).is_empty()));
+        assert!(Controller::ALL.into_iter().all(|it| settings(it, true, &none, &[]).is_empty()));
     }
 
     #[test]

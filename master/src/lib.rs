@@ -13,6 +13,7 @@
 //! package       root.2: package and data dir, each opened once
 //! packages      which of them are mounted, for all rockers that are made from one
 //! cgroup        root.2: limits
+//! disk          root.2: which one a file is on
 //! devices       root.3: a /dev that is not the host's
 //! hierarchies   which controllers this host has, and where
 //! guard_binary  the guard's program, sealed
@@ -26,6 +27,7 @@ pub mod action;
 mod cgroup;
 mod clone_guard;
 mod devices;
+mod disk;
 pub mod event_loop;
 pub mod guard_binary;
 mod hierarchies;

@@ -337,7 +337,12 @@ impl Work<'_> {
         let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
         let made = {
             let request = launch.request().ok_or(Errno::PROTO)?;
-            cgroups.make(name, &config.limits(&launch.caller, request.options.limits))
+            let limits = config.limits(&launch.caller, request.options.limits);
+            let disks = match limits.io_read.or(limits.io_write) {
+                Some(_) => launch.disks(),
+                None => Ok(vec![]),
+            };
+            disks.and_then(|disks| cgroups.make(name, &limits, &disks))
         };
         launch.cgroups = made.map_err(|refusal| split(refusal, words))?;
         self.held.limited = Some(name);

@@ -7,14 +7,16 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 
-use protocol::{ClientMessage, Message, Name, Package, Request, wire};
+use protocol::{ClientMessage, Item, Message, Name, Package, Request, wire};
 
 use crate::cgroup::Made;
+use crate::disk::disk_of;
 use crate::linux::is_silent;
 use crate::machine::{Session, State};
 use crate::packages::{Key, Lease};
 use crate::policy::{Caller, Load};
 use crate::residue::Rocker;
+use crate::unmade::Unmade;
 
 /// One connection, from its request to the end of its rocker.
 #[derive(Debug)]
@@ -101,6 +103,20 @@ impl Launch {
             Ok(Message::Client(ClientMessage::Launch(request))) => Some(request),
             _ => None,
         }
+    }
+
+    /// The disks of the package and of the data dir, each once.
+    pub(crate) fn disks(&self) -> Result<Vec<String>, Unmade> {
+        let package = self.package.as_ref().map(|opened| (&opened.file, Item::Package));
+        let data = self.data.as_ref().map(|dir| (dir, Item::DataDir));
+        let mut disks = vec![];
+        for (file, item) in package.into_iter().chain(data) {
+            let disk = disk_of(file, item)?;
+            if !disks.contains(&disk) {
+                disks.push(disk);
+            }
+        }
+        Ok(disks)
     }
 }
 

@@ -73,6 +73,10 @@ pub enum Item {
     Dev,
     /// One of those of the host's, by its place.
     Device(u8),
+    /// [`Limits::io_read`](crate::Limits::io_read)
+    IoRead,
+    /// [`Limits::io_write`](crate::Limits::io_write)
+    IoWrite,
 }
 
 /// A rule that a request can break.
@@ -141,6 +145,11 @@ pub enum Rule {
     AlreadyThere,
     /// Not a device, or not one of `/dev` itself.
     NotADevice,
+    /// A file system without a block device of its own, where reading and writing are to be
+    /// limited.
+    NoDisk,
+    /// Only cgroups of version 2 limit what is written.
+    NotHeld,
 }
 
 /// How a peer was lost.
@@ -235,6 +244,8 @@ impl fmt::Display for Item {
             Self::Cpus => f.write_str("cpus"),
             Self::Dev => f.write_str("/dev"),
             Self::Device(n) => write!(f, "device {n}"),
+            Self::IoRead => f.write_str("read limit"),
+            Self::IoWrite => f.write_str("write limit"),
         }
     }
 }
@@ -268,7 +279,7 @@ impl fmt::Display for Rule {
             Self::NotAFilter => "it is not a row of 1 to 4096 instructions of 8 bytes",
             Self::LimitOutOfRange => {
                 "it must be at least 1 MiB of memory, 1 to 4194304 processes, 0.01 to 1000 \
-                 processors, or a weight of 1 to 10000"
+                 processors, a weight of 1 to 10000, or 64 KiB a second"
             }
             Self::NoMemoryLimit => "a limit of swap needs a limit of memory",
             Self::NotCpus => "it must be a list of processors, such as 0-1,3",
@@ -281,6 +292,12 @@ impl fmt::Display for Rule {
             Self::NoSuchDevice => "the host has no such device",
             Self::AlreadyThere => "it is there already",
             Self::NotADevice => "it is no device, or not on the file system of /dev",
+            Self::NoDisk => {
+                "its file system has no disk of its own, so reading and writing cannot be limited"
+            }
+            Self::NotHeld => {
+                "only cgroups of version 2, with memory and io, hold what is written to disks"
+            }
         })
     }
 }

@@ -93,6 +93,11 @@ pub const CPU_MILLIS: core::ops::RangeInclusive<u32> = 10..=1_000_000;
 /// Shares of the processors.
 pub const CPU_WEIGHTS: core::ops::RangeInclusive<u16> = 1..=10_000;
 
+/// The least that a rocker may be limited to read from a disk or write to it, in bytes a second.
+/// Nothing ends a process that waits for its turn: for 1 MiB, a large block of a package's, that
+/// is 16 seconds with this.
+pub const IO_MIN: u64 = 64 << 10;
+
 /// Longest list of processors, in bytes.
 pub const CPUS_MAX: usize = 256;
 

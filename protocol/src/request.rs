@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Item, Result, Rule};
 use crate::limits::{
-    CPU_MILLIS, CPU_WEIGHTS, CPUS_MAX, DEVICES_MAX, MEMORY_MIN, OVERLAY_DIRS_MAX, PATH_MAX,
+    CPU_MILLIS, CPU_WEIGHTS, CPUS_MAX, DEVICES_MAX, IO_MIN, MEMORY_MIN, OVERLAY_DIRS_MAX, PATH_MAX,
     PIDS_MAX, TIMEOUT_MS_MAX,
 };
 use crate::program::Strings;
@@ -182,6 +182,11 @@ pub struct Limits<'a> {
     pub cpu_weight: Option<u16>,
     /// The processors themselves, as a list: `0-1,3`.
     pub cpus: Option<&'a str>,
+    /// Bytes a second that are read from the disk of the package, and from that of the data dir
+    /// if it is another.
+    pub io_read: Option<u64>,
+    /// Bytes a second that are written there; with cgroups of version 2 only.
+    pub io_write: Option<u64>,
 }
 
 impl Limits<'_> {
@@ -200,6 +205,8 @@ impl Limits<'_> {
         within(self.pids.is_none_or(|count| (1..=PIDS_MAX).contains(&count)), Item::Pids)?;
         within(self.cpu_millis.is_none_or(|millis| CPU_MILLIS.contains(&millis)), Item::Cpu)?;
         within(self.cpu_weight.is_none_or(|it| CPU_WEIGHTS.contains(&it)), Item::CpuWeight)?;
+        within(self.io_read.is_none_or(|bytes| bytes >= IO_MIN), Item::IoRead)?;
+        within(self.io_write.is_none_or(|bytes| bytes >= IO_MIN), Item::IoWrite)?;
         if self.swap.is_some() && self.memory.is_none() {
             return broken(Rule::NoMemoryLimit, Item::Swap);
         }
@@ -529,6 +536,8 @@ mod tests {
             cpu_millis: Some(10),
             cpu_weight: Some(10_000),
             cpus: Some("0-1,3"),
+            io_read: Some(IO_MIN),
+            io_write: Some(IO_MIN),
         };
         assert_eq!(limited(sound), Ok(()));
         assert!(sound.is_any() && !none.is_any());
@@ -540,6 +549,8 @@ mod tests {
             (Limits { cpu_millis: Some(9), ..none }, Item::Cpu),
             (Limits { cpu_weight: Some(0), ..none }, Item::CpuWeight),
             (Limits { cpu_weight: Some(10_001), ..none }, Item::CpuWeight),
+            (Limits { io_read: Some(IO_MIN - 1), ..none }, Item::IoRead),
+            (Limits { io_write: Some(0), ..none }, Item::IoWrite),
         ] {
             assert_eq!(limited(limits), wrong(out, item), "{limits:?}");
         }

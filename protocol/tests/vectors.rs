@@ -150,6 +150,8 @@ fn requests() -> Vec<(String, Message<'static>)> {
         cpu_millis: Some(500),
         cpu_weight: Some(10_000),
         cpus: Some("0-1,3"),
+        io_read: Some(10 << 20),
+        io_write: Some(u64::MAX),
     };
     let unified = Cgroup { unified: true, memory: true, pids: true, cpu: true, io: true };
     let pids = Cgroup { pids: true, ..Cgroup::default() };
@@ -260,10 +262,10 @@ fn errors() -> Vec<(String, Message<'static>)> {
         NoDataDir, Root, NoSuchId, OutOfRange, NotAllowed, ForeignNamespace, WrongType,
         NotSquashfs, UnknownFormat, Truncated, InUse, NotOurs, TooManyRockers, NoSuchRocker,
         NotAFilter, LimitOutOfRange, NoMemoryLimit, NotCpus, NoSuchCpu, NoController,
-        NotListed, NoSuchDevice, AlreadyThere, NotADevice);
+        NotListed, NoSuchDevice, AlreadyThere, NotADevice, NoDisk, NotHeld);
     let items = all!(Item: Request, Package, ExecDir, DataDir, OverlayDir(15), Uid, Gid, Timeout,
         Name, Program, File, Seccomp, UserNamespaces, Memory, Swap, Pids, Cpu, CpuWeight, Cpus, Dev,
-        Device(31));
+        Device(31), IoRead, IoWrite);
     let losses = all!(Loss: Died, Silent, Garbage, Version);
     let failed =
         |error, command| Message::Master(MasterMessage::Failed(Failure { error, command }));

@@ -47,7 +47,8 @@ size_t rk_sim_layout(size_t n)
 
         sizeof(struct rk_limits), AT(rk_limits, memory), AT(rk_limits, swap),
         AT(rk_limits, has_swap), AT(rk_limits, pids), AT(rk_limits, cpu_millis),
-        AT(rk_limits, cpu_weight), AT(rk_limits, cpus),
+        AT(rk_limits, cpu_weight), AT(rk_limits, cpus), AT(rk_limits, io_read),
+        AT(rk_limits, io_write),
 
         sizeof(struct iovec), AT(iovec, iov_base), AT(iovec, iov_len),
 
@@ -124,13 +125,14 @@ size_t rk_sim_number(size_t n)
         RK_RULE_IN_USE, RK_RULE_NOT_OURS, RK_RULE_TOO_MANY_ROCKERS, RK_RULE_NO_SUCH_ROCKER,
         RK_RULE_NOT_A_FILTER, RK_RULE_LIMIT_OUT_OF_RANGE, RK_RULE_NO_MEMORY_LIMIT,
         RK_RULE_NOT_CPUS, RK_RULE_NO_SUCH_CPU, RK_RULE_NO_CONTROLLER, RK_RULE_NOT_LISTED,
-        RK_RULE_NO_SUCH_DEVICE, RK_RULE_ALREADY_THERE, RK_RULE_NOT_A_DEVICE, RK_RULE_COUNT,
+        RK_RULE_NO_SUCH_DEVICE, RK_RULE_ALREADY_THERE, RK_RULE_NOT_A_DEVICE, RK_RULE_NO_DISK,
+        RK_RULE_NOT_HELD, RK_RULE_COUNT,
 
         RK_ITEM_REQUEST, RK_ITEM_PACKAGE, RK_ITEM_EXEC_DIR, RK_ITEM_DATA_DIR,
         RK_ITEM_OVERLAY_DIR, RK_ITEM_UID, RK_ITEM_GID, RK_ITEM_TIMEOUT, RK_ITEM_NAME,
         RK_ITEM_PROGRAM, RK_ITEM_FILE, RK_ITEM_SECCOMP, RK_ITEM_USER_NAMESPACES, RK_ITEM_MEMORY,
         RK_ITEM_SWAP, RK_ITEM_PIDS, RK_ITEM_CPU, RK_ITEM_CPU_WEIGHT, RK_ITEM_CPUS, RK_ITEM_DEV,
-        RK_ITEM_DEVICE, RK_ITEM_COUNT,
+        RK_ITEM_DEVICE, RK_ITEM_IO_READ, RK_ITEM_IO_WRITE, RK_ITEM_COUNT,
 
         RK_LOSS_DIED, RK_LOSS_SILENT, RK_LOSS_GARBAGE, RK_LOSS_VERSION, RK_LOSS_COUNT,
 

@@ -119,6 +119,8 @@ struct RawLimits {
     cpu_millis: u32,
     cpu_weight: u32,
     cpus: RawPath,
+    io_read: u64,
+    io_write: u64,
 }
 
 /// `struct iovec`
@@ -397,7 +399,7 @@ const LOST_FAULT: u8 = 3;
 const NO_STEP: u8 = 0xff;
 
 /// Every rule, by its number.
-const RULES: [Rule; 31] = [
+const RULES: [Rule; 33] = [
     Rule::Empty,
     Rule::Relative,
     Rule::ParentDir,
@@ -429,10 +431,12 @@ const RULES: [Rule; 31] = [
     Rule::NoSuchDevice,
     Rule::AlreadyThere,
     Rule::NotADevice,
+    Rule::NoDisk,
+    Rule::NotHeld,
 ];
 
 /// Every item, by its number; the place of an overlay dir, or of a device, is beside it.
-const ITEMS: [Item; 21] = [
+const ITEMS: [Item; 23] = [
     Item::Request,
     Item::Package,
     Item::ExecDir,
@@ -454,6 +458,8 @@ const ITEMS: [Item; 21] = [
     Item::Cpus,
     Item::Dev,
     Item::Device(0),
+    Item::IoRead,
+    Item::IoWrite,
 ];
 
 /// Every loss, by its number.
@@ -482,6 +488,8 @@ const fn item_number(item: Item) -> (u8, u8) {
         Item::Cpus => (18, 0),
         Item::Dev => (19, 0),
         Item::Device(index) => (20, index),
+        Item::IoRead => (21, 0),
+        Item::IoWrite => (22, 0),
     }
 }
 
@@ -856,7 +864,8 @@ impl Asked<'_> {
 
     /// C has no limit that is 0, but for swap.
     fn limits(&self) -> RawLimits {
-        let Limits { memory, swap, pids, cpu_millis, cpu_weight, cpus } = self.limits;
+        let Limits { memory, swap, pids, cpu_millis, cpu_weight, cpus, io_read, io_write } =
+            self.limits;
         RawLimits {
             memory: memory.unwrap_or(0),
             swap: swap.unwrap_or(0),
@@ -865,6 +874,8 @@ impl Asked<'_> {
             cpu_millis: cpu_millis.unwrap_or(0),
             cpu_weight: u32::from(cpu_weight.unwrap_or(0)),
             cpus: RawPath::new(cpus.map(str::as_bytes)),
+            io_read: io_read.unwrap_or(0),
+            io_write: io_write.unwrap_or(0),
         }
     }
 
@@ -1610,7 +1621,7 @@ mod tests {
                 overlay_index seccomp user_namespaces commanded stays host_dev is_volatile landlock
                 has_inside inside_uid inside_gid filter overlay_dirs timeout_ms limits
                 devices;
-            RawLimits: memory swap has_swap pids cpu_millis cpu_weight cpus;
+            RawLimits: memory swap has_swap pids cpu_millis cpu_weight cpus io_read io_write;
             RawPiece: iov_base iov_len;
             RawPieces: numbers room used length count pieces;
             RawUsage: memory memory_peak pids pids_peak cpu_us read written;
@@ -1673,9 +1684,9 @@ mod tests {
         let verdicts = VERDICTS.map(|verdict| verdict as u8);
         let lists: [&[u8]; 16] = [
             &rules,
-            &[31],
+            &[33],
             &items,
-            &[21],
+            &[23],
             &losses,
             &[4],
             &steps,

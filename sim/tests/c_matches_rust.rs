@@ -240,7 +240,7 @@ struct Wish {
     free: [bool; 5],
     seccomp: rocker_client::Seccomp,
     inside: Option<(u32, u32)>,
-    limits: [u64; 5],
+    limits: [u64; 7],
     cpus: Option<String>,
     devices: Vec<CString>,
 }
@@ -288,7 +288,7 @@ impl Wish {
 
     /// In C a limit of 0 is none.
     fn limits(&self) -> protocol::Limits<'_> {
-        let [memory, swap, pids, cpu_millis, cpu_weight] = self.limits;
+        let [memory, swap, pids, cpu_millis, cpu_weight, io_read, io_write] = self.limits;
         let number = |it: u64| u32::try_from(it).ok().filter(|&it| it != 0);
         protocol::Limits {
             memory: Some(memory).filter(|&it| it != 0),
@@ -297,6 +297,8 @@ impl Wish {
             cpu_millis: number(cpu_millis),
             cpu_weight: u16::try_from(cpu_weight).ok().filter(|&it| it != 0),
             cpus: self.cpus.as_deref(),
+            io_read: Some(io_read).filter(|&it| it != 0),
+            io_write: Some(io_write).filter(|&it| it != 0),
         }
     }
 
@@ -320,13 +322,24 @@ impl Wish {
         if self.free[3] {
             launch = launch.host_dev();
         }
-        let protocol::Limits { memory, swap, pids, cpu_millis, cpu_weight, cpus } = self.limits();
+        let protocol::Limits {
+            memory,
+            swap,
+            pids,
+            cpu_millis,
+            cpu_weight,
+            cpus,
+            io_read,
+            io_write,
+        } = self.limits();
         launch = memory.into_iter().fold(launch, Launch::memory);
         launch = swap.into_iter().fold(launch, Launch::swap);
         launch = pids.into_iter().fold(launch, Launch::pids);
         launch = cpu_millis.into_iter().fold(launch, Launch::cpu_millis);
         launch = cpu_weight.into_iter().fold(launch, Launch::cpu_weight);
         launch = cpus.into_iter().fold(launch, |launch, list| launch.cpus(list));
+        launch = io_read.into_iter().fold(launch, Launch::io_read);
+        launch = io_write.into_iter().fold(launch, Launch::io_write);
         for device in &self.devices {
             launch = launch.device(OsStr::from_bytes(device.to_bytes()));
         }
@@ -465,10 +478,24 @@ fn any_seccomp() -> impl Strategy<Value = rocker_client::Seccomp> {
 }
 
 /// Mostly none; and what lies on both sides of each edge.
-fn any_limits() -> impl Strategy<Value = ([u64; 5], Option<String>)> {
-    let edges =
-        [0, 0, 0, 1, 9, 10, 10_000, 10_001, 1_000_000, 1_000_001, 1 << 20, 1 << 22, 1 << 40];
-    let limits = prop_oneof![3 => Just([0; 5]), 1 => array::uniform5(select(edges.to_vec()))];
+fn any_limits() -> impl Strategy<Value = ([u64; 7], Option<String>)> {
+    let edges = [
+        0,
+        0,
+        0,
+        1,
+        9,
+        10,
+        10_000,
+        10_001,
+        1 << 16,
+        1_000_000,
+        1_000_001,
+        1 << 20,
+        1 << 22,
+        1 << 40,
+    ];
+    let limits = prop_oneof![3 => Just([0; 7]), 1 => array::uniform7(select(edges.to_vec()))];
     let cpus = "[0-9]{1,6}([-,][0-9]{1,2}){0,3}[-,+ ]?".prop_map(String::from);
     let long = (CPUS_MAX / 2 - 1..CPUS_MAX / 2 + 2).prop_map(|n| "1,".repeat(n) + "1");
     (limits, option::weighted(0.1, prop_oneof![4 => cpus, 1 => long]))
@@ -487,7 +514,7 @@ fn good_but(change: impl FnOnce(&mut Wish)) -> Result<Vec<u8>, Error> {
         free: [false; 5],
         seccomp: rocker_client::Seccomp::Default,
         inside: None,
-        limits: [0; 5],
+        limits: [0; 7],
         cpus: None,
         devices: vec![],
     };
@@ -717,7 +744,7 @@ fn c_says_the_bytes_on_record() {
         };
         if ["client_launch_extreme", "client_launch_traced"].contains(&name) {
             // C asks for no trace, which stands before the options.
-            let trace = wanted.len() - 14;
+            let trace = wanted.len() - 16;
             wanted[trace] = 0;
         }
         assert_eq!(said, wanted, "{name}");
@@ -799,7 +826,7 @@ fn c_reads_every_vector_as_rust_does() {
         assert_eq!(!matches!(decode(&bytes).0, Heard::Lost(_)), is_for_clients, "{name}");
         heard[usize::from(is_for_clients)] += 1;
     }
-    assert_eq!(heard[1], 3 + 31 + 21 + 4 + Step::ALL.len());
+    assert_eq!(heard[1], 3 + 33 + 23 + 4 + Step::ALL.len());
     // Started, refused early and late, pong, an end with each verdict, obeyed and opened; and last
     // words of each step.
     assert_eq!(answers, 4 + 10 + 2 + Step::ALL.len());

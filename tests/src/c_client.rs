@@ -85,6 +85,8 @@ mod ffi {
         pub(super) has_swap: u32,
         pub(super) swap: u64,
         pub(super) memory: u64,
+        pub(super) io_read: u64,
+        pub(super) io_write: u64,
     }
 
     #[repr(C)]
@@ -451,6 +453,8 @@ pub struct Request {
     pub devices: Vec<CString>,
     pub memory: u64,
     pub pids: u32,
+    pub io_read: u64,
+    pub io_write: u64,
 }
 
 /// `RockerProgram`: [`rocker_client::Program`] in C.
@@ -600,9 +604,10 @@ impl Request {
         raw
     }
 
-    /// Of these tests some limit memory and processes, and none anything else.
+    /// Of these tests some limit memory, processes and disks, and none anything else.
     fn raw_limits(&self) -> Option<Box<ffi::RockerLimits>> {
-        (self.memory > 0 || self.pids > 0).then(|| {
+        let limited = [self.memory, self.pids.into(), self.io_read, self.io_write];
+        (limited != [0; 4]).then(|| {
             Box::new(ffi::RockerLimits {
                 size: size_of::<ffi::RockerLimits>(),
                 cpus: ptr::null(),
@@ -612,6 +617,8 @@ impl Request {
                 has_swap: 0,
                 swap: 0,
                 memory: self.memory,
+                io_read: self.io_read,
+                io_write: self.io_write,
             })
         })
     }

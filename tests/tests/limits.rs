@@ -5,15 +5,21 @@
 use core::time::Duration;
 use std::fs;
 use std::io::Read;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, SFlag, major, makedev, mknod};
 use protocol::{Error, Exit, ExitReport, Item, Rule, Step, Verdict};
 use rocker_client::{Launch, Limits, OpenRocker, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tests::app::{App, refused, with_output};
 use tests::cgroup::{hierarchies, needs};
-use tests::{Daemon, Program, SOON, probe_package, process, replayed, runner, within};
+use tests::{
+    APP_GID, APP_UID, Daemon, Package, Program, SOON, c_client, probe_package, process, replayed,
+    runner, within,
+};
 
 fn main() -> ExitCode {
     runner::main(tests::root![
@@ -27,6 +33,8 @@ fn main() -> ExitCode {
         a_program_in_a_frozen_group_keeps_nobody_waiting,
         fifty_limited_rockers_at_once_leave_nothing,
         a_limit_that_cannot_be_kept_is_refused,
+        what_is_read_is_limited_on_the_disks_of_package_and_data_dir,
+        a_limit_of_disks_that_cannot_be_kept_is_refused,
         the_policy_limits_those_who_do_not,
         what_a_killed_master_leaves_the_next_one_removes,
         a_cgroup_of_somebody_elses_is_left_alone,
@@ -357,6 +365,124 @@ fn a_limit_that_cannot_be_kept_is_refused() {
     assert_eq!(error.step(), Step::CreateGuard);
     assert!(error.to_string().contains("/cgroup.procs"), "{error}");
     daemon.configure(&format!("cgroup = \"{}\"\n", parent()));
+}
+
+/// Where `io` is, and whether that is version 2.
+fn needs_io() -> (PathBuf, bool) {
+    let is_new = |(_, unified, names): &(_, bool, String)| {
+        *unified && names.split(',').any(|name| name == "io")
+    };
+    needs(if hierarchies().iter().any(is_new) { "io" } else { "blkio" })
+}
+
+/// A package on a partition that is mounted here, and the number of the partition's disk.
+fn package_on_a_partition(dir: &Path) -> (PathBuf, String) {
+    let inner = fs::read(probe_package()).unwrap();
+    let file_system = Package::new().file("p.sqfs", 0o644, inner).build();
+    let output = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    };
+    let image = file_system.to_str().unwrap();
+    let losetup = ["--find", "--show", "--partscan", "--read-only", image];
+    let device = output("losetup", &losetup);
+    // Of the whole disk, without a table: not every kernel reads those.
+    let sectors = (fs::metadata(&file_system).unwrap().len() / 512).to_string();
+    output("addpart", &[&device, "1", "0", &sectors]);
+    let name = device.trim_start_matches("/dev/");
+    let number = |of: &str| fs::read_to_string(format!("/sys/block/{name}/{of}/dev")).unwrap();
+    let (disk, partition) = (number("."), number(&format!("{name}p1")));
+    // Where nobody makes nodes of partitions.
+    let (nodes, mounted) = (dir.join("nodes"), dir.join("mounted"));
+    [&nodes, &mounted].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    mount(Some("tmpfs"), &nodes, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    let (node, (major, minor)) = (nodes.join("p1"), partition.trim().split_once(':').unwrap());
+    let partition = makedev(major.parse().unwrap(), minor.parse().unwrap());
+    mknod(&node, SFlag::S_IFBLK, Mode::S_IRUSR, partition).unwrap();
+    let (kind, flags) = (Some("squashfs"), MsFlags::MS_RDONLY);
+    let answer = mount(Some(&node), &mounted, kind, flags, None::<&str>);
+    // From now on it is there for as long as the mount is.
+    output("losetup", &["--detach", &device]);
+    answer.unwrap();
+    (mounted.join("p.sqfs"), disk.trim_end().to_owned())
+}
+
+fn what_is_read_is_limited_on_the_disks_of_package_and_data_dir() {
+    let (place, unified) = needs_io();
+    tests::scratch::private_mounts();
+    let daemon = daemon();
+    let (package, disk) = package_on_a_partition(daemon.dir());
+    let file = if unified { "io.max" } else { "blkio.throttle.read_bps_device" };
+    let limits = |launch: Launch| {
+        let launch = launch.io_read(10 << 20);
+        let app = App::start(&launch, &["wait"]).unwrap();
+        let group = place.join(&parent()[1..]).join(app.rocker.guard_name().as_str());
+        let text = fs::read_to_string(group.join(file)).unwrap();
+        app.finish();
+        text
+    };
+    // The loop device that the package is mounted from is not among them: others read there, too.
+    let rest = if unified { "rbps=10485760 wbps=max riops=max wiops=max" } else { "10485760" };
+    let line = format!("{disk} {rest}\n");
+    assert_eq!(limits(daemon.launch(&package)), line);
+    // The data dir may have a disk as well.
+    let device = fs::metadata(daemon.dir()).unwrap().dev();
+    if major(device) != 0 {
+        let both = limits(daemon.overlaid(&package, &["/usr"]));
+        assert!(both.lines().count() == 2 && both.contains(&line), "{both}");
+        let copy = daemon.path("p.sqfs");
+        fs::copy(&package, &copy).unwrap();
+        let once = limits(daemon.overlaid(&copy, &["/usr"]));
+        assert!(once.lines().count() == 1 && once != line, "{once}");
+    }
+    assert_none_left();
+}
+
+fn a_limit_of_disks_that_cannot_be_kept_is_refused() {
+    let (place, unified) = needs_io();
+    tests::scratch::private_mounts();
+    let daemon = daemon();
+    let (package, disk) = package_on_a_partition(daemon.dir());
+    let memory = daemon.path("memory");
+    fs::create_dir(&memory).unwrap();
+    mount(Some("tmpfs"), &memory, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    let copy = memory.join("p.sqfs");
+    fs::copy(&package, &copy).unwrap();
+    let data = memory.join("data");
+    fs::create_dir(&data).unwrap();
+    let no_disk = |launch: Launch, item, path: &Path| {
+        let error = refused(&launch.io_read(1 << 20));
+        assert_eq!(error.kind(), Error::Invalid { rule: Rule::NoDisk, item }, "{error}");
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+    };
+    no_disk(daemon.launch(&copy), Item::Package, &copy);
+    no_disk(daemon.launch(&package).data_dir(&data), Item::DataDir, &data);
+    // Writing.
+    let launch = daemon.launch(&package).io_write(1 << 20);
+    if unified {
+        let app = App::start(&launch, &["wait"]).unwrap();
+        let group = place.join(&parent()[1..]).join(app.rocker.guard_name().as_str());
+        let text = fs::read_to_string(group.join("io.max")).unwrap();
+        assert_eq!(text, format!("{disk} rbps=max wbps=1048576 riops=max wiops=max\n"));
+        app.finish();
+    } else {
+        let error = refused(&launch);
+        let (rule, item) = (Rule::NotHeld, Item::IoWrite);
+        assert_eq!(error.kind(), Error::Invalid { rule, item }, "{error}");
+        let request = c_client::Request {
+            uid: Some(APP_UID.cast_signed()),
+            gid: Some(APP_GID.cast_signed()),
+            package: Some(c_client::c_string(&package)),
+            exec_dir: Some(c_client::c_string(daemon.exec_dir())),
+            socket: Some(c_client::c_string(daemon.socket())),
+            io_write: 1 << 20,
+            ..c_client::Request::default()
+        };
+        let same = request.open_rocker().unwrap_err();
+        assert_eq!(same.to_string(), error.to_string());
+    }
+    assert_none_left();
 }
 
 fn the_policy_limits_those_who_do_not() {

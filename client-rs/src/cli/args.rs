@@ -379,6 +379,13 @@ pub(crate) struct Run {
     /// The processors to run on, as in 0-1,3
     #[arg(long, value_name = "LIST", help_heading = TOGETHER)]
     pub(crate) cpus: Option<String>,
+    /// Bytes a second that are read from the disk of the package, and from that of the data dir if
+    /// it is another, as in 10M; at least 64K
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = TOGETHER)]
+    pub(crate) io_read: Option<u64>,
+    /// Bytes a second that are written there; with cgroups of version 2 only
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = TOGETHER)]
+    pub(crate) io_write: Option<u64>,
     /// Print the rocker's name and return: the App stays until "rocker kill", or until all
     /// processes in its rocker have ended; "rocker wait" tells how it ends. Takes a rocker-master
     #[arg(long, conflicts_with_all = ["json", "report"], help_heading = DETACHED)]

@@ -257,6 +257,12 @@ fn together(args: &Run, mut launch: Launch) -> Launch {
     if let Some(weight) = args.cpu_weight {
         launch = launch.cpu_weight(weight);
     }
+    if let Some(bytes) = args.io_read {
+        launch = launch.io_read(bytes);
+    }
+    if let Some(bytes) = args.io_write {
+        launch = launch.io_write(bytes);
+    }
     args.cpus.iter().fold(launch, |launch, list| launch.cpus(list))
 }
 

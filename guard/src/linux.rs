@@ -15,7 +15,7 @@ use protocol::seccomp;
 use protocol::socket::{self, Buffer, Descriptors, Received, now_ns};
 use protocol::{
     ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Loss, MasterMessage,
-    Message, Name, Overlays, Package, Request, Seccomp, Step, TraceStep,
+    Message, Name, OpenFiles, Overlays, Package, Request, Seccomp, Step, TraceStep,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -672,33 +672,28 @@ impl<'b> Linux<'b> {
             }
             Order::Open | Order::Delete | Order::Symlink | Order::Reset => {}
         }
+        if let Order::Reset = order {
+            self.bury_until_ns = now_ns() + u64::from(RESET_MS) * 1_000_000;
+            return self.programs.signal(Peer::OWNER, None, SIGKILL);
+        }
         let work_dir = work_dir(self.launch.as_ref(), self.conf.as_ref());
-        match (order, self.order.last()) {
-            (Order::Reset, _) => {
-                self.bury_until_ns = now_ns() + u64::from(RESET_MS) * 1_000_000;
-                self.programs.signal(Peer::OWNER, None, SIGKILL)
-            }
-            (Order::Open, Some(Message::Client(ClientMessage::Open { files, .. }))) => {
-                let mut opened = Opened { errnos: heapless::Vec::new(), files: Descriptors::new() };
-                for file in &files {
-                    let errno = match files::open(file, work_dir) {
-                        Ok(file) => opened.files.push(file).map_or(Errno::MFILE, |()| Errno(0)),
-                        Err(errno) => socket::errno(errno),
-                    };
-                    let _ = opened.errnos.push(errno);
-                }
-                self.opened = Some(opened);
+        let (message, programs, opened) = (self.order.last(), &mut self.programs, &mut self.opened);
+        let act = || match message {
+            Some(Message::Client(ClientMessage::Open { files, .. })) => {
+                *opened = Some(open_all(&files, work_dir));
                 Ok(())
             }
-            (Order::Delete, Some(Message::Client(ClientMessage::Delete { path, tree, .. }))) => {
-                let programs = &mut self.programs;
+            Some(Message::Client(ClientMessage::Delete { path, tree, .. })) => {
                 files::delete(path, tree, work_dir, || programs.kill_late())
             }
-            (
-                Order::Symlink,
-                Some(Message::Client(ClientMessage::Symlink { target, path, .. })),
-            ) => files::symlink(target, path, work_dir),
+            Some(Message::Client(ClientMessage::Symlink { target, path, .. })) => {
+                files::symlink(target, path, work_dir)
+            }
             _ => Err(rustix::io::Errno::PROTO),
+        };
+        match &self.wall {
+            Some(wall) => wall.behind(act),
+            None => act(),
         }
     }
 
@@ -1251,6 +1246,18 @@ fn work_dir<'a>(launch: Option<&'a Launch<'_>>, order: Option<&'a Buffer>) -> &'
 }
 
 /// Shows the caller a step. One that does not read loses its trace, not its App.
+fn open_all(files: &OpenFiles<'_>, work_dir: &[u8]) -> Opened {
+    let mut opened = Opened { errnos: heapless::Vec::new(), files: Descriptors::new() };
+    for file in files {
+        let errno = match files::open(file, work_dir) {
+            Ok(file) => opened.files.push(file).map_or(Errno::MFILE, |()| Errno(0)),
+            Err(errno) => socket::errno(errno),
+        };
+        let _ = opened.errnos.push(errno);
+    }
+    opened
+}
+
 fn show(peers: &Peers, message: &Message<'_>, outbox: &mut Buffer) {
     let client = peers.socket(Peer::OWNER);
     // A caller that is gone by now is found out at root.5.

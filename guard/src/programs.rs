@@ -17,7 +17,7 @@ use crate::cgroups::{Cgroups, Ooms};
 use crate::gate::{Gate, Waiter};
 use crate::machine::Peer;
 use crate::reaper::Reaper;
-use crate::sys::{self, Ended, Pointers, Spawned, Stack};
+use crate::sys::{self, Ended, Pointers, Spawned, Stack, Table};
 use crate::violations::{Filter, Heard, Watch};
 
 const SIGKILL: u8 = 9;
@@ -195,7 +195,7 @@ impl Programs {
         let patience_ns = wall_ns.min(nanoseconds(UNREAD_MS));
         let spawned = match is_apart {
             true => sys::spawn_apart(&mut Stack::new(), child),
-            false => sys::spawn(&mut Stack::new(), child, patience_ns, others),
+            false => sys::spawn(&mut Stack::new(), child, Table::Own, patience_ns, others),
         };
         let Spawned { pid, pidfd, killed } = spawned.map_err(failed(At::Clone))?;
         failure?;

@@ -245,13 +245,21 @@ pub(crate) struct Spawned {
     pub(crate) killed: bool,
 }
 
-/// Calls `child` in a new process that shares this one's memory, and waits until that one has
-/// executed a program or ended, with the status that `child` returns. Descriptors are the new
-/// process's own copies.
-///
 /// How long a process may take to end that was killed.
 const DEATH_NS: u64 = 5_000_000_000;
 
+/// What a process that shares our memory has of our descriptors.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Table {
+    /// Copies.
+    Own,
+    /// The same: what it opens is ours.
+    Shared,
+}
+
+/// Calls `child` in a new process that shares this one's memory, and waits until that one has
+/// executed a program or ended, with the status that `child` returns.
+///
 /// As `vfork(2)`, but for the wait: other processes of this uid could stop the new one for ever
 /// before it executes, and with it this one. Here it is killed after `patience_ns`; meanwhile
 /// `others` is called again whenever the nanoseconds have passed that it returns. If the kernel
@@ -260,11 +268,15 @@ const DEATH_NS: u64 = 5_000_000_000;
 pub(crate) fn spawn<F: FnMut() -> u8>(
     stack: &mut Stack,
     mut child: F,
+    table: Table,
     patience_ns: u64,
     mut others: impl FnMut() -> u64,
 ) -> Result<Spawned, Errno> {
-    use linux_raw_sys::general::{CLONE_CHILD_CLEARTID, CLONE_PIDFD, CLONE_VM, SIGCHLD};
-    let flags = (CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | SIGCHLD) as usize;
+    use linux_raw_sys::general::{
+        CLONE_CHILD_CLEARTID, CLONE_FILES, CLONE_PIDFD, CLONE_VM, SIGCHLD,
+    };
+    let files = if table == Table::Shared { CLONE_FILES } else { 0 };
+    let flags = (CLONE_VM | files | CLONE_PIDFD | CLONE_CHILD_CLEARTID | SIGCHLD) as usize;
     let mut pidfd: i32 = -1;
     // The kernel makes it 0, and wakes who waits for that, when the new process lets go of our
     // memory: `man 2 set_tid_address`.

@@ -4,7 +4,8 @@
 //! has no place, an abstract socket, is closed where it is not the program's own.
 //!
 //! The guard writes the rules down and is not bound by them, for it has to mount. Each App and
-//! each program is bound before its first instruction, by itself, and so are all that it starts.
+//! each program is bound before its first instruction, by itself, and so are all that it starts;
+//! and what a caller orders done with files is done by a process that is.
 
 use alloc::format;
 use alloc::string::String;
@@ -15,12 +16,13 @@ use linux_raw_sys::landlock::{
     LANDLOCK_ACCESS_FS_READ_FILE, LANDLOCK_ACCESS_FS_TRUNCATE, LANDLOCK_ACCESS_FS_WRITE_FILE,
     LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET,
 };
+use protocol::limits::UNREAD_MS;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, FileType, OFlags, ResolveFlags, fstat};
 use rustix::io::Errno;
 
 use crate::mounts::{self, Refusal};
-use crate::sys;
+use crate::sys::{self, Stack, Table};
 
 /// Since this one sockets can be closed; what there is to be done with files it knows as well.
 const ABI_MIN: u32 = 6;
@@ -83,6 +85,24 @@ impl Wall {
     /// For whoever is to be bound.
     pub(crate) fn ruleset(&self) -> BorrowedFd<'_> {
         self.ruleset.as_fd()
+    }
+
+    /// Does something that programs of the rocker may have laid traps for, links among them, in a
+    /// process that can do as little there as they. It shares memory and descriptors with us, so
+    /// what it opens and finds out is here.
+    ///
+    /// `EINTR`: it was ended meanwhile, as any process of the rocker may be.
+    pub(crate) fn behind(&self, act: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+        let (mut act, mut done) = (Some(act), Err(Errno::INTR));
+        let child = || {
+            if let Some(act) = act.take() {
+                done = sys::landlock_restrict(self.ruleset()).and_then(|()| act());
+            }
+            0
+        };
+        let patience_ns = u64::from(UNREAD_MS) * 1_000_000;
+        sys::spawn(&mut Stack::new(), child, Table::Shared, patience_ns, || u64::MAX)?;
+        done
     }
 }
 

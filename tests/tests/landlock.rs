@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 
 use protocol::{Errno, Step};
-use rocker_client::{Conf, Launch, Limits, OpenRocker, Run, Stdio};
+use rocker_client::{Conf, Launch, Limits, OpenFile, OpenRocker, Run, Stdio};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
 use tests::app::{self, Answer, App};
 use tests::scratch::directory;
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         abstract_sockets_of_the_hosts_are_out_of_reach,
         nothing_is_written_but_where_the_request_says,
         a_directory_of_the_hosts_that_leaked_in_is_read_at_most,
+        what_is_ordered_done_with_files_is_bound_as_well,
         a_callback_is_bound_as_a_program_is,
         what_a_configuration_gives_can_be_written_to_after_each_reset,
         a_new_root_is_written_to_where_that_was_so_before,
@@ -174,6 +175,42 @@ fn a_directory_of_the_hosts_that_leaked_in_is_read_at_most() {
     let answer = &both_ways(&places.bare(), &[&leaked, &file], &commands)[1];
     assert_eq!(commands.map(|command| answer.one(command)), ["of the host", "ok", "ok"]);
     assert_eq!(fs::read_to_string(places.overlaid.join("new")).unwrap(), "x", "on the host");
+}
+
+/// Whoever gives the orders has not laid the links that they follow.
+fn what_is_ordered_done_with_files_is_bound_as_well() {
+    let places = Places::new();
+    let victim = places.host.join("file");
+    let other = directory(places.host.join("other"), 0o755, APP_UID);
+    fs::write(&victim, "of the host").unwrap();
+    std::os::unix::fs::chown(&victim, Some(APP_UID), None).unwrap();
+    for (launch, bound) in [(places.launch(), true), (places.bare(), false)] {
+        let mut rocker = replayed(launch.open()).unwrap();
+        let link = places.overlaid.join(format!("bound-{bound}"));
+        rocker.symlink(&victim, &link).unwrap();
+        let write = |path: &Path| OpenFile::new(path).write().create(0o600);
+        let own = places.overlaid.join("own");
+        let mut opened = rocker.open_files(&[write(&link), write(&own)]).unwrap();
+        let (own, link) = (opened.pop().unwrap(), opened.pop().unwrap());
+        use std::io::Write as _;
+        assert!(own.unwrap().write_all(b"x").is_ok());
+        let read = rocker.open_files(&[OpenFile::new(&victim)]).unwrap().pop().unwrap();
+        assert!(read.is_ok(), "as its programs may");
+        let done = [
+            link.map(drop),
+            rocker.symlink("x", places.host.join("new")),
+            rocker.delete(&other),
+            rocker.delete_tree(&victim, SOON),
+        ];
+        for (number, done) in done.into_iter().enumerate() {
+            let refused = done.err().map(|error| error.to_string());
+            assert_eq!(refused.is_some(), bound, "{number}: {refused:?}");
+            assert!(refused.is_none_or(|line| line.contains("Permission denied")), "{number}");
+        }
+        assert_eq!(victim.exists(), bound);
+        rocker.ping().unwrap();
+        ends(rocker);
+    }
 }
 
 fn a_callback_is_bound_as_a_program_is() {

@@ -300,7 +300,9 @@ fn a_program_in_a_frozen_group_keeps_nobody_waiting() {
         spawned.run
     };
     let killed = start(&mut rocker, Limits::new());
-    let late = start(&mut rocker, Limits::new().wall(Duration::from_millis(1)));
+    // Time enough to get there.
+    let wall = Duration::from_secs(1);
+    let late = start(&mut rocker, Limits::new().wall(wall));
     let patient = start(&mut rocker, Limits::new());
     rocker.signal(&killed, SIGKILL).unwrap();
     // Others are served meanwhile.
@@ -308,6 +310,7 @@ fn a_program_in_a_frozen_group_keeps_nobody_waiting() {
         let (report, _) = probe(&mut rocker, &[&format!("exit {status}")]);
         assert_eq!(report.exit, Exit::Status(status));
     }
+    std::thread::sleep(wall);
     for run in [&killed, &late, &patient] {
         assert_eq!(rocker.try_wait(run).unwrap(), None);
     }

@@ -577,7 +577,7 @@ static long clone_helper(const struct luggage *luggage, bool shares, int *pidfd,
 uint16_t rk_start(const struct rk_entry *entry, struct rk_running *running)
 {
     *running = (struct rk_running){ .pidfd = -1, .lock = -1 };
-    if (entry->program != NULL || entry->waits) {
+    if (entry->cgroups_count == 0 && (entry->program != NULL || entry->waits)) {
         running->lock = lock_memory();
     }
     running->units = HELPER_STACK + (entry->program != NULL ? 1 : CALLBACK_UNITS);

@@ -15,7 +15,9 @@
  * lasts: nobody of that uid may look at it. But it is to be as it was afterwards, and that
  * cannot be done while another thread's helper is at work in it. So one helper at a time shares
  * the memory of a process. Whoever finds one at work makes copies, as by fork(2), instead; so
- * does who calls a function but goes on meanwhile, in a malloc for example.
+ * does who calls a function but goes on meanwhile, in a malloc for example; and whose helper joins
+ * control groups: if their memory runs out while it is in them, the kernel ends whoever has the
+ * most, and with it all that share its memory.
  */
 #ifndef RK_ENTER_H
 #define RK_ENTER_H

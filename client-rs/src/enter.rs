@@ -7,6 +7,10 @@
 //! CLONE_VFORK: once it has the App's uid, the helper can be stopped by anybody else who has it,
 //! and no launch is to wait for such a one for ever.
 //!
+//! A helper that joins control groups is a copy instead, as by `fork(2)`: if their memory runs out
+//! while it is in them, the kernel ends whoever has the most, and with it all that share its
+//! memory.
+//!
 //! An App that is a **program** shares that memory, too, until it executes. One that is a
 //! **callback** is a copy, as by `fork(2)`, in which it lives on: on the helper's stack, which is
 //! as large as that of a main thread then.
@@ -155,30 +159,34 @@ pub(crate) fn start(
     guard: OwnedFd,
     cgroups: Vec<OwnedFd>,
 ) -> Result<Running<'_>, Errno> {
-    let pages = Pages::new(match entry.app {
+    let shares_memory = cgroups.is_empty();
+    let helper_units = match entry.app {
         App::Program(_) => 1,
         App::Callback(_) => CALLBACK_UNITS,
-    })?;
-    let sharing = Sharing::begin();
+    };
+    let pages = Pages::new(helper_units, shares_memory)?;
+    let sharing = shares_memory.then(Sharing::begin);
     let (slip, app_stack) = (pages.slip(), pages.app_stack());
     let luggage = Box::into_raw(Box::new(Luggage { entry, guard, cgroups, slip, app_stack }));
     // The helper is born with this mask and the App with the helper's. Here it stays until the
     // helper is gone: no handler of the caller's sees the errno of a thread lent to others.
     let signals = BlockedSignals::new();
     let mut pidfd: RawFd = -1;
-    let flags = libc::CLONE_FILES | libc::CLONE_PIDFD | libc::SIGCHLD;
-    let (stack, flags) = (pages.helper_stack(), flags | libc::CLONE_VM);
+    let memory = if shares_memory { libc::CLONE_VM } else { 0 };
+    let flags = memory | libc::CLONE_FILES | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let stack = pages.helper_stack();
     // SAFETY: the new process runs `helper_main` on a stack that nobody else uses, with an
     // argument of the type it expects. Stack and argument outlive it: `Running` frees them
     // once its pidfd says that it is gone. It shares this thread's thread-local storage,
     // of which it may touch errno alone, while this thread, in `finish`, does not read
-    // errno and has its signals blocked.
+    // errno and has its signals blocked. In a copy all that is its own, but for the slip; and
+    // it takes no lock, which another thread may have held.
     let pid = unsafe { libc::clone(helper_main, stack, flags, luggage.cast(), &raw mut pidfd) };
     if pid < 0 {
         let errno = last_errno();
         // SAFETY: it came from `Box::into_raw` above, and no process was made to use it.
         drop(unsafe { Box::from_raw(luggage) });
-        sharing.end();
+        sharing.iter().for_each(Sharing::end);
         return Err(errno);
     }
     // SAFETY: the kernel has just installed it for this call, in our table; nobody else knows.
@@ -193,7 +201,7 @@ pub(crate) struct Running<'a> {
     state: Life,
     luggage: Option<*mut Luggage<'a>>,
     pages: Pages,
-    sharing: Sharing,
+    sharing: Option<Sharing>,
     _signals: BlockedSignals,
 }
 
@@ -268,7 +276,7 @@ impl Drop for Running<'_> {
         }
         drop(self.unpack());
         match self.state {
-            Life::Gone => self.sharing.end(),
+            Life::Gone => self.sharing.iter().for_each(Sharing::end),
             // What they stand on is left to them, and our memory stays closed to others.
             Life::Working | Life::Stuck => self.pages.given_up = true,
         }
@@ -797,8 +805,9 @@ const HELPER: usize = 3;
 const CALLBACK_UNITS: usize = 128;
 
 impl Pages {
-    /// The helper's stack has so many units.
-    fn new(helper: usize) -> Result<Self, Errno> {
+    /// The helper's stack has so many units. What is a copy of this process writes to the slip all
+    /// the same.
+    fn new(helper: usize, shares_memory: bool) -> Result<Self, Errno> {
         let length = (HELPER + helper + 1) * UNIT;
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
@@ -812,6 +821,15 @@ impl Pages {
             // SAFETY: the gap lies in the mapping just made, which nobody uses yet.
             let result = unsafe { libc::mprotect(pages.at(gap), UNIT, libc::PROT_NONE) };
             if result < 0 {
+                return Err(last_errno());
+            }
+        }
+        if !shares_memory {
+            let (slip, flags) = (pages.slip().cast(), libc::MAP_SHARED | libc::MAP_FIXED);
+            let flags = flags | libc::MAP_ANONYMOUS;
+            // SAFETY: it replaces the last unit of the mapping just made, which nobody uses yet.
+            let slip = unsafe { libc::mmap(slip, UNIT, access, flags, -1, 0) };
+            if slip == libc::MAP_FAILED {
                 return Err(last_errno());
             }
         }
@@ -863,7 +881,7 @@ mod tests {
 
     #[test]
     fn a_helper_that_left_nothing_has_no_app() {
-        let pages = Pages::new(1).unwrap();
+        let pages = Pages::new(1, false).unwrap();
         // SAFETY: the slip is mapped, and nobody else uses these pages.
         let slip = unsafe { pages.slip().read_volatile() };
         assert!(slip.app().is_none());
@@ -878,7 +896,7 @@ mod tests {
     #[test]
     fn stacks_end_where_a_gap_or_the_slip_begins() {
         for helper in [1, CALLBACK_UNITS] {
-            let pages = Pages::new(helper).unwrap();
+            let pages = Pages::new(helper, true).unwrap();
             let places = [pages.app_stack(), pages.helper_stack(), pages.slip().cast()];
             let units = places.map(|place| (place.addr() - pages.base.addr()) / UNIT);
             assert_eq!(units, [2, 3 + helper, 3 + helper]);

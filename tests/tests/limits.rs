@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         forks_end_where_the_limit_is,
         processor_time_is_rationed,
         an_app_is_inside_before_its_first_instruction,
+        who_joins_control_groups_shares_no_memory_with_the_caller,
         without_limits_there_is_no_cgroup,
         a_program_is_where_its_caller_says_before_it_executes,
         a_program_in_a_frozen_group_keeps_nobody_waiting,
@@ -328,6 +329,39 @@ fn a_program_in_a_frozen_group_keeps_nobody_waiting() {
     assert!(process::is_alive(guard));
     group.is_to_be("THAWED");
     assert!(within(SOON, || !process::is_alive(guard)), "it is there still");
+}
+
+/// The kernel would end the caller as well, if the memory of a group ran out while its helper is
+/// there: it ends all that share the memory of whoever has the most. What a copy has to say it
+/// says in pages that it shares, and the App, which is a copy of it, has them, too.
+fn who_joins_control_groups_shares_no_memory_with_the_caller() {
+    needs("memory");
+    let daemon = daemon();
+    let shares_a_page = || {
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        i32::from(maps.lines().any(|line| line.contains(" rw-s ") && line.contains("/dev/zero")))
+    };
+    for memory in [0, MEMORY] {
+        let launch = daemon.launch(probe_package());
+        let launch = if memory == 0 { launch } else { launch.memory(memory) };
+        // SAFETY: a test has a process of its own, and this one has one thread.
+        let mut rust = replayed(unsafe { launch.enter(shares_a_page) }).unwrap();
+        let request = c_client::Request {
+            uid: Some(APP_UID.cast_signed()),
+            gid: Some(APP_GID.cast_signed()),
+            package: Some(c_client::c_string(probe_package())),
+            exec_dir: Some(c_client::c_string(daemon.exec_dir())),
+            socket: Some(c_client::c_string(daemon.socket())),
+            memory,
+            ..c_client::Request::default()
+        };
+        // SAFETY: as above.
+        let mut c = unsafe { request.enter(shares_a_page) }.unwrap();
+        let copied = i32::from(memory != 0);
+        assert_eq!(rust.wait().unwrap().code(), Some(copied));
+        assert_eq!(c.wait().unwrap(), c_client::Status::Exited(copied));
+        assert!(rust.wait_gone(Some(SOON)).unwrap() && c.wait_gone());
+    }
 }
 
 fn without_limits_there_is_no_cgroup() {

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use rocker_client::{OpenFile, OpenRocker};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, open, statat};
 use rustix::io::Errno;
+use rustix::process::umask;
 
 use super::Fault;
 use super::judge::first;
@@ -193,7 +194,11 @@ fn copied(from: &File, to: &mut File, max: u64) -> io::Result<()> {
 fn write(from: &File, mode: u16, (dir, name): (OwnedFd, OsString), max: u64) -> io::Result<()> {
     let mut temporary = Temporary::within(dir, &name, 0o600)?;
     copied(from, &mut temporary.file, max)?;
-    temporary.file.set_permissions(Permissions::from_mode(mode.into()))?;
+    // As for any new file of the caller's: the App has chosen the mode.
+    let masked = umask(Mode::empty());
+    umask(masked);
+    let mode = u32::from(mode) & !masked.bits();
+    temporary.file.set_permissions(Permissions::from_mode(mode))?;
     temporary.publish()
 }
 

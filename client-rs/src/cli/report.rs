@@ -17,7 +17,8 @@ const STATUS_SIGNAL: u8 = 128;
 #[derive(Debug)]
 pub(crate) struct Lived {
     name: String,
-    app_pid: u32,
+    /// None: it had ended before it could be looked at.
+    app_pid: Option<u32>,
     guard_pid: u32,
     pub(crate) steps: Vec<TraceEntry>,
     /// What the guard tells of an App that it has started.
@@ -29,7 +30,7 @@ impl Lived {
     pub(crate) fn by_guard(rocker: &OpenRocker, run: &Run) -> Self {
         Self {
             name: rocker.guard_name().to_string(),
-            app_pid: run.pid().unwrap_or(0),
+            app_pid: run.pid(),
             guard_pid: rocker.guard_pid(),
             steps: rocker.trace().to_vec(),
             told: None,
@@ -41,7 +42,7 @@ impl From<&Rocker> for Lived {
     fn from(rocker: &Rocker) -> Self {
         Self {
             name: rocker.guard_name().to_string(),
-            app_pid: rocker.app_pid(),
+            app_pid: Some(rocker.app_pid()),
             guard_pid: rocker.guard_pid(),
             steps: rocker.trace().to_vec(),
             told: None,
@@ -262,8 +263,13 @@ mod tests {
 
     #[test]
     fn a_result_says_how_it_ended() {
-        let lived =
-            Lived { name: "0".to_owned(), app_pid: 2, guard_pid: 1, steps: vec![], told: None };
+        let lived = Lived {
+            name: "0".to_owned(),
+            app_pid: Some(2),
+            guard_pid: 1,
+            steps: vec![],
+            told: None,
+        };
         let line = result(Some(&lived), &Ok(Ending::Exit(3))).to_string();
         assert_eq!(line, r#"{"app_pid":2,"exit":3,"guard_pid":1,"name":"0"}"#);
         let line = result(None, &Err(Fault::Said("no".to_owned()))).to_string();
@@ -276,7 +282,8 @@ mod tests {
             entry(Actor::Guard, Step::MountPackage, 4_250, Some(Errno::INVAL)),
             entry(Actor::Client, Step::RequestRocker, 1_000, None),
         ];
-        let lived = Lived { name: "0".to_owned(), app_pid: 2, guard_pid: 1, steps, told: None };
+        let lived =
+            Lived { name: "0".to_owned(), app_pid: Some(2), guard_pid: 1, steps, told: None };
         let report = report("/x.sqfs", Some(&lived), &Ok(Ending::Signal(9)));
         assert_eq!(report["package"], "/x.sqfs");
         assert_eq!(report["signal"], 9);

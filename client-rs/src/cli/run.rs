@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use protocol::seccomp::{KILL_PROCESS, NOTIFY};
-use protocol::{Errno, Step};
+use protocol::{Errno, Error as Kind, Step};
 use rocker_client::{
     Conf, EXEC_DIR, Launch, Limits, OpenRocker, Program, Rocker, SOCKET, Seccomp, Stdio,
 };
@@ -131,7 +131,16 @@ fn attempt_by_guard(
     // Whatever came of it, nothing is left when this ends.
     let gone = rocker.kill(Duration::from_secs(10));
     let finished = master.map_or(Ok(()), Master::finish);
-    let told = told?;
+    let told = match told {
+        // As without a guard that tells: its App went with it.
+        Err(error) if lived.is_some() && matches!(error.kind(), Kind::Lost { .. }) => {
+            if !args.json {
+                complain(&"the rocker was killed, and its App with it");
+            }
+            return Ok(Ending::Signal(9));
+        }
+        told => told?,
+    };
     gone.map_err(|error| Fault::refused("end the rocker", &error))?;
     finished?;
     if let Some(why) = report::killed_for(&told).filter(|_| !args.json) {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use protocol::socket::{now_ns, wait_readable};
 use protocol::{Errno, Error as Kind, Loss};
 use rocker_client::{Error, OpenRocker};
 
@@ -11,6 +12,9 @@ use super::report::{self, Ending, Lived};
 use super::{Fault, complain, print, status};
 
 const BUSY: Errno = Errno(16);
+
+/// How long a rocker in which nothing is left may take to be gone.
+const GONE_NS: u64 = 1_000_000_000;
 
 pub(crate) fn wait(socket: &Path, beginning: &str, json: bool) -> ExitCode {
     let mut lived = None;
@@ -48,5 +52,7 @@ fn attempt(socket: &Path, beginning: &str, lived: &mut Option<Lived>) -> Result<
     let lived = lived.insert(Lived::by_guard(&rocker, &app));
     let told = rocker.wait(&app).map_err(said)?;
     lived.told = Some(told);
+    // The data dir is free when the rocker is gone, which lives on with what the App has left.
+    let _ = wait_readable(rocker.guard_pidfd(), now_ns().saturating_add(GONE_NS));
     Ok(told.exit.into())
 }

@@ -92,6 +92,7 @@ impl Wall {
     /// what it opens and finds out is here.
     ///
     /// `EINTR`: it was ended meanwhile, as any process of the rocker may be.
+    #[inline(never)] // What it has on its stack is for those who have a wall.
     pub(crate) fn behind(&self, act: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
         let (mut act, mut done) = (Some(act), Err(Errno::INTR));
         let child = || {

@@ -354,7 +354,11 @@ impl Bench {
 
     fn measure(&self, dirs: &[&str]) -> Result<Vec<Row>> {
         let has_overlays = self.bwrap.is_some_and(|version| version >= (0, 11));
-        let skips_bwrap = self.bwrap.is_none() || (!dirs.is_empty() && !has_overlays);
+        let mut skips_bwrap = self.bwrap.is_none() || (!dirs.is_empty() && !has_overlays);
+        if !skips_bwrap && let Err(why) = self.bwrap(dirs) {
+            figure::skip(&format!("bwrap with {} overlays", dirs.len()), why);
+            skips_bwrap = true;
+        }
         let mut rows: Vec<Row> = Subject::ALL
             .into_iter()
             .filter(|&subject| !(subject == Subject::Bwrap && skips_bwrap))

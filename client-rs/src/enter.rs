@@ -66,10 +66,10 @@ impl Launch {
     ///
     /// The process begins as a copy of this one, as after `fork(2)`, with ids, namespaces,
     /// privileges, signals and session as any App has them, in the exec dir, with descriptors
-    /// 0 to 2 alone, on a stack of 8 MiB. It ends by `_exit(2)`: what it leaves in a buffer, as [`print!`] does with
-    /// half a line, is lost. A panic ends it with status 101. All that this process has in its
-    /// memory, secrets too, is there to be read; to run code that is not trusted, use
-    /// [`spawn`](Self::spawn).
+    /// 0 to 2 alone, on a stack of 8 MiB. It ends by `_exit(2)`: what it leaves in a buffer, as
+    /// [`print!`] does with half a line, is lost. A panic ends it with status 101. All that this
+    /// process has in its memory, secrets too, is there to be read; to run code that is not
+    /// trusted, use [`spawn`](Self::spawn).
     ///
     /// # Errors
     ///

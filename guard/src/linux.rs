@@ -41,6 +41,7 @@ use crate::wall::Wall;
 
 const SIGKILL: u8 = 9;
 
+/// In the command of prepare.6, where Landlock is asked for.
 const WALL_WORDS: &str = " --landlock-access fs";
 
 /// What root.3 handed over.

@@ -9,6 +9,9 @@
  *      best   the same result in fewer steps: one overlay for all directories of a mount, the
  *             guard maps itself, the AppMaster forks the App straight into the PID namespace
  *      warm   best, and the package's superblock is kept and shared by all rockers
+ *      walls  warm, and what else stands around each App: no new privileges and empty capability
+ *             sets (the bounding set's too) for guard and App, a seccomp filter, devices, shared
+ *             memory and terminals of its own
  *      all    each in turn (default)
  *   -n COUNT  launches that count; a tenth and five more come first, as a warm-up
  *   -o A,B,C  directories to overlay; an empty list for none
@@ -16,6 +19,7 @@
  *   -p FILE   package; else an empty one
  *   -x FILE   the App; it writes CLOCK_MONOTONIC, 8 bytes, to its standard output first
  *             (clock.c). Else the App is a function, as a callback is
+ *   -f FILE   the filter of "walls", an array of struct sock_filter; else one that allows all
  *   -r        every sample, a line each: launch and cycle, microseconds. Else the medians
  *   -v        overlays are mounted "volatile"
  *   -t        DIR on a new tmpfs
@@ -29,7 +33,10 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <grp.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/loop.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -64,17 +71,19 @@
 #define MAXOV 16
 #define MAXN 20000
 
-enum { BARE, DOC, BEST, WARM, MODES };
-static const char *const mode_name[MODES] = { "bare", "doc", "best", "warm" };
+enum { BARE, DOC, BEST, WARM, WALLS, MODES };
+static const char *const mode_name[MODES] = { "bare", "doc", "best", "warm", "walls" };
 enum { START, GUARD, PKGDEV, OVERLAY, PKGMNT, PROC, USER, READY, MAPPED, APP, APPDEAD, GDEAD, DETACHED, STAMPS };
 static const char *const step_name[STAMPS] = { "", "clone_guard", "pkg_device", "overlays", "pkg_mount", "proc_mount",
 	"userns", "ready_to_client", "master_maps", "enter_to_app", "app_exit_reap", "guard_exit", "loop_detached" };
 
 struct shared { volatile uint64_t t[STAMPS]; int loop; };
 static struct shared *S;
-static int mode, nov, self_pidfd, pkg_mnt = -1, pkg_tree = -1, vol, datafs, staged, raw;
+static int mode, nov, self_pidfd, pkg_mnt = -1, pkg_tree = -1, dev_tree = -1, vol, datafs, staged, raw;
 static int said[2] = { -1, -1 }; /* the App's standard output */
-static char *ov[MAXOV], up[MAXOV][256], wk[MAXOV][256], data[160] = "floor.d", pkg[4200], execdir[256], staging[256], *prog, *base;
+static char *ov[MAXOV], up[MAXOV][256], wk[MAXOV][256], data[160] = "floor.d", pkg[4200], execdir[256], staging[256], devices[256], *prog, *base;
+static struct sock_filter filter[4096] = { { BPF_RET, 0, 0, SECCOMP_RET_ALLOW } };
+static struct sock_fprog walls = { 1, filter };
 static double sample[STAMPS + 2][MAXN];
 
 static uint64_t now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ull + t.tv_nsec; }
@@ -162,6 +171,31 @@ static void overlays(void)
 	if (root >= 0 && staged) TRY(umount2(staging, MNT_DETACH));
 	if (root >= 0) close(root);
 }
+static int new_mount(const char *type, const char *key, const char *value)
+{
+	int fs = TRY(syscall(SYS_fsopen, type, 1));
+	TRY(syscall(SYS_fsconfig, fs, 1, key, value, 0));
+	TRY(syscall(SYS_fsconfig, fs, 6, 0, 0, 0));
+	int m = TRY(syscall(SYS_fsmount, fs, 1, MS_NOSUID | MS_NOEXEC));
+	close(fs);
+	return m;
+}
+static void own_devices(void) /* dev_tree is the master's; what an App writes to is not */
+{
+	int shm = new_mount("tmpfs", "size", "64m"), pts = new_mount("devpts", "ptmxmode", "0666");
+	TRY(syscall(SYS_move_mount, dev_tree, "", AT_FDCWD, "/dev", F_EMPTY));
+	TRY(syscall(SYS_move_mount, shm, "", AT_FDCWD, "/dev/shm", F_EMPTY));
+	TRY(syscall(SYS_move_mount, pts, "", AT_FDCWD, "/dev/pts", F_EMPTY));
+	close(shm); close(pts); close(dev_tree);
+}
+static void give_up(void) /* all that a process could win back by executing something */
+{
+	struct __user_cap_header_struct h = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct none[2] = { { 0, 0, 0 } };
+	for (int c = 0; !prctl(PR_CAPBSET_DROP, c, 0, 0, 0); c++) ;
+	TRY(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	TRY(syscall(SYS_capset, &h, none));
+}
 static int guard(void *arg)
 {
 	int *sk = arg, lf = -1; char dev[32], c = 'r';
@@ -173,12 +207,13 @@ static int guard(void *arg)
 	if (mode != BARE) overlays();
 	STAMP(OVERLAY);
 	if (lf >= 0) { TRY(mount(dev, execdir, "squashfs", MS_RDONLY | MS_NOSUID | MS_NODEV, 0)); close(lf); }
-	if (mode == WARM) {
+	if (mode >= WARM) {
 		TRY(syscall(SYS_move_mount, pkg_tree, "", AT_FDCWD, execdir, F_EMPTY));
 		close(pkg_tree);
 	}
 	STAMP(PKGMNT);
 	TRY(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0));
+	if (mode == WALLS) own_devices();
 	STAMP(PROC);
 	if (mode == DOC) TRY(unshare(CLONE_NEWUSER));
 	else {
@@ -188,6 +223,7 @@ static int guard(void *arg)
 		prctl(PR_SET_DUMPABLE, 1); /* /proc/self/ *_map must be ours to open */
 		put("/proc/self/setgroups", "deny"); put("/proc/self/uid_map", "0 1000 1"); put("/proc/self/gid_map", "0 1000 1");
 	}
+	if (mode == WALLS) give_up();
 	prctl(PR_SET_DUMPABLE, 0);
 	STAMP(USER);
 	TRY(write(sk[1], &c, 1));
@@ -204,6 +240,10 @@ static int guard(void *arg)
 }
 static void app(void)
 {
+	if (mode == WALLS) {
+		give_up();
+		TRY(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &walls, 0, 0));
+	}
 	STAMP(APP);
 	if (prog) {
 		char *av[] = { prog, 0 }, *ev[] = { 0 };
@@ -258,9 +298,10 @@ static void one(int it)
 	memset((void *)S->t, 0, sizeof S->t); S->loop = -1;
 	STAMP(START);
 	TRY(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sk));
-	if (mode == WARM) pkg_tree = TRY(syscall(SYS_open_tree, pkg_mnt, ".", TREE_CLONE)); /* a copy of the mount the master keeps */
+	if (mode >= WARM) pkg_tree = TRY(syscall(SYS_open_tree, pkg_mnt, ".", TREE_CLONE)); /* a copy of the mount the master keeps */
+	if (mode == WALLS) dev_tree = TRY(syscall(SYS_open_tree, AT_FDCWD, devices, TREE_CLONE));
 	pid_t g = TRY(clone(guard, stack + sizeof stack, CLONE_NEWNS | CLONE_NEWPID | SIGCHLD, sk));
-	close(sk[1]); if (mode == WARM) close(pkg_tree);
+	close(sk[1]); if (mode >= WARM) close(pkg_tree); if (mode == WALLS) close(dev_tree);
 	int gfd = TRY(syscall(SYS_pidfd_open, g, 0));
 	if (read(sk[0], &c, 1) != 1) { fprintf(stderr, "guard failed\n"); exit(1); }
 	STAMP(READY);
@@ -282,7 +323,7 @@ static void one(int it)
 	}
 	TRY(waitpid(g, &st, 0)); close(gfd);
 	STAMP(GDEAD);
-	if (S->loop >= 0 && mode != WARM) { sprintf(b, "/sys/block/loop%d/loop/backing_file", S->loop); while (!access(b, F_OK)) ; }
+	if (S->loop >= 0 && mode < WARM) { sprintf(b, "/sys/block/loop%d/loop/backing_file", S->loop); while (!access(b, F_OK)) ; }
 	STAMP(DETACHED);
 	if (st) { fprintf(stderr, "guard status %x\n", st); exit(1); }
 	if (it < 0) return;
@@ -296,13 +337,20 @@ static double at(double *v, int n, double q) { return v[(int)(q * (n - 1))]; }
 static void run(int m, int n)
 {
 	mode = m;
-	if (mode == WARM) { /* the master's own attached mount of the package */
+	if (mode == WALLS) { /* the master's own devices: empty, here */
+		char b[512];
+		TRY(mount("devices", devices, "tmpfs", MS_NOSUID | MS_NOEXEC, 0));
+		snprintf(b, sizeof b, "%s/shm", devices); mkdirs(b);
+		snprintf(b, sizeof b, "%s/pts", devices); mkdirs(b);
+	}
+	if (mode >= WARM) { /* the master's own attached mount of the package */
 		char dev[32]; int lf = loop_attach(dev);
 		TRY(mount(dev, execdir, "squashfs", MS_RDONLY | MS_NOSUID | MS_NODEV, 0)); close(lf);
 		pkg_mnt = TRY(open(execdir, O_PATH | O_DIRECTORY | O_CLOEXEC));
 	}
 	for (int i = -n / 10 - 5; i < n; i++) one(i);
-	if (mode == WARM) { close(pkg_mnt); umount2(execdir, MNT_DETACH); }
+	if (mode >= WARM) { close(pkg_mnt); umount2(execdir, MNT_DETACH); }
+	if (mode == WALLS) umount2(devices, MNT_DETACH);
 	if (raw) {
 		for (int i = 0; i < n; i++) printf("%.1f %.1f\n", sample[STAMPS][i], sample[STAMPS + 1][i]);
 		fflush(stdout);
@@ -310,7 +358,7 @@ static void run(int m, int n)
 	}
 	for (int i = 1; i < STAMPS + 2; i++) qsort(sample[i], n, sizeof(double), by_value);
 	printf("{\"mode\":\"%s\",\"iters\":%d,\"overlay_dirs\":%d,\"volatile\":%d,\"staged\":%d,\"data_fs\":\"%s\",\"launch_us\":%.1f,\"launch_p95_us\":%.1f,\"cycle_us\":%.1f,\"cycle_p95_us\":%.1f,\"steps_us\":{",
-		mode_name[m], n, m == BARE ? 0 : nov, vol, m == BEST || m == WARM ? staged : 0, datafs ? "tmpfs" : "given", at(sample[STAMPS], n, .5), at(sample[STAMPS], n, .95),
+		mode_name[m], n, m == BARE ? 0 : nov, vol, m >= BEST ? staged : 0, datafs ? "tmpfs" : "given", at(sample[STAMPS], n, .5), at(sample[STAMPS], n, .95),
 		at(sample[STAMPS + 1], n, .5), at(sample[STAMPS + 1], n, .95));
 	for (int i = 1; i < STAMPS; i++) printf("%s\"%s\":%.1f", i > 1 ? "," : "", step_name[i], at(sample[i], n, .5));
 	printf("}}\n"); fflush(stdout);
@@ -319,13 +367,19 @@ static int unlink_it(const char *p, const struct stat *sb, int t, struct FTW *f)
 int main(int argc, char **argv)
 {
 	int n = 300, o, which = -1; char *list = strdup("/usr,/var,/etc,/home,/root"); struct stat sb;
-	while ((o = getopt(argc, argv, "n:m:o:d:p:x:rvts")) > 0) switch (o) {
+	while ((o = getopt(argc, argv, "n:m:o:d:p:x:f:rvts")) > 0) switch (o) {
 		case 'n': n = atoi(optarg) < MAXN ? atoi(optarg) : MAXN; break;
 		case 'm': for (int i = 0; i < MODES; i++) if (!strcmp(optarg, mode_name[i])) which = i; break;
 		case 'o': list = optarg; break;
 		case 'd': snprintf(data, sizeof data, "%s", optarg); break;
 		case 'p': if (!realpath(optarg, pkg)) { perror(optarg); return 1; } break;
 		case 'x': prog = optarg; break;
+		case 'f': {
+			int f = TRY(open(optarg, O_RDONLY | O_CLOEXEC));
+			walls.len = TRY(read(f, filter, sizeof filter)) / sizeof *filter;
+			close(f);
+			break;
+		}
 		case 'r': raw = 1; break;
 		case 'v': vol = 1; break;
 		case 't': datafs = 1; break;
@@ -348,6 +402,7 @@ int main(int argc, char **argv)
 	drop_volatile_mark();
 	snprintf(execdir, sizeof execdir, "%s/exec", base); mkdirs(execdir);
 	snprintf(staging, sizeof staging, "%s/stage", base); mkdirs(staging);
+	snprintf(devices, sizeof devices, "%s/dev", base); mkdirs(devices);
 	int fs = TRY(syscall(SYS_fsopen, "tmpfs", 1)), m, k;
 	TRY(syscall(SYS_fsconfig, fs, 6, 0, 0, 0));
 	m = TRY(syscall(SYS_fsmount, fs, 1, 0));
@@ -356,8 +411,8 @@ int main(int argc, char **argv)
 	if (!pkg[0]) { snprintf(pkg, sizeof pkg, "%s/pkg.sqfs", base); write_image(pkg); }
 	for (int i = 0; i < MODES; i++) if (which < 0 || which == i) run(i, n);
 	if (datafs) umount2(base, MNT_DETACH);
-	const char *own[] = { "up", "wk", "exec", "stage", "pkg.sqfs" };
-	for (int i = 0; i < 5; i++) { char b[512]; snprintf(b, sizeof b, "%s/%s", base, own[i]); nftw(b, unlink_it, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT); }
+	const char *own[] = { "up", "wk", "exec", "stage", "dev", "pkg.sqfs" };
+	for (int i = 0; i < 6; i++) { char b[512]; snprintf(b, sizeof b, "%s/%s", base, own[i]); nftw(b, unlink_it, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT); }
 	rmdir(base);
 	return 0;
 }

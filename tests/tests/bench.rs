@@ -29,7 +29,7 @@ fn the_benchmark_measures_everything() {
     for overlays in [0, 1, 5] {
         let kept = ["rocker, warm", "rocker, none ready"];
         let ours = ["rocker", "rocker, C", "rocker, callback"].into_iter().chain(kept);
-        for what in ours.chain(["floor doc", "floor best", "floor warm"]) {
+        for what in ours.chain(["floor doc", "floor best", "floor warm", "floor walls"]) {
             let rows = said["launch"]["rows"].as_array().expect("a list");
             let is_it = |row: &&Value| row["overlays"] == overlays && row["what"] == what;
             let row = rows.iter().find(is_it).expect("every combination");

@@ -10,8 +10,8 @@ use crate::{Result, run};
 
 /// What goes into one file.
 pub(crate) struct Page {
-    /// The file's, and its title.
-    pub(crate) name: [&'static str; 2],
+    /// The file's, its title, and the option that makes it if it takes one.
+    pub(crate) name: [&'static str; 3],
     pub(crate) figures: Vec<Figure>,
     /// What else there is to say.
     pub(crate) text: String,
@@ -20,14 +20,14 @@ pub(crate) struct Page {
 impl Page {
     /// Writes it into a directory, with its pictures if it has any.
     pub(crate) fn write(&self, dir: &Path, conditions: &str) -> Result<()> {
-        let [name, title] = self.name;
+        let [name, title, option] = self.name;
         fs::create_dir_all(dir)?;
         let commit = run(Command::new("git").args(["describe", "--always", "--dirty"]));
         let commit = commit.unwrap_or_else(|_| "unknown".to_owned());
         let mut page = format!(
             "# {title}\n\nWritten by `make bench BENCH=--charts=docs/bench`{}, and read there what \
              is measured.\n\n{conditions}; {}; commit {}.\n",
-            if name == "launch" { String::new() } else { format!(" with `--{name}`") },
+            if option.is_empty() { String::new() } else { format!(" with `{option}`") },
             processors(),
             commit.trim_end()
         );

@@ -12,6 +12,8 @@
 //! * `rocker, C` does the same by the C library. The two alternate launch by launch.
 //! * `callback` runs a function of this program instead ([`Launch::enter`]).
 //! * `floor` is `bench/floor.c`: the system calls alone, without daemon, protocol and checks.
+//!   `walls` does what `warm` does and what else stands around each App: the same filter, empty
+//!   capability sets, devices of its own.
 //! * `bwrap` starts the same program from the host. It mounts no package; overlays it has
 //!   from version 0.11 on.
 //!
@@ -124,6 +126,7 @@ enum Subject {
     FloorDoc,
     FloorBest,
     FloorWarm,
+    FloorWalls,
     Bwrap,
     Callback,
     FloorDocCallback,
@@ -131,12 +134,13 @@ enum Subject {
 
 impl Subject {
     /// In the order of their turns: what is compared most comes next to each other.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Rocker,
         Self::RockerC,
         Self::FloorDoc,
         Self::FloorBest,
         Self::FloorWarm,
+        Self::FloorWalls,
         Self::Warm,
         Self::NoneReady,
         Self::Bwrap,
@@ -153,6 +157,7 @@ impl Subject {
             Self::FloorDoc => "floor doc",
             Self::FloorBest => "floor best",
             Self::FloorWarm => "floor warm",
+            Self::FloorWalls => "floor walls",
             Self::Bwrap => "bwrap",
             Self::Callback => "rocker, callback",
             Self::FloorDocCallback => "floor doc, callback",
@@ -162,11 +167,12 @@ impl Subject {
 
 /// What of ours is compared with what, and the goals for the medians of request to App and of
 /// request to all gone: so many times the other's.
-const COMPARED: [(Subject, Subject, Option<f64>, Option<f64>); 8] = [
+const COMPARED: [(Subject, Subject, Option<f64>, Option<f64>); 9] = [
     (Subject::RockerC, Subject::Rocker, Some(1.03), Some(1.03)),
     (Subject::Rocker, Subject::FloorDoc, Some(1.25), Some(1.25)),
     (Subject::Rocker, Subject::FloorBest, None, Some(1.5)),
     (Subject::Warm, Subject::FloorWarm, Some(1.0), Some(1.15)),
+    (Subject::Warm, Subject::FloorWalls, None, None),
     (Subject::NoneReady, Subject::FloorWarm, None, Some(1.5)),
     (Subject::Callback, Subject::FloorDocCallback, None, None),
     (Subject::Rocker, Subject::Bwrap, None, None),
@@ -398,6 +404,7 @@ impl Bench {
             Subject::FloorDoc => return self.floor("doc", true, dirs),
             Subject::FloorBest => return self.floor("best", true, dirs),
             Subject::FloorWarm => return self.floor("warm", true, dirs),
+            Subject::FloorWalls => return self.floor("walls", true, dirs),
             Subject::FloorDocCallback => return self.floor("doc", false, dirs),
             Subject::Rocker | Subject::RockerC => unreachable!("they have one turn"),
             Subject::Callback | Subject::Bwrap | Subject::Warm | Subject::NoneReady => {}
@@ -539,6 +546,11 @@ impl Bench {
         floor.args(["-o", &dirs.join(",")]).arg("-d").arg(&data).arg("-p").arg(&self.package);
         if program {
             floor.arg("-x").arg(data.join("exec/clock"));
+        }
+        if mode == "walls" {
+            let filter = self.path("filter");
+            fs::write(&filter, protocol::seccomp::filter(&protocol::Options::default()))?;
+            floor.arg("-f").arg(filter);
         }
         let sample = |line: &str| -> Result<Sample> {
             let (app, gone) = line.split_once(' ').ok_or("floor says something else")?;

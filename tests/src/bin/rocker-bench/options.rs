@@ -75,13 +75,14 @@ impl Scene {
         }
     }
 
-    /// The page that `--charts` writes of it: its file and its title.
-    pub(crate) const fn page(self) -> [&'static str; 2] {
+    /// The page that `--charts` writes of it: its file, its title, and the option that makes it if
+    /// it takes one.
+    pub(crate) const fn page(self) -> [&'static str; 3] {
         match self {
-            Self::Packages => ["package-figures", "Packages beside plain files"],
-            Self::Profile => ["profile", "Where the time of a launch goes"],
-            Self::Leaks => ["leaks", "What is left of many launches"],
-            _ => ["launch", "What launches cost"],
+            Self::Packages => ["package-figures", "Packages beside plain files", "--packages"],
+            Self::Profile => ["profile", "Where the time of a launch goes", "--profile"],
+            Self::Leaks => ["leaks", "What is left of many launches", "--leaks"],
+            _ => ["launch", "What launches cost", ""],
         }
     }
 

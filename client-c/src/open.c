@@ -521,7 +521,7 @@ static ROCKER_ERR check_conf(const RockerConf *conf, RockerError *error)
         bool is_named = conf->init->path != NULL && conf->init->path[0] != '\0';
         code = is_named && conf->init_ms > 0
                    ? code
-                   : fail(rk_invalid(is_named ? RK_RULE_OUT_OF_RANGE : RK_RULE_EMPTY,
+                   : fail(rk_invalid(is_named ? RK_RULE_TIME_OUT_OF_RANGE : RK_RULE_EMPTY,
                                      RK_ITEM_PROGRAM, 0),
                           0, "", error);
     }

@@ -154,7 +154,7 @@ static struct rk_error check_inside(const struct rk_request *request)
     if (request->inside_gid == UINT32_MAX) {
         return rk_invalid(RK_RULE_NO_SUCH_ID, RK_ITEM_GID, 0);
     }
-    return request->commanded ? kept : rk_invalid(RK_RULE_NOT_ALLOWED, RK_ITEM_UID, 0);
+    return request->commanded ? kept : rk_invalid(RK_RULE_NOT_COMMANDED, RK_ITEM_UID, 0);
 }
 
 /* What it means the kernel checks. */
@@ -214,23 +214,23 @@ static bool are_cpus(struct rk_path list)
 static struct rk_error check_limits(const struct rk_limits *limits)
 {
     if (limits->memory != 0 && limits->memory < RK_MEMORY_MIN) {
-        return rk_invalid(RK_RULE_LIMIT_OUT_OF_RANGE, RK_ITEM_MEMORY, 0);
+        return rk_invalid(RK_RULE_MEMORY_OUT_OF_RANGE, RK_ITEM_MEMORY, 0);
     }
     if (limits->pids > RK_PIDS_MAX) {
-        return rk_invalid(RK_RULE_LIMIT_OUT_OF_RANGE, RK_ITEM_PIDS, 0);
+        return rk_invalid(RK_RULE_PIDS_OUT_OF_RANGE, RK_ITEM_PIDS, 0);
     }
     if (limits->cpu_millis != 0
         && (limits->cpu_millis < RK_CPU_MILLIS_MIN || limits->cpu_millis > RK_CPU_MILLIS_MAX)) {
-        return rk_invalid(RK_RULE_LIMIT_OUT_OF_RANGE, RK_ITEM_CPU, 0);
+        return rk_invalid(RK_RULE_CPU_OUT_OF_RANGE, RK_ITEM_CPU, 0);
     }
     if (limits->cpu_weight > RK_CPU_WEIGHT_MAX) {
-        return rk_invalid(RK_RULE_LIMIT_OUT_OF_RANGE, RK_ITEM_CPU_WEIGHT, 0);
+        return rk_invalid(RK_RULE_CPU_WEIGHT_OUT_OF_RANGE, RK_ITEM_CPU_WEIGHT, 0);
     }
     if (limits->io_read != 0 && limits->io_read < RK_IO_MIN) {
-        return rk_invalid(RK_RULE_LIMIT_OUT_OF_RANGE, RK_ITEM_IO_READ, 0);
+        return rk_invalid(RK_RULE_IO_OUT_OF_RANGE, RK_ITEM_IO_READ, 0);
     }
     if (limits->io_write != 0 && limits->io_write < RK_IO_MIN) {
-        return rk_invalid(RK_RULE_LIMIT_OUT_OF_RANGE, RK_ITEM_IO_WRITE, 0);
+        return rk_invalid(RK_RULE_IO_OUT_OF_RANGE, RK_ITEM_IO_WRITE, 0);
     }
     if (limits->has_swap && limits->memory == 0) {
         return rk_invalid(RK_RULE_NO_MEMORY_LIMIT, RK_ITEM_SWAP, 0);
@@ -298,6 +298,9 @@ struct rk_error rk_request_check(const struct rk_request *request)
     }
     if (overlays && request->data_dir.bytes == NULL) {
         return rk_invalid(RK_RULE_NO_DATA_DIR, RK_ITEM_DATA_DIR, 0);
+    }
+    if (request->is_volatile && !overlays) {
+        return rk_invalid(RK_RULE_NO_OVERLAYS, RK_ITEM_VOLATILE, 0);
     }
     error = check_limits(&request->limits);
     if (error.fault == RK_NO_FAULT) {

@@ -297,6 +297,7 @@ static void add_subject(const struct rk_launch *launch, const struct rk_error *e
         break;
     case RK_ITEM_REQUEST:
     case RK_ITEM_FILE:
+    case RK_ITEM_VOLATILE:
     case RK_ITEM_SECCOMP:
     case RK_ITEM_USER_NAMESPACES:
     case RK_ITEM_COUNT:

@@ -138,7 +138,7 @@ static const char items[] =
     "request\0package\0exec dir\0data dir\0overlay dir\0uid\0gid\0deadline\0rocker\0program\0file\0"
     "system call filter\0user namespaces\0"
     "memory limit\0swap limit\0process limit\0cpu limit\0cpu weight\0cpus\0/dev\0device\0"
-    "read limit\0write limit\0";
+    "read limit\0write limit\0volatile\0";
 
 /* enum rk_rule: protocol/src/error.rs. */
 static const char rules[] =
@@ -153,7 +153,8 @@ static const char rules[] =
     "an App never runs as root (id 0)\0"
     "4294967295 (-1) is not an id\0"
     "it must lie between 1 ms and 1 hour\0"
-    "the master's policy does not allow it to this caller\0"
+    "the master's policy does not allow it to this caller; root can, by default in "
+    "/etc/rocker/master.toml\0"
     "the caller sits in another user namespace than the master\0"
     "it is not a file of the kind needed here\0"
     "it is not a squashfs image; build one with \"rocker pack\"\0"
@@ -164,19 +165,27 @@ static const char rules[] =
     "too many rockers; see max_rockers in the master's configuration\0"
     "no living rocker has this name\0"
     "it is not a row of 1 to 4096 instructions of 8 bytes\0"
-    "it must be at least 1 MiB of memory, 1 to 4194304 processes, 0.01 to 1000 processors, a "
-    "weight of 1 to 10000, or 64 KiB a second\0"
+    "it must be at least 1 MiB\0"
     "a limit of swap needs a limit of memory\0"
     "it must be a list of processors, such as 0-1,3\0"
     "the host has no such processor, or the master may not use it\0"
     "no cgroup controller sees to that here, see \"rocker doctor\"\0"
-    "the master's policy has no [[allow]] for this caller: add one with its uid to the master's "
-    "configuration\0"
+    "the master's policy has no [[allow]] for this caller's uid; root can add one, "
+    "by default in /etc/rocker/master.toml\0"
     "the host has no such device\0"
     "it is there already\0"
     "it is no device, or not on the file system of /dev\0"
     "its file system has no disk of its own, so reading and writing cannot be limited\0"
-    "only cgroups of version 2, with memory and io, hold what is written to disks\0";
+    "only cgroups of version 2, with memory and io, hold what is written to disks\0"
+    "it must lie between 1 and 4194304\0"
+    "it must lie between 0.01 and 1000 processors\0"
+    "it must lie between 1 and 10000\0"
+    "it must be at least 64 KiB a second\0"
+    "a time must lie between 1 ms and 49 days\0"
+    "it is about overlays, and there is none\0"
+    "ids inside are for rockers that take orders\0"
+    "it must belong to the caller\0"
+    "the App's uid and gid may neither read nor write it; give it one that may\0";
 
 /* enum rk_loss */
 static const char losses[] =
@@ -254,7 +263,10 @@ static const char *failure_hint(int step, int e)
     switch (step) {
     case RK_REQUEST_ROCKER:
         return e == ENOENT || e == ECONNREFUSED ? "start rocker-master, or name its socket"
-               : e == EACCES ? "this user may not reach the master's socket" : NULL;
+               : e == EACCES
+                   ? "this user may not reach the master's socket; root can add an [[allow]], "
+                     "by default in /etc/rocker/master.toml"
+                   : NULL;
     case RK_CREATE_GUARD:
         return e == ELOOP ? "links are followed for root alone, and only root's" : NULL;
     case RK_CLONE_GUARD:

@@ -1243,7 +1243,7 @@ static void test_configure_misuse(void)
     check_not_configured(&pair, &conf, "not UTF-8");
     conf.domain_name = name;
     conf.init = &init;
-    check_not_configured(&pair, &conf, "program: it must lie between");
+    check_not_configured(&pair, &conf, "program: a time must lie between");
     conf.init_ms = 1;
     init.path = NULL;
     check_not_configured(&pair, &conf, "program: it is empty");

@@ -187,6 +187,18 @@ static void test_check_overlays_need_a_data_dir(void)
     check(&request, RK_RULE_NO_DATA_DIR, RK_ITEM_DATA_DIR);
 }
 
+static void test_check_volatile_is_about_overlays(void)
+{
+    struct rk_request request = good();
+
+    request.is_volatile = 1;
+    check(&request, RK_RULE_NO_OVERLAYS, RK_ITEM_VOLATILE);
+    request.data_dir = rk_path("/data");
+    check(&request, RK_RULE_NO_OVERLAYS, RK_ITEM_VOLATILE);
+    request.overlay_all = 1;
+    check_good(&request);
+}
+
 /* The first rule in the order of protocol is the one that is told. */
 static void test_check_ids_inside(void)
 {
@@ -201,7 +213,7 @@ static void test_check_ids_inside(void)
     check(&request, RK_RULE_NO_SUCH_ID, RK_ITEM_GID);
     request.inside_gid = 0;
     /* Who enters it would be nobody. */
-    check(&request, RK_RULE_NOT_ALLOWED, RK_ITEM_UID);
+    check(&request, RK_RULE_NOT_COMMANDED, RK_ITEM_UID);
     request.commanded = 1;
     check_good(&request);
 }
@@ -254,6 +266,7 @@ static const struct test tests[] = {
     TEST(test_check_timeout),
     TEST(test_check_places_of_the_host),
     TEST(test_check_overlays_need_a_data_dir),
+    TEST(test_check_volatile_is_about_overlays),
     TEST(test_check_ids_inside),
     TEST(test_check_filter),
     TEST(test_check_order),

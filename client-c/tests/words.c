@@ -247,7 +247,8 @@ static void test_strerror_rules(void)
     check(&error, "overlay dir /proc: this place belongs to the host and stays so");
     error = broken(RK_RULE_NOT_ALLOWED, RK_ITEM_OVERLAY_DIR, "");
     error.index = 15;
-    check(&error, "overlay dir 15: the master's policy does not allow it to this caller");
+    check(&error, "overlay dir 15: the master's policy does not allow it to this caller; "
+                  "root can, by default in /etc/rocker/master.toml");
     error = broken(RK_RULE_TOO_LONG, RK_ITEM_REQUEST, "");
     (void)snprintf(error.command, sizeof(error.command), "more");
     check(&error, "request: it is too long: more");

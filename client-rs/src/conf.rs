@@ -273,7 +273,7 @@ impl OpenRocker {
             Some(order) => [strings(&order.args)?, strings(&order.env)?],
             None => Default::default(),
         };
-        let out_of_range = || Error::invalid(Rule::OutOfRange, Item::Program, b"");
+        let out_of_range = || Error::invalid(Rule::TimeOutOfRange, Item::Program, b"");
         let init_ms = match u32::try_from(conf.init_timeout().as_millis()) {
             Ok(0) if conf.init.is_some() => return Err(out_of_range()),
             ms => ms.map_err(|_| out_of_range())?,

@@ -246,7 +246,10 @@ fn failure_hint(step: Step, errno: Errno) -> Option<&'static str> {
         (Step::RequestRocker, Errno::NOENT | Errno::CONNREFUSED) => {
             "start rocker-master, or name its socket"
         }
-        (Step::RequestRocker, Errno::ACCES) => "this user may not reach the master's socket",
+        (Step::RequestRocker, Errno::ACCES) => {
+            "this user may not reach the master's socket; root can add an [[allow]], \
+             by default in /etc/rocker/master.toml"
+        }
         (Step::CreateGuard, Errno::LOOP) => "links are followed for root alone, and only root's",
         (Step::CloneGuard, Errno::NOSPC) => "see user.max_pid_namespaces and max_mnt_namespaces",
         (Step::CreateLoop | Step::BindPackage, Errno::NOENT | NXIO | NODEV) => {

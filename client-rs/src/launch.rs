@@ -543,6 +543,7 @@ impl Launch {
             | Item::Name
             | Item::Program
             | Item::File
+            | Item::Volatile
             | Item::Seccomp
             | Item::UserNamespaces => String::new(),
             Item::Device(index) => {

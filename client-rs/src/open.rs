@@ -260,7 +260,7 @@ impl OpenRocker {
             |time: Option<Duration>| match time.map(|it| u32::try_from(it.as_millis())) {
                 None => Ok(0),
                 Some(Ok(ms @ 1..)) => Ok(ms),
-                Some(_) => Err(invalid(Rule::OutOfRange)),
+                Some(_) => Err(invalid(Rule::TimeOutOfRange)),
             };
         let exec = Exec {
             id,

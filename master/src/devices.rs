@@ -22,6 +22,25 @@ use rustix::process::umask;
 
 use crate::unmade::Unmade;
 
+/// Whose a `/dev` is to be.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct App {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl App {
+    /// Whether it may read or write what belongs to these, with no capability and one group.
+    fn may_use(self, found: &Stat) -> bool {
+        let shift = match self {
+            Self { uid, .. } if uid == found.st_uid => 6,
+            Self { gid, .. } if gid == found.st_gid => 3,
+            _ => 0,
+        };
+        found.st_mode >> shift & 0o6 != 0
+    }
+}
+
 /// One for each user.
 #[derive(Debug)]
 pub(crate) struct Devices {
@@ -34,30 +53,31 @@ impl Devices {
     /// For so many users at a time, each of whom takes a descriptor, from now on. What cannot be
     /// made here is told to whoever asks for one.
     pub(crate) fn new(users: usize) -> Self {
-        let one = || tree(Dev::Own).ok().filter(|tree| copy(tree).is_ok());
+        let one = || tree(App::default(), Dev::Own).ok().filter(|tree| copy(tree).is_ok());
         Self { templates: (0..users).map_while(|_| Some((None, one()?))).collect() }
     }
 
     /// For one rocker of this user's; none where it has the host's.
-    pub(crate) fn of(&mut self, uid: u32, dev: Dev<'_>) -> Result<Option<OwnedFd>, Unmade> {
+    pub(crate) fn of(&mut self, app: App, dev: Dev<'_>) -> Result<Option<OwnedFd>, Unmade> {
         match dev {
             Dev::Host => Ok(None),
-            Dev::Own => self.own(uid).map(Some),
-            Dev::With(_) => tree(dev).map(Some),
+            Dev::Own => self.own(app).map(Some),
+            Dev::With(_) => tree(app, dev).map(Some),
         }
     }
 
-    fn own(&mut self, uid: u32) -> Result<OwnedFd, Unmade> {
+    fn own(&mut self, app: App) -> Result<OwnedFd, Unmade> {
+        let new = || tree(app, Dev::Own);
         let copied = |errno| failed(errno, "mount --bind devices /dev");
-        if let Some((_, template)) = self.templates.iter().find(|(of, _)| *of == Some(uid)) {
+        if let Some((_, template)) = self.templates.iter().find(|(of, _)| *of == Some(app.uid)) {
             return copy(template).map_err(copied);
         }
-        let Some((of, template)) = self.templates.first_mut() else { return tree(Dev::Own) };
+        let Some((of, template)) = self.templates.first_mut() else { return new() };
         if of.is_some() {
             // That one's rockers keep what they have.
-            *template = tree(Dev::Own)?;
+            *template = new()?;
         }
-        *of = Some(uid);
+        *of = Some(app.uid);
         let one = copy(template).map_err(copied);
         self.templates.rotate_left(1);
         one
@@ -73,15 +93,15 @@ fn failed(errno: Errno, command: &str) -> Unmade {
     Unmade::System(errno, command.to_owned())
 }
 
-fn tree(named: Dev<'_>) -> Result<OwnedFd, Unmade> {
+fn tree(app: App, named: Dev<'_>) -> Result<OwnedFd, Unmade> {
     // What is made here has the mode that is said.
     let mask = umask(Mode::empty());
-    let made = make(named);
+    let made = make(app, named);
     umask(mask);
     made
 }
 
-fn make(named: Dev<'_>) -> Result<OwnedFd, Unmade> {
+fn make(app: App, named: Dev<'_>) -> Result<OwnedFd, Unmade> {
     let mount = |errno| failed(errno, "mount -t tmpfs -o mode=755,size=4k rocker /dev");
     let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(mount)?;
     for (key, value) in [(c"source", c"rocker"), (c"mode", c"755"), (c"size", c"4k")] {
@@ -107,13 +127,18 @@ fn make(named: Dev<'_>) -> Result<OwnedFd, Unmade> {
             .map_err(|errno| failed(errno, &format!("mkdir /dev/{}", text(name))))?;
     }
     for (index, path) in (0..).zip(named.named().flatten()) {
-        put(&dev, path).map_err(|errno| match rule(errno) {
-            Some(rule) => {
-                let item = Item::Device(index);
-                Unmade::Rule(Error::Invalid { rule, item }, String::new())
-            }
+        let broken =
+            |rule, words| Unmade::Rule(Error::Invalid { rule, item: Item::Device(index) }, words);
+        let found = put(&dev, path).map_err(|errno| match rule(errno) {
+            Some(rule) => broken(rule, String::new()),
             None => failed(errno, &format!("cp -a {path} /dev")),
         })?;
+        if !app.may_use(&found) {
+            let Stat { st_uid, st_gid, .. } = found;
+            let mode = found.st_mode & 0o777;
+            let words = format!("owner {st_uid}, group {st_gid}, mode {mode:o}");
+            return Err(broken(Rule::OutOfReach, words));
+        }
     }
     fsconfig_set_flag(&context, c"ro")
         .and_then(|()| fsconfig_reconfigure(&context))
@@ -135,7 +160,7 @@ fn rule(errno: Errno) -> Option<Rule> {
 /// the App may do with it what its user may, and no more. Links are followed, as those of
 /// `/dev/serial/by-id` have to be, but not out of the file system of `/dev`: users can write to
 /// others, and another may never answer.
-fn put(dev: &OwnedFd, path: Path<'_>) -> Result<(), Errno> {
+fn put(dev: &OwnedFd, path: Path<'_>) -> Result<Stat, Errno> {
     let how = OFlags::PATH | OFlags::CLOEXEC;
     let host = openat(CWD, c"/dev", how | OFlags::DIRECTORY, Mode::empty())?;
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
@@ -161,7 +186,7 @@ fn put(dev: &OwnedFd, path: Path<'_>) -> Result<(), Errno> {
     }
     let name = parts.join(b"/".as_slice());
     mknodat(dev, name.as_slice(), kind, Mode::from_raw_mode(found.st_mode), found.st_rdev)?;
-    owned(&name, &found)
+    owned(&name, &found).map(|()| found)
 }
 
 fn text(name: &CStr) -> String {

@@ -23,7 +23,7 @@ use rustix::process::{
 use crate::action::Action;
 use crate::cgroup::Cgroups;
 use crate::clone_guard::{Stack, clone_guard};
-use crate::devices::Devices;
+use crate::devices::{App, Devices};
 use crate::machine::{Outcome, Session, Wants};
 use crate::packages::{Found, Lease, Packages};
 use crate::policy::{Config, Namespace};
@@ -84,10 +84,13 @@ impl Host {
         }
     }
 
-    /// The command of the step that failed. A broken rule says enough by itself.
+    /// The command of the step that failed. A broken rule says enough by itself, but for two: why
+    /// there is no controller, and whose a device is.
     pub(crate) fn failed_command(&self, error: Error) -> Command {
         match error {
-            Error::Invalid { rule: Rule::NoController, .. } => self.command.clone(),
+            Error::Invalid { rule: Rule::NoController | Rule::OutOfReach, .. } => {
+                self.command.clone()
+            }
             Error::Invalid { .. } => Command::new(),
             _ => self.command.clone(),
         }
@@ -387,7 +390,7 @@ impl Work<'_> {
         {
             let request = launch.request().ok_or(Errno::PROTO)?;
             let (devices, words) = (&mut self.host.devices, &mut self.host.words);
-            let dev = devices.of(request.uid, request.options.dev);
+            let dev = devices.of(App { uid: request.uid, gid: request.gid }, request.options.dev);
             let dev = dev.map_err(|refusal| split(refusal, words))?;
             let (name, guard_pid) = (rocker.name, rocker.guard_pid);
             let opened = launch.package.as_ref().ok_or(Errno::BADF)?;

@@ -164,7 +164,7 @@ pub(crate) fn lock_data_dir(
         errno => failed(errno),
     })?;
     if matches!(reach, Reach::Below(_)) && fstat(&data).map_err(failed)?.st_uid != caller {
-        return Err(broken(Rule::NotAllowed, Item::DataDir));
+        return Err(broken(Rule::NotTheCallers, Item::DataDir));
     }
     let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open_ours = || openat(&data, c".rocker", how, Mode::empty());

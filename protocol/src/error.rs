@@ -77,6 +77,8 @@ pub enum Item {
     IoRead,
     /// [`Limits::io_write`](crate::Limits::io_write)
     IoWrite,
+    /// [`Options::volatile`](crate::Options::volatile)
+    Volatile,
 }
 
 /// A rule that a request can break.
@@ -127,8 +129,8 @@ pub enum Rule {
     NoSuchRocker,
     /// A filter that is no row of 1 to 4096 instructions.
     NotAFilter,
-    /// A limit that makes no sense.
-    LimitOutOfRange,
+    /// Less memory than [`crate::limits::MEMORY_MIN`].
+    MemoryOutOfRange,
     /// A limit of swap without one of memory.
     NoMemoryLimit,
     /// Not a list of processors.
@@ -150,6 +152,24 @@ pub enum Rule {
     NoDisk,
     /// Only cgroups of version 2 limit what is written.
     NotHeld,
+    /// No processes, or more than [`crate::limits::PIDS_MAX`].
+    PidsOutOfRange,
+    /// Processor time beyond [`crate::limits::CPU_MILLIS`].
+    CpuOutOfRange,
+    /// A share beyond [`crate::limits::CPU_WEIGHTS`].
+    CpuWeightOutOfRange,
+    /// Less than [`crate::limits::IO_MIN`].
+    IoOutOfRange,
+    /// A time of a program's that is none, or longer than an order can say.
+    TimeOutOfRange,
+    /// Something is said of overlays where there is none.
+    NoOverlays,
+    /// Something that only a rocker can have that takes orders.
+    NotCommanded,
+    /// Whoever is not root may name directories of its own only.
+    NotTheCallers,
+    /// A device that its owner and mode keep from the App.
+    OutOfReach,
 }
 
 /// How a peer was lost.
@@ -246,6 +266,7 @@ impl fmt::Display for Item {
             Self::Device(n) => write!(f, "device {n}"),
             Self::IoRead => f.write_str("read limit"),
             Self::IoWrite => f.write_str("write limit"),
+            Self::Volatile => f.write_str("volatile"),
         }
     }
 }
@@ -264,7 +285,10 @@ impl fmt::Display for Rule {
             Self::Root => "an App never runs as root (id 0)",
             Self::NoSuchId => "4294967295 (-1) is not an id",
             Self::OutOfRange => "it must lie between 1 ms and 1 hour",
-            Self::NotAllowed => "the master's policy does not allow it to this caller",
+            Self::NotAllowed => {
+                "the master's policy does not allow it to this caller; root can, \
+                 by default in /etc/rocker/master.toml"
+            }
             Self::ForeignNamespace => "the caller sits in another user namespace than the master",
             Self::WrongType => "it is not a file of the kind needed here",
             Self::NotSquashfs => "it is not a squashfs image; build one with \"rocker pack\"",
@@ -277,17 +301,14 @@ impl fmt::Display for Rule {
             }
             Self::NoSuchRocker => "no living rocker has this name",
             Self::NotAFilter => "it is not a row of 1 to 4096 instructions of 8 bytes",
-            Self::LimitOutOfRange => {
-                "it must be at least 1 MiB of memory, 1 to 4194304 processes, 0.01 to 1000 \
-                 processors, a weight of 1 to 10000, or 64 KiB a second"
-            }
+            Self::MemoryOutOfRange => "it must be at least 1 MiB",
             Self::NoMemoryLimit => "a limit of swap needs a limit of memory",
             Self::NotCpus => "it must be a list of processors, such as 0-1,3",
             Self::NoSuchCpu => "the host has no such processor, or the master may not use it",
             Self::NoController => "no cgroup controller sees to that here, see \"rocker doctor\"",
             Self::NotListed => {
-                "the master's policy has no [[allow]] for this caller: add one with its uid to the \
-                 master's configuration"
+                "the master's policy has no [[allow]] for this caller's uid; root can add one, \
+                 by default in /etc/rocker/master.toml"
             }
             Self::NoSuchDevice => "the host has no such device",
             Self::AlreadyThere => "it is there already",
@@ -297,6 +318,17 @@ impl fmt::Display for Rule {
             }
             Self::NotHeld => {
                 "only cgroups of version 2, with memory and io, hold what is written to disks"
+            }
+            Self::PidsOutOfRange => "it must lie between 1 and 4194304",
+            Self::CpuOutOfRange => "it must lie between 0.01 and 1000 processors",
+            Self::CpuWeightOutOfRange => "it must lie between 1 and 10000",
+            Self::IoOutOfRange => "it must be at least 64 KiB a second",
+            Self::TimeOutOfRange => "a time must lie between 1 ms and 49 days",
+            Self::NoOverlays => "it is about overlays, and there is none",
+            Self::NotCommanded => "ids inside are for rockers that take orders",
+            Self::NotTheCallers => "it must belong to the caller",
+            Self::OutOfReach => {
+                "the App's uid and gid may neither read nor write it; give it one that may"
             }
         })
     }

@@ -197,16 +197,23 @@ impl Limits<'_> {
 
     /// Checks what can be checked without the host.
     pub fn check(&self) -> Result<()> {
-        let within = |kept: bool, item| match kept {
-            true => Ok(()),
-            false => broken(Rule::LimitOutOfRange, item),
-        };
-        within(self.memory.is_none_or(|bytes| bytes >= MEMORY_MIN), Item::Memory)?;
-        within(self.pids.is_none_or(|count| (1..=PIDS_MAX).contains(&count)), Item::Pids)?;
-        within(self.cpu_millis.is_none_or(|millis| CPU_MILLIS.contains(&millis)), Item::Cpu)?;
-        within(self.cpu_weight.is_none_or(|it| CPU_WEIGHTS.contains(&it)), Item::CpuWeight)?;
-        within(self.io_read.is_none_or(|bytes| bytes >= IO_MIN), Item::IoRead)?;
-        within(self.io_write.is_none_or(|bytes| bytes >= IO_MIN), Item::IoWrite)?;
+        let is_io = |bytes: Option<u64>| bytes.is_none_or(|bytes| bytes >= IO_MIN);
+        let memory = self.memory.is_none_or(|bytes| bytes >= MEMORY_MIN);
+        let pids = self.pids.is_none_or(|count| (1..=PIDS_MAX).contains(&count));
+        let cpu = self.cpu_millis.is_none_or(|millis| CPU_MILLIS.contains(&millis));
+        let weight = self.cpu_weight.is_none_or(|weight| CPU_WEIGHTS.contains(&weight));
+        for (kept, rule, item) in [
+            (memory, Rule::MemoryOutOfRange, Item::Memory),
+            (pids, Rule::PidsOutOfRange, Item::Pids),
+            (cpu, Rule::CpuOutOfRange, Item::Cpu),
+            (weight, Rule::CpuWeightOutOfRange, Item::CpuWeight),
+            (is_io(self.io_read), Rule::IoOutOfRange, Item::IoRead),
+            (is_io(self.io_write), Rule::IoOutOfRange, Item::IoWrite),
+        ] {
+            if !kept {
+                return broken(rule, item);
+            }
+        }
         if self.swap.is_some() && self.memory.is_none() {
             return broken(Rule::NoMemoryLimit, Item::Swap);
         }
@@ -338,7 +345,7 @@ impl Request<'_> {
                 }
             }
             if !self.options.commanded {
-                return broken(Rule::NotAllowed, Item::Uid);
+                return broken(Rule::NotCommanded, Item::Uid);
             }
         }
         if self.timeout_ms == 0 || self.timeout_ms > TIMEOUT_MS_MAX {
@@ -355,6 +362,9 @@ impl Request<'_> {
         }
         if !self.overlays.is_empty() && self.data_dir.is_none() {
             return broken(Rule::NoDataDir, Item::DataDir);
+        }
+        if self.options.volatile && self.overlays.is_empty() {
+            return broken(Rule::NoOverlays, Item::Volatile);
         }
         self.options.limits.check()?;
         for (index, device) in (0..).zip(self.options.dev.named()) {
@@ -541,18 +551,21 @@ mod tests {
         };
         assert_eq!(limited(sound), Ok(()));
         assert!(sound.is_any() && !none.is_any());
-        let out = Rule::LimitOutOfRange;
-        for (limits, item) in [
-            (Limits { memory: Some(0), ..none }, Item::Memory),
-            (Limits { pids: Some(0), ..none }, Item::Pids),
-            (Limits { pids: Some(PIDS_MAX + 1), ..none }, Item::Pids),
-            (Limits { cpu_millis: Some(9), ..none }, Item::Cpu),
-            (Limits { cpu_weight: Some(0), ..none }, Item::CpuWeight),
-            (Limits { cpu_weight: Some(10_001), ..none }, Item::CpuWeight),
-            (Limits { io_read: Some(IO_MIN - 1), ..none }, Item::IoRead),
-            (Limits { io_write: Some(0), ..none }, Item::IoWrite),
+        for (limits, rule, item) in [
+            (Limits { memory: Some(0), ..none }, Rule::MemoryOutOfRange, Item::Memory),
+            (Limits { pids: Some(0), ..none }, Rule::PidsOutOfRange, Item::Pids),
+            (Limits { pids: Some(PIDS_MAX + 1), ..none }, Rule::PidsOutOfRange, Item::Pids),
+            (Limits { cpu_millis: Some(9), ..none }, Rule::CpuOutOfRange, Item::Cpu),
+            (Limits { cpu_weight: Some(0), ..none }, Rule::CpuWeightOutOfRange, Item::CpuWeight),
+            (
+                Limits { cpu_weight: Some(10_001), ..none },
+                Rule::CpuWeightOutOfRange,
+                Item::CpuWeight,
+            ),
+            (Limits { io_read: Some(IO_MIN - 1), ..none }, Rule::IoOutOfRange, Item::IoRead),
+            (Limits { io_write: Some(0), ..none }, Rule::IoOutOfRange, Item::IoWrite),
         ] {
-            assert_eq!(limited(limits), wrong(out, item), "{limits:?}");
+            assert_eq!(limited(limits), wrong(rule, item), "{limits:?}");
         }
         let alone = limited(Limits { swap: Some(0), ..none });
         assert_eq!(alone, wrong(Rule::NoMemoryLimit, Item::Swap));

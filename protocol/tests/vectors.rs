@@ -261,11 +261,13 @@ fn errors() -> Vec<(String, Message<'static>)> {
     let rules = all!(Rule: Empty, Relative, ParentDir, ControlByte, TooLong, TooMany, Forbidden,
         NoDataDir, Root, NoSuchId, OutOfRange, NotAllowed, ForeignNamespace, WrongType,
         NotSquashfs, UnknownFormat, Truncated, InUse, NotOurs, TooManyRockers, NoSuchRocker,
-        NotAFilter, LimitOutOfRange, NoMemoryLimit, NotCpus, NoSuchCpu, NoController,
-        NotListed, NoSuchDevice, AlreadyThere, NotADevice, NoDisk, NotHeld);
+        NotAFilter, MemoryOutOfRange, NoMemoryLimit, NotCpus, NoSuchCpu, NoController,
+        NotListed, NoSuchDevice, AlreadyThere, NotADevice, NoDisk, NotHeld, PidsOutOfRange,
+        CpuOutOfRange, CpuWeightOutOfRange, IoOutOfRange, TimeOutOfRange, NoOverlays,
+        NotCommanded, NotTheCallers, OutOfReach);
     let items = all!(Item: Request, Package, ExecDir, DataDir, OverlayDir(15), Uid, Gid, Timeout,
         Name, Program, File, Seccomp, UserNamespaces, Memory, Swap, Pids, Cpu, CpuWeight, Cpus, Dev,
-        Device(31), IoRead, IoWrite);
+        Device(31), IoRead, IoWrite, Volatile);
     let losses = all!(Loss: Died, Silent, Garbage, Version);
     let failed =
         |error, command| Message::Master(MasterMessage::Failed(Failure { error, command }));

@@ -399,7 +399,7 @@ const LOST_FAULT: u8 = 3;
 const NO_STEP: u8 = 0xff;
 
 /// Every rule, by its number.
-const RULES: [Rule; 33] = [
+const RULES: [Rule; 42] = [
     Rule::Empty,
     Rule::Relative,
     Rule::ParentDir,
@@ -422,7 +422,7 @@ const RULES: [Rule; 33] = [
     Rule::TooManyRockers,
     Rule::NoSuchRocker,
     Rule::NotAFilter,
-    Rule::LimitOutOfRange,
+    Rule::MemoryOutOfRange,
     Rule::NoMemoryLimit,
     Rule::NotCpus,
     Rule::NoSuchCpu,
@@ -433,10 +433,19 @@ const RULES: [Rule; 33] = [
     Rule::NotADevice,
     Rule::NoDisk,
     Rule::NotHeld,
+    Rule::PidsOutOfRange,
+    Rule::CpuOutOfRange,
+    Rule::CpuWeightOutOfRange,
+    Rule::IoOutOfRange,
+    Rule::TimeOutOfRange,
+    Rule::NoOverlays,
+    Rule::NotCommanded,
+    Rule::NotTheCallers,
+    Rule::OutOfReach,
 ];
 
 /// Every item, by its number; the place of an overlay dir, or of a device, is beside it.
-const ITEMS: [Item; 23] = [
+const ITEMS: [Item; 24] = [
     Item::Request,
     Item::Package,
     Item::ExecDir,
@@ -460,6 +469,7 @@ const ITEMS: [Item; 23] = [
     Item::Device(0),
     Item::IoRead,
     Item::IoWrite,
+    Item::Volatile,
 ];
 
 /// Every loss, by its number.
@@ -490,6 +500,7 @@ const fn item_number(item: Item) -> (u8, u8) {
         Item::Device(index) => (20, index),
         Item::IoRead => (21, 0),
         Item::IoWrite => (22, 0),
+        Item::Volatile => (23, 0),
     }
 }
 

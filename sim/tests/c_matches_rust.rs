@@ -550,7 +550,13 @@ fn c_and_rust_clients_know_every_rule() {
     let filter = |length| rocker_client::Seccomp::Filter(vec![6; length]);
     assert_eq!(broken(&|it| it.seccomp = filter(9)), (Rule::NotAFilter, Item::Seccomp));
     assert!(good_but(|it| it.seccomp = filter(8)).is_ok());
-    assert_eq!(broken(&|it| it.inside = Some((0, 0))), (Rule::NotAllowed, Item::Uid));
+    assert_eq!(broken(&|it| it.inside = Some((0, 0))), (Rule::NotCommanded, Item::Uid));
+    let without = |it: &mut Wish| {
+        it.free[0] = true;
+        it.overlay_dirs.clear();
+    };
+    assert_eq!(broken(&without), (Rule::NoOverlays, Item::Volatile));
+    assert!(good_but(|it| it.free[0] = true).is_ok());
     assert_eq!(broken(&|it| it.inside = Some((0, u32::MAX))), (Rule::NoSuchId, Item::Gid));
     let devices = |paths: &[&str]| paths.iter().map(|&it| CString::new(it).unwrap()).collect();
     assert!(good_but(|it| it.devices = devices(&["/dev/kvm", "/dev/dri/card0"])).is_ok());
@@ -826,7 +832,7 @@ fn c_reads_every_vector_as_rust_does() {
         assert_eq!(!matches!(decode(&bytes).0, Heard::Lost(_)), is_for_clients, "{name}");
         heard[usize::from(is_for_clients)] += 1;
     }
-    assert_eq!(heard[1], 3 + 33 + 23 + 4 + Step::ALL.len());
+    assert_eq!(heard[1], 3 + 42 + 24 + 4 + Step::ALL.len());
     // Started, refused early and late, pong, an end with each verdict, obeyed and opened; and last
     // words of each step.
     assert_eq!(answers, 4 + 10 + 2 + Step::ALL.len());

@@ -660,14 +660,16 @@ fn what_the_policy_forbids_is_param_invalid() {
         )
     };
     let line = refused(&both, "package /");
-    assert!(line.ends_with(": the master's policy does not allow it to this caller"), "{line}");
+    let by_root = "root can, by default in /etc/rocker/master.toml";
+    let wanted = format!(": the master's policy does not allow it to this caller; {by_root}");
+    assert!(line.ends_with(&wanted), "{line}");
     // Whom it does not name is told what to do.
     let line = as_somebody_else(
         || become_user(USER + 1),
         || both_fail(&both, &probe(), code::PARAM_INVALID, "request: "),
     );
-    let wanted = "request: the master's policy has no [[allow]] for this caller: add one with its \
-                  uid to the master's configuration";
+    let wanted = "request: the master's policy has no [[allow]] for this caller's uid; root can add \
+                  one, by default in /etc/rocker/master.toml";
     assert_eq!(line, wanted);
     // And one that reaches no socket at all.
     let closed = Daemon::start();
@@ -683,7 +685,9 @@ fn what_the_policy_forbids_is_param_invalid() {
             )
         },
     );
-    assert!(line.ends_with("Permission denied: this user may not reach the master's socket"));
+    let wanted = "Permission denied: this user may not reach the master's socket; root can add an \
+                  [[allow]], by default in /etc/rocker/master.toml";
+    assert!(line.ends_with(wanted), "{line}");
     // A limit is a rule, too.
     let mut only = both.c.spawn(&sleeper()).unwrap();
     both_fail(&both, &probe(), code::PARAM_INVALID, "request: too many rockers; see max_rockers");

@@ -1015,7 +1015,7 @@ fn the_policy_says_what_a_user_may_do() {
         ((right.0, "placesx", None), 1000, 1000, "NotAllowed ExecDir"),
         ((right.0, right.1, Some("data")), 1000, 1000, "NotAllowed DataDir"),
         ((right.0, right.1, Some("layers/linked")), 1000, 1000, "errno"),
-        ((right.0, right.1, Some("layers/theirs")), 1000, 1000, "NotAllowed DataDir"),
+        ((right.0, right.1, Some("layers/theirs")), 1000, 1000, "NotTheCallers DataDir"),
         ((right.0, right.1, Some("layers/mine/.rocker")), 1000, 1000, "Forbidden DataDir"),
     ];
     let mut problems = vec![];

@@ -413,12 +413,12 @@ fn the_hosts_devices_are_for_who_asks() {
 fn a_device_that_is_named_is_what_it_is_outside() {
     let name = format!("/dev/rocker-test-{}", std::process::id());
     let dir = directory(&name, 0o755, 0);
-    let (own, others) = (dir.join("own"), dir.join("others"));
+    let [own, others, theirs] = ["own", "others", "theirs"].map(|name| dir.join(name));
     let kind = rustix::fs::FileType::CharacterDevice;
-    for node in [&own, &others] {
+    for (node, mode) in [(&own, 0o660), (&others, 0o664), (&theirs, 0o660)] {
         let null = rustix::fs::makedev(1, 3);
-        rustix::fs::mknodat(rustix::fs::CWD, node, kind, 0o660.into(), null).unwrap();
-        fs::set_permissions(node, fs::Permissions::from_mode(0o660)).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, node, kind, mode.into(), null).unwrap();
+        fs::set_permissions(node, fs::Permissions::from_mode(mode)).unwrap();
     }
     std::os::unix::fs::chown(&own, None, Some(APP_GID)).unwrap();
     symlink("own", dir.join("link")).unwrap();
@@ -460,6 +460,11 @@ fn a_device_that_is_named_is_what_it_is_outside() {
         (name.clone(), "it is no device, or not on the file system of /dev"),
         (format!("{name}/out"), "it is no device, or not on the file system of /dev"),
         (format!("{name}/away"), "it is no device, or not on the file system of /dev"),
+        (
+            format!("{name}/theirs"),
+            "the App's uid and gid may neither read nor write it; give it one that may: \
+             owner 0, group 0, mode 660",
+        ),
         ("/dev/null".to_owned(), "it is there already"),
         ("/etc/passwd".to_owned(), "it is not a file of the kind needed here"),
     ] {

@@ -319,10 +319,6 @@ impl Plan {
         let Base { launch, identity, exec_dir, embeddable } = Base::new(&args.common, &package)?;
         let manifest = read_manifest(&package, args.argv.is_empty())?;
         let overlays = overlays(args, manifest.as_ref())?;
-        if args.volatile && overlays == Overlays::Dirs(Vec::new()) {
-            let why = "volatile: it is about what the App writes to overlays, and there is none";
-            return Err(Fault::Said(why.to_owned()));
-        }
         let data_dir = match (&args.data_dir, &overlays) {
             (Some(dir), _) => Some(resolved(dir)?),
             (None, Overlays::Dirs(dirs)) if dirs.is_empty() => None,

@@ -47,7 +47,7 @@ bench: build
 
 bench-peers:
 	apt-get install --yes --no-install-recommends bubblewrap crun runc systemd-container podman \
-		squashfs-tools strace
+		docker.io squashfs-tools strace
 
 install: build
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/rocker

@@ -1,6 +1,7 @@
 //! The benchmark runs and says what it is asked for. How fast is for `make bench`.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -11,6 +12,7 @@ fn main() -> ExitCode {
     runner::main(tests::root![
         the_benchmark_measures_everything,
         one_scene_alone_is_measured_and_drawn,
+        peers_that_cannot_are_left_out_with_a_word,
         launches_leave_nothing,
         packages_are_measured_beside_plain_files,
     ])
@@ -146,6 +148,51 @@ fn one_scene_alone_is_measured_and_drawn() {
         assert!(us("between steps") < us("request to App"), "{half}");
     }
     assert!(cold.contains("| prepare.2 guard  losetup") && !warm.contains("losetup"), "{page}");
+}
+
+/// None of them is needed for it: what is called so here fails, each in its own way.
+fn peers_that_cannot_are_left_out_with_a_word() {
+    let dir = scratch();
+    let says_no = "echo not today >&2; exit 3";
+    let peers = [
+        ("bwrap", "[ $1 != --version ] || exec echo bubblewrap 0.12.0; echo not today >&2; exit 3"),
+        // Once it can.
+        (
+            "nsjail",
+            "[ ! -e $0.ran ] || { echo not today >&2; exit 3; }; touch $0.ran; echo fifteen+newline",
+        ),
+        ("crun", says_no),
+        ("runc", says_no),
+        ("systemd-nspawn", says_no),
+        ("podman", "echo hello"),
+        ("dockerd", "[ $1 = --version ] || { echo starting; echo not today; exit 3; }"),
+    ];
+    for (name, script) in peers {
+        let program = dir.path().join(name);
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("a file");
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("it is ours");
+    }
+    let path = std::env::var("PATH").expect("there is one");
+    let path = format!("{}:{path}", dir.path().display());
+    let output = bench(&["--quick", "--json", "--whole"]).env("PATH", path).output();
+    let output = output.expect("cargo builds it");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaint}");
+    for (name, why) in [
+        ("bwrap", "bwrap: exit status: 3: not today"),
+        ("nsjail", "nsjail: exit status: 3: not today"),
+        ("crun run", "crun: exit status: 3: not today"),
+        ("runc run", "runc: exit status: 3: not today"),
+        ("systemd-nspawn", "systemd-nspawn: exit status: 3: not today"),
+        ("podman run", "its program has said 6 bytes, not 16"),
+        ("docker run (image, 1 overlay)", "dockerd: not today"),
+    ] {
+        let line = format!("rocker-bench: SKIP {name}: {why}");
+        assert!(complaint.lines().any(|said| said == line), "{line}: {complaint}");
+    }
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let rows = said["whole"].as_array().expect("a list");
+    assert_eq!((rows.len(), &rows[0]["what"]), (1, &"rocker run".into()), "{rows:?}");
 }
 
 fn launches_leave_nothing() {

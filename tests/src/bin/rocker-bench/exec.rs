@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
@@ -13,6 +13,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, execve, fork};
 use rocker_client::protocol::socket::now_ns;
 use rocker_client::{Limits, OpenRocker, Program};
+use rustix::mount::MountFlags;
 use serde_json::{Value, json};
 use tests::within;
 
@@ -121,11 +122,12 @@ impl Bench {
 /// Where both versions of cgroups are mounted, crun takes neither.
 pub(crate) fn cover_unified_cgroups() -> Result<()> {
     let unified = Path::new("/sys/fs/cgroup/unified");
-    if unified.join("cgroup.procs").exists() {
-        let flags = rustix::mount::MountFlags::empty();
-        rustix::mount::mount("tmpfs", unified, "tmpfs", flags, None)?;
-    }
-    Ok(())
+    if unified.join("cgroup.procs").exists() { cover(unified) } else { Ok(()) }
+}
+
+/// By a directory that is empty, and gone with the mount namespace.
+pub(crate) fn cover(dir: &Path) -> Result<()> {
+    Ok(rustix::mount::mount("tmpfs", dir, "tmpfs", MountFlags::empty(), None)?)
 }
 
 pub(crate) fn private() -> rustix::mount::MountPropagationFlags {
@@ -197,9 +199,17 @@ fn spawned(command: &mut Command, out: OwnedFd) -> Result<u64> {
     if status.success() { Ok(begin_ns) } else { Err(status.to_string().into()) }
 }
 
+/// An OCI runtime that keeps its records in the bundle, and not in `/run`.
+pub(crate) fn oci(runtime: &str, bundle: &Path) -> Command {
+    let mut command = Command::new(runtime);
+    command.arg("--root").arg(bundle.join("state"));
+    command
+}
+
 /// A living container of an OCI runtime with the benchmark's program in it.
 struct Container {
     runtime: &'static str,
+    bundle: PathBuf,
     id: String,
     first: Child,
 }
@@ -221,13 +231,13 @@ impl Container {
         config["process"]["terminal"] = json!(false);
         fs::write(&file, config.to_string())?;
         let id = format!("rocker-bench-{}-{runtime}", std::process::id());
-        let mut first = Command::new(runtime);
+        let mut first = oci(runtime, &bundle);
         first.args(["run", "--bundle"]).arg(&bundle).arg(&id);
         let log = fs::File::create(bundle.join("log"))?;
         let first = first.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).spawn()?;
-        let container = Self { runtime, id, first };
+        let container = Self { runtime, bundle, id, first };
         if !within(SOON, || container.exec().output().is_ok_and(|said| said.status.success())) {
-            let why = fs::read_to_string(bundle.join("log"))?;
+            let why = fs::read_to_string(container.bundle.join("log"))?;
             skip(runtime, why.trim_end());
             return Ok(None);
         }
@@ -235,7 +245,7 @@ impl Container {
     }
 
     fn exec(&self) -> Command {
-        let mut exec = Command::new(self.runtime);
+        let mut exec = oci(self.runtime, &self.bundle);
         exec.args(["exec", &self.id, "/clock"]);
         exec
     }
@@ -246,7 +256,7 @@ impl Drop for Container {
         // The end of its input is the end of its first process.
         drop(self.first.stdin.take());
         let _ = self.first.wait();
-        let _ = Command::new(self.runtime).args(["delete", "--force", &self.id]).output();
+        let _ = oci(self.runtime, &self.bundle).args(["delete", "--force", &self.id]).output();
     }
 }
 

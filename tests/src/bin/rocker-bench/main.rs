@@ -35,7 +35,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Output, Stdio};
 
 use figure::{Figure, Part};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -43,6 +43,7 @@ use nix::unistd::Pid;
 use options::{Options, Scene};
 use rocker_client::protocol::socket::now_ns;
 use rocker_client::{Launch, Program};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::json;
 use tempfile::TempDir;
@@ -53,6 +54,7 @@ mod among;
 mod callers;
 mod calls;
 mod charts;
+mod docker;
 mod exec;
 mod figure;
 mod leaks;
@@ -841,11 +843,30 @@ fn run(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output =
         command.stdin(Stdio::null()).output().map_err(|error| format!("{name}: {error}"))?;
+    Ok(String::from_utf8(words(&name, output)?)?)
+}
+
+/// The same, in bytes, of one that is killed if it takes longer.
+fn run_within(command: &mut Command, limit: Duration) -> Result<Vec<u8>> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| format!("{name}: {error}"))?;
+    let end = process::pidfd(child.id()).ok_or("a child of ours is gone")?;
+    let limit = Timespec::try_from(limit)?;
+    if poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&limit))? == 0 {
+        child.kill()?;
+        child.wait()?;
+        return Err(format!("{name}: it was killed after {} s", limit.tv_sec).into());
+    }
+    words(&name, child.wait_with_output()?)
+}
+
+fn words(name: &str, output: Output) -> Result<Vec<u8>> {
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
         return Err(format!("{name}: {}: {}", output.status, words.trim_end()).into());
     }
-    Ok(String::from_utf8(output.stdout)?)
+    Ok(output.stdout)
 }
 
 /// `bubblewrap 0.8.0`
@@ -868,4 +889,19 @@ fn memory_bytes(pid: u32, kinds: &[&str]) -> Result<u64> {
 fn rss_bytes(pid: u32) -> Result<u64> {
     let text = process::status(pid).get("VmRSS").cloned().unwrap_or_default();
     Ok(text.trim_end_matches(" kB").parse::<u64>()? << 10)
+}
+
+#[cfg(test)]
+mod tests_of_peers {
+    use super::*;
+
+    #[test]
+    fn run_within_kills_who_takes_longer() {
+        let mut sleep = Command::new("sleep");
+        let limit = Duration::from_secs(1);
+        let error = run_within(sleep.arg("100"), limit).expect_err("it sleeps");
+        assert_eq!(error.to_string(), "sleep: it was killed after 1 s");
+        let mut echo = Command::new("echo");
+        assert_eq!(run_within(echo.arg("hello"), SOON).expect("it is quick"), b"hello\n");
+    }
 }

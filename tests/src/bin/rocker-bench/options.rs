@@ -216,5 +216,6 @@ pub(crate) fn help() -> String {
          \x20 --start=\"PROGRAM [ARGUMENT..]\"  what is started of it, a path in it\n\
          \x20 --compression=A,B  [zstd,lz4,gzip,xz]\n\
          \x20 --block-size=A,B   [32K,64K,128K,256K,1M]\n\n\
-         make bench-peers installs what others launch with, on Debian.\n"
+         make bench-peers installs what others launch with, on Debian: all but nsjail, which it\n\
+         has not, and Docker with its service, which is not needed here.\n"
 }

@@ -1,7 +1,9 @@
 //! What a user types, as whole processes: a program of a compressed package, with five
 //! overlays, to its end and until nothing is left. The others mount no packages: `mount(8)` and
-//! `umount(8)` do it for them, and what they take without these two is shown as well.
+//! `umount(8)` do it for them, and what they take without these two is shown as well. Docker has
+//! an image instead, which is there beforehand, and one overlay over all of it.
 
+use core::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,32 +12,48 @@ use nix::sched::{CloneFlags, unshare};
 use rocker_client::protocol::socket::now_ns;
 use serde_json::{Value, json};
 
-use crate::exec::{cover_unified_cgroups, private};
+use crate::docker::{self, Docker};
+use crate::exec::{cover, cover_unified_cgroups, oci, private};
 use crate::figure::{Figure, Part, skip};
-use crate::{Bench, OVERLAYS, Result, percentiles, run};
+use crate::{Bench, OVERLAYS, Result, SOON, percentiles, run, run_within};
+
+/// Where some leave directories, whatever they are told: systemd-nspawn, and podman's runtime.
+const LITTERED: [&str; 3] = ["/run/systemd", "/run/crun", "/run/runc"];
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Launcher {
     Rocker,
     Bwrap,
+    Nsjail,
     Crun,
     Runc,
     Nspawn,
     Podman,
+    Docker,
 }
 
 impl Launcher {
-    const ALL: [Self; 6] =
-        [Self::Rocker, Self::Bwrap, Self::Crun, Self::Runc, Self::Nspawn, Self::Podman];
+    const ALL: [Self; 8] = [
+        Self::Rocker,
+        Self::Bwrap,
+        Self::Nsjail,
+        Self::Crun,
+        Self::Runc,
+        Self::Nspawn,
+        Self::Podman,
+        Self::Docker,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Rocker => "rocker run",
             Self::Bwrap => "bwrap",
+            Self::Nsjail => "nsjail",
             Self::Crun => "crun run",
             Self::Runc => "runc run",
             Self::Nspawn => "systemd-nspawn",
             Self::Podman => "podman run",
+            Self::Docker => "docker run (image, 1 overlay)",
         }
     }
 
@@ -49,8 +67,14 @@ impl Launcher {
             Self::Bwrap => Some(5.0),
             Self::Crun => Some(8.0),
             Self::Runc => Some(20.0),
-            Self::Rocker | Self::Nspawn | Self::Podman => None,
+            Self::Docker => Some(150.0),
+            Self::Rocker | Self::Nsjail | Self::Nspawn | Self::Podman => None,
         }
+    }
+
+    /// Whether the package is mounted for it.
+    const fn needs_mount(self) -> bool {
+        !matches!(self, Self::Rocker | Self::Docker)
     }
 }
 
@@ -65,41 +89,56 @@ pub(crate) struct Row {
 impl Bench {
     /// Each in turn, so that whatever else the host does hits all alike.
     pub(crate) fn measure_whole(&self) -> Result<Vec<Row>> {
-        std::thread::scope(|scope| {
+        let made = LITTERED.map(|dir| fs::create_dir(dir).is_ok().then_some(dir));
+        let measured = std::thread::scope(|scope| {
             let measured = scope.spawn(|| self.measure_launchers().map_err(|e| e.to_string()));
-            Ok(measured.join().map_err(|_| "a panic")??)
-        })
+            measured.join().map_err(|_| "a panic")
+        });
+        made.into_iter().flatten().try_for_each(fs::remove_dir)?;
+        Ok(measured??)
     }
 
     fn measure_launchers(&self) -> Result<Vec<Row>> {
         unshare(CloneFlags::CLONE_NEWNS)?;
         rustix::mount::mount_change("/", private())?;
         cover_unified_cgroups()?;
-        let mut rows = vec![];
+        LITTERED.iter().map(Path::new).filter(|dir| dir.is_dir()).try_for_each(cover)?;
+        let (mut rows, mut daemon) = (vec![], None);
         for launcher in Launcher::ALL {
             // The first launch shows whether it can, and is to warm up.
-            match self.prepare(launcher).and_then(|()| self.launch_whole(launcher)) {
+            let first = self.prepare(launcher, &mut daemon);
+            match first.and_then(|()| self.launch_whole(launcher)) {
                 Ok(_) => rows.push(Row { launcher, all: vec![], alone: vec![] }),
-                Err(why) if launcher != Launcher::Rocker => skip(launcher.name(), why),
-                Err(why) => return Err(why),
+                Err(why) => forgive(launcher, why)?,
             }
         }
         for _ in 0..self.options.samples() / 3 {
-            for row in &mut rows {
-                let [all, alone] = self
-                    .launch_whole(row.launcher)
-                    .map_err(|error| format!("{}: {error}", row.launcher.name()))?;
-                row.all.push(all);
-                row.alone.push(alone);
+            let mut failed = vec![];
+            for (at, row) in rows.iter_mut().enumerate() {
+                match self.launch_whole(row.launcher) {
+                    Ok([all, alone]) => {
+                        row.all.push(all);
+                        row.alone.push(alone);
+                    }
+                    Err(why) => {
+                        forgive(row.launcher, why)?;
+                        failed.push(at);
+                    }
+                }
             }
+            failed.into_iter().rev().for_each(|at| drop(rows.remove(at)));
         }
         Ok(rows)
     }
 
-    /// What it needs beforehand, once.
-    fn prepare(&self, launcher: Launcher) -> Result<()> {
+    /// What it needs beforehand, once; Docker a daemon.
+    fn prepare(&self, launcher: Launcher, daemon: &mut Option<Docker>) -> Result<()> {
         match launcher {
             Launcher::Rocker => Ok(()),
+            Launcher::Docker => {
+                *daemon = Some(Docker::start(self.bundle("docker"), &self.clock)?);
+                Ok(())
+            }
             Launcher::Bwrap => match self.bwrap {
                 Some(version) if version < (0, 11) => Err("it has overlays from 0.11 on".into()),
                 Some(_) => Ok(()),
@@ -107,13 +146,17 @@ impl Bench {
             },
             _ => {
                 let program = launcher.program();
-                run(Command::new(program).arg("--version"))?;
                 // Where the directories are mounted that are overlaid.
                 for dir in OVERLAYS[2].iter().chain(&["/app"]) {
                     fs::create_dir_all(inside(&self.bundle(program).join("rootfs"), dir))?;
                 }
                 match launcher {
                     Launcher::Crun | Launcher::Runc => self.make_bundle(program),
+                    // Its locks are in /dev/shm else, and stay there.
+                    Launcher::Podman => Ok(fs::write(
+                        self.bundle(program).join("containers.conf"),
+                        "[engine]\nlock_type = \"file\"\n",
+                    )?),
                     _ => Ok(()),
                 }
             }
@@ -139,16 +182,18 @@ impl Bench {
                 bwrap.arg(self.path("mnt").join("clock"));
                 bwrap
             }
+            Launcher::Nsjail => self.nsjail_command()?,
             Launcher::Crun => self.bundle_command("crun"),
             Launcher::Runc => self.bundle_command("runc"),
             Launcher::Nspawn => self.nspawn_command()?,
             Launcher::Podman => self.podman_command()?,
+            Launcher::Docker => docker::run_command(&self.bundle("docker"), "/clock"),
         };
         let mount = self.path("mnt");
         fs::create_dir_all(&mount)?;
         let us = |begin_ns: u64| (now_ns() - begin_ns) as f64 / 1e3;
         let begin_ns = now_ns();
-        if launcher == Launcher::Rocker {
+        if !launcher.needs_mount() {
             run_bytes(&mut command)?;
             let all = us(begin_ns);
             return Ok([all, all]);
@@ -163,10 +208,27 @@ impl Bench {
     }
 
     fn bundle_command(&self, runtime: &str) -> Command {
-        let mut command = Command::new(runtime);
+        let mut command = oci(runtime, &self.bundle(runtime));
         let id = format!("rocker-bench-whole-{}", std::process::id());
         command.args(["run", "--bundle"]).arg(self.bundle(runtime)).arg(id);
         command
+    }
+
+    /// Without a network of its own, which would take longer than all else together.
+    fn nsjail_command(&self) -> Result<Command> {
+        let name = Launcher::Nsjail.program();
+        let mut nsjail = Command::new(name);
+        nsjail.args(["--mode=o", "--quiet", "--disable_clone_newnet", "--chroot"]);
+        nsjail.arg(self.bundle(name).join("rootfs"));
+        nsjail.args(["--user=1000:0", "--group=1000:0", "--bindmount_ro"]);
+        nsjail.arg(format!("{}:/app", self.path("mnt").display()));
+        for Layers { dir, up, work } in self.layers(name)? {
+            let (up, work) = (up.display(), work.display());
+            let options = format!("lowerdir={dir},upperdir={up},workdir={work}");
+            nsjail.arg(format!("--mount=overlay:{dir}:overlay:{options}"));
+        }
+        nsjail.args(["--", "/app/clock"]);
+        Ok(nsjail)
     }
 
     /// Without what it does for systems that boot: logs, time zone, name servers.
@@ -189,6 +251,7 @@ impl Bench {
         let name = Launcher::Podman.program();
         let bundle = self.bundle(name);
         let mut podman = Command::new(name);
+        podman.env("CONTAINERS_CONF", bundle.join("containers.conf"));
         for (flag, dir) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
             podman.arg(flag).arg(bundle.join(dir));
         }
@@ -262,14 +325,19 @@ fn inside(root: &Path, dir: &str) -> PathBuf {
 
 /// The program says sixteen bytes, which are no text.
 fn run_bytes(command: &mut Command) -> Result<()> {
-    let output = command.stdin(std::process::Stdio::null()).output()?;
-    match (output.status.success(), output.stdout.len()) {
-        (true, 16) => Ok(()),
-        _ => {
-            let words = String::from_utf8_lossy(&output.stderr);
-            Err(format!("{}: {}", output.status, words.trim_end()).into())
-        }
+    match run_within(command, SOON)?.len() {
+        16 => Ok(()),
+        said => Err(format!("its program has said {said} bytes, not 16").into()),
     }
+}
+
+/// A peer that cannot, or not any more, is left out. We have to.
+fn forgive(launcher: Launcher, why: Box<dyn Error>) -> Result<()> {
+    if launcher == Launcher::Rocker {
+        return Err(why);
+    }
+    skip(launcher.name(), why);
+    Ok(())
 }
 
 pub(crate) fn to_part(rows: &[Row]) -> Part {
@@ -291,7 +359,7 @@ fn to_text(rows: &[Row]) -> String {
             format!("  goal {goal}: {}", if all >= goal { "met" } else { "missed" })
         });
         let name = format!("{} takes, times ours", row.launcher.name());
-        text += &format!("{name:35} {all:8.1} {alone:8.1}{verdict}\n");
+        text += &format!("{name:50} {all:8.1} {alone:8.1}{verdict}\n");
     }
     text
 }

@@ -214,6 +214,8 @@ fn launches_leave_nothing() {
 }
 
 fn packages_are_measured_beside_plain_files() {
+    /// `TMPFS_MAGIC` of linux/magic.h
+    const TMPFS: rustix::fs::FsWord = 0x0102_1994;
     let dir = scratch();
     let tree = dir.path().join("tree");
     Package::with_probe().file("share/zeros", 0o644, [0; 100_000]).lay_out(&tree);
@@ -227,6 +229,9 @@ fn packages_are_measured_beside_plain_files() {
     }
     assert!(output.status.success(), "{complaint}");
     let has_mksquashfs = !complaint.contains("SKIP mksquashfs");
+    // A file system in memory keeps all of it there.
+    let has_disk = rustix::fs::statfs(dir.path()).expect("it is there").f_type != TMPFS;
+    assert_eq!(complaint.contains("SKIP cold plain files"), !has_disk, "{complaint}");
     let table = String::from_utf8(output.stdout).expect("text");
     for form in ["plain files", "zstd 64K", "zstd 1M", "gzip 64K", "gzip 1M"] {
         let row = table.lines().find(|line| line.starts_with(&format!("| {form} |")));

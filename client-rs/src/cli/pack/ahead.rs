@@ -114,7 +114,9 @@ impl Block {
             Self::Own(part) => core::slice::from_ref(part),
             Self::Shared(parts) => parts,
         };
-        let mut bytes = vec![];
+        // With room for all of it each part is one system call.
+        let length: u64 = parts.iter().map(|part| part.length).sum();
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
         for part in parts {
             let mut file: File = source::open(&part.path)?;
             if part.start > 0 {

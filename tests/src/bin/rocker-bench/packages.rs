@@ -39,6 +39,9 @@ use crate::{Bench, Result, percentiles, run};
 /// How often a program is started warm; the median counts.
 const STARTS: usize = 9;
 
+/// How much of the plain files may still be in memory when they are cold.
+const COLD: f64 = 0.01;
+
 /// What `rocker pack` does unless it is told otherwise.
 const USUAL: (&str, &str) = ("zstd", "64K");
 
@@ -185,6 +188,11 @@ impl<'a> Tree<'a> {
             samples: vec![],
             plain: vec![],
         };
+        let kept = self.held(&self.cold(&plain)?)?;
+        if kept > self.bytes as f64 / 1024.0 * COLD {
+            let why = format_args!("{kept:.0} KiB of the tree stay in memory, whatever is cold");
+            skip("cold plain files", why);
+        }
         for round in 0..rounds {
             // Every other time backwards, so that nobody always comes after the same.
             let mut order: Vec<usize> = (0..forms.len()).collect();

@@ -170,8 +170,6 @@ pub enum Action {
         /// For whom.
         peer: Peer,
     },
-    /// root.9: `kill(-1, 0)`
-    CountOthers,
     /// root.9: look through `/proc` once.
     FindStrangers,
     /// `sleep 1`, where the kernel has no memory or no descriptor to say more.

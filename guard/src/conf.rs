@@ -89,11 +89,6 @@ impl Pristine {
         Ok(pristine)
     }
 
-    /// `/proc` as the rocker was built with, whatever its programs see.
-    pub(crate) fn proc(&self) -> Result<OwnedFd, Errno> {
-        rustix::io::fcntl_dupfd_cloexec(&self.proc, 0)
-    }
-
     /// Goes back to how the rocker was built. What was configured is gone once no process sees it.
     pub(crate) fn restore(&self) -> Result<(), Errno> {
         sys::enter_mounts(self.namespace.as_fd())?;

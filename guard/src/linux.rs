@@ -385,7 +385,10 @@ impl<'b> Linux<'b> {
         };
         let proc = proc.take().map_or_else(mounts::proc, Ok);
         let mounted = proc
-            .and_then(|proc| mounts::attach_at(proc.as_fd(), b"/proc"))
+            .and_then(|proc| {
+                mounts::attach_at(proc.as_fd(), b"/proc")?;
+                Ok(self.reaper.look_in(proc.as_fd())?)
+            })
             .and_then(|()| Ok(mounts::close_cgroups()?))
             .and_then(|()| attach_devices());
         self.refused(mounted)
@@ -722,7 +725,7 @@ impl<'b> Linux<'b> {
                 return Outcome::Failed(socket::errno(errno));
             }
             // What is left may have ended, and wait for a parent outside.
-            if sys::is_alone() || self.reaper.find_stranger() == Ok(false) {
+            if self.reaper.find_stranger() == Ok(false) {
                 return Outcome::Alone;
             }
             let now = now_ns();
@@ -747,14 +750,10 @@ impl<'b> Linux<'b> {
         let failed = conf::at(conf::At::Namespaces);
         let pristine = match &self.pristine {
             Some(pristine) => {
-                pristine.restore().map_err(&failed)?;
+                pristine.restore().map_err(failed)?;
                 pristine
             }
-            None => {
-                let pristine = Pristine::new(&conf, self.launch().request.options.dev)?;
-                self.reaper.look_in(pristine.proc().map_err(failed)?);
-                self.pristine.insert(pristine)
-            }
+            None => self.pristine.insert(Pristine::new(&conf, self.launch().request.options.dev)?),
         };
         let exec_dir = self.launch.as_ref().map(|launch| launch.request.exec_dir.as_bytes());
         pristine.configure(&conf, exec_dir.unwrap_or(b"/"), self.wall.as_mut())
@@ -986,8 +985,6 @@ impl<'b> Linux<'b> {
             }
             Action::Reap => self.reap(),
             Action::ReportExit { peer } => told(self.report_exit(peer)),
-            Action::CountOthers if sys::is_alone() => Outcome::Alone,
-            Action::CountOthers => Outcome::NotAlone,
             Action::FindStrangers => match self.reaper.find_stranger() {
                 Ok(true) => Outcome::Watched,
                 Ok(false) => Outcome::Alone,
@@ -1127,7 +1124,6 @@ impl<'b> Linux<'b> {
             Action::HangUp { .. } => command.write_str("close # the caller's connection"),
             Action::KillLate => command.write_str("kill -9"),
             Action::Reap => command.write_str("wait"),
-            Action::CountOthers => command.write_str("kill -0 -- -1"),
             Action::FindStrangers => command.write_str("ls /proc"),
             Action::Rest => command.write_str("sleep 1"),
             Action::ReportFailure(_) => Ok(()),

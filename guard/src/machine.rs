@@ -229,9 +229,7 @@ pub enum State {
         /// Whose program it was.
         peer: Peer,
     },
-    /// root.9: nobody is known to live; is anybody unknown?
-    CountOthers,
-    /// root.9: somebody is. Find them, to be told of their end.
+    /// root.9: nobody is known to live; is anybody unknown? Find them, to be told of their end.
     FindStrangers,
     /// The kernel could not say what has happened, or who is left. It will: no App ends because
     /// a machine was short of memory for a moment.
@@ -330,8 +328,6 @@ pub enum Outcome {
     NobodyKnown,
     /// The kernel knows of no other process in the rocker, or only of ended ones.
     Alone,
-    /// The kernel knows of others.
-    NotAlone,
     /// The kernel refused.
     Failed(Errno),
     /// The peer that was waited for is lost.
@@ -398,11 +394,10 @@ impl Guard {
         match self.state {
             State::AwaitRequest
             | State::KillLate
-            | State::CountOthers
             | State::HangUp { .. }
             | State::ReportFailure(_)
             | State::Ended(_) => State::Ended(Err(error)),
-            // Whom it cannot watch it asks for once more: CountOthers alone ends a rocker.
+            // Whom it cannot watch it asks for once more: that nobody is left alone ends a rocker.
             State::Listen | State::Reap | State::FindStrangers | State::Rest => State::Rest,
             State::TurnAway => State::Reap,
             State::StartProgram { peer, id }
@@ -489,11 +484,10 @@ impl Guard {
             )
             | (S::Listen, O::Changed) => S::Reap,
             (S::Reap, O::Exited { peer }) => S::ReportExit { peer },
-            (S::Reap, O::NobodyKnown) if self.life == Life::Processes => S::CountOthers,
+            (S::Reap, O::NobodyKnown) if self.life == Life::Processes => S::FindStrangers,
             (S::Reap, O::Watched | O::NobodyKnown) => S::Listen,
-            (S::CountOthers, O::NotAlone) => S::FindStrangers,
             (S::FindStrangers, O::Watched) => S::Listen,
-            (S::CountOthers | S::FindStrangers, O::Alone) => S::Ended(Ok(())),
+            (S::FindStrangers, O::Alone) => S::Ended(Ok(())),
             _ => return None,
         })
     }
@@ -535,7 +529,7 @@ impl Machine for Guard {
             State::AwaitApp => Step::ReportApp,
             // The same wait, which is for an end where nobody else keeps the rocker alive.
             State::Listen | State::Reap if self.life == Life::Processes => Step::ExitSelf,
-            State::CountOthers | State::FindStrangers | State::Rest => Step::ExitSelf,
+            State::FindStrangers | State::Rest => Step::ExitSelf,
             State::Listen
             | State::Answer { .. }
             | State::Welcome { .. }
@@ -598,7 +592,6 @@ impl Machine for Guard {
             State::KillLate => Action::KillLate,
             State::Reap => Action::Reap,
             State::ReportExit { peer } => Action::ReportExit { peer },
-            State::CountOthers => Action::CountOthers,
             State::FindStrangers => Action::FindStrangers,
             State::Rest => Action::Rest,
             State::ReportFailure(error) => Action::ReportFailure(error),
@@ -823,12 +816,10 @@ mod tests {
         for (outcome, next) in [
             (Outcome::Watched, State::Listen),
             (Outcome::Changed, State::Reap),
-            (Outcome::NobodyKnown, State::CountOthers),
-            (Outcome::NotAlone, State::FindStrangers),
+            (Outcome::NobodyKnown, State::FindStrangers),
             (Outcome::Watched, State::Listen),
             (Outcome::Changed, State::Reap),
-            (Outcome::NobodyKnown, State::CountOthers),
-            (Outcome::NotAlone, State::FindStrangers),
+            (Outcome::NobodyKnown, State::FindStrangers),
             (Outcome::Alone, State::Ended(Ok(()))),
         ] {
             guard.advance(outcome);
@@ -870,7 +861,7 @@ mod tests {
         assert_eq!(guard.state(), State::HangUp { peer: Peer::OWNER, kills: false });
         guard.advance(Outcome::Done);
         guard.advance(Outcome::NobodyKnown);
-        assert_eq!(guard.state(), State::CountOthers);
+        assert_eq!(guard.state(), State::FindStrangers);
     }
 
     #[test]

@@ -7,14 +7,15 @@
 //!
 //! The kernel may have no memory or no descriptor to spare, and an App may lower its guard's
 //! limits. Whom the guard cannot watch then it does not know, and asks again after a rest: that
-//! it is alone it learns from `kill(2)`, which needs neither.
+//! it is alone it learns from a `/proc` that is open, which needs neither. `kill(-1, 0)` would say
+//! it as well, but looks at every process of the host for that, and nobody forks meanwhile.
 
 use core::mem::MaybeUninit;
 
 use protocol::limits::{REAPED_MAX, REST_MS};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, Mode, OFlags, RawDir, openat};
+use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, openat, seek};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -26,7 +27,7 @@ pub(crate) struct Reaper {
     children: OwnedFd,
     /// The App, or else a stranger.
     watched: Option<OwnedFd>,
-    /// `/proc`, where it may not be at its place.
+    /// The rocker's `/proc`, to be read, from prepare.5 on.
     proc: Option<OwnedFd>,
     /// There may be children that have ended, of whom no signal will tell any more.
     has_more: bool,
@@ -39,9 +40,11 @@ impl Reaper {
         Ok(Self { children, watched: None, proc: None, has_more: false })
     }
 
-    /// Where to find processes from now on.
-    pub(crate) fn look_in(&mut self, proc: OwnedFd) {
-        self.proc = Some(proc);
+    /// prepare.5: where to find processes, whatever programs see at `/proc` later.
+    pub(crate) fn look_in(&mut self, proc: BorrowedFd<'_>) -> Result<(), Errno> {
+        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.proc = Some(openat(proc, c".", how, Mode::empty())?);
+        Ok(())
     }
 
     /// Watches a process that is nobody's child here.
@@ -93,11 +96,8 @@ impl Reaper {
     /// Looks for a living process through `/proc` and watches it; false if all have ended. One
     /// is enough: when it has ended, this is asked again.
     pub(crate) fn find_stranger(&mut self) -> Result<bool, Errno> {
-        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let list = match &self.proc {
-            Some(proc) => openat(proc, c".", how, Mode::empty())?,
-            None => openat(CWD, c"/proc", how, Mode::empty())?,
-        };
+        let list = self.proc.as_ref().ok_or(Errno::BADF)?;
+        seek(list, SeekFrom::Start(0))?;
         let mut buffer = [MaybeUninit::uninit(); 2048];
         let mut entries = RawDir::new(list, &mut buffer);
         while let Some(entry) = entries.next() {

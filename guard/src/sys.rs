@@ -46,14 +46,6 @@ pub(crate) fn signals_of_children() -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Whether PID 1 is the only process that its PID namespace knows of: `kill(-1, 0)` is `ESRCH`
-/// exactly then. It needs no right to signal anybody.
-pub(crate) fn is_alone() -> bool {
-    // SAFETY: signal 0 asks only.
-    let answer = unsafe { syscall!(Sysno::kill, usize::MAX, 0) };
-    answer.map_err(ours) == Err(Errno::SRCH)
-}
-
 /// `unshare(CLONE_NEWUSER)`
 pub(crate) fn unshare_user() -> Result<(), Errno> {
     let flags = linux_raw_sys::general::CLONE_NEWUSER as usize;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 use protocol::socket::{Buffer, Descriptors, now_ns};
 use protocol::{
     Command, Driver, Error, Failure, Item, Machine, MasterMessage, Message, Rule, Step,
@@ -25,7 +26,7 @@ use crate::policy::{Caller, Config, Namespace};
 use crate::pool::Pool;
 use crate::residue::Records;
 use crate::rights;
-use crate::sessions::{Entry, Held, Launch, Sessions};
+use crate::sessions::{Adopted, Entry, Held, Launch, Sessions};
 
 /// Users whose rockers share devices at a time.
 const DEVICE_USERS: usize = 4;
@@ -33,12 +34,20 @@ const DEVICE_USERS: usize = 4;
 /// Callers taken in before everybody else is served again.
 const ACCEPTS_PER_TURN: usize = 64;
 
+/// How long an end may stay untold that no signal has named. Looking for those takes the longer
+/// the more guards live, so it is not done at each end.
+const SWEEP_NS: u64 = 20_000_000;
+
 /// The daemon.
 #[derive(Debug)]
 pub struct Master {
     host: Host,
     sessions: Sessions,
+    adopted: Adopted,
     signals: SignalFd,
+    /// When to look for ends that no signal has named: `CLOCK_MONOTONIC`, nanoseconds; all ones
+    /// if there are none.
+    sweeps_ns: u64,
     log_share: LogShare,
     /// None for a master of one launch.
     listener: Option<Listener>,
@@ -49,7 +58,7 @@ enum Ready {
     Signals,
     Callers,
     Launching(usize),
-    Adopted(u32),
+    Adopted,
     Mounts,
 }
 
@@ -73,9 +82,10 @@ impl Master {
             let pid = rocker.guard_pid;
             // Whether it has any is not on record.
             let limited = Some(rocker.name);
+            master.adopted.watch(pid, pidfd.as_fd()).map_err(|error| cannot(&error))?;
             let (rocker, adopted) = (Some(rocker), Some(pidfd));
             let held = Held { rocker, adopted, limited, ..Held::default() };
-            master.sessions.living.insert(pid, Entry { machine: Session::adopted(), held });
+            master.sessions.begin(pid, Entry { machine: Session::adopted(), held });
         }
         let names = master.sessions.rockers().filter_map(|entry| entry.held.limited);
         master.host.cgroups.sweep(&names.collect::<Vec<_>>());
@@ -135,7 +145,9 @@ impl Master {
             command: Command::new(),
         };
         let (sessions, log_share) = Default::default();
-        Ok(Self { host, sessions, signals, log_share, listener: None })
+        let adopted = Adopted::new().map_err(|error| cannot(&error))?;
+        let sweeps_ns = u64::MAX;
+        Ok(Self { host, sessions, adopted, signals, sweeps_ns, log_share, listener: None })
     }
 
     /// Serves until SIGTERM or SIGINT, or, for a master of one launch, until that has ended.
@@ -150,18 +162,22 @@ impl Master {
             for event in ready {
                 match event {
                     Ready::Signals => {
-                        if self.is_told_to_stop() {
+                        if self.heed_signals() {
                             self.host.cgroups.leave();
                             self.tell_left_out(u64::MAX);
                             return Ok(());
                         }
-                        self.reap();
                     }
                     Ready::Callers => self.accept(),
                     Ready::Launching(index) => launching.push(index),
-                    Ready::Adopted(pid) => self.has_exited(pid),
+                    Ready::Adopted => {
+                        self.adopted.ended().into_iter().for_each(|pid| self.has_exited(pid));
+                    }
                     Ready::Mounts => drop(self.host.pool.discard(now_ns())),
                 }
+            }
+            if self.sweeps_ns <= now_ns() {
+                self.sweep();
             }
             self.advance_launching(&mut launching);
             self.advance_waiting();
@@ -184,10 +200,12 @@ impl Master {
             sources.push((mounts.as_fd(), Ready::Mounts));
         }
         sources.push((self.signals.as_fd(), Ready::Signals));
+        sources.push((self.adopted.source(), Ready::Adopted));
         if let Some(listener) = &self.listener {
             sources.push((listener.socket().as_fd(), Ready::Callers));
         }
         let mut deadline_ns = self.host.packages.expires_ns().min(self.log_share.due_ns());
+        deadline_ns = deadline_ns.min(self.sweeps_ns);
         if self.sessions.is_quiet() {
             deadline_ns = deadline_ns.min(self.host.pool.due_ns());
         }
@@ -200,12 +218,6 @@ impl Master {
             }
             if let Some(waits_on) = launch.link.as_ref().or(launch.client.as_ref()) {
                 sources.push((waits_on.as_fd(), Ready::Launching(index)));
-            }
-        }
-        // Only those of an earlier master have a descriptor.
-        for (&pid, entry) in &self.sessions.living {
-            if let Some(guard) = &entry.held.adopted {
-                sources.push((guard.as_fd(), Ready::Adopted(pid)));
             }
         }
         let mut polled: Vec<PollFd<'_>> = sources
@@ -250,24 +262,38 @@ impl Master {
         }
     }
 
-    fn is_told_to_stop(&self) -> bool {
+    /// root.11; and whether this master is told to stop.
+    ///
+    /// A signal names one child, whom the kernel finds at once. Of several that end before the
+    /// signal is read the others are not named (`man 7 signal`), so those are looked for later.
+    fn heed_signals(&mut self) -> bool {
         let mut stop = false;
         while let Ok(Some(signal)) = self.signals.read_signal() {
-            let is_child = i32::try_from(signal.ssi_signo) == Ok(Signal::SIGCHLD as i32);
-            stop |= !is_child;
+            if i32::try_from(signal.ssi_signo) != Ok(Signal::SIGCHLD as i32) {
+                stop = true;
+                continue;
+            }
+            self.sweeps_ns = self.sweeps_ns.min(now_ns().saturating_add(SWEEP_NS));
+            self.reap(Some(Pid::from_raw(signal.ssi_pid.cast_signed())));
         }
         stop
     }
 
-    /// root.11
-    fn reap(&mut self) {
-        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            let pid = match status {
-                WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) => pid,
-                WaitStatus::StillAlive => break,
-                _ => continue,
-            };
-            self.has_exited(pid.as_raw().cast_unsigned());
+    /// root.11, for whomever no signal has named. The kernel looks at every child for that.
+    fn sweep(&mut self) {
+        self.sweeps_ns = u64::MAX;
+        while self.reap(None) {}
+    }
+
+    /// root.11, for this child, else for any. Whether there may be another one.
+    fn reap(&mut self, child: Option<Pid>) -> bool {
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => {
+                self.has_exited(pid.as_raw().cast_unsigned());
+                true
+            }
+            Ok(WaitStatus::StillAlive) | Err(_) => false,
+            Ok(_) => true,
         }
     }
 
@@ -275,7 +301,7 @@ impl Master {
     /// socket as well, and that moves the session on; this only remembers.
     fn has_exited(&mut self, pid: u32) {
         drop(self.host.pool.lose(pid));
-        if let Some(mut entry) = self.sessions.living.remove(&pid) {
+        if let Some(mut entry) = self.sessions.end(pid) {
             entry.held.exited = true;
             self.advance(entry);
             return;
@@ -380,7 +406,7 @@ impl Master {
             (State::Ended(Err(_)), _) => {}
             (State::AwaitExit, Some(pid)) => {
                 entry.held.launch = None;
-                self.sessions.living.insert(pid, entry);
+                self.sessions.begin(pid, entry);
             }
             _ => self.sessions.launching.push(entry),
         }

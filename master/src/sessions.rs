@@ -5,9 +5,11 @@
 //! cannot be another's before it is reaped, so the pid is enough to know it by.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use protocol::{ClientMessage, Item, Message, Name, Package, Request, wire};
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
 
 use crate::cgroup::Made;
 use crate::disk::disk_of;
@@ -57,7 +59,7 @@ pub(crate) struct Held {
     pub(crate) limited: Option<Name>,
     /// Whether the guard has ended and was reaped.
     pub(crate) exited: bool,
-    /// A guard that is not our child: an earlier master's.
+    /// A guard that is not our child: an earlier master's. [`Adopted`] tells of its end.
     pub(crate) adopted: Option<OwnedFd>,
     /// The mount that its rocker is made from, if that is shared.
     pub(crate) lease: Option<Lease<OwnedFd>>,
@@ -120,16 +122,40 @@ impl Launch {
     }
 }
 
-/// Everybody.
+/// Everybody. Nothing that a launch asks of it looks at each of the living.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     /// Waiting for a request, for a guard to be done, or for its App.
     pub(crate) launching: Vec<Entry>,
     /// By the guard's pid.
-    pub(crate) living: HashMap<u32, Entry>,
+    living: HashMap<u32, Entry>,
+    /// How many of the living each user owns.
+    owned: HashMap<u32, usize>,
 }
 
 impl Sessions {
+    /// A rocker lives, and this is the session with its guard.
+    pub(crate) fn begin(&mut self, pid: u32, entry: Entry) {
+        if let Some(rocker) = &entry.held.rocker {
+            *self.owned.entry(rocker.owner).or_default() += 1;
+        }
+        self.living.insert(pid, entry);
+    }
+
+    /// The guard with this pid has ended; none if no rocker that lives is its.
+    pub(crate) fn end(&mut self, pid: u32) -> Option<Entry> {
+        let entry = self.living.remove(&pid)?;
+        if let Some(rocker) = &entry.held.rocker
+            && let Some(count) = self.owned.get_mut(&rocker.owner)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.owned.remove(&rocker.owner);
+            }
+        }
+        Some(entry)
+    }
+
     /// What there is already; `of` is counted by itself, too.
     pub(crate) fn load(&self, of: &Caller) -> Load {
         let is_theirs = |entry: &&Entry| {
@@ -140,11 +166,10 @@ impl Sessions {
         };
         // A launch whose guard is cloned is as good as a rocker: many come at once.
         let cloned = self.launching.iter().filter(|entry| entry.held.rocker.is_some());
-        let all = || self.living.values().chain(cloned.clone());
+        let living_owned = self.owned.get(&of.uid).copied().unwrap_or_default();
         Load {
-            rockers: all().count(),
-            // Root has no limit of its own, so there is nothing to count.
-            rockers_of_caller: if of.uid == 0 { 0 } else { all().filter(owned).count() },
+            rockers: self.living.len() + cloned.clone().count(),
+            rockers_of_caller: living_owned + cloned.filter(owned).count(),
             launches: self.launching.len() + 1,
             launches_of_caller: self.launching.iter().filter(is_theirs).count() + 1,
         }
@@ -191,5 +216,35 @@ impl Sessions {
     /// Whether there is nobody.
     pub(crate) fn is_empty(&self) -> bool {
         self.launching.is_empty() && self.living.is_empty()
+    }
+}
+
+/// The ends of guards that are nobody's children here, as one source however many there are.
+#[derive(Debug)]
+pub(crate) struct Adopted(OwnedFd);
+
+impl Adopted {
+    pub(crate) fn new() -> Result<Self, Errno> {
+        Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+    }
+
+    /// Watches a guard until its pidfd is closed.
+    pub(crate) fn watch(&self, pid: u32, guard: BorrowedFd<'_>) -> Result<(), Errno> {
+        epoll::add(&self.0, guard, epoll::EventData::new_u64(pid.into()), epoll::EventFlags::IN)
+    }
+
+    /// Can be read when one of them has ended.
+    pub(crate) fn source(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// The pids of some that have ended. Whom there is no room for is told the next time.
+    pub(crate) fn ended(&self) -> Vec<u32> {
+        const AT_ONCE: usize = 64;
+        let mut events = Vec::with_capacity(AT_ONCE);
+        let room = rustix::buffer::spare_capacity(&mut events);
+        // An errno says nothing of a guard: the next turn asks again.
+        let _ = epoll::wait(&self.0, room, Some(&Timespec::default()));
+        events.iter().filter_map(|event| u32::try_from(event.data.u64()).ok()).collect()
     }
 }

@@ -24,7 +24,7 @@ kinds!(GuardState: AwaitRequest IsolateMounts CreateLoop BindPackage BindPackage
     RemountProc TakeAppIds UnshareUser DropPrivileges ReportDone AwaitRelease SendEntrance AwaitApp
     Listen StartProgram ReportStarted ReportNotStarted SendSignal SendSignalToAll LetGo Answer CarryOut
     Bury BuildView RunInit ReportObeyed Welcome TurnAway HangUp
-    KillLate Reap ReportExit CountOthers FindStrangers Rest ReportFailure);
+    KillLate Reap ReportExit FindStrangers Rest ReportFailure);
 kinds!(SessionState: AwaitRequest CheckCaller OpenPackage OpenPackageLimited OpenPackageWithData
     LockDataDir LockDataDirLimited MakeCgroup CloneGuard
     FindMount HandOver AwaitMount AwaitDone DenySetgroups WriteUidMap WriteGidMap RecordRocker
@@ -90,7 +90,6 @@ const GUARD: Contract = Contract {
         ("KillLate", "Done"),
         ("Reap", "Good=Watched OtherGood=NobodyKnown ThirdGood=Exited Failed"),
         ("ReportExit", "Done Failed"),
-        ("CountOthers", "Good=Alone OtherGood=NotAlone"),
         ("FindStrangers", "Good=Alone OtherGood=Watched Failed"),
         ("Rest", "Done"),
         ("ReportFailure", "Done Failed"),
@@ -100,7 +99,6 @@ const GUARD: Contract = Contract {
         "Refused: only overlay.0 (a forbidden directory) and prepare.9 (the master's word)",
         "Rest, HangUp, KillLate Failed: their drivers take every errno for done",
         "Listen Died, Silent, Garbage, Version: whatever is wrong with a peer, it is lost",
-        "CountOthers Failed: every answer of kill(-1, 0) but ESRCH means that somebody is there",
         "BindPackageLast Done, Failed: as BindPackage; only Busy has another arm at the last try",
         "Busy where not listed: EBUSY has no other arm than any errno there",
     ],
@@ -298,7 +296,6 @@ impl Coverage {
             S::KillLate => K::KillLate,
             S::Reap => K::Reap,
             S::ReportExit { .. } => K::ReportExit,
-            S::CountOthers => K::CountOthers,
             S::FindStrangers => K::FindStrangers,
             S::Rest => K::Rest,
             S::ReportFailure(_) => K::ReportFailure,
@@ -308,7 +305,7 @@ impl Coverage {
             O::Done => Kind::Done,
             O::RequestIs { .. } | O::LoopIs(_) | O::DirsAre { .. } | O::Alone => Kind::Good,
             O::Watched if matches!(state, K::Reap) => Kind::Good,
-            O::Watched | O::NobodyKnown | O::NotAlone => Kind::OtherGood,
+            O::Watched | O::NobodyKnown => Kind::OtherGood,
             O::Exited { .. } => Kind::ThirdGood,
             O::Exec { .. } => Kind::Exec,
             O::Signal { .. } => Kind::Signal,

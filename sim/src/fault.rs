@@ -71,6 +71,7 @@ calls! {
     MoveMount: 22 40 12;
     Unmount: 22 12;
     MountProc: 1 16 12;
+    OpenProc: 24 12;
     OpenDev: 2 20 40 12;
     MountDev: 1 12 28;
     UnshareUser: 1 28 12;
@@ -84,7 +85,6 @@ calls! {
     Files: 2 13 30 62 12;
     MountView: 1 2 12 22 28 40;
     RunInit: 2 62 125;
-    ReadProc: 24 12;
     Poll: 12 22;
 }
 

@@ -211,8 +211,6 @@ impl AtWork<'_> {
             }
             Action::Reap => self.reap(),
             Action::ReportExit { peer } => told(self.report_exit(peer)),
-            Action::CountOthers if self.kernel.is_alone(self.hands.pid) => Outcome::Alone,
-            Action::CountOthers => Outcome::NotAlone,
             Action::FindStrangers => self.find_strangers().unwrap_or_else(Outcome::Failed),
             Action::Rest => return self.rest(),
             Action::ReportFailure(error) => return self.report_failure(error).map(told),
@@ -469,6 +467,7 @@ impl AtWork<'_> {
     fn remount_proc(&mut self) -> Answer {
         let (pid, table) = (self.hands.pid, self.hands.table);
         self.kernel.mount_proc(pid)?;
+        self.kernel.call(Call::OpenProc)?;
         if self.launch()?.1.host_dev {
             return Ok(());
         }
@@ -903,9 +902,8 @@ impl AtWork<'_> {
         self.tell(Body::Failed(error), &[])
     }
 
-    /// root.9
+    /// root.9: a `/proc` that is open takes neither memory nor a descriptor to look through.
     fn find_strangers(&mut self) -> Answer<Outcome> {
-        self.kernel.call(Call::ReadProc)?;
         let stranger = self.kernel.others(self.hands.pid).next();
         let Some(stranger) = stranger else { return Ok(Outcome::Alone) };
         self.kernel.call(Call::OpenPidfd)?;

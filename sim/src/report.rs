@@ -287,7 +287,7 @@ impl Report {
             },
             GuardState::Reap => GuardOutcome::Watched,
             GuardState::Listen => GuardOutcome::Changed,
-            GuardState::CountOthers | GuardState::FindStrangers => GuardOutcome::Alone,
+            GuardState::FindStrangers => GuardOutcome::Alone,
             _ => GuardOutcome::Done,
         }
     }

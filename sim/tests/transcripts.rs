@@ -145,7 +145,7 @@ fn no_memory_at_root_9() {
     };
     let mut counted = world(&[], Library::Rust).counted();
     let _ = run(&mut counted, &mut Coverage::default());
-    let at = counted.calls().iter().rposition(|(call, _)| *call == Call::ReadProc);
+    let at = counted.calls().iter().rposition(|(call, _)| *call == Call::OpenPidfd);
     let at = At::Call(u32::try_from(at.expect("a guest is looked for")).unwrap());
     let fault = Fault::Refuse(Errno::NOMEM);
     let planned = [Planned { at, fault, mode: Mode::Once }];

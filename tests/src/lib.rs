@@ -10,6 +10,7 @@
 //! app       starts `probe` in a rocker and reads what it says
 //! c_client  the C library
 //! cgroup    the controllers that this host has
+//! calls     what a process asks the kernel for
 //! facts     what a process can say about itself, and try
 //! process   what /proc says about a process
 //! programs  where the built programs are
@@ -35,6 +36,7 @@
 
 pub mod app;
 pub mod c_client;
+pub mod calls;
 pub mod cgroup;
 pub mod daemon;
 pub mod facts;

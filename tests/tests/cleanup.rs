@@ -153,8 +153,8 @@ fn a_stranger_who_entered_keeps_the_rocker() {
     assert!(began.elapsed() >= Duration::from_millis(780));
 }
 
-/// As on a machine without memory or descriptors: the guard can neither look through `/proc`,
-/// nor, with the lower limit, wait for anybody.
+/// As on a machine without memory or descriptors: the guard can neither watch whom it finds in
+/// `/proc`, nor, with the lower limit, wait for anybody.
 fn a_guard_that_cannot_watch_its_rocker_ends_it_no_earlier() {
     let daemon = Daemon::start();
     for descriptors in [2, 0] {

@@ -1,0 +1,67 @@
+//! What a launch and an end ask the kernel does not grow with the rockers that live.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::process::ExitCode;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tests::app::App;
+use tests::calls::{Call, calls_of};
+use tests::{Daemon, SOON, probe_package, process, runner, within};
+
+fn main() -> ExitCode {
+    runner::main(tests::root![
+        a_guard_looks_at_nobody_outside_its_rocker,
+        the_master_asks_for_who_has_ended_by_name,
+        ends_that_no_signal_names_are_noticed,
+    ])
+}
+
+fn living(daemon: &Daemon) -> App {
+    let mut app = App::start(&daemon.launch(probe_package()), &["say here", "wait"]).unwrap();
+    assert_eq!(app.line(), "say: here");
+    app
+}
+
+/// `kill(-1, 0)` looks at every process of the host, and nobody can fork meanwhile.
+fn a_guard_looks_at_nobody_outside_its_rocker() {
+    let daemon = Daemon::start();
+    let app = living(&daemon);
+    let guard = app.rocker.guard_pid();
+    let calls = calls_of(guard, || drop(app.finish()), || {});
+    assert!(calls.iter().any(|call| call.is(libc::SYS_getdents64)), "{calls:?}");
+    assert!(!calls.iter().any(|call| call.is(libc::SYS_kill)), "{calls:?}");
+}
+
+/// `waitpid(-1)` looks at every child.
+fn the_master_asks_for_who_has_ended_by_name() {
+    let daemon = Daemon::start();
+    let apps: Vec<App> = (0..3).map(|_| living(&daemon)).collect();
+    let guards: Vec<u32> = apps.iter().map(|app| app.rocker.guard_pid()).collect();
+    let end = || {
+        for (ended, app) in (1..).zip(apps) {
+            app.finish();
+            daemon.settle(guards.len() - ended);
+        }
+    };
+    let calls = calls_of(daemon.pid(), end, || assert!(daemon.is_well()));
+    let waits: Vec<&Call> = calls.iter().filter(|call| call.is(libc::SYS_wait4)).collect();
+    let named: Vec<u32> = waits.iter().filter_map(|call| call.pid()).collect();
+    assert_eq!(named, guards, "{waits:?}");
+    // Now and then it looks for those whom no signal names.
+    assert!(waits.len() <= 2 * guards.len(), "{waits:?}");
+}
+
+fn ends_that_no_signal_names_are_noticed() {
+    let daemon = Daemon::start();
+    let apps: Vec<App> = (0..5).map(|_| living(&daemon)).collect();
+    let guards: Vec<u32> = apps.iter().map(|app| app.rocker.guard_pid()).collect();
+    let master = Pid::from_raw(daemon.pid().cast_signed()).unwrap();
+    // One signal is all that waits for it.
+    kill_process(master, Signal::STOP).unwrap();
+    apps.into_iter().for_each(|app| drop(app.finish()));
+    assert!(within(SOON, || guards.iter().all(|&guard| !process::is_alive(guard))));
+    assert!(guards.iter().all(|&guard| process::stat(guard).is_some()), "nobody has reaped them");
+    kill_process(master, Signal::CONT).unwrap();
+    assert!(within(SOON, || guards.iter().all(|&guard| process::stat(guard).is_none())));
+    daemon.settle(0);
+}

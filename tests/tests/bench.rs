@@ -192,7 +192,8 @@ fn peers_that_cannot_are_left_out_with_a_word() {
     }
     let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let rows = said["whole"].as_array().expect("a list");
-    assert_eq!((rows.len(), &rows[0]["what"]), (1, &"rocker run".into()), "{rows:?}");
+    let names: Vec<_> = rows.iter().map(|row| &row["what"]).collect();
+    assert_eq!(names, ["rocker run", "rocker run, warm"], "{rows:?}");
 }
 
 fn launches_leave_nothing() {

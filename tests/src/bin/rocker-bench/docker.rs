@@ -6,6 +6,7 @@
 
 use core::time::Duration;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -99,9 +100,23 @@ impl Drop for Docker {
         let _ = self.daemon.wait();
         for (place, ..) in cgroup::hierarchies() {
             let ours = place.join(&self.cgroup);
-            within(SOON, || !ours.exists() || fs::remove_dir(&ours).is_ok());
+            within(SOON, || remove_cgroup(&ours).is_ok());
         }
     }
+}
+
+/// With those of containers that were killed just now.
+fn remove_cgroup(dir: &Path) -> io::Result<()> {
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_cgroup(&entry.path())?;
+        }
+    }
+    fs::remove_dir(dir)
 }
 
 fn client(dir: &Path) -> Command {

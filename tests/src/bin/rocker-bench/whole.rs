@@ -1,7 +1,8 @@
 //! What a user types, as whole processes: a program of a compressed package, with five
 //! overlays, to its end and until nothing is left. The others mount no packages: `mount(8)` and
 //! `umount(8)` do it for them, and what they take without these two is shown as well. Docker has
-//! an image instead, which is there beforehand, and one overlay over all of it.
+//! an image instead, which is there beforehand, and one overlay over all of it. Ours mounts the
+//! package anew; `warm`, by a master as it is by default, does not, so that is not the same work.
 
 use core::error::Error;
 use std::fs;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use crate::docker::{self, Docker};
 use crate::exec::{cover, cover_unified_cgroups, oci, private};
 use crate::figure::{Figure, Part, skip};
-use crate::{Bench, OVERLAYS, Result, SOON, percentiles, run, run_within};
+use crate::{Bench, Master, OVERLAYS, Result, SOON, percentiles, run, run_within};
 
 /// Where some leave directories, whatever they are told: systemd-nspawn, and podman's runtime.
 const LITTERED: [&str; 3] = ["/run/systemd", "/run/crun", "/run/runc"];
@@ -23,6 +24,7 @@ const LITTERED: [&str; 3] = ["/run/systemd", "/run/crun", "/run/runc"];
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Launcher {
     Rocker,
+    Warm,
     Bwrap,
     Nsjail,
     Crun,
@@ -33,8 +35,9 @@ enum Launcher {
 }
 
 impl Launcher {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Rocker,
+        Self::Warm,
         Self::Bwrap,
         Self::Nsjail,
         Self::Crun,
@@ -47,6 +50,7 @@ impl Launcher {
     const fn name(self) -> &'static str {
         match self {
             Self::Rocker => "rocker run",
+            Self::Warm => "rocker run, warm",
             Self::Bwrap => "bwrap",
             Self::Nsjail => "nsjail",
             Self::Crun => "crun run",
@@ -68,13 +72,17 @@ impl Launcher {
             Self::Crun => Some(8.0),
             Self::Runc => Some(20.0),
             Self::Docker => Some(150.0),
-            Self::Rocker | Self::Nsjail | Self::Nspawn | Self::Podman => None,
+            Self::Rocker | Self::Warm | Self::Nsjail | Self::Nspawn | Self::Podman => None,
         }
+    }
+
+    const fn is_ours(self) -> bool {
+        matches!(self, Self::Rocker | Self::Warm)
     }
 
     /// Whether the package is mounted for it.
     const fn needs_mount(self) -> bool {
-        !matches!(self, Self::Rocker | Self::Docker)
+        !self.is_ours() && !matches!(self, Self::Docker)
     }
 }
 
@@ -134,7 +142,7 @@ impl Bench {
     /// What it needs beforehand, once; Docker a daemon.
     fn prepare(&self, launcher: Launcher, daemon: &mut Option<Docker>) -> Result<()> {
         match launcher {
-            Launcher::Rocker => Ok(()),
+            Launcher::Rocker | Launcher::Warm => Ok(()),
             Launcher::Docker => {
                 *daemon = Some(Docker::start(self.bundle("docker"), &self.clock)?);
                 Ok(())
@@ -166,17 +174,8 @@ impl Bench {
     /// Microseconds in all, and without mount and umount.
     fn launch_whole(&self, launcher: Launcher) -> Result<[f64; 2]> {
         let mut command = match launcher {
-            Launcher::Rocker => {
-                let mut rocker = Command::new(self.options.bin.join("rocker"));
-                rocker.arg("run").arg("--socket").arg(&self.master.socket);
-                rocker
-                    .args(["--uid", "1000", "--gid", "1000", "--exec-dir"])
-                    .arg(self.path("exec"));
-                rocker.arg("--data-dir").arg(self.path("data"));
-                rocker.args(OVERLAYS[2].iter().flat_map(|dir| ["--overlay", dir]));
-                rocker.arg(&self.package).args(["--", "./clock"]);
-                rocker
-            }
+            Launcher::Rocker => self.rocker_command(&self.master),
+            Launcher::Warm => self.rocker_command(&self.warm),
             Launcher::Bwrap => {
                 let mut bwrap = self.bwrap_command(OVERLAYS[2])?;
                 bwrap.arg(self.path("mnt").join("clock"));
@@ -196,6 +195,9 @@ impl Bench {
         if !launcher.needs_mount() {
             run_bytes(&mut command)?;
             let all = us(begin_ns);
+            // What a master does then is no part of the next.
+            self.master.settle()?;
+            self.warm.settle()?;
             return Ok([all, all]);
         }
         run(Command::new("mount").args(["-o", "loop,ro"]).arg(&self.package).arg(&mount))?;
@@ -205,6 +207,16 @@ impl Bench {
         run(Command::new("umount").arg(&mount))?;
         ran?;
         Ok([us(begin_ns), alone])
+    }
+
+    fn rocker_command(&self, master: &Master) -> Command {
+        let mut rocker = Command::new(self.options.bin.join("rocker"));
+        rocker.arg("run").arg("--socket").arg(&master.socket);
+        rocker.args(["--uid", "1000", "--gid", "1000", "--exec-dir"]).arg(self.path("exec"));
+        rocker.arg("--data-dir").arg(self.path("data"));
+        rocker.args(OVERLAYS[2].iter().flat_map(|dir| ["--overlay", dir]));
+        rocker.arg(&self.package).args(["--", "./clock"]);
+        rocker
     }
 
     fn bundle_command(&self, runtime: &str) -> Command {
@@ -333,7 +345,7 @@ fn run_bytes(command: &mut Command) -> Result<()> {
 
 /// A peer that cannot, or not any more, is left out. We have to.
 fn forgive(launcher: Launcher, why: Box<dyn Error>) -> Result<()> {
-    if launcher == Launcher::Rocker {
+    if launcher.is_ours() {
         return Err(why);
     }
     skip(launcher.name(), why);

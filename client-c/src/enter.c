@@ -365,15 +365,12 @@ RK_CHILD static long drop_privileges(int ruleset)
     const uint32_t none[6] = { 0 };
     long result = rk_call(SYS_prctl, PR_SET_SECUREBITS, RK_SECURE, 0, 0, 0);
 
-    if (result == 0) {
-        result = rk_call(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    }
-
     for (int capability = 0; result == 0 && capability < 64; capability++) {
         result = rk_call(SYS_prctl, PR_CAPBSET_DROP, capability, 0, 0, 0);
     }
     /* The first number that this kernel has no capability for. */
     if (result == 0 || result == -EINVAL) {
+        /* What is not inheritable is not ambient either. */
         result = rk_call(SYS_capset, as_long(&header), as_long(none), 0, 0, 0);
     }
     if (result == 0) {

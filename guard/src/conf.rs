@@ -136,7 +136,7 @@ impl Pristine {
 
 /// An empty `/dev/shm`, whatever an earlier run has left in the rocker's own.
 fn forget_memory() -> Result<(), Refusal> {
-    mounts::attach_at(mounts::tmpfs(SHM_BYTES, 0o1777)?.as_fd(), b"/dev/shm")
+    mounts::attach_at(mounts::tmpfs(SHM_BYTES, 0o1777)?.as_fd(), c"/dev/shm")
 }
 
 /// Most things that are bound.

@@ -102,6 +102,10 @@ struct Building {
     mounts: Option<Vec<Mount>>,
     proc: Option<OwnedFd>,
     own_devices: Option<[OwnedFd; 2]>,
+    /// Whether the host's control groups are closed already.
+    closed_cgroups: bool,
+    /// What the caller is to enter by.
+    entrance: Option<OwnedFd>,
     plan: Plan,
 }
 
@@ -184,8 +188,11 @@ impl<'b> Linux<'b> {
         if !rustix::process::getpid().is_init() {
             return Err(rustix::io::Errno::PERM);
         }
-        // What whoever started the master left open in it is nothing to a rocker.
+        // What whoever started the master left open in it is nothing to a rocker, nor is its
+        // working directory, nor what it masks.
         sys::close_from(3)?;
+        rustix::process::chdir(c"/")?;
+        rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
         let master = rustix::io::fcntl_dupfd_cloexec(sys::stdio(0), 3)?;
         rustix::stdio::dup2_stdin(sys::stdio(1))?;
         Ok(Self {
@@ -232,8 +239,10 @@ impl<'b> Linux<'b> {
         // change. What fails now is tried again in its step, which says why.
         let has_time = || matches!(socket::wait_readable(master, 0), Ok(false));
         if has_time() {
-            self.building.proc = mounts::proc().ok();
+            self.building.proc = proc_to_look_in(&mut self.reaper).ok();
             self.building.own_devices = mounts::own_devices(SHM_BYTES).ok();
+            self.building.closed_cgroups = mounts::close_cgroups().is_ok();
+            self.building.entrance = entrance().ok();
         }
         if has_time() {
             self.building.mounts = mount_table::read().ok();
@@ -282,7 +291,6 @@ impl<'b> Linux<'b> {
         }
         let name = core::ffi::CStr::from_bytes_until_nul(&name);
         rustix::thread::set_name(name.map_err(|_| rustix::io::Errno::INVAL)?)?;
-        rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
         self.cgroups.join()?;
         mounts::make_private()
     }
@@ -373,23 +381,20 @@ impl<'b> Linux<'b> {
     }
 
     fn remount_proc(&mut self) -> Outcome {
-        let Building { proc, dev, own_devices, .. } = &mut self.building;
-        let devices = own_devices.take();
+        let Building { proc, dev, own_devices, closed_cgroups, .. } = &mut self.building;
+        let (devices, are_closed) = (own_devices.take(), *closed_cgroups);
         // Who is to see the host's devices has none of its own.
         let attach_devices = || {
             let Some(tree) = dev else { return Ok(()) };
             let [memory, terminals] = devices.map_or_else(|| mounts::own_devices(SHM_BYTES), Ok)?;
-            mounts::attach_at(tree.as_fd(), b"/dev")?;
-            mounts::attach_at(memory.as_fd(), b"/dev/shm")?;
-            mounts::attach_at(terminals.as_fd(), b"/dev/pts")
+            mounts::attach_at(tree.as_fd(), c"/dev")?;
+            mounts::attach_at(memory.as_fd(), c"/dev/shm")?;
+            mounts::attach_at(terminals.as_fd(), c"/dev/pts")
         };
-        let proc = proc.take().map_or_else(mounts::proc, Ok);
+        let proc = proc.take().map_or_else(|| proc_to_look_in(&mut self.reaper), Ok);
         let mounted = proc
-            .and_then(|proc| {
-                mounts::attach_at(proc.as_fd(), b"/proc")?;
-                Ok(self.reaper.look_in(proc.as_fd())?)
-            })
-            .and_then(|()| Ok(mounts::close_cgroups()?))
+            .and_then(|proc| mounts::attach_at(proc.as_fd(), c"/proc"))
+            .and_then(|()| if are_closed { Ok(()) } else { Ok(mounts::close_cgroups()?) })
             .and_then(|()| attach_devices());
         self.refused(mounted)
     }
@@ -401,7 +406,6 @@ impl<'b> Linux<'b> {
     }
 
     fn become_nobody(&self) -> Result<(), rustix::io::Errno> {
-        rustix::process::chdir(c"/")?;
         if !self.launch().request.options.user_namespaces {
             privileges::forbid_user_namespaces()?;
         }
@@ -448,8 +452,7 @@ impl<'b> Linux<'b> {
     /// root.5. The pidfd is the entrance: it keeps no mount alive, and cannot come to mean
     /// another process (KERNEL A45).
     fn send_entrance(&mut self) -> Result<(), Errno> {
-        let init = Pid::INIT;
-        let entrance = pidfd_open(init, PidfdFlags::empty()).map_err(socket::errno)?;
+        let entrance = self.building.entrance.take().map_or_else(entrance, Ok)?;
         let groups = self.cgroups.take_entrance();
         let Launch { name, guard_pid, ref request, deadline_ns, .. } = *self.launch();
         let filter = match request.options.seccomp {
@@ -468,11 +471,7 @@ impl<'b> Linux<'b> {
                 .collect();
         let more = u8::try_from(descriptors.len() - 1).unwrap_or(u8::MAX);
         let message = Message::Guard(GuardMessage::Entrance { name, guard_pid, filter, more });
-        socket::send_before(client, &message, &descriptors, &mut self.outbox, deadline_ns)?;
-        // What the building needed is let go of while the caller enters: closing a mount that
-        // was attached nowhere takes the kernel 100 us.
-        self.building = Building::default();
-        Ok(())
+        socket::send_before(client, &message, &descriptors, &mut self.outbox, deadline_ns)
     }
 
     /// enter.4, after which both connections have served their purpose; or exec.0, after which
@@ -480,6 +479,10 @@ impl<'b> Linux<'b> {
     /// is over.
     fn await_app(&mut self) -> Outcome {
         let deadline = self.launch().deadline_ns;
+        if self.launch().request.options.commanded {
+            // Nobody is on the way.
+            self.building = Building::default();
+        }
         let Some(client) = self.peers.socket(Peer::OWNER) else {
             return Outcome::Failed(Errno::BADF);
         };
@@ -506,6 +509,9 @@ impl<'b> Linux<'b> {
         if is_as_announced {
             self.lives = true;
             self.master = None;
+            // What the building needed goes when the App is on its way, for which one processor
+            // may be all there is: to close a mount that was attached nowhere takes 100 us.
+            self.building = Building::default();
         }
         if is_as_announced && matches!(outcome, Outcome::Done) {
             self.peers.close(Peer::OWNER);
@@ -882,7 +888,7 @@ impl<'b> Linux<'b> {
 
     /// The answer to an Attach is that to a launch.
     fn welcome(&mut self, peer: Peer) -> Result<(), Errno> {
-        let entrance = pidfd_open(Pid::INIT, PidfdFlags::empty()).map_err(socket::errno)?;
+        let entrance = entrance()?;
         let Launch { name, guard_pid, .. } = *self.launch();
         // Who gives orders enters nothing.
         let (filter, more) = ([].as_slice(), 0);
@@ -1201,6 +1207,18 @@ impl Driver<Guard> for Linux<'_> {
         }
         Poll::Ready(outcome)
     }
+}
+
+/// A `/proc`, in which others are looked for from now on.
+fn proc_to_look_in(reaper: &mut Reaper) -> Result<OwnedFd, Refusal> {
+    let proc = mounts::proc()?;
+    reaper.look_in(proc.as_fd())?;
+    Ok(proc)
+}
+
+/// What stands for the guard itself.
+fn entrance() -> Result<OwnedFd, Errno> {
+    pidfd_open(Pid::INIT, PidfdFlags::empty()).map_err(socket::errno)
 }
 
 /// Whether a descriptor stands for a process. Anything else could keep the guard waiting for

@@ -8,6 +8,7 @@
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
+use core::ffi::CStr;
 
 use protocol::devices::DIRECTORIES;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -157,24 +158,19 @@ pub(crate) fn own_devices(shm_bytes: u64) -> Result<[OwnedFd; DIRECTORIES.len()]
     Ok([tmpfs(shm_bytes, 0o1777)?, terminals()?])
 }
 
-/// Gives a mount its place in the rocker.
-pub(crate) fn attach_at(tree: BorrowedFd<'_>, path: &[u8]) -> Result<(), Refusal> {
-    open_without_links(path, OFlags::DIRECTORY)
-        .and_then(|place| attach(tree, place.as_fd()))
-        .map_err(|errno| Refusal { errno, words: String::from_utf8_lossy(path).into_owned() })
+/// Gives a mount its place in the rocker: one that is not followed if it is a link, and none of
+/// the directories above can be.
+pub(crate) fn attach_at(tree: BorrowedFd<'_>, place: &CStr) -> Result<(), Refusal> {
+    move_mount(tree, c"", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(|errno| Refusal { errno, words: place.to_string_lossy().into_owned() })
 }
 
 /// prepare.5: the host's control groups can be looked at but not changed. A part of the tree
 /// that the host has delegated to the App's user would let it end that user's processes outside.
 pub(crate) fn close_cgroups() -> Result<(), Errno> {
-    let cgroups = match open_place(CWD, b"/sys/fs/cgroup", OFlags::DIRECTORY, ResolveFlags::empty())
-    {
-        Err(Errno::NOENT) => return Ok(()),
-        answer => answer?,
-    };
-    match sys::restrict(cgroups.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY) {
-        // Nothing is mounted there; or Linux before 5.12.
-        Err(Errno::INVAL | Errno::NOSYS) => Ok(()),
+    match sys::restrict_at(CWD, c"/sys/fs/cgroup", MountAttrFlags::MOUNT_ATTR_RDONLY) {
+        // There is no such place, or nothing is mounted there; or Linux before 5.12.
+        Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS) => Ok(()),
         answer => answer,
     }
 }
@@ -240,8 +236,9 @@ pub(crate) fn open_without_links(path: &[u8], how: OFlags) -> Result<OwnedFd, Er
 
 /// Opens `.rocker` in the data dir, if that is the directory behind `locked`.
 pub(crate) fn open_layers(data_dir: &[u8], locked: BorrowedFd<'_>) -> Result<OwnedFd, Refusal> {
-    let data = open_place(CWD, data_dir, OFlags::DIRECTORY, ResolveFlags::NO_MAGICLINKS)?;
-    let layers = open_beneath(data.as_fd(), b".rocker", OFlags::DIRECTORY)?;
+    let path = [data_dir, b"/.rocker"].concat();
+    let how = OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let layers = open_place(CWD, &path, how, ResolveFlags::NO_MAGICLINKS)?;
     let (found, wanted) = (fstat(&layers)?, fstat(locked)?);
     if (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino) {
         let words = "the data dir was moved during the launch".to_owned();
@@ -255,6 +252,17 @@ pub(crate) fn open_layers(data_dir: &[u8], locked: BorrowedFd<'_>) -> Result<Own
 /// `EINVAL` before Linux 6.15 if that mount is attached nowhere itself.
 pub(crate) fn clone_at(dir: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     open_tree(dir, c"", CLONE)
+}
+
+/// The same of `inside` a mount, following no link on the way.
+pub(crate) fn clone_beneath(tree: BorrowedFd<'_>, inside: &[u8]) -> Result<OwnedFd, Errno> {
+    if inside.is_empty() || inside.contains(&b'/') {
+        return clone_at(open_beneath(tree, inside, OFlags::DIRECTORY)?.as_fd());
+    }
+    // A single name: a link there is none on the way but what is cloned, which nothing that is a
+    // directory can be covered with.
+    let itself = OpenTreeFlags::AT_SYMLINK_NOFOLLOW.union(OpenTreeFlags::AT_NO_AUTOMOUNT);
+    open_tree(tree, inside, CLONE.union(itself))
 }
 
 /// The same with everything that is mounted below, and read-only all through: writable, it

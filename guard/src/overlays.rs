@@ -188,16 +188,15 @@ impl Plan {
         layer: usize,
         data: BorrowedFd<'_>,
     ) -> Result<(), io::Errno> {
-        let layer = &mut self.layers[layer];
-        let tree = layer.tree.as_ref().ok_or(io::Errno::INVAL)?;
-        let inside = below(&self.places[index].path, &layer.mountpoint).ok_or(io::Errno::INVAL)?;
-        let part = open_beneath(tree.as_fd(), inside, OFlags::DIRECTORY)?;
-        let part = match mounts::clone_at(part.as_fd()) {
+        let Layer { tree, mountpoint, staged, .. } = &mut self.layers[layer];
+        let tree = tree.as_ref().ok_or(io::Errno::INVAL)?;
+        let inside = below(&self.places[index].path, mountpoint).ok_or(io::Errno::INVAL)?;
+        let part = match mounts::clone_beneath(tree.as_fd(), inside) {
             // Before Linux 6.15 only what is attached can be cloned (KERNEL A14).
-            Err(io::Errno::INVAL) if !layer.staged => {
+            Err(io::Errno::INVAL) if !*staged => {
                 stage(tree.as_fd(), data)?;
-                layer.staged = true;
-                mounts::clone_at(part.as_fd())?
+                *staged = true;
+                mounts::clone_beneath(tree.as_fd(), inside)?
             }
             answer => answer?,
         };
@@ -211,7 +210,11 @@ impl Plan {
             (None, Some(host)) => host.as_fd(),
             (None, None) => return Err(io::Errno::INVAL),
         };
-        mounts::attach(part.as_fd(), target)?;
+        if let Err(errno) = mounts::attach(part.as_fd(), target) {
+            // The layer may have something else there by now, and this says what.
+            let tree = self.layers[layer].tree.as_ref().ok_or(errno)?;
+            return open_beneath(tree.as_fd(), inside, OFlags::DIRECTORY).and(Err(errno));
+        }
         self.places[index].tree = Some(part);
         Ok(())
     }
@@ -357,10 +360,26 @@ fn top_directories() -> Result<Vec<Directory>, NoPlan> {
 }
 
 fn open_directory(path: &[u8]) -> io::Result<Directory> {
-    let fd = mounts::open_place(CWD, path, OFlags::DIRECTORY, ResolveFlags::empty())?;
-    let path = readlinkat(CWD, mounts::by_descriptor(fd.as_fd()), Vec::new())?.into_bytes();
+    let (fd, path) = match mounts::open_without_links(path, OFlags::DIRECTORY) {
+        Err(io::Errno::LOOP) => {
+            let fd = mounts::open_place(CWD, path, OFlags::DIRECTORY, ResolveFlags::empty())?;
+            let leads = readlinkat(CWD, mounts::by_descriptor(fd.as_fd()), Vec::new())?;
+            (fd, leads.into_bytes())
+        }
+        fd => (fd?, as_written(path)),
+    };
     let mount_id = mount_id(fd.as_fd())?;
     Ok(Directory { path, fd, mount_id })
+}
+
+/// A path without links, as the kernel writes it.
+fn as_written(path: &[u8]) -> Vec<u8> {
+    let mut written = Vec::with_capacity(path.len());
+    for name in path.split(|&b| b == b'/').filter(|name| !matches!(*name, b"" | b".")) {
+        written.push(b'/');
+        written.extend_from_slice(name);
+    }
+    written
 }
 
 fn may_overlay(directory: &Directory) -> bool {

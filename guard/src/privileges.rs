@@ -15,9 +15,9 @@ pub(crate) fn take_ids(uid: u32, gid: u32) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     set_thread_groups(&[])?;
     set_thread_res_gid(gid, gid, gid)?;
+    // Until `unshare(USER)`, which begins anew with such bits.
     set_keep_capabilities(true)?;
     set_thread_res_uid(uid, uid, uid)?;
-    set_keep_capabilities(false)?;
     let admin = CapabilitySet::SYS_ADMIN;
     let inheritable = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: admin, permitted: admin, inheritable })

@@ -1,6 +1,7 @@
 //! The system calls that rustix has no function for, each with a safe face.
 #![allow(unsafe_code, reason = "raw system calls")]
 
+use core::ffi::CStr;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -17,9 +18,10 @@ pub(crate) fn stdio(number: u8) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(i32::from(number)) }
 }
 
-/// A descriptor as a system call takes it. Open descriptors are never negative.
+/// A descriptor as a system call takes it: negative is the one that stands for the working
+/// directory alone.
 fn number(fd: BorrowedFd<'_>) -> usize {
-    usize::try_from(fd.as_raw_fd()).unwrap_or(usize::MAX)
+    (fd.as_raw_fd() as isize).cast_unsigned()
 }
 
 fn ours(error: syscalls::Errno) -> Errno {
@@ -86,14 +88,23 @@ pub(crate) fn set_domain_name(name: &[u8]) -> Result<(), Errno> {
 /// Makes a mount and everything mounted below it read-only, or inert in another way
 /// (`man 2 mount_setattr`).
 pub(crate) fn restrict(tree: BorrowedFd<'_>, how: MountAttrFlags) -> Result<(), Errno> {
+    restrict_at(tree, c"", how)
+}
+
+/// The same for what is mounted at a place in `dir`.
+pub(crate) fn restrict_at(
+    dir: BorrowedFd<'_>,
+    place: &CStr,
+    how: MountAttrFlags,
+) -> Result<(), Errno> {
     use linux_raw_sys::general::{AT_EMPTY_PATH, AT_RECURSIVE, mount_attr};
     let attributes =
         mount_attr { attr_set: how.bits().into(), attr_clr: 0, propagation: 0, userns_fd: 0 };
-    let (path, flags) = (c"".as_ptr(), (AT_EMPTY_PATH | AT_RECURSIVE) as usize);
+    let (place, flags) = (place.as_ptr(), (AT_EMPTY_PATH | AT_RECURSIVE) as usize);
     let (at, size) = (&raw const attributes, size_of::<mount_attr>());
-    // SAFETY: the kernel reads the empty, NUL-ended path and `size` bytes at `at`, which are
-    // there, and keeps neither; `tree` is open for the whole call.
-    unsafe { syscall!(Sysno::mount_setattr, number(tree), path, flags, at, size) }
+    // SAFETY: the kernel reads the NUL-ended path and `size` bytes at `at`, which are there, and
+    // keeps neither; `dir` is open for the whole call, or stands for the working directory.
+    unsafe { syscall!(Sysno::mount_setattr, number(dir), place, flags, at, size) }
         .map(drop)
         .map_err(ours)
 }

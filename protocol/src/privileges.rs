@@ -2,7 +2,7 @@
 
 use rustix::io::{Errno, Result};
 use rustix::thread::{
-    CapabilitiesSecureBits as Bits, CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    CapabilitiesSecureBits as Bits, CapabilitySet, CapabilitySets,
     remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
     set_no_new_privs,
 };
@@ -29,7 +29,6 @@ pub fn keep_only(kept: CapabilitySet) -> Result<()> {
     // Not that an id without privileges in its namespace could make use of the old rules: they
     // are locked all the same.
     set_capabilities_secure_bits(SECURE)?;
-    clear_ambient_capability_set()?;
     for bit in 0..u64::BITS {
         match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {
             Ok(()) => {}
@@ -42,7 +41,8 @@ pub fn keep_only(kept: CapabilitySet) -> Result<()> {
     set_no_new_privs(true)
 }
 
-/// Which of the kept ones are in force from now on; the others stay at hand.
+/// Which of the kept ones are in force from now on; the others stay at hand. What is not
+/// inheritable is not ambient either.
 pub fn put_in_force(kept: CapabilitySet, effective: CapabilitySet) -> Result<()> {
     let inheritable = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective, permitted: kept, inheritable })

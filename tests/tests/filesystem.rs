@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         volatile_layers_are_not_trusted_after_a_restart_of_the_machine,
         links_that_the_app_planted_lead_a_later_launch_nowhere,
         a_link_planted_over_a_host_mount_is_not_followed,
+        a_link_planted_at_the_top_of_a_layer_is_not_followed,
         sockets_and_fifos_below_an_overlay_are_dead,
         a_package_that_is_replaced_stays_the_old_one_for_the_living,
         a_dead_host_mount_below_an_overlaid_directory_is_no_obstacle,
@@ -727,6 +728,34 @@ fn a_link_planted_over_a_host_mount_is_not_followed() {
     let answer = daemon.probe_overlaid(&[text(&host)], &[&list, "say lives"]);
     assert_eq!(answer.one(&list), "", "nothing was mounted through the link");
     assert_eq!(answer.one("say"), "lives");
+}
+
+fn a_link_planted_at_the_top_of_a_layer_is_not_followed() {
+    private_mounts();
+    let daemon = Daemon::start();
+    let mount = directory(daemon.path("mount"), 0o777, 0);
+    tmpfs(&mount, "mode=777");
+    let inner = directory(mount.join("inner"), 0o777, 0);
+    let outside = directory(daemon.path("outside"), 0o755, 0);
+    let data = directory(daemon.path("data2"), 0o755, 0);
+    let over = |dir| daemon.launch(probe_package()).data_dir(&data).overlay(dir);
+    for (plant, errno) in [
+        (format!("symlink {} {}", text(&outside), text(&inner)), Errno::LOOP),
+        (format!("write {} x", text(&inner)), Errno::NOTDIR),
+    ] {
+        let rmdir = format!("rmdir {}", text(&inner));
+        let unlink = format!("unlink {}", text(&inner));
+        let answer = app::run(&over(text(&mount)), &[&rmdir, &plant]);
+        assert_eq!(answer.one(&plant), "ok");
+        let error = app::refused(&over(text(&inner)));
+        assert_eq!(error.kind(), Error::Failed { step: Step::MountOverlay, errno }, "{error}");
+        let mkdir = format!("mkdir {}", text(&inner));
+        let answer = app::run(&over(text(&mount)), &[&unlink, &mkdir]);
+        assert_eq!(answer.one(&mkdir), "ok");
+    }
+    // A directory of the App's own is one.
+    app::run(&over(text(&inner)), &[&format!("write {}/file x", text(&inner))]);
+    assert!(names(&outside).is_empty() && names(&inner).is_empty());
 }
 
 fn sockets_and_fifos_below_an_overlay_are_dead() {

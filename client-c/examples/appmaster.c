@@ -10,7 +10,7 @@
  * "stop NAME" on standard input stops one App; its end, SIGTERM or SIGINT stop all. To stop is
  * SIGTERM to the App, and after GRACE_MS SIGKILL to its guard, which nothing in the rocker
  * survives. An App that crashes is started again after FIRST_MS, then twice as much, and so on
- * to at most WAIT_MAX_MS, until it has lived for STABLE_MS.
+ * to at most WAIT_MAX_MS, until it has lived for STABLE_MS. One whose line breaks a rule is not.
  *
  * One thread, one poll: a launch under way delays nobody.
  */
@@ -97,17 +97,21 @@ static void go_on(struct app *app)
 {
     RockerError error;
     char line[ROCKER_STRERROR_MAX];
+    ROCKER_ERR code;
 
     if (!ROCKER_launch_go_on(&app->launch)) {
         return;
     }
-    if (ROCKER_launch_end(&app->launch, &app->rocker, &error) == ROCKER_ERR_success) {
+    code = ROCKER_launch_end(&app->launch, &app->rocker, &error);
+    if (code == ROCKER_ERR_success) {
         app->state = RUNNING;
         printf("%s: App %d, guard %d called %s\n", app->name, app->rocker.app_pid,
                app->rocker.guard_pid, app->rocker.guard_pname);
     } else {
         ROCKER_strerror(&error, line, sizeof(line));
         printf("%s: %s\n", app->name, line);
+        /* What breaks a rule, or is not allowed, would be so the next time, too. */
+        app->wanted &= code != ROCKER_ERR_param_invalid;
         wait_for_restart(app);
     }
 }

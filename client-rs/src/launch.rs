@@ -608,8 +608,17 @@ mod tests {
         );
         assert!(refusal(&launch().data_dir("/d\0")).starts_with("data dir /d\\u{0}: "));
         assert!(refusal(&launch().timeout(Duration::ZERO)).starts_with("deadline 0 ms: "));
-        assert!(refusal(&launch().memory(7)).starts_with("memory limit 7: it must be at least"));
-        assert!(refusal(&launch().cpu_millis(9)).starts_with("cpu limit 9 m: it must be"));
+        for (launch, wanted) in [
+            (launch().memory(7), "memory limit 7: it must be at least 1 MiB"),
+            (launch().pids(0), "process limit 0: it must lie between 1 and 4194304"),
+            (launch().cpu_millis(9), "cpu limit 9 m: it must lie between 0.01 and 1000 processors"),
+            (launch().cpu_weight(0), "cpu weight 0: it must lie between 1 and 10000"),
+            (launch().io_read(9), "read limit 9: it must be at least 64 KiB a second"),
+            (launch().volatile(true), "volatile: it is about overlays, and there is none"),
+            (launch().ids_inside(0, 0), "uid 1000: ids inside are for rockers that take orders"),
+        ] {
+            assert_eq!(refusal(&launch), wanted);
+        }
         assert_eq!(
             refusal(&launch().cpus("1-\n")),
             "cpus 1-\\n: it must be a list of processors, such as 0-1,3"

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::message::{ClientMessage, GuardMessage, MasterMessage, Message};
 use protocol::socket::{Buffer, Received, receive_before, send};
-use protocol::{Errno, Item, Loss, Name, RockerInfo, Step};
+use protocol::{Errno, Failure, Item, Loss, Name, RockerInfo, Step};
 
 use crate::action::Outcome;
 use crate::error::{ASK_MASTER, Error, printable};
@@ -153,8 +153,7 @@ impl Question {
                 MasterMessage::End => return Ok(Answer::End),
                 MasterMessage::Gone => return Ok(Answer::Gone),
                 MasterMessage::Failed(failure) => {
-                    let error = Error::new(failure.error).during(failure.command);
-                    return Err(error.about(self.subject.clone()));
+                    return Err(refused(&failure, &self.subject));
                 }
                 _ => Ok(Loss::Garbage),
             },
@@ -169,8 +168,7 @@ impl Question {
                     None => Ok(Loss::Garbage),
                 },
                 GuardMessage::Failed(failure) => {
-                    let error = Error::new(failure.error).during(failure.command);
-                    return Err(error.about(self.subject.clone()));
+                    return Err(refused(&failure, &self.subject));
                 }
                 _ => Ok(Loss::Garbage),
             },
@@ -191,9 +189,14 @@ impl Question {
     }
 }
 
+fn refused(failure: &Failure<'_>, subject: &str) -> Error {
+    let error = Error::new(failure.error).during(failure.command).ordered(ASK_MASTER);
+    error.about(subject.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
-    use protocol::{Failure, Rule};
+    use protocol::Rule;
     use rustix::net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept, bind, listen, socket_with,
     };
@@ -242,6 +245,16 @@ mod tests {
             error.kind(),
             protocol::Error::Lost { step: Step::KillGuard, how: Loss::Garbage }
         );
+    }
+
+    #[test]
+    fn what_the_master_could_not_do_is_no_rocker() {
+        const TIRED: Failure<'_> = Failure {
+            error: protocol::Error::Failed { step: Step::RequestRocker, errno: Errno::NFILE },
+            command: "",
+        };
+        let error = asked(&[MasterMessage::Failed(TIRED)], |path| list(path, TIMEOUT)).unwrap_err();
+        assert_eq!(error.to_string(), "cannot ask the master: Too many open files in system");
     }
 
     #[test]

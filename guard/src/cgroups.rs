@@ -3,8 +3,8 @@
 //! each is a directory that the master has opened.
 
 use protocol::limits::CGROUPS_MAX;
-use protocol::usage::{Parse, named, number};
-use protocol::{Cgroup, Usage, Verdict};
+use protocol::usage::{Ooms, Parse};
+use protocol::{Cgroup, Usage};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -23,26 +23,6 @@ struct Joined {
 /// None, one, or one for each hierarchy.
 #[derive(Default)]
 pub(crate) struct Cgroups(heapless::Vec<Joined, CGROUPS_MAX>);
-
-/// What the kernel's OOM killer has done in the rocker.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Ooms {
-    kills: u64,
-    /// How often the rocker's own limit was in the way.
-    limited: u64,
-}
-
-impl Ooms {
-    /// What to make of a program that has failed, if the OOM killer was at work since `before`,
-    /// and for whom: for the rocker's limit, or for the host.
-    pub(crate) fn verdict_since(self, before: Self) -> Option<Verdict> {
-        (self.kills > before.kills).then_some(if self.limited > before.limited {
-            Verdict::MemoryLimitExceeded
-        } else {
-            Verdict::OutOfMemory
-        })
-    }
-}
 
 impl Cgroups {
     /// Two descriptors each, as root.3 brings them.
@@ -75,17 +55,10 @@ impl Cgroups {
 
     /// What the OOM killer has done so far.
     pub(crate) fn ooms(&self) -> Ooms {
-        let Some(Joined { what, dir, .. }) = self.0.iter().find(|it| it.what.memory) else {
-            return Ooms::default();
-        };
-        let (kills, limited) = if what.unified {
-            let oom = |name| read(dir, "memory.events", &|text| named(text, name));
-            (oom("oom_kill"), oom("oom"))
-        } else {
-            let kills = read(dir, "memory.oom_control", &|text| named(text, "oom_kill"));
-            (kills, read(dir, "memory.failcnt", &number))
-        };
-        Ooms { kills: kills.unwrap_or(0), limited: limited.unwrap_or(0) }
+        let memory = self.0.iter().find(|it| it.what.memory);
+        memory.map_or(Ooms::default(), |Joined { what, dir, .. }| {
+            Ooms::of(*what, |file, parse| read(dir, file, parse))
+        })
     }
 
     /// What all in the rocker have used.
@@ -116,18 +89,4 @@ fn read(dir: &OwnedFd, file: &str, parse: Parse<'_>) -> Option<u64> {
     let text = buffer.get(..length)?;
     let end = text.iter().rposition(|&byte| byte == b'\n')?;
     parse(core::str::from_utf8(text.get(..=end)?).ok()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_was_out_of_memory_is_told() {
-        let ooms = |kills, limited| Ooms { kills, limited };
-        let before = ooms(1, 5);
-        assert_eq!(ooms(1, 9).verdict_since(before), None);
-        assert_eq!(ooms(2, 5).verdict_since(before), Some(Verdict::OutOfMemory));
-        assert_eq!(ooms(2, 6).verdict_since(before), Some(Verdict::MemoryLimitExceeded));
-    }
 }

@@ -9,11 +9,12 @@ use alloc::vec::Vec;
 
 use protocol::limits::{PROGRAMS_MAX, UNREAD_MS};
 use protocol::socket::now_ns;
+use protocol::usage::Ooms;
 use protocol::{Command, Exec, Exit, ExitReport, Verdict};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
-use crate::cgroups::{Cgroups, Ooms};
+use crate::cgroups::Cgroups;
 use crate::gate::{Gate, Waiter};
 use crate::machine::Peer;
 use crate::reaper::Reaper;

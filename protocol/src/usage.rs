@@ -2,7 +2,7 @@
 //! asks brings what reads a file: the guard has directories that were opened, a user has paths.
 
 use crate::message::Cgroup;
-use crate::program::Usage;
+use crate::program::{Usage, Verdict};
 
 /// How a number is found in the text of a file.
 pub type Parse<'a> = &'a dyn Fn(&str) -> Option<u64>;
@@ -36,6 +36,38 @@ impl Usage {
             };
             [self.read, self.written] = keys.map(|key| read(file, &|text| moved(text, key)));
         }
+    }
+}
+
+/// What the kernel's OOM killer has done in a cgroup with `memory`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ooms {
+    kills: u64,
+    /// How often the cgroup's own limit was in the way.
+    limited: u64,
+}
+
+impl Ooms {
+    /// What it has done so far; `read` is as for [`Usage::count`].
+    pub fn of(what: Cgroup, read: impl Fn(&str, Parse<'_>) -> Option<u64>) -> Self {
+        let (kills, limited) = if what.unified {
+            let oom = |name| read("memory.events", &|text| named(text, name));
+            (oom("oom_kill"), oom("oom"))
+        } else {
+            let kills = read("memory.oom_control", &|text| named(text, "oom_kill"));
+            (kills, read("memory.failcnt", &number))
+        };
+        Self { kills: kills.unwrap_or(0), limited: limited.unwrap_or(0) }
+    }
+
+    /// What to make of a program that has failed, if the OOM killer was at work since `before`,
+    /// and for whom: for the rocker's limit, or for the host.
+    pub fn verdict_since(self, before: Self) -> Option<Verdict> {
+        (self.kills > before.kills).then_some(if self.limited > before.limited {
+            Verdict::MemoryLimitExceeded
+        } else {
+            Verdict::OutOfMemory
+        })
     }
 }
 
@@ -73,6 +105,15 @@ mod tests {
         assert_eq!(named(events, "oom_"), None);
         assert_eq!(number("67108864\n"), Some(64 << 20));
         assert_eq!(number("max\n"), None);
+    }
+
+    #[test]
+    fn who_was_out_of_memory_is_told() {
+        let ooms = |kills, limited| Ooms { kills, limited };
+        let before = ooms(1, 5);
+        assert_eq!(ooms(1, 9).verdict_since(before), None);
+        assert_eq!(ooms(2, 5).verdict_since(before), Some(Verdict::OutOfMemory));
+        assert_eq!(ooms(2, 6).verdict_since(before), Some(Verdict::MemoryLimitExceeded));
     }
 
     #[test]

@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         launches_given_up_at_any_moment_leave_nothing,
         the_appmaster_starts_restarts_and_stops_its_apps,
         the_appmaster_names_a_list_of_no_use,
+        the_appmaster_does_not_try_again_what_breaks_a_rule,
         the_appmaster_of_the_readme_runs,
     ])
 }
@@ -1778,6 +1779,19 @@ fn the_appmaster_names_a_list_of_no_use() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!((said, output.status.code()), (format!("appmaster: {wanted}\n"), Some(2)));
     }
+}
+
+fn the_appmaster_does_not_try_again_what_breaks_a_rule() {
+    let dir = scratch();
+    let list = dir.path().join("list");
+    fs::write(&list, "wrong wrong.sqfs ./x\n").unwrap();
+    let mut master = Command::new(env!("ROCKER_EXAMPLE_APPMASTER"));
+    let mut master = master.arg(&list).stdin(Pipe::piped()).stdout(Pipe::piped()).spawn().unwrap();
+    // Its standard input stays open: it ends because there is nothing more to do.
+    let _commands = master.stdin.take().unwrap();
+    let said = std::io::read_to_string(master.stdout.take().unwrap()).unwrap();
+    assert_eq!(said, "wrong: package wrong.sqfs: the path must be absolute\nwrong: gone\n");
+    assert!(master.wait().unwrap().success());
 }
 
 fn the_appmaster_of_the_readme_runs() {

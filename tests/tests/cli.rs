@@ -819,7 +819,8 @@ fn a_full_standard_output_is_said_in_one_line() {
         // Who reads a pipe no further has read enough.
         let (_, gone) = std::io::pipe().unwrap();
         let output = rocker(gone.into(), arguments);
-        assert!(output.stderr.is_empty() && output.status.code() < Some(2), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+        assert_eq!(output.status.code(), Some(128 + 13), "as of whom SIGPIPE ends: {output:?}");
     }
 }
 
@@ -926,11 +927,21 @@ fn a_command_line_nobody_understands_is_one_line_and_125() {
     ] {
         assert_refused(&rocker(&arguments), 125, &["rocker"]);
     }
+    // Each has a help of its own.
+    for (arguments, verb) in [
+        (&["fly"][..], "rocker"),
+        (&["run", "--no-such-option"], "rocker run"),
+        (&["ps", "x"], "rocker ps"),
+        (&["judge", "--no-such-option"], "rocker judge"),
+        (&["judge", "run", "--no-such-option"], "rocker judge run"),
+    ] {
+        assert_refused(&rocker(arguments), 125, &[&format!("; see {verb} --help\n")]);
+    }
     for verb in ["run", "exec"] {
         assert_refused(
             &rocker(&[verb, "x", "y"]),
             125,
-            &["unexpected \"y\": put -- before the program"],
+            &["unexpected \"y\": put -- before the program", &format!("see rocker {verb} --help")],
         );
         let unknown = rocker(&[verb, "--no-such-option", "x"]);
         assert!(!String::from_utf8_lossy(&unknown.stderr).contains("put --"), "{unknown:?}");
@@ -1167,6 +1178,12 @@ fn a_user_whom_the_policy_lets_runs_an_app() {
     let said = answer(command.args(["--", "bin/probe", "ids", "say hello"]));
     assert_eq!(said.one("getresuid"), format!("{APP_UID} {APP_UID} {APP_UID}"));
     assert_eq!(said.one("say"), "hello");
+    // A place for layers is root's to make, and that is said.
+    let mut command = Command::new(&rocker);
+    command.uid(APP_UID).gid(APP_UID).arg("run").arg("--socket").arg(daemon.socket());
+    command.arg("--overlay").arg("/etc").arg(&package).args(["--", "true"]);
+    let remedy = format!("install -d -o {APP_UID} -g {APP_UID} /var/lib/rocker/app");
+    assert_refused(&command.output().unwrap(), 125, &["Permission denied", &remedy]);
 }
 
 fn a_master_with_a_bad_configuration_or_guard_does_not_start() {

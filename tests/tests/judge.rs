@@ -86,6 +86,8 @@ fn each_way_to_end_has_its_verdict() {
         json!({"id": 8, "argv": ["no-such-program"]}),
         with(shell(9, "exit"), "wall", json!(0)),
         with(shell(10, "exit"), "time", json!("500ms")),
+        with(shell(11, "while :; do echo flood; done"), "output", json!("64K")),
+        with(shell(12, "exit"), "output", json!("64KB")),
     ];
     let results = judged(as_nobody(judge(&daemon, &["--ready", "1", "--pids", "50"])), &jobs);
     let verdicts: Vec<&str> =
@@ -103,6 +105,8 @@ fn each_way_to_end_has_its_verdict() {
         "none",
         "none",
         "none",
+        "output limit exceeded",
+        "none",
     ];
     assert_eq!(verdicts, wanted, "{results:#?}");
     assert_eq!((&results[0]["stdout"], &results[0]["stderr"]), (&json!("heard"), &json!("said\n")));
@@ -113,11 +117,14 @@ fn each_way_to_end_has_its_verdict() {
         "{}",
         results[6]
     );
-    assert_eq!(results[5]["stdout"].as_str().map(str::len), Some(65536));
+    for at in [5, 11] {
+        assert_eq!(results[at]["stdout"].as_str().map(str::len), Some(65536), "{at}");
+    }
     for (at, words) in [
         (8, "no-such-program"),
         (9, "wall 0: it must be a time, like 0.5, 500ms or 3s"),
         (10, "time \"500ms\": it must be a time in whole seconds"),
+        (12, "output \"64KB\": it must be a number of bytes below 2^64, or one with K, M or G"),
     ] {
         assert!(results[at]["error"].as_str().unwrap().contains(words), "{}", results[at]);
     }

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     runner::main(tests::root![
         a_program_has_the_memory_it_may_have_and_no_more,
         an_app_that_wants_more_memory_is_killed,
+        the_command_says_that_an_app_was_out_of_memory,
         forks_end_where_the_limit_is,
         processor_time_is_rationed,
         an_app_is_inside_before_its_first_instruction,
@@ -112,6 +113,29 @@ fn an_app_that_wants_more_memory_is_killed() {
     let answer = app.finish();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&answer.status), Some(9));
     assert!(answer.all("say").is_empty());
+    assert_none_left();
+}
+
+/// The kernel keeps this limit, whoever has started the App.
+fn the_command_says_that_an_app_was_out_of_memory() {
+    needs("memory");
+    let daemon = daemon();
+    let run = |options: &[&str], commands: &[&str]| {
+        let mut command = daemon.rocker_run();
+        command.arg("--exec-dir").arg(daemon.exec_dir()).args(options);
+        command.args(["--memory", "32M"]).arg(probe_package()).args(["--", "bin/probe"]);
+        let output = command.args(commands).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for how in [&[][..], &["--wall", "50"]] {
+        let (status, said) = run(how, &["hog 64"]);
+        assert_eq!((status, said.as_str()), (Some(137), "rocker: memory limit exceeded\n"));
+        let (status, said) = run(&[how, &["--json"]].concat(), &["hog 64"]);
+        let told: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!((status, &told["verdict"]), (Some(137), &"memory limit exceeded".into()));
+        // Nothing is made up where an App ends otherwise.
+        assert_eq!(run(how, &["hog 8", "exit 3"]), (Some(3), String::new()));
+    }
     assert_none_left();
 }
 

@@ -169,8 +169,8 @@ Each line of standard input is a job, {\"id\": 1, \"argv\": [\"sh\", \"-c\", \"c
                             {\"name\": {\"path\": \"...\"}}
   copy_out                  what is to be had of it after: {\"name\": \"path\"}; why one is not to
                             be had is said in the result, under not_copied
-  time, wall, output        its own limits: as on the command line, or numbers: seconds of a
-                            processor, seconds, bytes
+  time, wall, output        its own limits, as on the command line: 1s, 500ms, 16M; numbers are
+                            seconds of a processor, seconds, bytes
 
 Each line of standard output is a result, in the order in which they end: id, verdict, exit or
 signal, user_us, system_us, wall_us, peak_kib, what else the kernel tells, stdout, stderr; or id
@@ -360,7 +360,7 @@ pub(crate) struct Run {
     /// End the App when it writes a file longer than this, as in 16M
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = LIMITS)]
     pub(crate) output: Option<u64>,
-    /// Memory, as in 64M; at least 1M. In all that rocker reads and prints K is 1024 bytes, M is
+    /// Memory, as in 64M; at least 1M: rocker says if an App is killed for it. In all that rocker reads and prints K is 1024 bytes, M is
     /// 1024K, and G is 1024M
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = TOGETHER)]
     pub(crate) memory: Option<u64>,

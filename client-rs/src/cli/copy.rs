@@ -74,13 +74,10 @@ pub(crate) fn copy(
             regular(&from, &what)?;
             let to = io::stdout().as_fd().try_clone_to_owned();
             let copied = to.and_then(|to| copied(&from, &mut to.into(), max.unwrap_or(u64::MAX)));
-            match copied {
-                // Who reads it has read enough.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    return Ok(ExitCode::FAILURE);
-                }
-                copied => copied.map_err(|error| Fault::refused(&what, &error))?,
-            };
+            copied.map_err(|error| match error.kind() {
+                io::ErrorKind::BrokenPipe => Fault::Unread,
+                _ => Fault::refused(&what, &error),
+            })?;
         }
         (Side::Rocker(name, path), Side::Host(to)) => {
             let from = out_of(&mut attached(name)?, path, &what)?;
@@ -122,7 +119,7 @@ fn regular(file: &File, what: &str) -> Result<u16, Fault> {
 fn refused(what: &str, fault: Fault) -> Fault {
     let errno = |fault: &Fault| match fault {
         Fault::Client(error) => error.errno(),
-        Fault::Said(_) => None,
+        Fault::Said(_) | Fault::Unread => None,
     };
     match errno(&fault).map(|errno| nix::errno::Errno::from_raw(errno.0.into())) {
         Some(nix::errno::Errno::EACCES) => {

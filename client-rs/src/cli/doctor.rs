@@ -136,7 +136,7 @@ pub(crate) fn examine(socket: Option<&Path>) -> Vec<Finding> {
         .extend(FEATURES.iter().map(|(name, since, cost)| by_version(name, *since, version, cost)));
     findings.push(pidfd());
     findings.push(guard_from_memory());
-    findings.push(cgroup());
+    findings.extend(cgroups());
     findings.push(master(socket));
     findings
 }
@@ -476,10 +476,11 @@ fn guard_from_memory() -> Finding {
     }
 }
 
-fn cgroup() -> Finding {
+fn cgroups() -> [Finding; 2] {
     let mounts = read("/proc/self/mounts").unwrap_or_default();
     let table = read("/proc/cgroups").unwrap_or_default();
-    cgroup_of(&mounts, &table, |dir| read(&format!("{dir}/cgroup.controllers")))
+    let found = Controllers::of(&mounts, |dir| read(&format!("{dir}/cgroup.controllers")));
+    [found.limits(&table), found.write_limits()]
 }
 
 /// What limits a rocker, or counts what it reads and writes; by the name in version 2.
@@ -490,46 +491,80 @@ fn old_name(controller: &str) -> &str {
     if controller == "io" { "blkio" } else { controller }
 }
 
-/// Which controllers there are, in which version. `table` is `/proc/cgroups`; `controllers` reads
-/// what a v2 hierarchy offers.
-fn cgroup_of(mounts: &str, table: &str, controllers: impl Fn(&str) -> Option<String>) -> Finding {
-    let name = "cgroup";
-    let mut versions: [Vec<&str>; 2] = Default::default();
-    let mut is_mounted = false;
-    for mount in mounts.lines() {
-        let [_, dir, kind, options, ..] = mount.split(' ').collect::<Vec<_>>()[..] else {
-            continue;
-        };
-        let (version, offered) = match kind {
-            "cgroup2" => (1, controllers(dir).unwrap_or_default()),
-            "cgroup" => (0, options.replace(',', " ")),
-            _ => continue,
-        };
-        is_mounted = true;
-        let called =
-            |one: &str| if version == 1 { one.to_owned() } else { old_name(one).to_owned() };
-        let is_new = |one: &&str| versions.iter().all(|found| !found.contains(one));
-        let has = |one: &&str| offered.split_whitespace().any(|had| had == called(one));
-        let new: Vec<&str> = CONTROLLERS.into_iter().filter(is_new).filter(has).collect();
-        versions[version].extend(new);
+/// Which of them there are.
+#[derive(Debug, Default)]
+struct Controllers {
+    is_mounted: bool,
+    /// In version 1, and in version 2.
+    versions: [Vec<&'static str>; 2],
+}
+
+impl Controllers {
+    /// `controllers` reads what a v2 hierarchy offers.
+    fn of(mounts: &str, controllers: impl Fn(&str) -> Option<String>) -> Self {
+        let mut all = Self::default();
+        for mount in mounts.lines() {
+            let [_, dir, kind, options, ..] = mount.split(' ').collect::<Vec<_>>()[..] else {
+                continue;
+            };
+            let (version, offered) = match kind {
+                "cgroup2" => (1, controllers(dir).unwrap_or_default()),
+                "cgroup" => (0, options.replace(',', " ")),
+                _ => continue,
+            };
+            all.is_mounted = true;
+            let called =
+                |one: &str| if version == 1 { one.to_owned() } else { old_name(one).to_owned() };
+            let is_new = |one: &&str| all.versions.iter().all(|found| !found.contains(one));
+            let has = |one: &&str| offered.split_whitespace().any(|had| had == called(one));
+            let new: Vec<&str> = CONTROLLERS.into_iter().filter(is_new).filter(has).collect();
+            all.versions[version].extend(new);
+        }
+        all
     }
-    if !is_mounted {
-        let advice = "the master makes a mount of cgroup2 of its own when there is something to \
-                      limit, and says what is missing";
-        return Finding::ok_but(name, "nothing mounted", advice);
+
+    /// Those of these that are there, as in `v1: cpu memory, v2: pids`.
+    fn told(&self, wanted: &[&str]) -> String {
+        let told = ["v1", "v2"].into_iter().zip(&self.versions).filter_map(|(version, found)| {
+            let found: Vec<&str> =
+                found.iter().copied().filter(|one| wanted.contains(one)).collect();
+            (!found.is_empty()).then(|| format!("{version}: {}", found.join(" ")))
+        });
+        let told = told.collect::<Vec<_>>().join(", ");
+        if told.is_empty() { "no controllers".to_owned() } else { told }
     }
-    let lacking: Vec<&str> =
-        CONTROLLERS.into_iter().filter(|one| !versions.concat().contains(one)).collect();
-    let found = ["v1", "v2"].into_iter().zip(&versions).filter(|(_, found)| !found.is_empty());
-    let found: Vec<String> =
-        found.map(|(version, found)| format!("{version}: {}", found.join(" "))).collect();
-    let found = found.join(", ");
-    if lacking.is_empty() {
-        return Finding::ok(name, found);
+
+    /// `table` is `/proc/cgroups`.
+    fn limits(&self, table: &str) -> Finding {
+        let name = "cgroup";
+        if !self.is_mounted {
+            let advice = "the master makes a mount of cgroup2 of its own when there is something \
+                          to limit, and says what is missing";
+            return Finding::ok_but(name, "nothing mounted", advice);
+        }
+        let there = self.versions.concat();
+        let lacking = CONTROLLERS.into_iter().filter(|one| !there.contains(one));
+        let reasons: Vec<String> = lacking.map(|one| why_lacking(one, table)).collect();
+        let found = self.told(&CONTROLLERS);
+        match reasons.is_empty() {
+            true => Finding::ok(name, found),
+            false => Finding::slow(name, found, format!("no limits by {}", reasons.join("; by "))),
+        }
     }
-    let reasons: Vec<String> = lacking.iter().map(|one| why_lacking(one, table)).collect();
-    let found = if found.is_empty() { "no controllers".to_owned() } else { found };
-    Finding::slow(name, found, format!("no limits by {}", reasons.join("; by ")))
+
+    /// Nobody has one who does not ask for it.
+    fn write_limits(&self) -> Finding {
+        let (name, needed) = ("limits of writing", ["memory", "io"]);
+        let found = self.told(&needed);
+        let [_, unified] = &self.versions;
+        // What is not mounted is of version 2 when the master mounts it.
+        if !self.is_mounted || needed.iter().all(|one| unified.contains(one)) {
+            return Finding::ok(name, if self.is_mounted { &found } else { "nothing mounted" });
+        }
+        let advice =
+            "no \"rocker run --io-write\": it takes cgroups of version 2 with memory and io";
+        Finding::ok_but(name, found, advice)
+    }
 }
 
 /// What `/proc/cgroups` says of a controller that is not mounted, and what to do.
@@ -690,10 +725,11 @@ mod tests {
     fn cgroup_v2_v1_and_none() {
         let unified = "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0";
         let full = |_: &str| Some("cpuset cpu io memory pids".to_owned());
-        let all = Finding::ok("cgroup", "v2: memory pids cpu cpuset io");
-        assert_eq!(cgroup_of(unified, "", full), all);
+        let all = Controllers::of(unified, full);
+        assert_eq!(all.limits(""), Finding::ok("cgroup", "v2: memory pids cpu cpuset io"));
+        assert_eq!(all.write_limits(), Finding::ok("limits of writing", "v2: memory io"));
         let table = "memory\t0\t1\t0\ncpuset\t0\t1\t1\nblkio\t7\t1\t1";
-        let some = cgroup_of(unified, table, |_| Some("cpu".to_owned()));
+        let some = Controllers::of(unified, |_| Some("cpu".to_owned())).limits(table);
         assert_eq!((some.state, some.found.as_str()), (State::Slow, "v2: cpu"));
         assert_eq!(
             some.advice,
@@ -704,10 +740,17 @@ mod tests {
         );
         let hybrid = "cgroup /c/cpu cgroup rw,cpu,cpuacct 0 0\ncgroup /c/m cgroup rw,memory 0 0\n\
                       cgroup /c/b cgroup rw,blkio 0 0\ncgroup2 /c/u cgroup2 rw 0 0";
-        let found = cgroup_of(hybrid, "", |_| Some("cpuset pids".to_owned()));
-        assert_eq!(found, Finding::ok("cgroup", "v1: cpu memory io, v2: pids cpuset"));
-        let none = cgroup_of("proc /proc proc rw 0 0", "", |_| None);
-        assert_eq!((none.state, none.found.as_str()), (State::Ok, "nothing mounted"));
+        let both = Controllers::of(hybrid, |_| Some("cpuset pids".to_owned()));
+        let wanted = Finding::ok("cgroup", "v1: cpu memory io, v2: pids cpuset");
+        assert_eq!(both.limits(""), wanted);
+        // Version 1 counts what is written as nobody's.
+        let writing = both.write_limits();
+        assert_eq!((writing.state, writing.found.as_str()), (State::Ok, "v1: memory io"));
+        assert!(writing.advice.starts_with("no \"rocker run --io-write\""), "{}", writing.advice);
+        let none = Controllers::of("proc /proc proc rw 0 0", |_| None);
+        for finding in [none.limits(""), none.write_limits()] {
+            assert_eq!((finding.state, finding.found.as_str()), (State::Ok, "nothing mounted"));
+        }
     }
 
     #[test]
@@ -749,7 +792,7 @@ mod tests {
         let last = findings.last().unwrap();
         assert_eq!((last.name, last.state), ("master", State::Missing), "it is named");
         for finding in &findings {
-            assert_eq!(finding.state == State::Ok, finding.advice.is_empty(), "{finding:?}");
+            assert!(finding.state == State::Ok || !finding.advice.is_empty(), "{finding:?}");
         }
     }
 }

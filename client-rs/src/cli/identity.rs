@@ -37,7 +37,7 @@ fn uid_of(name: &str) -> Result<u32, Fault> {
     }
     match User::from_name(name) {
         Ok(Some(user)) => Ok(user.uid.as_raw()),
-        Ok(None) => Err(Fault::Said(format!("uid {name:?}: there is no such user"))),
+        Ok(None) => Err(unknown("uid", name, "user")),
         Err(errno) => Err(Fault::cannot(format!("look up the user {name:?}"), errno.desc())),
     }
 }
@@ -48,9 +48,14 @@ fn gid_of(name: &str) -> Result<u32, Fault> {
     }
     match Group::from_name(name) {
         Ok(Some(group)) => Ok(group.gid.as_raw()),
-        Ok(None) => Err(Fault::Said(format!("gid {name:?}: there is no such group"))),
+        Ok(None) => Err(unknown("gid", name, "group")),
         Err(errno) => Err(Fault::cannot(format!("look up the group {name:?}"), errno.desc())),
     }
+}
+
+/// Neither a number that the kernel could have, nor a name that this machine knows.
+fn unknown(option: &str, name: &str, what: &str) -> Fault {
+    Fault::Said(format!("{option} {name:?}: neither a {what} of this machine nor a {option}"))
 }
 
 /// What the user database says, or the same number for who is not in it.
@@ -83,9 +88,9 @@ mod tests {
     fn unknown_names_are_named() {
         for name in ["no-such-user", "-1", "", "4294967296"] {
             let fault = Identity::of(Some(name), None).unwrap_err().to_string();
-            assert_eq!(fault, format!("uid {name:?}: there is no such user"));
+            assert_eq!(fault, format!("uid {name:?}: neither a user of this machine nor a uid"));
         }
         let fault = Identity::of(Some("1"), Some("no such")).unwrap_err().to_string();
-        assert_eq!(fault, "gid \"no such\": there is no such group");
+        assert_eq!(fault, "gid \"no such\": neither a group of this machine nor a gid");
     }
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::args::{Judge, JudgeRun};
 use super::embedded::Master;
 use super::run::{Base, PATH, open, resolved};
-use super::{Fault, copy, print, profile, report, units, write_out};
+use super::{Fault, copy, print, profile, report, units};
 
 /// Where a program starts. It can write there, and elsewhere only to what is in memory, too.
 const WORK_DIR: &str = "/tmp";
@@ -56,8 +56,8 @@ struct Job {
     /// On a processor, and on the clock: as on the command line, or a number of seconds.
     time: Option<Value>,
     wall: Option<Value>,
-    /// Bytes of one file, each of the outputs too.
-    output: Option<u64>,
+    /// The longest file, each of the outputs too: as on the command line, or a number of bytes.
+    output: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -162,8 +162,10 @@ fn work(
             Err(words) => refusal(&Value::Null, &Fault::Said(words)),
         };
         // One line at once: workers do not write into each other's.
-        let line = format!("{result}\n");
-        write_out(&line).map_err(|error| Fault::refused("write a result", &error))?;
+        if let Err(fault) = print(&format!("{result}\n")) {
+            place.end()?;
+            return Err(fault);
+        }
         place = place.renewed(plan)?;
     }
     place.end()
@@ -415,7 +417,7 @@ fn limits(plan: &Plan, job: &Job) -> Result<Limits, Fault> {
     if let Some(seconds) = said("time", &job.time, units::whole_seconds)?.or(time) {
         limits = limits.rlimit(RLIMIT_CPU, seconds, seconds.saturating_add(1));
     }
-    if let Some(bytes) = job.output.or(output) {
+    if let Some(bytes) = said("output", &job.output, units::size)?.or(output) {
         limits = limits.rlimit(RLIMIT_FSIZE, bytes, bytes);
     }
     if let Some(filter) = &plan.filter {

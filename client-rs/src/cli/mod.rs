@@ -50,13 +50,17 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory as _, Parser as _};
 
 use args::{Cli, Command, JudgeCommand};
 
 /// The exit status when ROCKER itself failed, as of `env`, `timeout` and container engines.
 const STATUS_ROCKER: u8 = 125;
+
+/// The exit status when nobody reads what is printed: as a shell has it of whom `SIGPIPE` ends. It
+/// ends nobody here, where a rocker would be left.
+const STATUS_UNREAD: u8 = 128 + 13;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -65,6 +69,8 @@ enum Fault {
     Client(rocker_client::Error),
     /// Before there was any, in one line.
     Said(String),
+    /// Standard output is a pipe that nobody reads any more: who did has read enough.
+    Unread,
 }
 
 impl Fault {
@@ -98,6 +104,7 @@ impl fmt::Display for Fault {
         match self {
             Self::Client(error) => error.fmt(f),
             Self::Said(line) => f.write_str(line),
+            Self::Unread => f.write_str("nobody reads standard output"),
         }
     }
 }
@@ -142,16 +149,19 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn status(done: Result<ExitCode, Fault>) -> ExitCode {
-    done.unwrap_or_else(|fault| {
-        complain(&fault);
-        ExitCode::from(STATUS_ROCKER)
+    done.unwrap_or_else(|fault| match fault {
+        Fault::Unread => ExitCode::from(STATUS_UNREAD),
+        fault => {
+            complain(&fault);
+            ExitCode::from(STATUS_ROCKER)
+        }
     })
 }
 
 /// Help goes to standard output as clap has it; an error becomes one line like all others.
 fn misspelt(error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return status(printed(error.print()));
+        return status(written(error.print()).map(|()| ExitCode::SUCCESS));
     }
     let line = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "no command is given".to_owned(),
@@ -164,7 +174,7 @@ fn misspelt(error: &clap::Error) -> ExitCode {
             first.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
         }
     };
-    complain(&format_args!("{line}; see rocker --help"));
+    complain(&format_args!("{line}; see {} --help", verb()));
     ExitCode::from(STATUS_ROCKER)
 }
 
@@ -174,14 +184,21 @@ fn misplaced(error: &clap::Error) -> Option<String> {
         ContextValue::String(word) if error.kind() == ErrorKind::UnknownArgument => word,
         _ => return None,
     };
-    let verb = std::env::args_os()
-        .nth(1)?
-        .into_string()
-        .ok()
-        .filter(|verb| verb == "run" || verb == "exec")?;
-    (!word.starts_with('-')).then(|| {
-        format!("unexpected {word:?}: put -- before the program; see rocker {verb} --help")
-    })
+    let verb = verb();
+    let runs = ["rocker run", "rocker exec", "rocker judge run"].contains(&verb.as_str());
+    (runs && !word.starts_with('-'))
+        .then(|| format!("unexpected {word:?}: put -- before the program; see {verb} --help"))
+}
+
+/// What of the command line names a command that has a help of its own.
+fn verb() -> String {
+    let (mut command, mut verb) = (Cli::command(), "rocker".to_owned());
+    for word in std::env::args_os().skip(1) {
+        let Some(found) = command.find_subcommand(word) else { break };
+        verb = format!("{verb} {}", found.get_name());
+        command = found.clone();
+    }
+    verb
 }
 
 fn complain(what: &dyn fmt::Display) {
@@ -209,17 +226,17 @@ fn write_out(text: &str) -> io::Result<()> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush())
 }
 
-/// The same for what may go into a pipe that nobody reads to its end: that is no fault.
+/// The same for what nobody is wronged by who reads no further.
 fn print(text: &str) -> Result<ExitCode, Fault> {
-    printed(write_out(text))
+    written(write_out(text)).map(|()| ExitCode::SUCCESS)
 }
 
-fn printed(written: io::Result<()>) -> Result<ExitCode, Fault> {
-    match written {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::FAILURE),
-        Err(error) => Err(Fault::refused("write to standard output", &error)),
-    }
+/// What came of it where it went to standard output.
+fn written(result: io::Result<()>) -> Result<(), Fault> {
+    result.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Fault::Unread,
+        _ => Fault::refused("write to standard output", &error),
+    })
 }
 
 /// `--socket`, else `$ROCKER_SOCKET`.

@@ -23,6 +23,8 @@ pub(crate) struct Lived {
     pub(crate) steps: Vec<TraceEntry>,
     /// What the guard tells of an App that it has started.
     pub(crate) told: Option<ExitReport>,
+    /// What the rocker's cgroup tells of another one that was killed.
+    pub(crate) killed_for: Option<Verdict>,
 }
 
 impl Lived {
@@ -34,6 +36,7 @@ impl Lived {
             guard_pid: rocker.guard_pid(),
             steps: rocker.trace().to_vec(),
             told: None,
+            killed_for: None,
         }
     }
 }
@@ -46,6 +49,7 @@ impl From<&Rocker> for Lived {
             guard_pid: rocker.guard_pid(),
             steps: rocker.trace().to_vec(),
             told: None,
+            killed_for: None,
         }
     }
 }
@@ -169,6 +173,9 @@ pub(crate) fn result(lived: Option<&Lived>, ending: &Result<Ending, Fault>) -> V
     if let Some(report) = lived.and_then(|lived| lived.told) {
         tell(&report, &mut result);
     }
+    if let Some(verdict) = lived.and_then(|lived| lived.killed_for) {
+        result.insert("verdict".into(), json!(verdict.to_string()));
+    }
     if let Some(Lived { name, app_pid, guard_pid, .. }) = lived {
         result.insert("name".into(), json!(name));
         result.insert("app_pid".into(), json!(app_pid));
@@ -223,7 +230,7 @@ fn error(fault: &Fault) -> Value {
     };
     match fault {
         Fault::Client(error) => details(error),
-        Fault::Said(line) => json!({ "message": line }),
+        Fault::Said(_) | Fault::Unread => json!({ "message": fault.to_string() }),
     }
 }
 
@@ -269,9 +276,16 @@ mod tests {
             guard_pid: 1,
             steps: vec![],
             told: None,
+            killed_for: None,
         };
         let line = result(Some(&lived), &Ok(Ending::Exit(3))).to_string();
         assert_eq!(line, r#"{"app_pid":2,"exit":3,"guard_pid":1,"name":"0"}"#);
+        let lived = Lived { killed_for: Some(Verdict::MemoryLimitExceeded), ..lived };
+        let told = result(Some(&lived), &Ok(Ending::Signal(9)));
+        assert_eq!(
+            (&told["signal"], &told["verdict"]),
+            (&json!(9), &json!("memory limit exceeded"))
+        );
         let line = result(None, &Err(Fault::Said("no".to_owned()))).to_string();
         assert_eq!(line, r#"{"error":{"message":"no"}}"#);
     }
@@ -282,8 +296,14 @@ mod tests {
             entry(Actor::Guard, Step::MountPackage, 4_250, Some(Errno::INVAL)),
             entry(Actor::Client, Step::RequestRocker, 1_000, None),
         ];
-        let lived =
-            Lived { name: "0".to_owned(), app_pid: Some(2), guard_pid: 1, steps, told: None };
+        let lived = Lived {
+            name: "0".to_owned(),
+            app_pid: Some(2),
+            guard_pid: 1,
+            steps,
+            told: None,
+            killed_for: None,
+        };
         let report = report("/x.sqfs", Some(&lived), &Ok(Ending::Signal(9)));
         assert_eq!(report["package"], "/x.sqfs");
         assert_eq!(report["signal"], 9);

@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use protocol::seccomp::{KILL_PROCESS, NOTIFY};
+use protocol::usage::Ooms;
 use protocol::{Errno, Error as Kind, Step};
 use rocker_client::{
     Conf, EXEC_DIR, Launch, Limits, OpenRocker, Program, Rocker, SOCKET, Seccomp, Stdio,
@@ -23,8 +24,9 @@ use super::identity::Identity;
 use super::manifest::{self, Manifest};
 use super::places::places;
 use super::report::{self, Ending, Lived};
-use super::vigil::{Signals, until_gone, until_told};
-use super::{Fault, complain, named_socket, pack, profile, write_out};
+use super::stats::Memory;
+use super::vigil::{Signals, until_ended, until_gone, until_told};
+use super::{Fault, complain, named_socket, pack, profile, words, write_out};
 
 /// Where Apps look for programs.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -94,16 +96,26 @@ fn attempt(args: &Run, lived: &mut Option<Lived>) -> Result<Ending, Fault> {
         return attempt_by_guard(args, &plan, &signals, lived);
     }
     let (mut rocker, master) = plan.start()?;
-    let steps = lived.insert(Lived::from(&rocker));
+    let lived = lived.insert(Lived::from(&rocker));
     if args.trace {
-        let _ = io::stderr().write_all(report::trace(&steps.steps).as_bytes());
+        let _ = io::stderr().write_all(report::trace(&lived.steps).as_bytes());
     }
-    let status = until_gone(&mut rocker, &signals)
-        .map_err(|error| Fault::refused("wait for the App", &error))?;
+    let cannot = |error: io::Error| Fault::refused("wait for the App", &error);
+    let own = |_| Memory::of(rocker.guard_pid(), rocker.guard_name().as_str());
+    let memory = args.memory.and_then(own);
+    until_ended(&rocker, &signals).map_err(cannot)?;
+    let ooms = memory.map(|memory| memory.ooms());
+    let status = until_gone(&mut rocker, &signals).map_err(cannot)?;
     if let Some(master) = master {
         master.finish()?;
     }
     let number = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
+    if !status.success() {
+        lived.killed_for = ooms.and_then(|ooms| ooms.verdict_since(Ooms::default()));
+    }
+    if let Some(why) = lived.killed_for.filter(|_| !args.json) {
+        complain(&why);
+    }
     Ok(match (status.code(), status.signal()) {
         (Some(code), _) => Ending::Exit(number(code)),
         (None, signal) => Ending::Signal(number(signal.unwrap_or_default())),
@@ -509,12 +521,22 @@ fn split_variable(variable: &OsStr) -> Result<(&OsStr, &OsStr), Fault> {
 /// A place for the App's layers that belongs to the App, made if it is not there.
 fn default_data_dir(package: &Path, identity: Identity) -> Result<PathBuf, Fault> {
     let dir = Path::new(DATA_DIRS).join(package.file_stem().unwrap_or(OsStr::new("app")));
-    let cannot = |error: io::Error| Fault::refused(format!("create {}", dir.display()), &error);
+    let Identity { uid, gid } = identity;
+    let cannot = |error: io::Error| {
+        let place = dir.display();
+        let remedy = match error.kind() {
+            io::ErrorKind::PermissionDenied => format!(
+                ": name another (--data-dir), or have root make it: install -d -o {uid} -g {gid} \
+                 {place}"
+            ),
+            _ => String::new(),
+        };
+        Fault::cannot(format_args!("create {place}"), words(&error) + &remedy)
+    };
     let mut builder = DirBuilder::new();
     builder.mode(0o755).recursive(true).create(DATA_DIRS).map_err(cannot)?;
     match builder.recursive(false).create(&dir) {
-        Ok(()) => std::os::unix::fs::chown(&dir, Some(identity.uid), Some(identity.gid))
-            .map_err(cannot)?,
+        Ok(()) => std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).map_err(cannot)?,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(cannot(error)),
     }

@@ -8,7 +8,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use protocol::{Cgroup, Usage, usage};
+use protocol::usage::{self, Ooms, Parse};
+use protocol::{Cgroup, Usage};
 use rocker_client::{RockerEntry, list};
 use serde_json::{Value, json};
 
@@ -66,10 +67,10 @@ impl Stats {
         let Some(guard) = all.0.get(&rocker.guard_pid).filter(is_it) else {
             return Self::default();
         };
-        let cgroups = cgroups(rocker, mounts);
+        let cgroups = cgroups(rocker.guard_pid, rocker.name.as_str(), mounts);
         let mut counted = Usage::default();
         for (what, dir) in &cgroups {
-            counted.count(*what, |file, parse| parse(&fs::read_to_string(dir.join(file)).ok()?));
+            counted.count(*what, |file, parse| parsed(dir, file, parse));
         }
         let [user_us, system_us] = processor_time(&cgroups);
         let members = all.members(guard.pid);
@@ -240,14 +241,36 @@ fn cgroup_mount(line: &str) -> Option<Mount> {
     Some(Mount { options, place: place.into() })
 }
 
+/// The cgroup that keeps a rocker's memory, as far as this user sees it.
+#[derive(Debug)]
+pub(crate) struct Memory(Cgroup, PathBuf);
+
+impl Memory {
+    /// To be asked for while the guard lives: version 1 does not tell where one is that ends.
+    pub(crate) fn of(guard_pid: u32, name: &str) -> Option<Self> {
+        let mut all = cgroups(guard_pid, name, &cgroup_mounts()).into_iter();
+        all.find(|(what, _)| what.memory).map(|(what, dir)| Self(what, dir))
+    }
+
+    /// What the OOM killer has done in it. It is there until its guard has ended.
+    pub(crate) fn ooms(&self) -> Ooms {
+        let Self(what, dir) = self;
+        Ooms::of(*what, |file, parse| parsed(dir, file, parse))
+    }
+}
+
+fn parsed(dir: &Path, file: &str, parse: Parse<'_>) -> Option<u64> {
+    parse(&fs::read_to_string(dir.join(file)).ok()?)
+}
+
 /// The cgroups of this rocker's own, which are called as it is, and what can be read in each.
-fn cgroups(rocker: &RockerEntry, mounts: &[Mount]) -> Vec<(Cgroup, PathBuf)> {
-    let table = fs::read(format!("/proc/{}/cgroup", rocker.guard_pid)).unwrap_or_default();
+fn cgroups(guard_pid: u32, name: &str, mounts: &[Mount]) -> Vec<(Cgroup, PathBuf)> {
+    let table = fs::read(format!("/proc/{guard_pid}/cgroup")).unwrap_or_default();
     let own = table.split(|&byte| byte == b'\n').filter_map(|line| {
         let mut fields = line.splitn(3, |&byte| byte == b':').skip(1);
         let controllers = core::str::from_utf8(fields.next()?).ok()?;
         let path = Path::new(OsStr::from_bytes(fields.next()?));
-        (path.file_name()? == rocker.name.as_str()).then_some((controllers, path))
+        (path.file_name()? == name).then_some((controllers, path))
     });
     own.filter_map(|(controllers, path)| {
         let unified = controllers.is_empty();

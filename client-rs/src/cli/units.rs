@@ -49,9 +49,8 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         b'G' => 30,
         _ => 0,
     };
-    let wrong = "a number of bytes, or one with K, M or G, like 64M";
-    let number: u64 = digits.parse().map_err(|_| wrong.to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "it is too large".to_owned())
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "a number of bytes below 2^64, or one with K, M or G, like 64M".to_owned())
 }
 
 /// The same the other way round, with one digit after the point.

@@ -54,13 +54,18 @@ pub(crate) fn is_final(signal: i32) -> bool {
     FINAL.iter().any(|known| *known as i32 == signal)
 }
 
-/// root.8, root.9: the App's status, once all of its rocker is gone.
-pub(crate) fn until_gone(rocker: &mut Rocker, signals: &Signals) -> io::Result<ExitStatus> {
+/// root.8: until the App has ended. Nobody has waited for it then, so its guard is still there.
+pub(crate) fn until_ended(rocker: &Rocker, signals: &Signals) -> io::Result<()> {
     while !is_over(rocker.app_pidfd(), signals)? {
         while let Some(signal) = signals.next()? {
             rocker.signal_app(signal)?;
         }
     }
+    Ok(())
+}
+
+/// root.9: the App's status, once all of its rocker is gone.
+pub(crate) fn until_gone(rocker: &mut Rocker, signals: &Signals) -> io::Result<ExitStatus> {
     let status = rocker.wait()?;
     while !is_over(rocker.guard_pidfd(), signals)? {
         while let Some(signal) = signals.next()? {

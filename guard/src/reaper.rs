@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, openat, seek};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use crate::sys::{self, Ended};
 
@@ -94,7 +94,7 @@ impl Reaper {
     }
 
     /// Looks for a living process through `/proc` and watches it; false if all have ended. One
-    /// is enough: when it has ended, this is asked again.
+    /// is enough: when it has ended, this is asked again. So it is for a child that came late.
     pub(crate) fn find_stranger(&mut self) -> Result<bool, Errno> {
         let list = self.proc.as_ref().ok_or(Errno::BADF)?;
         seek(list, SeekFrom::Start(0))?;
@@ -116,7 +116,19 @@ impl Reaper {
                 Err(error) => return Err(error),
             }
         }
-        Ok(false)
+        // Numbers begin anew some day. So one that was still to come on the list may have ended
+        // and left a child with a number that had passed: it is PID 1's by now.
+        has_children()
+    }
+}
+
+/// Whether PID 1 has any, ended ones included: SIGCHLD tells of them.
+fn has_children() -> Result<bool, Errno> {
+    let ask = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match waitid(WaitId::All, ask) {
+        Ok(_) => Ok(true),
+        Err(Errno::CHILD) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

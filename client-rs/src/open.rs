@@ -520,7 +520,10 @@ impl OpenRocker {
             GuardMessage::Failed(failure) => {
                 return Err(Error::new(failure.error).during(failure.command));
             }
-            GuardMessage::Done | GuardMessage::Mounted { .. } | GuardMessage::Entrance { .. } => {
+            GuardMessage::Done
+            | GuardMessage::Kept { .. }
+            | GuardMessage::Mounted { .. }
+            | GuardMessage::Entrance { .. } => {
                 return Err(lost(Loss::Garbage));
             }
         }))

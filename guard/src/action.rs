@@ -174,6 +174,8 @@ pub enum Action {
     FindStrangers,
     /// `sleep 1`, where the kernel has no memory or no descriptor to say more.
     Rest,
+    /// root.9: SIGKILL for whoever is left, and `syncfs(2)`, where the overlays outlive the rocker.
+    Settle,
     /// Tell the caller.
     ReportFailure(Error),
 }

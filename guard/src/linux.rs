@@ -10,7 +10,7 @@ use core::task::Poll;
 use core::time::Duration;
 
 use protocol::devices::SHM_BYTES;
-use protocol::limits::{CGROUPS_MAX, DESCRIPTORS_MAX, PROGRAMS_MAX, RESET_MS};
+use protocol::limits::{CGROUPS_MAX, DESCRIPTORS_MAX, KEPT_LAYERS_MAX, PROGRAMS_MAX, RESET_MS};
 use protocol::seccomp;
 use protocol::socket::{self, Buffer, Descriptors, Received, now_ns};
 use protocol::{
@@ -31,7 +31,7 @@ use crate::loop_device;
 use crate::machine::{Guard, Life, Outcome, Peer, forbidden_overlay};
 use crate::mount_table::{self, Mount};
 use crate::mounts::{self, Refusal};
-use crate::overlays::{NoPlan, Plan};
+use crate::overlays::{Kept, NoPlan, Plan};
 use crate::peers::{Intake, PEERS_MAX, Peers};
 use crate::privileges;
 use crate::programs::{self, At, Bounds, Failed, Programs};
@@ -107,6 +107,12 @@ struct Building {
     /// What the caller is to enter by.
     entrance: Option<OwnedFd>,
     plan: Plan,
+    /// What an earlier launch has left of its overlays.
+    kept: Option<Kept>,
+    /// The master wants the overlays for the next launch.
+    keeps: bool,
+    /// Once they are there, what they are.
+    seal: Option<Vec<u8>>,
 }
 
 /// What came of an order to open files.
@@ -126,6 +132,8 @@ pub struct Linux<'b> {
     /// The data dir's `.rocker`, kept for its lock: as long as this is open, no other rocker
     /// gets these layers (KERNEL A11).
     data: Option<OwnedFd>,
+    /// The master has the overlays: they outlive the rocker.
+    is_kept: bool,
     /// The limits, if there are any.
     cgroups: Cgroups,
     /// The second wall, if there is to be one.
@@ -202,6 +210,7 @@ impl<'b> Linux<'b> {
             launch: None,
             building: Building::default(),
             data: None,
+            is_kept: false,
             cgroups: Cgroups::default(),
             wall: None,
             reaper: Reaper::new()?,
@@ -251,14 +260,27 @@ impl<'b> Linux<'b> {
                 buffer.bytes()[0] = 0;
             }
         }
-        let (message, mut descriptors) = match socket::receive_before(master, inbox, u64::MAX) {
-            Ok(Received::Message(message, descriptors)) => (message, descriptors.into_iter()),
-            Ok(Received::Lost(how)) => return Outcome::Lost(how),
-            Ok(Received::Empty) => return Outcome::Lost(Loss::Silent),
-            Err(errno) => return Outcome::Failed(errno),
+        let mut descriptors = loop {
+            match socket::receive_before(master, &mut *inbox, u64::MAX) {
+                Ok(Received::Message(Message::Master(MasterMessage::Keep { seal, .. }), given)) => {
+                    self.building.keeps = true;
+                    self.building.kept = Some(Kept::new(given, seal)).filter(|_| !seal.is_empty());
+                }
+                Ok(Received::Message(_, descriptors)) => break descriptors.into_iter(),
+                Ok(Received::Lost(how)) => return Outcome::Lost(how),
+                Ok(Received::Empty) => return Outcome::Lost(Loss::Silent),
+                Err(errno) => return Outcome::Failed(errno),
+            }
         };
-        let Message::Master(MasterMessage::HandOver { name, guard_pid, request, package, cgroups }) =
-            message
+        // The request is borrowed for as long as the guard lives.
+        let inbox: &'b Buffer = inbox;
+        let Some(Message::Master(MasterMessage::HandOver {
+            name,
+            guard_pid,
+            request,
+            package,
+            cgroups,
+        })) = inbox.last()
         else {
             return Outcome::Lost(Loss::Garbage);
         };
@@ -280,8 +302,9 @@ impl<'b> Linux<'b> {
         self.cgroups = cgroups;
         self.building.dev = descriptors.next();
         let deadline_ns = now_ns() + u64::from(request.timeout_ms) * 1_000_000;
+        let syncs = overlays && self.building.keeps && !request.options.volatile;
         self.launch = Some(Launch { name, guard_pid, request, package, deadline_ns });
-        Outcome::RequestIs { overlays, package, life }
+        Outcome::RequestIs { overlays, package, life, syncs }
     }
 
     fn isolate(&self) -> Result<(), rustix::io::Errno> {
@@ -353,7 +376,13 @@ impl<'b> Linux<'b> {
         let locked = self.data.as_ref().ok_or(rustix::io::Errno::BADF)?;
         let data_dir = self.launch().request.data_dir.ok_or(rustix::io::Errno::BADF)?;
         let layers = mounts::open_layers(data_dir.as_bytes(), locked.as_fd())?;
-        durability::settle(layers.as_fd(), self.launch().request.options.volatile)?;
+        let volatile = self.launch().request.options.volatile;
+        if let Some(kept) = self.building.kept.take() {
+            self.building.seal = self.building.plan.reuse(kept, layers.as_fd(), volatile);
+        }
+        if self.building.seal.is_none() {
+            durability::settle(layers.as_fd(), volatile)?;
+        }
         self.building.layers = Some(layers);
         Ok(())
     }
@@ -363,8 +392,16 @@ impl<'b> Linux<'b> {
             self.open_layers()?;
         }
         let volatile = self.launch().request.options.volatile;
-        let Building { plan, layers, .. } = &mut self.building;
-        plan.build(layer, layers.as_ref().ok_or(rustix::io::Errno::BADF)?.as_fd(), volatile)
+        let Building { plan, layers, keeps, seal, .. } = &mut self.building;
+        let data = layers.as_ref().ok_or(rustix::io::Errno::BADF)?.as_fd();
+        if !plan.has(layer) {
+            plan.build(layer, data, volatile)?;
+        }
+        if *keeps && seal.is_none() && layer + 1 == plan.layers() {
+            // Without one they go with the rocker.
+            *seal = plan.seal(data, volatile).ok();
+        }
+        Ok(())
     }
 
     fn mount_overlay(&mut self, place: u16) -> Result<(), rustix::io::Errno> {
@@ -421,7 +458,22 @@ impl<'b> Linux<'b> {
 
     fn report_done(&mut self) -> Result<(), Errno> {
         let master = self.master.as_ref().ok_or(Errno::BADF)?;
-        socket::send(master, &Message::Guard(GuardMessage::Done), &[], &mut self.outbox)
+        let Building { plan, seal, .. } = &self.building;
+        let (Some(seal), Some(layers), Some(lock)) = (seal, plan.to_keep(), &self.data) else {
+            return socket::send(
+                master,
+                &Message::Guard(GuardMessage::Done),
+                &[],
+                &mut self.outbox,
+            );
+        };
+        let count = u8::try_from(layers.len()).unwrap_or(u8::MAX);
+        let message = Message::Guard(GuardMessage::Kept { seal, layers: count });
+        let descriptors: heapless::Vec<BorrowedFd<'_>, { KEPT_LAYERS_MAX + 1 }> =
+            layers.into_iter().chain([lock.as_fd()]).collect();
+        socket::send(master, &message, &descriptors, &mut self.outbox)?;
+        self.is_kept = true;
+        Ok(())
     }
 
     /// prepare.9. The master's own steps come this way too, when the caller wants to see them.
@@ -851,6 +903,19 @@ impl<'b> Linux<'b> {
         }
     }
 
+    /// root.9, where the kernel will not unmount the overlays, and so not sync them. The lock is
+    /// on the directory that the layers are in.
+    fn settle(&mut self) -> Outcome {
+        if !self.is_kept {
+            return Outcome::Done;
+        }
+        self.bury_until_ns = now_ns() + u64::from(RESET_MS) * 1_000_000;
+        match (self.bury(), &self.data) {
+            (Outcome::Alone, Some(data)) => done(rustix::fs::syncfs(data)),
+            (outcome, _) => outcome,
+        }
+    }
+
     fn report_exit(&mut self, peer: Peer) -> Result<(), Errno> {
         let (id, report, gate) = self.programs.tell(peer).ok_or(Errno::SRCH)?;
         let mut room = Room::default();
@@ -1000,6 +1065,7 @@ impl<'b> Linux<'b> {
                 reaper::rest();
                 Outcome::Done
             }
+            Action::Settle => self.settle(),
             Action::ReportFailure(error) => told(self.report_failure(error)),
         }
     }
@@ -1102,6 +1168,9 @@ impl<'b> Linux<'b> {
                 command.write_str("setpriv --inh-caps -all --bounding-set -all --no-new-privs")?;
                 command.write_str(if request.options.landlock { WALL_WORDS } else { "" })
             }
+            Action::ReportDone if self.is_kept => {
+                command.write_str("sendmsg # to the master, with the overlays")
+            }
             Action::ReportDone => command.write_str("sendmsg # to the master"),
             Action::AwaitRelease => command.write_str("recvmsg # from the master"),
             Action::SendEntrance => command.write_str("sendmsg # to the caller, with a pidfd"),
@@ -1132,6 +1201,7 @@ impl<'b> Linux<'b> {
             Action::Reap => command.write_str("wait"),
             Action::FindStrangers => command.write_str("ls /proc"),
             Action::Rest => command.write_str("sleep 1"),
+            Action::Settle => command.write_str("kill -9 -1; sync -f .rocker"),
             Action::ReportFailure(_) => Ok(()),
         }
     }

@@ -234,6 +234,9 @@ pub enum State {
     /// The kernel could not say what has happened, or who is left. It will: no App ends because
     /// a machine was short of memory for a moment.
     Rest,
+    /// root.9, the end of it where the overlays outlive the rocker: whoever is left ends, and what
+    /// was written is on disk.
+    Settle,
     /// Tells the caller, whoever's step it was that failed.
     ReportFailure(Error),
     /// PID 1's exit is the rollback (root.12 to root.14).
@@ -253,6 +256,9 @@ pub enum Outcome {
         package: Package,
         /// What the rocker will live by.
         life: Life,
+        /// Whether its end is to have on disk what was written, for overlays that outlive it: else
+        /// the kernel does that when it unmounts them, or nobody is to wait for it.
+        syncs: bool,
     },
     /// This loop device is free, or was a moment ago.
     LoopIs(u32),
@@ -341,11 +347,12 @@ pub enum Outcome {
 pub struct Guard {
     state: State,
     life: Life,
+    syncs: bool,
 }
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { state: State::AwaitRequest, life: Life::default() }
+        Self { state: State::AwaitRequest, life: Life::default(), syncs: false }
     }
 }
 
@@ -395,6 +402,7 @@ impl Guard {
             State::AwaitRequest
             | State::KillLate
             | State::HangUp { .. }
+            | State::Settle
             | State::ReportFailure(_)
             | State::Ended(_) => State::Ended(Err(error)),
             // Whom it cannot watch it asks for once more: that nobody is left alone ends a rocker.
@@ -487,7 +495,8 @@ impl Guard {
             (S::Reap, O::NobodyKnown) if self.life == Life::Processes => S::FindStrangers,
             (S::Reap, O::Watched | O::NobodyKnown) => S::Listen,
             (S::FindStrangers, O::Watched) => S::Listen,
-            (S::FindStrangers, O::Alone) => S::Ended(Ok(())),
+            (S::FindStrangers, O::Alone) => self.over(),
+            (S::Settle, O::Done) => S::Ended(Ok(())),
             _ => return None,
         })
     }
@@ -496,11 +505,16 @@ impl Guard {
     fn hung_up(&mut self, peer: Peer) -> State {
         if peer == Peer::OWNER {
             if self.life == Life::Owner {
-                return State::Ended(Ok(()));
+                return self.over();
             }
             self.life = Life::Processes;
         }
         State::Reap
+    }
+
+    /// What is left to do when nobody keeps the rocker alive.
+    const fn over(&self) -> State {
+        if self.syncs { State::Settle } else { State::Ended(Ok(())) }
     }
 }
 
@@ -529,7 +543,7 @@ impl Machine for Guard {
             State::AwaitApp => Step::ReportApp,
             // The same wait, which is for an end where nobody else keeps the rocker alive.
             State::Listen | State::Reap if self.life == Life::Processes => Step::ExitSelf,
-            State::FindStrangers | State::Rest => Step::ExitSelf,
+            State::FindStrangers | State::Rest | State::Settle => Step::ExitSelf,
             State::Listen
             | State::Answer { .. }
             | State::Welcome { .. }
@@ -594,6 +608,7 @@ impl Machine for Guard {
             State::ReportExit { peer } => Action::ReportExit { peer },
             State::FindStrangers => Action::FindStrangers,
             State::Rest => Action::Rest,
+            State::Settle => Action::Settle,
             State::ReportFailure(error) => Action::ReportFailure(error),
             State::Ended(_) => unreachable!("an ended guard asks for nothing"),
         }
@@ -608,8 +623,8 @@ impl Machine for Guard {
             return;
         }
         self.state = match (self.state, outcome) {
-            (S::AwaitRequest, O::RequestIs { overlays, package, life }) => {
-                self.life = life;
+            (S::AwaitRequest, O::RequestIs { overlays, package, life, syncs }) => {
+                (self.life, self.syncs) = (life, syncs);
                 S::IsolateMounts { overlays, package }
             }
             (S::IsolateMounts { overlays, package }, O::Done) => {
@@ -680,7 +695,7 @@ mod tests {
 
     /// A guard in this state.
     fn at(state: State) -> Guard {
-        Guard { state, life: Life::Processes }
+        Guard { state, ..Guard::default() }
     }
 
     fn after(state: State, outcome: Outcome) -> State {
@@ -694,7 +709,12 @@ mod tests {
         let mut guard = Guard::default();
         let mut walked = vec![];
         for outcome in [
-            Outcome::RequestIs { overlays: true, package: Package::Own, life: Life::Processes },
+            Outcome::RequestIs {
+                overlays: true,
+                package: Package::Own,
+                life: Life::Processes,
+                syncs: false,
+            },
             Outcome::Done,
             Outcome::LoopIs(8),
             Outcome::Done,
@@ -800,7 +820,7 @@ mod tests {
         for life in [Life::Processes, Life::Owner, Life::OwnerThenProcesses] {
             for state in [State::FindStrangers, State::Listen, State::Reap] {
                 for errno in [Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::INVAL, Errno::IO] {
-                    let mut guard = Guard { state, life };
+                    let mut guard = Guard { state, life, syncs: true };
                     guard.advance(Outcome::Failed(errno));
                     assert_eq!(guard.state(), State::Rest);
                 }
@@ -834,11 +854,12 @@ mod tests {
         let garbage = Error::Lost { step: Step::ReportApp, how: Loss::Garbage };
         let order = Outcome::Exec { peer: Peer::OWNER, id: 1 };
         for (life, said) in [(Life::Processes, order), (Life::Owner, Outcome::Done)] {
-            let mut guard = Guard { state: State::AwaitApp, life };
+            let mut guard = Guard { state: State::AwaitApp, life, syncs: false };
             guard.advance(said);
             assert_eq!(guard.state(), State::ReportFailure(garbage), "{life:?}");
         }
-        let mut guard = Guard { state: State::AwaitApp, life: Life::OwnerThenProcesses };
+        let life = Life::OwnerThenProcesses;
+        let mut guard = Guard { state: State::AwaitApp, life, syncs: false };
         guard.advance(order);
         assert_eq!(guard.state(), State::StartProgram { peer: Peer::OWNER, id: 1 });
     }
@@ -846,7 +867,7 @@ mod tests {
     #[test]
     fn listen_owner_lost_ends_a_rocker_that_does_not_stay() {
         let lost = Outcome::PeerLost { peer: Peer::OWNER };
-        let mut guard = Guard { state: State::Listen, life: Life::Owner };
+        let mut guard = Guard { state: State::Listen, life: Life::Owner, syncs: false };
         guard.advance(lost);
         assert_eq!(guard.state(), State::HangUp { peer: Peer::OWNER, kills: true });
         guard.advance(Outcome::Done);
@@ -854,9 +875,27 @@ mod tests {
     }
 
     #[test]
+    fn overlays_that_outlive_a_rocker_are_synced_by_its_guard() {
+        let owner = State::HangUp { peer: Peer::OWNER, kills: true };
+        for (state, life, outcome) in [
+            (State::FindStrangers, Life::Processes, Outcome::Alone),
+            (owner, Life::Owner, Outcome::Done),
+        ] {
+            let mut guard = Guard { state, life, syncs: true };
+            guard.advance(outcome);
+            assert_eq!(guard.state(), State::Settle);
+            guard.advance(Outcome::Done);
+            assert_eq!(guard.state(), State::Ended(Ok(())));
+        }
+        let error = Error::Failed { step: Step::ExitSelf, errno: Errno::IO };
+        assert_eq!(after(State::Settle, Outcome::Failed(Errno::IO)), State::Ended(Err(error)));
+    }
+
+    #[test]
     fn listen_owner_lost_leaves_its_programs_to_a_rocker_that_stays() {
         let lost = Outcome::PeerLost { peer: Peer::OWNER };
-        let mut guard = Guard { state: State::Listen, life: Life::OwnerThenProcesses };
+        let life = Life::OwnerThenProcesses;
+        let mut guard = Guard { state: State::Listen, life, syncs: false };
         guard.advance(lost);
         assert_eq!(guard.state(), State::HangUp { peer: Peer::OWNER, kills: false });
         guard.advance(Outcome::Done);
@@ -875,7 +914,7 @@ mod tests {
             State::Welcome { peer },
             State::ReportExit { peer },
         ] {
-            let mut guard = Guard { state, life: Life::Owner };
+            let mut guard = Guard { state, life: Life::Owner, syncs: false };
             guard.advance(Outcome::Failed(Errno::PIPE));
             assert_eq!(guard.state(), State::HangUp { peer, kills: true });
             guard.advance(Outcome::Done);
@@ -897,7 +936,7 @@ mod tests {
     #[test]
     fn an_owned_rocker_does_not_end_because_nobody_is_in_it() {
         for life in [Life::Owner, Life::OwnerThenProcesses] {
-            let mut guard = Guard { state: State::Reap, life };
+            let mut guard = Guard { state: State::Reap, life, syncs: false };
             guard.advance(Outcome::NobodyKnown);
             assert_eq!(guard.state(), State::Listen);
         }

@@ -17,10 +17,14 @@ use alloc::vec::Vec;
 use core::fmt::Write as _;
 use core::mem::MaybeUninit;
 
+use protocol::limits::{KEPT_LAYERS_MAX, SEAL_MAX};
+use protocol::socket::Descriptors;
 use protocol::{Command, Errno, Overlays, Path, request};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RawDir, Uid};
-use rustix::fs::{ResolveFlags, StatxFlags, fchmod, fchown, mkdirat, openat, readlinkat, statx};
+use rustix::fs::{
+    ResolveFlags, StatxFlags, fchmod, fchown, fstat, mkdirat, openat, readlinkat, statx,
+};
 use rustix::io;
 
 use crate::mount_table::{self, Mount, below, is_strictly_below};
@@ -45,6 +49,22 @@ struct Layer {
     tree: Option<OwnedFd>,
     /// Whether it had to be attached somewhere before parts of it could be cloned.
     staged: bool,
+    /// Whether an earlier launch has made it.
+    reused: bool,
+}
+
+/// Overlays of an earlier launch, as the master gives them: to be used or to be closed.
+pub(crate) struct Kept {
+    layers: Descriptors,
+    /// What their guard has found them to be: see [`Plan::seal`].
+    seal: Vec<u8>,
+}
+
+impl Kept {
+    /// The last descriptor is the data dir's lock, so that it is there for longer than the others.
+    pub(crate) fn new(layers: Descriptors, seal: &[u8]) -> Self {
+        Self { layers, seal: seal.to_vec() }
+    }
 }
 
 /// What comes to a place.
@@ -72,6 +92,8 @@ struct Place {
 pub(crate) struct Plan {
     layers: Vec<Layer>,
     places: Vec<Place>,
+    /// Parts of what is attached nowhere cannot be cloned here, as a later launch would have to.
+    was_staged: bool,
 }
 
 /// A directory to overlay, with its links resolved.
@@ -146,7 +168,8 @@ impl Plan {
             return Err(failed(io::Errno::BUSY));
         }
         let mountpoint = mount.at.clone();
-        self.layers.push(Layer { lower, mountpoint, mount_id: id, tree: None, staged: false });
+        let (tree, staged, reused) = (None, false, false);
+        self.layers.push(Layer { lower, mountpoint, mount_id: id, tree, staged, reused });
         Ok(self.layers.len() - 1)
     }
 
@@ -155,6 +178,67 @@ impl Plan {
         self.places.iter().rposition(|place| {
             matches!(place.source, Source::Overlaid { .. }) && is_strictly_below(path, &place.path)
         })
+    }
+
+    /// prepare.4: takes what an earlier launch has left, if that is what this one would make, with
+    /// its seal. Else it is closed when this returns, which unmounts it.
+    pub(crate) fn reuse(
+        &mut self,
+        kept: Kept,
+        data: BorrowedFd<'_>,
+        volatile: bool,
+    ) -> Option<Vec<u8>> {
+        let is_same = self.seal(data, volatile).is_ok_and(|seal| seal == kept.seal);
+        if !is_same {
+            return None;
+        }
+        for (layer, tree) in self.layers.iter_mut().zip(kept.layers) {
+            (layer.tree, layer.reused) = (Some(tree), true);
+        }
+        Some(kept.seal)
+    }
+
+    /// What says that two overlays are the same: whether they are volatile, where their host mounts
+    /// are, and which directories they are made of, with the kernel's own below `work`. While an
+    /// overlay has these open nothing else can have their numbers. The merged root shows what it
+    /// has once read of the upper one's mode and owner.
+    ///
+    /// `EXDEV` if a layer is not on the file system of `data`, which is what is synced.
+    pub(crate) fn seal(&self, data: BorrowedFd<'_>, volatile: bool) -> io::Result<Vec<u8>> {
+        let disk = fstat(data)?.st_dev;
+        let mut seal = vec![u8::from(volatile)];
+        for layer in &self.layers {
+            let [upper, work] = directory_names(&layer.mountpoint);
+            let upper = open_beneath(data, upper.as_bytes(), OFlags::DIRECTORY)?;
+            let work = open_beneath(data, work.as_bytes(), OFlags::DIRECTORY)?;
+            let kernels = open_beneath(work.as_fd(), b"work", OFlags::DIRECTORY)?;
+            seal.extend_from_slice(&layer.mountpoint);
+            for directory in [&layer.lower, &upper, &work, &kernels] {
+                let is = fstat(directory)?;
+                if is.st_dev != disk && !core::ptr::eq(directory, &layer.lower) {
+                    return Err(io::Errno::XDEV);
+                }
+                seal.extend_from_slice(&is.st_dev.to_ne_bytes());
+                seal.extend_from_slice(&is.st_ino.to_ne_bytes());
+                for number in [is.st_mode, is.st_uid, is.st_gid] {
+                    seal.extend_from_slice(&number.to_ne_bytes());
+                }
+            }
+        }
+        if seal.len() > SEAL_MAX { Err(io::Errno::NAMETOOLONG) } else { Ok(seal) }
+    }
+
+    /// Whether layer `index` is there already.
+    pub(crate) fn has(&self, index: u16) -> bool {
+        self.layers.get(usize::from(index)).is_some_and(|layer| layer.tree.is_some())
+    }
+
+    /// prepare.7: all of them, for the next launch; none if they are too many, or of no use to it.
+    pub(crate) fn to_keep(&self) -> Option<heapless::Vec<BorrowedFd<'_>, KEPT_LAYERS_MAX>> {
+        if self.layers.is_empty() || self.layers.len() > KEPT_LAYERS_MAX || self.was_staged {
+            return None;
+        }
+        self.layers.iter().map(|layer| layer.tree.as_ref().map(AsFd::as_fd)).collect()
     }
 
     /// prepare.4: makes layer `index`, with its directories in `data`, the `.rocker` directory.
@@ -195,7 +279,7 @@ impl Plan {
             // Before Linux 6.15 only what is attached can be cloned (KERNEL A14).
             Err(io::Errno::INVAL) if !*staged => {
                 stage(tree.as_fd(), data)?;
-                *staged = true;
+                (*staged, self.was_staged) = (true, true);
                 mounts::clone_beneath(tree.as_fd(), inside)?
             }
             answer => answer?,
@@ -301,11 +385,15 @@ impl Plan {
         let lower = String::from_utf8_lossy(&layer.mountpoint);
         let [upper, work] = directory_names(&layer.mountpoint);
         // A Command takes any text.
-        let _ = write!(
-            command,
-            "mount -t overlay overlay -o lowerdir={lower},upperdir={data_dir}/.rocker/{upper},\
+        let _ = if layer.reused {
+            write!(command, "mount --bind overlay # over {lower}, of an earlier launch, reused")
+        } else {
+            write!(
+                command,
+                "mount -t overlay overlay -o lowerdir={lower},upperdir={data_dir}/.rocker/{upper},\
              workdir={data_dir}/.rocker/{work}{volatile}"
-        );
+            )
+        };
     }
 
     /// overlay.1 as a shell command.
@@ -483,7 +571,7 @@ fn layer_directory(
     }
     mkdirat(data, name, Mode::RWXU)?;
     let directory = openat(data, name, how, Mode::empty())?;
-    let like = rustix::fs::fstat(like)?;
+    let like = fstat(like)?;
     fchown(&directory, Some(Uid::from_raw(like.st_uid)), Some(Gid::from_raw(like.st_gid)))?;
     fchmod(&directory, Mode::from_raw_mode(like.st_mode))?;
     Ok(directory)

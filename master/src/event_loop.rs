@@ -17,10 +17,12 @@ use rustix::fs::{Mode, OFlags, open};
 use crate::cgroup::Cgroups;
 use crate::clone_guard::Stack;
 use crate::devices::Devices;
+use crate::errands::{Errands, unmount};
 use crate::linux::{Host, Work};
 use crate::listener::{Knock, Listener};
 use crate::log_share::{LogShare, Whose};
 use crate::machine::{Session, State};
+use crate::overlays::Overlays;
 use crate::packages::Packages;
 use crate::policy::{Caller, Config, Namespace};
 use crate::pool::Pool;
@@ -48,6 +50,7 @@ pub struct Master {
     /// When to look for ends that no signal has named: `CLOCK_MONOTONIC`, nanoseconds; all ones
     /// if there are none.
     sweeps_ns: u64,
+    errands: Errands,
     log_share: LogShare,
     /// None for a master of one launch.
     listener: Option<Listener>,
@@ -60,6 +63,7 @@ enum Ready {
     Launching(usize),
     Adopted,
     Mounts,
+    Errands,
 }
 
 impl Master {
@@ -97,7 +101,8 @@ impl Master {
     /// A master for one connection, which ends with its rocker.
     pub fn serve_one(config: Config, guard: OwnedFd, connection: OwnedFd) -> Result<Self, String> {
         // Nobody comes after it.
-        let mut master = Self::new(Config { max_packages: 0, ready_guards: 0, ..config }, guard)?;
+        let alone = Config { max_packages: 0, max_overlays: 0, ready_guards: 0, ..config };
+        let mut master = Self::new(alone, guard)?;
         master.take_in(connection);
         Ok(master)
     }
@@ -114,18 +119,22 @@ impl Master {
         let null = open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| cannot(&error))?;
         let packages = Packages::new(config.max_packages, config.package_idle_ms);
-        let mounts = if config.ready_guards > 0 {
+        let mounts = if config.ready_guards > 0 || config.max_overlays > 0 {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             let mounts = open(c"/proc/self/mountinfo", flags, Mode::empty());
             let mounts = mounts.inspect_err(|error| {
-                log::warn!("no ready guards: cannot open /proc/self/mountinfo: {error}")
+                log::warn!(
+                    "no ready guards, no overlays kept: cannot open /proc/self/mountinfo: {error}"
+                )
             });
             mounts.ok()
         } else {
             None
         };
-        // Who cannot hear of changes has nobody wait.
-        let pool = Pool::new(if mounts.is_some() { config.ready_guards } else { 0 });
+        // Who cannot hear of changes has nobody wait, and keeps nothing.
+        let at_most = |number| if mounts.is_some() { number } else { 0 };
+        let pool = Pool::new(at_most(config.ready_guards));
+        let overlays = Overlays::new(at_most(config.max_overlays), config.overlay_idle_ms);
         let host = Host {
             cgroups: Cgroups::new(&config.cgroup),
             devices: Devices::new(DEVICE_USERS),
@@ -140,14 +149,17 @@ impl Master {
             outbox: Buffer::default(),
             received: Descriptors::new(),
             packages,
+            overlays,
             pool,
             mounts,
             command: Command::new(),
         };
         let (sessions, log_share) = Default::default();
         let adopted = Adopted::new().map_err(|error| cannot(&error))?;
+        let errands = Errands::new().map_err(|error| cannot(&error))?;
         let sweeps_ns = u64::MAX;
-        Ok(Self { host, sessions, adopted, signals, sweeps_ns, log_share, listener: None })
+        let listener = None;
+        Ok(Self { host, sessions, adopted, signals, sweeps_ns, errands, log_share, listener })
     }
 
     /// Serves until SIGTERM or SIGINT, or, for a master of one launch, until that has ended.
@@ -171,9 +183,14 @@ impl Master {
                     Ready::Callers => self.accept(),
                     Ready::Launching(index) => launching.push(index),
                     Ready::Adopted => {
-                        self.adopted.ended().into_iter().for_each(|pid| self.has_exited(pid));
+                        let ended = self.adopted.ended();
+                        ended.into_iter().for_each(|pid| self.has_exited(pid, false));
                     }
-                    Ready::Mounts => drop(self.host.pool.discard(now_ns())),
+                    Ready::Mounts => self.host.has_other_mounts(now_ns()),
+                    Ready::Errands => {
+                        let done = self.errands.done();
+                        done.for_each(|(key, kept)| self.host.overlays.is_back(key, kept));
+                    }
                 }
             }
             if self.sweeps_ns <= now_ns() {
@@ -182,6 +199,8 @@ impl Master {
             self.advance_launching(&mut launching);
             self.advance_waiting();
             unmount(self.host.packages.expired(now_ns()));
+            let away = self.host.overlays.leave(now_ns());
+            away.into_iter().for_each(|away| self.errands.send(away));
             drop(self.host.pool.surplus(now_ns()));
             if is_idle {
                 self.host.stock(now_ns());
@@ -201,11 +220,12 @@ impl Master {
         }
         sources.push((self.signals.as_fd(), Ready::Signals));
         sources.push((self.adopted.source(), Ready::Adopted));
+        sources.push((self.errands.source(), Ready::Errands));
         if let Some(listener) = &self.listener {
             sources.push((listener.socket().as_fd(), Ready::Callers));
         }
         let mut deadline_ns = self.host.packages.expires_ns().min(self.log_share.due_ns());
-        deadline_ns = deadline_ns.min(self.sweeps_ns);
+        deadline_ns = deadline_ns.min(self.sweeps_ns).min(self.host.overlays.expires_ns());
         if self.sessions.is_quiet() {
             deadline_ns = deadline_ns.min(self.host.pool.due_ns());
         }
@@ -213,7 +233,7 @@ impl Master {
             let Some(launch) = &entry.held.launch else { continue };
             deadline_ns = deadline_ns.min(entry.due_ns());
             // Who waits for another launch hears of its own caller's end when it goes on.
-            if entry.awaits_mount() {
+            if entry.awaits_another() {
                 continue;
             }
             if let Some(waits_on) = launch.link.as_ref().or(launch.client.as_ref()) {
@@ -252,7 +272,8 @@ impl Master {
             .filter(|((_, ready), happened)| *happened || is_late(ready))
             .map(|((_, ready), _)| ready);
         let waiting = self.sessions.launching.iter().enumerate();
-        let impatient = waiting.filter(|(_, entry)| entry.awaits_mount() && entry.due_ns() <= now);
+        let impatient =
+            waiting.filter(|(_, entry)| entry.awaits_another() && entry.due_ns() <= now);
         Ok(ready.chain(impatient.map(|(index, _)| Ready::Launching(index))).collect())
     }
 
@@ -287,22 +308,22 @@ impl Master {
 
     /// root.11, for this child, else for any. Whether there may be another one.
     fn reap(&mut self, child: Option<Pid>) -> bool {
-        match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => {
-                self.has_exited(pid.as_raw().cast_unsigned());
-                true
-            }
-            Ok(WaitStatus::StillAlive) | Err(_) => false,
-            Ok(_) => true,
-        }
+        let (pid, is_well) = match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, status)) => (pid, status == 0),
+            Ok(WaitStatus::Signaled(pid, ..)) => (pid, false),
+            Ok(WaitStatus::StillAlive) | Err(_) => return false,
+            Ok(_) => return true,
+        };
+        self.has_exited(pid.as_raw().cast_unsigned(), is_well);
+        true
     }
 
     /// A guard that waits is no guard any more. One that ends while it is launching closes its
     /// socket as well, and that moves the session on; this only remembers.
-    fn has_exited(&mut self, pid: u32) {
+    fn has_exited(&mut self, pid: u32, is_well: bool) {
         drop(self.host.pool.lose(pid));
         if let Some(mut entry) = self.sessions.end(pid) {
-            entry.held.exited = true;
+            entry.held.has_exited(is_well);
             self.advance(entry);
             return;
         }
@@ -310,7 +331,7 @@ impl Master {
             entry.held.rocker.as_ref().is_some_and(|rocker| rocker.guard_pid == pid)
         };
         if let Some(entry) = self.sessions.launching.iter_mut().find(is_it) {
-            entry.held.exited = true;
+            entry.held.has_exited(is_well);
         }
     }
 
@@ -347,6 +368,8 @@ impl Master {
             data: None,
             cgroups: vec![],
             deadline_ns: now_ns() + u64::from(protocol::limits::HELLO_MS) * 1_000_000,
+            patience_ns: 0,
+            wakes_ns: 0,
             trace: false,
         };
         let held = Held { launch: Some(Box::new(launch)), ..Held::default() };
@@ -362,11 +385,12 @@ impl Master {
         }
     }
 
-    /// Those who wait for another launch to mount their package: it has, or never will.
+    /// Those who wait for another launch to mount their package: it has, or never will; or for
+    /// their data dir, which may be free.
     fn advance_waiting(&mut self) {
-        while self.host.packages.has_news() {
+        while self.host.packages.has_news() | self.host.overlays.has_news() {
             let launching = self.sessions.launching.iter().enumerate();
-            let waiting = launching.filter(|(_, entry)| entry.awaits_mount());
+            let waiting = launching.filter(|(_, entry)| entry.awaits_another());
             let mut waiting: Vec<usize> = waiting.map(|(index, _)| index).collect();
             self.advance_launching(&mut waiting);
         }
@@ -445,15 +469,4 @@ fn why(error: Error, launch: Option<&Launch>, command: &str) -> String {
         (error, _) => format!("{error}{colon}{command}"),
     };
     line
-}
-
-/// Lets go of mounts. The last of a package frees what it had in memory, for milliseconds where
-/// that was much, and waits for its file system: nobody else waits with it.
-fn unmount(mounts: Vec<OwnedFd>) {
-    if mounts.is_empty() {
-        return;
-    }
-    let thread = std::thread::Builder::new().name("unmount".into()).stack_size(64 * 1024);
-    // Where there is no thread to be had it happens here: they are dropped either way.
-    let _ = thread.spawn(move || drop(mounts));
 }

@@ -12,6 +12,8 @@
 //! policy        root.1: who is asking, and may they
 //! package       root.2: package and data dir, each opened once
 //! packages      which of them are mounted, for all rockers that are made from one
+//! overlays      which are kept for the next launch of their data dir
+//! errands       what waits for disks, in threads
 //! cgroup        root.2: limits
 //! disk          root.2: which one a file is on
 //! devices       root.3: a /dev that is not the host's
@@ -28,6 +30,7 @@ mod cgroup;
 mod clone_guard;
 mod devices;
 mod disk;
+mod errands;
 pub mod event_loop;
 pub mod guard_binary;
 mod hierarchies;
@@ -36,6 +39,7 @@ mod linux;
 mod listener;
 mod log_share;
 pub mod machine;
+pub mod overlays;
 mod package;
 pub mod packages;
 pub mod policy;

@@ -25,11 +25,12 @@ use crate::cgroup::Cgroups;
 use crate::clone_guard::{Stack, clone_guard};
 use crate::devices::{App, Devices};
 use crate::machine::{Outcome, Session, Wants};
+use crate::overlays::{self, Overlays};
 use crate::packages::{Found, Lease, Packages};
 use crate::policy::{Config, Namespace};
 use crate::pool::{Pool, Ready};
 use crate::residue::{Records, Rocker};
-use crate::sessions::{Held, Launch, Opened, Sessions};
+use crate::sessions::{Held, Kept, Launch, Opened, Sessions};
 use crate::unmade::Unmade;
 use crate::{id_maps, package, rights};
 
@@ -53,6 +54,7 @@ pub(crate) struct Host {
     /// What came with the guard's last message.
     pub(crate) received: Descriptors,
     pub(crate) packages: Packages<OwnedFd>,
+    pub(crate) overlays: Overlays<Kept>,
     pub(crate) pool: Pool<OwnedFd>,
     /// `/proc/self/mountinfo`, which tells of changes (`man 5 proc_pid_mountinfo`); where it
     /// cannot be opened no guard waits.
@@ -74,14 +76,20 @@ impl Host {
         Ok(Ready { pid, link })
     }
 
-    /// Lets go of guards that were cloned before a change of the host's mounts.
+    /// Lets go of guards that were cloned before a change of the host's mounts, and of overlays.
     pub(crate) fn notice_mounts(&mut self, now_ns: u64) {
         let Some(mounts) = &self.mounts else { return };
         // Asking is enough: the kernel tells of each change once.
         let mut sources = [PollFd::new(mounts, PollFlags::PRI)];
         if !matches!(poll(&mut sources, Some(&Timespec::default())), Ok(0)) {
-            drop(self.pool.discard(now_ns));
+            self.has_other_mounts(now_ns);
         }
+    }
+
+    /// The same when they are known to have changed.
+    pub(crate) fn has_other_mounts(&mut self, now_ns: u64) {
+        drop(self.pool.discard(now_ns));
+        self.overlays.discard();
     }
 
     /// The command of the step that failed. A broken rule says enough by itself, but for two: why
@@ -301,20 +309,25 @@ impl Work<'_> {
         let path = launch.request().ok_or(Errno::PROTO)?.package;
         let reach = self.host.config.package_reach(&launch.caller, path)?;
         let (file, key) = package::open_package(path, reach)?;
-        // No longer than the launch itself may take.
-        let patience_ns = now_ns() + u64::from(MOUNT_PATIENCE_MS) * 1_000_000;
-        let patience_ns = patience_ns.min(launch.deadline_ns);
-        self.launch_mut()?.package = Some(Opened { file, key, how: Package::Own, patience_ns });
+        let launch = self.launch_mut()?;
+        launch.is_patient();
+        launch.package = Some(Opened { file, key, how: Package::Own });
         Ok(())
     }
 
     /// root.2
     fn find_mount(&mut self) -> Poll<Outcome> {
-        let opened = self.held.launch.as_deref_mut().and_then(|launch| launch.package.as_mut());
-        let Some(opened) = opened else { return Poll::Ready(Outcome::Failed(Errno::BADF)) };
-        let is_late = opened.patience_ns <= now_ns();
+        let Some(Launch { package: Some(opened), patience_ns, wakes_ns, .. }) =
+            self.held.launch.as_deref_mut()
+        else {
+            return Poll::Ready(Outcome::Failed(Errno::BADF));
+        };
+        let is_late = *patience_ns <= now_ns();
         match self.host.packages.find(opened.key, is_late) {
-            Found::NotYet => Poll::Pending,
+            Found::NotYet => {
+                *wakes_ns = *patience_ns;
+                Poll::Pending
+            }
             Found::Package(how, lease) => {
                 opened.how = how;
                 self.held.lease = lease;
@@ -323,14 +336,35 @@ impl Work<'_> {
         }
     }
 
-    /// root.2
-    fn lock_data_dir(&mut self) -> Result<(), Refusal> {
-        let launch = self.launch()?;
-        let data_dir = launch.request().and_then(|request| request.data_dir).ok_or(Errno::PROTO)?;
-        let reach = self.host.config.data_reach(&launch.caller, data_dir)?;
-        let data = package::lock_data_dir(data_dir, reach, launch.caller.uid)?;
-        self.launch_mut()?.data = Some(data);
-        Ok(())
+    /// root.2. Who comes when the last rocker ends waits for that, and for its overlays.
+    fn lock_data_dir(&mut self) -> Result<Poll<()>, Refusal> {
+        let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
+        let (data, key) = {
+            let request = launch.request().ok_or(Errno::PROTO)?;
+            let data_dir = request.data_dir.ok_or(Errno::PROTO)?;
+            let reach = self.host.config.data_reach(&launch.caller, data_dir)?;
+            package::open_data_dir(data_dir, reach, launch.caller.uid)?
+        };
+        let lock = |kept: &Kept| kept.descriptors.last().map(OwnedFd::try_clone);
+        let until_ns = match self.host.overlays.find(key) {
+            overlays::Found::Kept(lease) => {
+                let lock = lease.with(lock).flatten().ok_or(Errno::BADF)?;
+                launch.data = Some(lock.map_err(|error| from_io(&error))?);
+                self.held.overlays = Some(lease);
+                return Ok(Poll::Ready(()));
+            }
+            overlays::Found::Unknown => 0,
+            overlays::Found::InUse => launch.patience_ns,
+            overlays::Found::Away => launch.deadline_ns - u64::from(MOUNT_PATIENCE_MS) * 1_000_000,
+        };
+        if until_ns > now_ns() {
+            launch.wakes_ns = until_ns;
+            return Ok(Poll::Pending);
+        }
+        package::lock(&data)?;
+        launch.data = Some(data);
+        self.held.overlays = self.host.overlays.enter(key);
+        Ok(Poll::Ready(()))
     }
 
     /// root.2
@@ -366,6 +400,7 @@ impl Work<'_> {
             Some(ready) => ready,
             None => self.host.clone_guard()?,
         };
+        self.held.overlays.iter().for_each(overlays::Lease::begins);
         let launch = self.launch_mut()?;
         launch.link = Some(link);
         let rocker = launch.request().map(|request| Rocker {
@@ -389,6 +424,7 @@ impl Work<'_> {
         };
         {
             let request = launch.request().ok_or(Errno::PROTO)?;
+            let overlaid = !request.overlays.is_empty();
             let (devices, words) = (&mut self.host.devices, &mut self.host.words);
             let dev = devices.of(App { uid: request.uid, gid: request.gid }, request.options.dev);
             let dev = dev.map_err(|refusal| split(refusal, words))?;
@@ -414,6 +450,17 @@ impl Work<'_> {
             let descriptors: heapless::Vec<BorrowedFd<'_>, DESCRIPTORS_MAX> =
                 held.into_iter().flatten().chain(groups).chain(&dev).map(AsFd::as_fd).collect();
             let link = launch.link.as_ref().ok_or(Errno::BADF)?;
+            if let Some(lease) = self.held.overlays.as_ref().filter(|_| overlaid) {
+                let kept = lease.take();
+                let (seal, given) = kept
+                    .as_ref()
+                    .map_or_else(Default::default, |kept| (&*kept.seal, &*kept.descriptors));
+                let layers = u8::try_from(given.len().saturating_sub(1)).unwrap_or(u8::MAX);
+                let message = Message::Master(MasterMessage::Keep { seal, layers });
+                let given: heapless::Vec<BorrowedFd<'_>, DESCRIPTORS_MAX> =
+                    given.iter().map(AsFd::as_fd).collect();
+                socket::send(link, &message, &given, &mut self.host.outbox)?;
+            }
             // enter.4 brings the guard a pidfd.
             launch.client.iter().for_each(rights::accept);
             socket::send(link, &message, &descriptors, &mut self.host.outbox)?;
@@ -438,7 +485,17 @@ impl Work<'_> {
 
     /// prepare.7
     fn await_done(&mut self) -> Poll<Outcome> {
-        self.hear_guard(|message| *message == GuardMessage::Done)
+        let heard =
+            self.hear_guard(|said| matches!(said, GuardMessage::Done | GuardMessage::Kept { .. }));
+        if let (Poll::Ready(Outcome::Done), Some(lease)) = (&heard, &self.held.overlays)
+            && let Some(Message::Guard(GuardMessage::Kept { seal, .. })) = self.host.inbox.last()
+        {
+            let request = self.held.launch.as_ref().and_then(|launch| launch.request());
+            let is_volatile = request.is_some_and(|request| request.options.volatile);
+            let descriptors = core::mem::take(&mut self.host.received);
+            lease.put(Kept { descriptors, seal: seal.into(), is_volatile });
+        }
+        heard
     }
 
     /// What the guard says, which has to be what is awaited, or what its silence means.
@@ -552,7 +609,10 @@ impl Work<'_> {
             Action::AwaitRequest => return self.await_request(),
             Action::CheckCaller => self.check_caller(),
             Action::OpenPackage => self.open_package(),
-            Action::LockDataDir => self.lock_data_dir(),
+            Action::LockDataDir => match self.lock_data_dir() {
+                Ok(Poll::Pending) => return Poll::Pending,
+                answer => answer.map(|_| ()),
+            },
             Action::FindMount => return self.find_mount(),
             Action::MakeCgroup => self.make_cgroup(),
             Action::CloneGuard => self.clone_guard(),
@@ -760,6 +820,10 @@ fn intake(held: &Held) -> Result<OwnedFd, Errno> {
     let pid = held.rocker.as_ref().map(|rocker| rocker.guard_pid.cast_signed());
     let pid = pid.and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
     get(pidfd_open(pid, PidfdFlags::empty()).map_err(errno)?.as_fd())
+}
+
+fn from_io(error: &std::io::Error) -> Errno {
+    Errno(error.raw_os_error().and_then(|number| u16::try_from(number).ok()).unwrap_or(0))
 }
 
 fn from_nix(error: nix::errno::Errno) -> Errno {

@@ -10,6 +10,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::overlays;
 use crate::packages::Key;
 
 /// How far a caller's paths may lead.
@@ -142,15 +143,14 @@ fn check_superblock(head: &[u8], size: u64) -> Result<(), Rule> {
     Ok(())
 }
 
-/// Opens the data dir and locks the `.rocker` directory in it, which is made at first use.
-/// The lock lasts as long as any copy of the returned descriptor: the guard's life.
+/// Opens the `.rocker` directory in the data dir, which is made at first use.
 /// Root's may lie anywhere, but through no link that is another's; others than root may name
 /// directories of their own only.
-pub(crate) fn lock_data_dir(
+pub(crate) fn open_data_dir(
     path: Path<'_>,
     reach: Reach<'_>,
     caller: u32,
-) -> Result<OwnedFd, Error> {
+) -> Result<(OwnedFd, overlays::Key), Error> {
     // The layers of one rocker are nobody else's data.
     if path.components().any(|name| name == b".rocker") {
         return Err(broken(Rule::Forbidden, Item::DataDir));
@@ -184,8 +184,14 @@ pub(crate) fn lock_data_dir(
     if status.st_uid != 0 || status.st_mode & 0o077 != 0 {
         return Err(broken(Rule::NotOurs, Item::DataDir));
     }
-    match flock(&ours, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(ours),
+    Ok((ours, overlays::Key { device: status.st_dev, inode: status.st_ino }))
+}
+
+/// Locks that directory. The lock lasts as long as any copy of the descriptor: the guard's life,
+/// and as long as its overlays are kept.
+pub(crate) fn lock(ours: &OwnedFd) -> Result<(), Error> {
+    match flock(ours, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
         Err(Errno::WOULDBLOCK) => Err(broken(Rule::InUse, Item::DataDir)),
         Err(errno) => Err(failed(errno)),
     }

@@ -28,6 +28,11 @@ pub struct Config {
     pub max_packages: usize,
     /// That while, in milliseconds. Meanwhile loop device and file system of a package stay.
     pub package_idle_ms: u32,
+    /// Data dirs whose overlays are kept for the next launch, while they have a rocker and for a
+    /// while after; each takes a descriptor for each host mount that is overlaid, and one more.
+    pub max_overlays: usize,
+    /// That while, in milliseconds. Meanwhile the data dir stays locked, and its disk in use.
+    pub overlay_idle_ms: u32,
     /// Guards that wait for a launch, at most: it need not wait for theirs to be cloned. There are
     /// so many only after as many launches at once.
     pub ready_guards: usize,
@@ -46,6 +51,8 @@ impl Default for Config {
             max_launches: 256,
             max_packages: 64,
             package_idle_ms: 2_000,
+            max_overlays: 8,
+            overlay_idle_ms: 2_000,
             ready_guards: 4,
             cgroup: "/rocker".into(),
             allow: vec![],

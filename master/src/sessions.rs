@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use protocol::limits::MOUNT_PATIENCE_MS;
+use protocol::socket::{Descriptors, now_ns};
 use protocol::{ClientMessage, Item, Message, Name, Package, Request, wire};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -15,6 +17,7 @@ use crate::cgroup::Made;
 use crate::disk::disk_of;
 use crate::linux::is_silent;
 use crate::machine::{Session, State};
+use crate::overlays;
 use crate::packages::{Key, Lease};
 use crate::policy::{Caller, Load};
 use crate::residue::Rocker;
@@ -28,18 +31,15 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Whether it waits for another launch to mount its package.
-    pub(crate) fn awaits_mount(&self) -> bool {
-        self.machine.state() == State::FindMount
+    /// Whether it waits for another launch to mount its package, or for its data dir.
+    pub(crate) fn awaits_another(&self) -> bool {
+        matches!(self.machine.state(), State::FindMount | State::LockDataDir { .. })
     }
 
     /// When it must be looked at even if nothing happens; `CLOCK_MONOTONIC`, nanoseconds.
     pub(crate) fn due_ns(&self) -> u64 {
         let Some(launch) = &self.held.launch else { return u64::MAX };
-        match &launch.package {
-            Some(package) if self.awaits_mount() => package.patience_ns,
-            _ => launch.deadline_ns,
-        }
+        if self.awaits_another() { launch.wakes_ns } else { launch.deadline_ns }
     }
 
     /// Whether its guard has heard prepare.9 and its App is on the way.
@@ -63,8 +63,20 @@ pub(crate) struct Held {
     pub(crate) adopted: Option<OwnedFd>,
     /// The mount that its rocker is made from, if that is shared.
     pub(crate) lease: Option<Lease<OwnedFd>>,
+    /// The overlays of its data dir, if they are kept for the next launch.
+    pub(crate) overlays: Option<overlays::Lease<Kept>>,
     /// Who asked for its end, and waits to hear of it.
     pub(crate) waiters: Vec<OwnedFd>,
+}
+
+impl Held {
+    /// root.11: well, if the guard has said so by its status.
+    pub(crate) fn has_exited(&mut self, is_well: bool) {
+        self.exited = true;
+        if let (Some(overlays), true) = (&self.overlays, is_well) {
+            overlays.ended_well();
+        }
+    }
 }
 
 /// What a launch holds.
@@ -84,7 +96,22 @@ pub(crate) struct Launch {
     pub(crate) cgroups: Vec<Made>,
     /// When to give up waiting: `CLOCK_MONOTONIC`, nanoseconds.
     pub(crate) deadline_ns: u64,
+    /// The same for another launch, or rocker.
+    pub(crate) patience_ns: u64,
+    /// When to look at it again while it waits for another: the same clock.
+    pub(crate) wakes_ns: u64,
     pub(crate) trace: bool,
+}
+
+/// A data dir's overlays while no guard has them.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// The overlays, and last, so that it goes last, the locked `.rocker`.
+    pub(crate) descriptors: Descriptors,
+    /// What they are, for guards alone to read.
+    pub(crate) seal: Box<[u8]>,
+    /// Nobody is to wait for a disk.
+    pub(crate) is_volatile: bool,
 }
 
 /// The caller's package, opened.
@@ -94,11 +121,15 @@ pub(crate) struct Opened {
     pub(crate) key: Key,
     /// How the guard gets it.
     pub(crate) how: Package,
-    /// Until when to wait for a launch that mounts it: `CLOCK_MONOTONIC`, nanoseconds.
-    pub(crate) patience_ns: u64,
 }
 
 impl Launch {
+    /// From now on it waits a little for another launch, and no longer than it may take itself.
+    pub(crate) fn is_patient(&mut self) {
+        let patience_ns = now_ns() + u64::from(MOUNT_PATIENCE_MS) * 1_000_000;
+        self.patience_ns = patience_ns.min(self.deadline_ns);
+    }
+
     /// The request.
     pub(crate) fn request(&self) -> Option<Request<'_>> {
         match wire::decode(&self.datagram) {

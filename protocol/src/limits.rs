@@ -73,6 +73,13 @@ pub const REAPED_MAX: usize = 64;
 /// That takes less than one; a file system that does not answer holds up its own launch.
 pub const MOUNT_PATIENCE_MS: u32 = 100;
 
+/// Overlays of one rocker that may be kept for the next launch of its data dir: one for each host
+/// mount that it overlays.
+pub const KEPT_LAYERS_MAX: usize = 4;
+
+/// Longest description of those, in bytes: paths of the mounts, and numbers of directories.
+pub const SEAL_MAX: usize = 2048;
+
 /// How long a guard rests before it asks again what the kernel could not say, in milliseconds.
 pub const REST_MS: u32 = 1_000;
 

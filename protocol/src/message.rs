@@ -13,9 +13,11 @@
 //! client -> guard    Open, Delete, Symlink               then Opened + 0..16 fds, Obeyed, or
 //!                                                    ExecFailed
 //!
-//! master -> guard    HandOver + 2.. fds  root.3      on a socket pair of their own
+//! master -> guard    Keep + 0..5 fds     root.3      on a socket pair of their own; if the overlays
+//!                                                    are for the next launch, too
+//! master -> guard    HandOver + 2.. fds  root.3
 //! guard  -> master   Mounted + mount     prepare.3   if the package is for others too
-//! guard  -> master   Done                prepare.7
+//! guard  -> master   Done                prepare.7   or Kept + 2..5 fds
 //! master -> guard    GoOn                prepare.9   or Failed
 //! guard  -> master   its end closes      enter.4     or at its own end
 //!
@@ -292,6 +294,15 @@ pub enum MasterMessage<'a> {
     Gone,
     /// To a living guard: somebody whose orders it may take. One descriptor: the connection.
     Attach,
+    /// root.3, to the guard, before HandOver: its overlays are to be kept for the next launch of
+    /// the data dir ([`GuardMessage::Kept`]). If an earlier launch has left some, they come
+    /// along, and are the guard's from now on. Descriptors: these, and the locked `.rocker`.
+    Keep {
+        /// What the earlier guard has written down of them, for guards alone to read.
+        seal: &'a [u8],
+        /// How many there are.
+        layers: u8,
+    },
 }
 
 /// What a guard says.
@@ -365,6 +376,14 @@ pub enum GuardMessage<'a> {
         /// `/dev/loopN`
         loop_dev: u32,
     },
+    /// prepare.7 as with Done, to the master that has asked for the overlays. Descriptors: these,
+    /// attached nowhere, and the locked `.rocker`: whoever has one has the other.
+    Kept {
+        /// What they are, for guards alone to read.
+        seal: &'a [u8],
+        /// How many there are.
+        layers: u8,
+    },
 }
 
 /// Any message: the sender is the first number of the encoding.
@@ -388,6 +407,9 @@ impl Message<'_> {
             Self::Client(ClientMessage::AppStarted)
             | Self::Master(MasterMessage::Attach)
             | Self::Guard(GuardMessage::Started { .. } | GuardMessage::Mounted { .. }) => 1,
+            Self::Master(MasterMessage::Keep { layers: 0, .. }) => 0,
+            Self::Master(MasterMessage::Keep { layers, .. })
+            | Self::Guard(GuardMessage::Kept { layers, .. }) => 1 + usize::from(*layers),
             Self::Guard(GuardMessage::Entrance { more, .. }) => 1 + usize::from(*more),
             Self::Client(ClientMessage::Exec(exec) | ClientMessage::ExecIn { exec, .. }) => {
                 usize::from(exec.descriptors)

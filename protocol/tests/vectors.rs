@@ -213,7 +213,8 @@ fn plain() -> Vec<(String, Message<'static>)> {
         | MasterMessage::Rocker(_)
         | MasterMessage::End
         | MasterMessage::Gone
-        | MasterMessage::Attach => (),
+        | MasterMessage::Attach
+        | MasterMessage::Keep { .. } => (),
     };
     let _ = |message: GuardMessage<'_>| match message {
         GuardMessage::Done
@@ -226,7 +227,8 @@ fn plain() -> Vec<(String, Message<'static>)> {
         | GuardMessage::Pong
         | GuardMessage::Obeyed { .. }
         | GuardMessage::Opened { .. }
-        | GuardMessage::Mounted { .. } => (),
+        | GuardMessage::Mounted { .. }
+        | GuardMessage::Kept { .. } => (),
     };
     let entrance = |filter, more| {
         let (name, guard_pid) = (name(), 4711);
@@ -317,6 +319,9 @@ const USAGE: Usage = Usage {
     written: Some(512),
 };
 
+/// No one but a guard knows what this means.
+const SEAL: [u8; 3] = [1, 0, 255];
+
 fn bare_program() -> Exec<'static> {
     Exec {
         id: 1,
@@ -363,6 +368,7 @@ fn programs() -> Vec<(String, Message<'static>)> {
         let cgroups = heapless::Vec::new();
         Message::Master(MasterMessage::HandOver { name, guard_pid, request, package, cgroups })
     };
+    let keep = |seal, layers| Message::Master(MasterMessage::Keep { seal, layers });
     let mut all = vec![
         ("client_exec_bare".to_owned(), Message::Client(ClientMessage::Exec(bare))),
         ("client_exec".to_owned(), Message::Client(ClientMessage::Exec(full))),
@@ -391,6 +397,9 @@ fn programs() -> Vec<(String, Message<'static>)> {
         ("guard_mounted".to_owned(), Message::Guard(GuardMessage::Mounted { loop_dev: 1_000 })),
         ("master_hand_over_first".to_owned(), hand_over(Package::First)),
         ("master_hand_over_shared".to_owned(), hand_over(Package::Shared { loop_dev: 1_000 })),
+        ("master_keep".to_owned(), keep(&[], 0)),
+        ("master_keep_given".to_owned(), keep(&SEAL, 2)),
+        ("guard_kept".to_owned(), Message::Guard(GuardMessage::Kept { seal: &SEAL, layers: 2 })),
     ];
     all.extend(ends());
     all

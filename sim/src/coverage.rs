@@ -24,7 +24,7 @@ kinds!(GuardState: AwaitRequest IsolateMounts CreateLoop BindPackage BindPackage
     RemountProc TakeAppIds UnshareUser DropPrivileges ReportDone AwaitRelease SendEntrance AwaitApp
     Listen StartProgram ReportStarted ReportNotStarted SendSignal SendSignalToAll LetGo Answer CarryOut
     Bury BuildView RunInit ReportObeyed Welcome TurnAway HangUp
-    KillLate Reap ReportExit FindStrangers Rest ReportFailure);
+    KillLate Reap ReportExit FindStrangers Rest Settle ReportFailure);
 kinds!(SessionState: AwaitRequest CheckCaller OpenPackage OpenPackageLimited OpenPackageWithData
     LockDataDir LockDataDirLimited MakeCgroup CloneGuard
     FindMount HandOver AwaitMount AwaitDone DenySetgroups WriteUidMap WriteGidMap RecordRocker
@@ -298,6 +298,7 @@ impl Coverage {
             S::ReportExit { .. } => K::ReportExit,
             S::FindStrangers => K::FindStrangers,
             S::Rest => K::Rest,
+            S::Settle => K::Settle,
             S::ReportFailure(_) => K::ReportFailure,
             S::Ended(_) => return,
         };

@@ -85,6 +85,7 @@ calls! {
     Files: 2 13 30 62 12;
     MountView: 1 2 12 22 28 40;
     RunInit: 2 62 125;
+    Sync: 5 28 122;
     Poll: 12 22;
 }
 

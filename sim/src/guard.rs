@@ -213,6 +213,7 @@ impl AtWork<'_> {
             Action::ReportExit { peer } => told(self.report_exit(peer)),
             Action::FindStrangers => self.find_strangers().unwrap_or_else(Outcome::Failed),
             Action::Rest => return self.rest(),
+            Action::Settle => self.settle(),
             Action::ReportFailure(error) => return self.report_failure(error).map(told),
         })
     }
@@ -309,7 +310,8 @@ impl AtWork<'_> {
             self.kernel.add_host_mount(self.hands.pid, HOST_MOUNT);
         }
         let (overlays, life) = (scene.dirs > 0, scene.life());
-        Poll::Ready(Outcome::RequestIs { overlays, package, life })
+        let syncs = false;
+        Poll::Ready(Outcome::RequestIs { overlays, package, life, syncs })
     }
 
     /// prepare.0
@@ -900,6 +902,19 @@ impl AtWork<'_> {
         self.stop_building();
         self.kernel.close(self.hands.table, Role::Lock);
         self.tell(Body::Failed(error), &[])
+    }
+
+    /// root.9, where the overlays outlive the rocker.
+    fn settle(&mut self) -> Outcome {
+        let pid = self.hands.pid;
+        if let Err(errno) = self.hands.programs.signal(self.kernel, pid, Peer::OWNER, None, SIGKILL)
+        {
+            return Outcome::Failed(errno);
+        }
+        match self.bury() {
+            Outcome::Alone => told(self.kernel.call(Call::Sync)),
+            outcome => outcome,
+        }
     }
 
     /// root.9: a `/proc` that is open takes neither memory nor a descriptor to look through.

@@ -41,7 +41,8 @@ impl Limits {
     /// A configuration with these, in which root alone may do anything.
     pub(crate) fn config(self) -> Config {
         let (max_rockers, max_launches) = (self.rockers, self.launches);
-        Config { max_rockers, max_launches, ready_guards: 0, ..Config::default() }
+        let (ready_guards, max_overlays) = (0, 0);
+        Config { max_rockers, max_launches, ready_guards, max_overlays, ..Config::default() }
     }
 }
 

@@ -278,7 +278,9 @@ impl Report {
                     false => Life::Processes,
                 };
                 let overlays = count(Step::ListTopDirs) > 0;
-                GuardOutcome::RequestIs { overlays, package: self.package(), life }
+                // What comes of it is beyond a launch.
+                let syncs = false;
+                GuardOutcome::RequestIs { overlays, package: self.package(), life, syncs }
             }
             GuardState::CreateLoop { .. } => GuardOutcome::LoopIs(loop_number(entry)),
             GuardState::ListTopDirs => GuardOutcome::DirsAre {

@@ -31,8 +31,8 @@ impl Daemon {
         Self::with_config("")
     }
 
-    /// With this configuration file. No package stays mounted after its last rocker, and no guard
-    /// waits for one, so that nothing is left then, unless it says what may be.
+    /// With this configuration file. No package stays mounted after its last rocker, no overlay is
+    /// kept, and no guard waits for one, so that nothing is left then, unless it says what may be.
     pub fn with_config(text: &str) -> Self {
         let dir = scratch();
         fs::write(dir.path().join("master.toml"), complete(text)).expect(WRITABLE);
@@ -217,7 +217,8 @@ const WRITABLE: &str = "a scratch directory is writable";
 fn complete(text: &str) -> String {
     let idle = if text.contains("package_idle_ms") { "" } else { "package_idle_ms = 0\n" };
     let ready = if text.contains("ready_guards") { "" } else { "ready_guards = 0\n" };
-    format!("{idle}{ready}{text}")
+    let kept = if text.contains("max_overlays") { "" } else { "max_overlays = 0\n" };
+    format!("{idle}{ready}{kept}{text}")
 }
 
 impl Drop for Daemon {

@@ -1,0 +1,100 @@
+//! What may take long and waits for disks, in threads: nobody else waits with it.
+
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use rustix::fs::syncfs;
+use rustix::io::Errno;
+use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
+
+use crate::overlays::{Away, Key};
+use crate::sessions::Kept;
+
+/// Lets go of mounts. The last of a file system frees what it had in memory, for milliseconds where
+/// that was much, and waits for its disk.
+pub(crate) fn unmount<T: Send + 'static>(mounts: Vec<T>) {
+    if !mounts.is_empty() {
+        in_a_thread(move || drop(mounts));
+    }
+}
+
+fn in_a_thread(errand: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().name("errand".into()).stack_size(64 * 1024);
+    // Where there is no thread to be had it is not done, and all that it holds is dropped.
+    let _ = thread.spawn(errand);
+}
+
+/// Overlays that come back, or do not.
+#[derive(Debug)]
+pub(crate) struct Errands {
+    heard: Receiver<(Key, Option<Kept>)>,
+    said: Sender<(Key, Option<Kept>)>,
+    /// Holds a byte for each that can be heard.
+    bell: PipeReader,
+    ring: Arc<PipeWriter>,
+}
+
+impl Errands {
+    pub(crate) fn new() -> io::Result<Self> {
+        let ((said, heard), (bell, ring)) = (channel(), io::pipe()?);
+        Ok(Self { heard, said, bell, ring: Arc::new(ring) })
+    }
+
+    /// What becomes readable when somebody is back.
+    pub(crate) fn source(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// Makes overlays ready for the next launch, or unmounts them, which syncs them.
+    pub(crate) fn send(&self, away: Away<Kept>) {
+        let Away { key, kept, has_ended_well, is_over } = away;
+        let (said, ring) = (self.said.clone(), Arc::clone(&self.ring));
+        let errand = Errand { key, kept: Some(kept), said, ring };
+        in_a_thread(move || {
+            errand.run(|kept| !is_over && make_ready(kept, has_ended_well).is_ok())
+        });
+    }
+
+    /// Whose are back, or gone; to be asked when it can be read.
+    pub(crate) fn done(&mut self) -> impl Iterator<Item = (Key, Option<Kept>)> {
+        let rung = self.bell.read(&mut [0; 64]).unwrap_or(0);
+        self.heard.try_iter().take(rung)
+    }
+}
+
+/// Says what has come of it at its end, however that comes.
+struct Errand {
+    key: Key,
+    kept: Option<Kept>,
+    said: Sender<(Key, Option<Kept>)>,
+    ring: Arc<PipeWriter>,
+}
+
+impl Errand {
+    fn run(mut self, is_ready: impl FnOnce(&Kept) -> bool) {
+        self.kept = self.kept.take().filter(is_ready);
+    }
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        // Where the master is gone nobody needs to know.
+        let _ = self.said.send((self.key, self.kept.take()));
+        let _ = (&*self.ring).write_all(&[0]);
+    }
+}
+
+/// Syncs what a killed guard could not, and makes the kernel forget the names that were looked up,
+/// and those that were missing: it would not notice what is done to the layers from now on. A
+/// reconfiguration, even to the same, does that (`reconfigure_super` calls `shrink_dcache_sb`).
+fn make_ready(kept: &Kept, has_ended_well: bool) -> Result<(), Errno> {
+    let (lock, layers) = kept.descriptors.split_last().ok_or(Errno::BADF)?;
+    if !has_ended_well && !kept.is_volatile {
+        // They are on its file system.
+        syncfs(lock)?;
+    }
+    let how = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+    layers.iter().try_for_each(|layer| fsconfig_reconfigure(fspick(layer, c"", how)?))
+}

@@ -1,0 +1,484 @@
+//! Overlays that are kept for the next launch of their data dir: who gets them, what is seen in
+//! them, and when they go.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use core::time::Duration;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use nix::mount::{MsFlags, mount, umount};
+use protocol::{Error, Item, Rule, Step};
+use tests::app::{self, App};
+use tests::scratch::{directory, private_mounts};
+use tests::{
+    Answer, Daemon, Launch, Leaks, SOON, probe_package, process, replayed, runner, within,
+};
+
+fn main() -> ExitCode {
+    runner::main(tests::root![
+        the_next_launch_has_the_overlays_of_the_last,
+        what_the_host_has_changed_is_seen,
+        what_was_done_to_the_layers_is_seen,
+        the_mode_of_a_layer_is_seen,
+        other_overlays_are_made_anew,
+        whoever_may_gets_them,
+        they_serve_one_rocker_at_a_time,
+        a_killed_rocker_is_followed_at_once,
+        a_failed_launch_is_followed_at_once,
+        no_more_are_kept_than_allowed,
+        they_go_after_a_while,
+        they_go_when_the_host_changes_its_mounts,
+        none_are_kept_where_none_are_to_be,
+        they_go_with_their_master,
+        layers_on_two_mounts_are_kept_together,
+        what_was_written_is_on_disk_when_the_rocker_is_gone,
+        a_rocker_of_an_owner_leaves_them_too,
+        three_hundred_launches_leave_as_many_as_before,
+    ])
+}
+
+/// So long that nothing expires during a test.
+const LONG: &str = "max_overlays = 8\noverlay_idle_ms = 60000\n";
+
+fn daemon() -> Daemon {
+    Daemon::with_config(LONG)
+}
+
+/// A directory of the host that any App may write to.
+fn host(daemon: &Daemon) -> String {
+    directory(daemon.path("host"), 0o777, 0).to_str().unwrap().to_owned()
+}
+
+fn overlaid(daemon: &Daemon, dirs: &[&str]) -> Launch {
+    daemon.overlaid(probe_package(), dirs).trace(true)
+}
+
+/// How many overlays a launch has made, and how many it has found.
+fn overlays(app: &App) -> (usize, usize) {
+    let steps = app.rocker.trace().iter().filter(|entry| entry.step == Step::BuildOverlay);
+    let (found, made): (Vec<_>, Vec<_>) =
+        steps.partition(|entry| entry.command.ends_with(", reused"));
+    (made.len(), found.len())
+}
+
+const MADE: (usize, usize) = (1, 0);
+const FOUND: (usize, usize) = (0, 1);
+
+/// Runs the probe to its end, and tells where its overlays come from.
+#[track_caller]
+fn run(launch: &Launch, commands: &[&str]) -> ((usize, usize), Answer) {
+    let app = App::start(launch, commands).unwrap_or_else(|error| panic!("{error}"));
+    (overlays(&app), app.finish())
+}
+
+/// The descriptors by which a master keeps something mounted that is attached nowhere, and the
+/// locks.
+fn kept(daemon: &Daemon) -> usize {
+    process::fd_links(daemon.pid()).values().filter(|link| link.ends_with("/.rocker")).count()
+}
+
+fn the_next_launch_has_the_overlays_of_the_last() {
+    let daemon = daemon();
+    let dir = host(&daemon);
+    fs::write(daemon.path("host/old"), "of the host").unwrap();
+    let launch = overlaid(&daemon, &[&dir]);
+    let (write, read) = (format!("write {dir}/new x"), format!("read {dir}/new"));
+    assert_eq!(run(&launch, &[&write]).0, MADE);
+    assert_eq!(kept(&daemon), 1);
+    for _ in 0..3 {
+        let (from, answer) = run(&launch, &[&read]);
+        assert_eq!((from, answer.one(&read)), (FOUND, "x"));
+    }
+    assert!(!daemon.path("host/new").exists());
+    // One that overlays nothing leaves them alone.
+    app::run(&daemon.launch(probe_package()).data_dir(daemon.data_dir()), &[]);
+    assert_eq!(run(&launch, &[]).0, FOUND);
+}
+
+fn what_the_host_has_changed_is_seen() {
+    let daemon = daemon();
+    let dir = host(&daemon);
+    let at = |name: &str| daemon.path("host").join(name);
+    fs::write(at("edited"), "old").unwrap();
+    fs::write(at("replaced"), "old").unwrap();
+    fs::write(at("removed"), "old").unwrap();
+    directory(at("dir"), 0o755, 0);
+    fs::write(at("dir/file"), "old").unwrap();
+    directory(at("emptied"), 0o755, 0);
+    fs::write(at("emptied/file"), "old").unwrap();
+    let names = ["edited", "replaced", "removed", "added", "dir/file", "emptied/file", "late/file"];
+    let reads = names.map(|name| format!("read {dir}/{name}"));
+    let list = format!("ls {dir}");
+    let commands: Vec<&str> = reads.iter().chain([&list]).map(String::as_str).collect();
+    let launch = overlaid(&daemon, &[&dir]);
+    let (_, answer) = run(&launch, &commands);
+    let said = |answer: &Answer| reads.each_ref().map(|read| answer.one(read).to_owned());
+    assert_eq!(said(&answer), ["old", "old", "old", "ENOENT", "old", "old", "ENOENT"]);
+    for round in ["new", "newer"] {
+        fs::write(at("edited"), round).unwrap();
+        fs::write(at("other"), round).unwrap();
+        fs::rename(at("other"), at("replaced")).unwrap();
+        let _ = fs::remove_file(at("removed"));
+        fs::write(at("added"), round).unwrap();
+        fs::rename(at("dir"), daemon.path(round)).unwrap();
+        directory(at("dir"), 0o755, 0);
+        fs::write(at("dir/file"), round).unwrap();
+        let _ = fs::remove_file(at("emptied/file"));
+        fs::create_dir_all(at("late")).unwrap();
+        fs::write(at("late/file"), round).unwrap();
+        let (from, answer) = run(&launch, &commands);
+        assert_eq!(from, FOUND);
+        assert_eq!(said(&answer), [round, round, "ENOENT", round, round, "ENOENT", round]);
+        assert_eq!(answer.one(&list), "added dir edited emptied late replaced");
+    }
+}
+
+fn what_was_done_to_the_layers_is_seen() {
+    let daemon = daemon();
+    let dir = host(&daemon);
+    let launch = overlaid(&daemon, &[&dir]);
+    let (write, read) = (format!("write {dir}/new x"), format!("read {dir}/new"));
+    let data = |name: &str| daemon.path("data").join(name);
+    // What is in the upper layer, away: the layer is the same.
+    run(&launch, &[&write]);
+    let upper = data(".rocker/up").join(dir.trim_start_matches('/')).join("new");
+    fs::remove_file(upper).unwrap();
+    let (from, answer) = run(&launch, &[&read]);
+    assert_eq!((from, answer.one(&read)), (FOUND, "ENOENT"));
+    // The layers themselves, away: others are made.
+    let away: [(&str, &dyn Fn()); 5] = [
+        ("up", &|| fs::remove_dir_all(data(".rocker/up")).unwrap()),
+        ("work", &|| fs::remove_dir_all(data(".rocker/work")).unwrap()),
+        ("work/work", &|| fs::remove_dir_all(data(".rocker/work/work")).unwrap()),
+        (".rocker", &|| fs::remove_dir_all(data(".rocker")).unwrap()),
+        ("data", &|| {
+            fs::remove_dir_all(data("")).unwrap();
+            directory(data(""), 0o755, 0);
+        }),
+    ];
+    for (what, remove) in away {
+        assert_eq!(run(&launch, &[&write]).1.one(&write), "ok", "{what}");
+        remove();
+        let gone = what.starts_with("work");
+        let (from, answer) = run(&launch, &[&read, &write]);
+        assert_eq!((from, answer.one(&read)), (MADE, if gone { "x" } else { "ENOENT" }), "{what}");
+        assert_eq!(answer.one(&write), "ok", "{what}");
+    }
+}
+
+/// A merged root shows what it has once read of its upper layer's.
+fn the_mode_of_a_layer_is_seen() {
+    private_mounts();
+    let daemon = daemon();
+    let dir = host(&daemon);
+    mount(Some("tmpfs"), &*dir, Some("tmpfs"), MsFlags::empty(), Some("mode=777")).unwrap();
+    let launch = overlaid(&daemon, &[&dir]);
+    let write = format!("write {dir}/file x");
+    let upper = daemon.path(&format!("data/.rocker/up{}", dir.replace('/', "%2F")));
+    run(&launch, &[]);
+    for (mode, said) in [(0o755, "EACCES"), (0o777, "ok")] {
+        fs::set_permissions(&upper, fs::Permissions::from_mode(mode)).unwrap();
+        let (from, answer) = run(&launch, &[&write]);
+        assert_eq!((from, answer.one(&write)), (MADE, said));
+        assert_eq!(run(&launch, &[]).0, FOUND);
+    }
+}
+
+fn other_overlays_are_made_anew() {
+    let daemon = daemon();
+    let dir = host(&daemon);
+    let launch = overlaid(&daemon, &[&dir]);
+    run(&launch, &[]);
+    // Another directory of the same mount is a part of the same overlay.
+    assert_eq!(run(&overlaid(&daemon, &["/etc", &dir]), &[]).0, FOUND);
+    let (write, read) = (format!("write {dir}/file x"), format!("read {dir}/file"));
+    for volatile in [true, false, true] {
+        let other = launch.clone().volatile(volatile);
+        let look = "read /proc/self/mountinfo";
+        let is_volatile = |answer: &Answer| {
+            let table = answer.all(look).join(" ");
+            assert!(table.contains("upperdir="), "{table}");
+            table.contains("volatile")
+        };
+        let (from, answer) = run(&other, &[&write, look]);
+        assert_eq!((from, is_volatile(&answer)), (MADE, volatile));
+        let (from, answer) = run(&other, &[&read, look]);
+        assert_eq!((from, is_volatile(&answer)), (FOUND, volatile));
+        assert_eq!(answer.one(&read), "x");
+    }
+}
+
+/// The policy says who may have a data dir; what its overlays are is not about users.
+fn whoever_may_gets_them() {
+    let daemon = daemon();
+    let dir = host(&daemon);
+    let (write, read) = (format!("write {dir}/file x"), format!("read {dir}/file"));
+    run(&overlaid(&daemon, &[&dir]), &[&write, &format!("chmod 600 {dir}/file")]);
+    let other = overlaid(&daemon, &[&dir]).uid(tests::APP_UID + 1);
+    let (from, answer) = run(&other, &[&read]);
+    assert_eq!((from, answer.one(&read)), (FOUND, "EACCES"));
+}
+
+const IN_USE: Error = Error::Invalid { rule: Rule::InUse, item: Item::DataDir };
+
+fn living(launch: &Launch) -> App {
+    let mut app = App::start(launch, &["say here", "wait"]).unwrap();
+    assert_eq!(app.line(), "say: here");
+    app
+}
+
+fn they_serve_one_rocker_at_a_time() {
+    let daemon = daemon();
+    let dir = host(&daemon);
+    let launch = overlaid(&daemon, &[&dir]);
+    for _ in 0..2 {
+        let app = living(&launch);
+        assert_eq!(app::refused(&launch).kind(), IN_USE);
+        // Not by another master either, while there is one rocker, or while they are kept.
+        let other = Daemon::start();
+        let theirs = other.launch(probe_package()).data_dir(daemon.data_dir()).overlay(&dir);
+        assert_eq!(app::refused(&theirs).kind(), IN_USE);
+        app.finish();
+        assert_eq!(app::refused(&theirs).kind(), IN_USE);
+    }
+    assert_eq!(run(&launch, &[]).0, FOUND);
+}
+
+fn a_killed_rocker_is_followed_at_once() {
+    let daemon = daemon();
+    let dir = host(&daemon);
+    let launch = overlaid(&daemon, &[&dir]);
+    let (write, read) = (format!("write {dir}/file x"), format!("read {dir}/file"));
+    let mut expected = MADE;
+    for _ in 0..10 {
+        let mut app = App::start(&launch, &[&write, "say here", "wait"]).unwrap();
+        while app.line() != "say: here" {}
+        assert_eq!(overlays(&app), expected);
+        app.rocker.kill().unwrap();
+        assert!(app.rocker.wait_gone(Some(SOON)).unwrap());
+        let (from, answer) = run(&launch, &[&read]);
+        assert_eq!((from, answer.one(&read)), (FOUND, "x"));
+        expected = FOUND;
+    }
+}
+
+fn a_failed_launch_is_followed_at_once() {
+    let daemon = daemon();
+    let dir = host(&daemon);
+    let launch = overlaid(&daemon, &[&dir]);
+    for round in 0..20 {
+        let failed = launch.spawn(&tests::Program::new("bin/nope"));
+        assert!(replayed(failed).is_err());
+        let failed = replayed(launch.clone().exec_dir("/none").spawn(&tests::Program::new("x")));
+        assert!(failed.is_err());
+        if round % 2 == 0 {
+            run(&launch, &[]);
+        }
+    }
+}
+
+fn no_more_are_kept_than_allowed() {
+    let daemon = Daemon::with_config("max_overlays = 2\noverlay_idle_ms = 60000\n");
+    let dir = host(&daemon);
+    let launches: Vec<Launch> = (0..3)
+        .map(|n| directory(daemon.path(&format!("data{n}")), 0o755, 0))
+        .map(|data| daemon.launch(probe_package()).data_dir(data).overlay(&dir).trace(true))
+        .collect();
+    for launch in &launches {
+        assert_eq!(run(launch, &[]).0, MADE);
+    }
+    // The longest idle one had to make room.
+    assert!(within(SOON, || kept(&daemon) == 2));
+    assert_eq!(run(&launches[1], &[]).0, FOUND);
+    assert_eq!(run(&launches[2], &[]).0, FOUND);
+    assert_eq!(run(&launches[0], &[]).0, MADE);
+    // Where all are used nobody's are kept in addition.
+    let apps: Vec<App> = launches.iter().map(living).collect();
+    assert_eq!(kept(&daemon), 2);
+    apps.into_iter().for_each(|app| drop(app.finish()));
+    assert_eq!(kept(&daemon), 2);
+}
+
+fn they_go_after_a_while() {
+    let leaks = Leaks::snapshot();
+    let daemon = Daemon::with_config("max_overlays = 8\noverlay_idle_ms = 300\n");
+    let dir = host(&daemon);
+    let launch = overlaid(&daemon, &[&dir]);
+    run(&launch, &[]);
+    let before = std::time::Instant::now();
+    assert_eq!(kept(&daemon), 1);
+    assert!(within(SOON, || kept(&daemon) == 0));
+    assert!(before.elapsed() >= Duration::from_millis(150), "{:?}", before.elapsed());
+    assert_eq!(run(&launch, &[]).0, MADE);
+    // Whoever comes while they go waits for that.
+    let brief = Daemon::with_config("max_overlays = 8\noverlay_idle_ms = 1\n");
+    let launch = overlaid(&brief, &[&host(&brief)]);
+    for _ in 0..50 {
+        run(&launch, &[]);
+        std::thread::sleep(Duration::from_micros(900));
+    }
+    drop((daemon, brief));
+    leaks.assert_none();
+}
+
+fn they_go_when_the_host_changes_its_mounts() {
+    private_mounts();
+    let daemon = daemon();
+    let disk = directory(daemon.path("disk"), 0o755, 0);
+    let tmpfs = || {
+        mount(Some("tmpfs"), &disk, Some("tmpfs"), MsFlags::empty(), Some("mode=777")).unwrap();
+    };
+    tmpfs();
+    fs::write(disk.join("file"), "first").unwrap();
+    let at = disk.to_str().unwrap();
+    let (launch, read) = (overlaid(&daemon, &[at]), format!("read {at}/file"));
+    assert_eq!(run(&launch, &[&read]).1.one(&read), "first");
+    assert_eq!(run(&launch, &[]).0, FOUND);
+    umount(&disk).unwrap();
+    // Whatever is still there is not in use any more.
+    assert!(within(SOON, || kept(&daemon) == 0));
+    tmpfs();
+    fs::write(disk.join("file"), "second").unwrap();
+    let (from, answer) = run(&launch, &[&read]);
+    assert_eq!((from, answer.one(&read)), (MADE, "second"));
+    // At once, and while a rocker lives.
+    let app = living(&launch);
+    umount(&disk).unwrap();
+    tmpfs();
+    fs::write(disk.join("file"), "third").unwrap();
+    app.finish();
+    let (from, answer) = run(&launch, &[&read]);
+    assert_eq!((from, answer.one(&read)), (MADE, "third"));
+    umount(&disk).unwrap();
+}
+
+fn none_are_kept_where_none_are_to_be() {
+    let daemon = Daemon::with_config("max_overlays = 0\n");
+    let dir = host(&daemon);
+    let launch = overlaid(&daemon, &[&dir]);
+    for _ in 0..3 {
+        let app = living(&launch);
+        assert_eq!((overlays(&app), kept(&daemon)), (MADE, 0));
+        app.finish();
+    }
+}
+
+fn they_go_with_their_master() {
+    let leaks = Leaks::snapshot();
+    let mut daemon = daemon();
+    let dir = host(&daemon);
+    let launch = overlaid(&daemon, &[&dir]);
+    run(&launch, &[]);
+    for kills in [false, true] {
+        assert_eq!(run(&launch, &[]).0, FOUND);
+        if kills {
+            daemon.kill()
+        } else {
+            daemon.stop()
+        }
+        daemon.restart();
+        assert_eq!(run(&launch, &[]).0, MADE);
+        // A rocker that lives on is none of those that are kept.
+        let app = living(&launch);
+        if kills {
+            daemon.kill()
+        } else {
+            daemon.stop()
+        }
+        daemon.restart();
+        assert_eq!(app::refused(&launch).kind(), IN_USE);
+        app.finish();
+        assert_eq!((run(&launch, &[]).0, run(&launch, &[]).0), (MADE, FOUND));
+    }
+    drop(daemon);
+    leaks.assert_none();
+}
+
+fn layers_on_two_mounts_are_kept_together() {
+    private_mounts();
+    let daemon = daemon();
+    let disks: Vec<PathBuf> = ["one", "two"].map(|name| daemon.path(name)).into();
+    for disk in &disks {
+        fs::create_dir(disk).unwrap();
+        mount(Some("tmpfs"), disk, Some("tmpfs"), MsFlags::empty(), Some("mode=777")).unwrap();
+    }
+    let dir = host(&daemon);
+    let all = [&dir, disks[0].to_str().unwrap(), disks[1].to_str().unwrap()];
+    let write = all.map(|dir| format!("write {dir}/file {dir}"));
+    let read = all.map(|dir| format!("read {dir}/file"));
+    let launch = overlaid(&daemon, &all);
+    let (from, answer) = run(&launch, &write.each_ref().map(String::as_str));
+    assert_eq!((from, write.each_ref().map(|it| answer.one(it))), ((3, 0), ["ok"; 3]));
+    let (from, answer) = run(&launch, &read.each_ref().map(String::as_str));
+    assert_eq!((from, read.each_ref().map(|it| answer.one(it))), ((0, 3), all));
+    // Other layers are others, all of them.
+    assert_eq!(run(&overlaid(&daemon, &all[..2]), &[]).0, (2, 0));
+    assert_eq!(run(&launch, &[]).0, (3, 0));
+}
+
+/// On a disk whose image is copied as it is at that moment, and looked at later: for then the host
+/// changes its mounts.
+fn what_was_written_is_on_disk_when_the_rocker_is_gone() {
+    private_mounts();
+    let mut daemon = daemon();
+    let (image, copy) = (daemon.path("image"), daemon.path("copy"));
+    fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    let shell = |command: &str| {
+        let status = std::process::Command::new("sh").args(["-c", command]).status().unwrap();
+        assert!(status.success(), "{command}");
+    };
+    let [disk, look] = ["disk", "look"].map(|name| directory(daemon.path(name), 0o755, 0));
+    let [image, copy, disk, look] =
+        [&image, &copy, &disk, &look].map(|path| path.to_str().unwrap().to_owned());
+    shell(&format!("mkfs.ext4 -q -O ^has_journal {image} && mount -o loop {image} {disk}"));
+    let dir = host(&daemon);
+    let launch = daemon.launch(probe_package()).data_dir(&disk).overlay(&dir).trace(true);
+    for (round, from) in [MADE, FOUND, FOUND].into_iter().enumerate() {
+        let write = format!("write {dir}/file{round} {}", "x".repeat(1000));
+        let (came_from, answer) = run(&launch, &[&write]);
+        assert_eq!((came_from, answer.one(&write)), (from, "ok"));
+        shell(&format!("cp {image} {copy}{round}"));
+    }
+    for round in 0..3 {
+        shell(&format!("mount -o loop,ro {copy}{round} {look}"));
+        let file = format!("{look}/.rocker/up{dir}/file{round}");
+        let is_there = fs::read_to_string(file).is_ok_and(|text| text.len() == 1000);
+        shell(&format!("umount {look}"));
+        assert!(is_there, "round {round}");
+    }
+    daemon.stop();
+    shell(&format!("umount {disk}"));
+}
+
+fn a_rocker_of_an_owner_leaves_them_too() {
+    let daemon = daemon();
+    let dir = host(&daemon);
+    let launch = overlaid(&daemon, &[&dir]);
+    let (write, read) = (format!("write {dir}/file x"), format!("read {dir}/file"));
+    let mut rocker = replayed(launch.open()).unwrap();
+    let program = tests::Program::new("bin/probe").args([&write]);
+    assert!(app::commanded(&mut rocker, program).ends_with("ok\n"));
+    // Somebody is left, and ends with its owner.
+    let (stdin, _input) = std::io::pipe().unwrap();
+    let waits = tests::Program::new("bin/probe").arg("wait").stdin(stdin);
+    rocker.spawn(&waits, &rocker_client::Limits::new()).unwrap();
+    let guard = rocker.guard_pid();
+    drop(rocker);
+    assert!(within(SOON, || !process::is_alive(guard)));
+    let (from, answer) = run(&launch, &[&read]);
+    assert_eq!((from, answer.one(&read)), (FOUND, "x"));
+}
+
+fn three_hundred_launches_leave_as_many_as_before() {
+    let daemon = daemon();
+    let dir = host(&daemon);
+    let launch = daemon.overlaid(probe_package(), &[&dir]);
+    let run = |launches: u32| (0..launches).for_each(|_| drop(app::run(&launch, &["say hello"])));
+    run(20);
+    let before = (daemon.fds(), daemon.rss_kib());
+    run(280);
+    assert!(within(SOON, || daemon.fds() <= before.0), "{} -> {}", before.0, daemon.fds());
+    assert!(daemon.rss_kib() <= before.1 + 200, "{} -> {} KiB", before.1, daemon.rss_kib());
+}

@@ -487,9 +487,10 @@ RK_CHILD static int helper_main(void *argument)
 /* A multiple of every page size there is. Only what is touched is ever there. */
 #define UNIT ((size_t)64 * 1024)
 
-/* Slip and luggage, then two stacks with a gap below each. The helper's becomes a callback's, and
- * is as large as that of a main thread then. */
-enum { SLIP, GAP_APP, APP_STACK, GAP_HELPER, HELPER_STACK, CALLBACK_UNITS = 128 };
+/* Slip and luggage, then two stacks above a gap: a helper that ran out of its own would have the
+ * App's, which is of use only while the helper waits. The helper's becomes a callback's, and is as
+ * large as that of a main thread then. */
+enum { SLIP, GAP, APP_STACK, HELPER_STACK, CALLBACK_UNITS = 128 };
 
 static void *unit(void *pages, int number)
 {
@@ -505,13 +506,11 @@ static void *make_pages(bool shares, int units)
     if (pages == MAP_FAILED) {
         return NULL;
     }
-    for (int gap = GAP_APP; gap <= GAP_HELPER; gap += GAP_HELPER - GAP_APP) {
-        long closed = rk_call(SYS_mprotect, as_long(unit(pages, gap)), UNIT, PROT_NONE, 0, 0);
-        if (closed < 0) {
-            munmap(pages, (size_t)units * UNIT);
-            errno = (int)-closed;
-            return NULL;
-        }
+    long closed = rk_call(SYS_mprotect, as_long(unit(pages, GAP)), UNIT, PROT_NONE, 0, 0);
+    if (closed < 0) {
+        munmap(pages, (size_t)units * UNIT);
+        errno = (int)-closed;
+        return NULL;
     }
     return pages;
 }
@@ -589,7 +588,7 @@ uint16_t rk_start(const struct rk_entry *entry, struct rk_running *running)
     struct rk_slip *slip = unit(running->pages, SLIP);
     struct luggage *luggage = (struct luggage *)(void *)(slip + 1);
     *slip = (struct rk_slip){ .app_pidfd = -1 };
-    *luggage = (struct luggage){ entry, slip, unit(running->pages, GAP_HELPER) };
+    *luggage = (struct luggage){ entry, slip, unit(running->pages, HELPER_STACK) };
     void *stack = unit(running->pages, running->units);
     long pid = clone_helper(luggage, shares, &running->pidfd, stack);
     if (pid < 0) {

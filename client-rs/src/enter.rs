@@ -788,7 +788,8 @@ impl Sharing {
     }
 }
 
-/// Memory for the children: a slip, and two stacks with a gap below each.
+/// Memory for the children: a slip, and two stacks above a gap. A helper that ran out of its own
+/// would have the App's, which is of use only while the helper waits.
 struct Pages {
     base: *mut c_void,
     length: usize,
@@ -798,8 +799,8 @@ struct Pages {
 /// A multiple of every page size there is. Only what is touched is ever there.
 const UNIT: usize = 64 * 1024;
 
-/// Where the helper's stack begins: above the App's, which is one unit, and two gaps.
-const HELPER: usize = 3;
+/// Where the helper's stack begins: above the gap, and the App's, which is one unit.
+const HELPER: usize = 2;
 
 /// The stack of a callback: as large as a main thread's usually is.
 const CALLBACK_UNITS: usize = 128;
@@ -817,12 +818,9 @@ impl Pages {
             return Err(last_errno());
         }
         let pages = Self { base, length, given_up: false };
-        for gap in [0, HELPER - 1] {
-            // SAFETY: the gap lies in the mapping just made, which nobody uses yet.
-            let result = unsafe { libc::mprotect(pages.at(gap), UNIT, libc::PROT_NONE) };
-            if result < 0 {
-                return Err(last_errno());
-            }
+        // SAFETY: the gap lies in the mapping just made, which nobody uses yet.
+        if unsafe { libc::mprotect(pages.at(0), UNIT, libc::PROT_NONE) } < 0 {
+            return Err(last_errno());
         }
         if !shares_memory {
             let (slip, flags) = (pages.slip().cast(), libc::MAP_SHARED | libc::MAP_FIXED);
@@ -842,12 +840,12 @@ impl Pages {
         self.base.cast::<u8>().wrapping_add(unit * UNIT).cast()
     }
 
-    /// The top of unit 1, above a gap.
+    /// The top of unit 1, above the gap.
     fn app_stack(&self) -> *mut c_void {
-        self.at(HELPER - 1)
+        self.at(HELPER)
     }
 
-    /// The top of all units but the last, above a gap.
+    /// The top of all units but the last.
     fn helper_stack(&self) -> *mut c_void {
         self.slip().cast()
     }
@@ -894,13 +892,13 @@ mod tests {
     }
 
     #[test]
-    fn stacks_end_where_a_gap_or_the_slip_begins() {
+    fn stacks_end_where_another_or_the_slip_begins() {
         for helper in [1, CALLBACK_UNITS] {
             let pages = Pages::new(helper, true).unwrap();
             let places = [pages.app_stack(), pages.helper_stack(), pages.slip().cast()];
             let units = places.map(|place| (place.addr() - pages.base.addr()) / UNIT);
-            assert_eq!(units, [2, 3 + helper, 3 + helper]);
-            assert_eq!(pages.length, (4 + helper) * UNIT);
+            assert_eq!(units, [2, 2 + helper, 2 + helper]);
+            assert_eq!(pages.length, (3 + helper) * UNIT);
         }
         assert!(size_of::<Slip>() < UNIT);
     }

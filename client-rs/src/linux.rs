@@ -179,13 +179,13 @@ impl<'s, 'a> ClientDriver<'s, 'a> {
 
     fn await_entrance(&mut self) -> Outcome {
         loop {
-            if let Some(outcome) = self.hear() {
-                return outcome;
-            }
             match wait_readable(connected(&self.connection), self.deadline_ns) {
                 Ok(true) => {}
                 Ok(false) => return Outcome::Lost(Loss::Silent),
                 Err(errno) => return Outcome::Failed(errno),
+            }
+            if let Some(outcome) = self.hear() {
+                return outcome;
             }
         }
     }

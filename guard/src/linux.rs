@@ -531,10 +531,6 @@ impl<'b> Linux<'b> {
     /// is over.
     fn await_app(&mut self) -> Outcome {
         let deadline = self.launch().deadline_ns;
-        if self.launch().request.options.commanded {
-            // Nobody is on the way.
-            self.building = Building::default();
-        }
         let Some(client) = self.peers.socket(Peer::OWNER) else {
             return Outcome::Failed(Errno::BADF);
         };
@@ -561,9 +557,6 @@ impl<'b> Linux<'b> {
         if is_as_announced {
             self.lives = true;
             self.master = None;
-            // What the building needed goes when the App is on its way, for which one processor
-            // may be all there is: to close a mount that was attached nowhere takes 100 us.
-            self.building = Building::default();
         }
         if is_as_announced && matches!(outcome, Outcome::Done) {
             self.peers.close(Peer::OWNER);
@@ -609,6 +602,10 @@ impl<'b> Linux<'b> {
     /// exec.0 and root.9. Lateness first, then one order of whoever's turn it is, and ends last:
     /// after each order they are looked for anyway. So nobody keeps anybody waiting.
     fn listen(&mut self) -> Outcome {
+        // What the building needed goes now that there is nothing to be done: one processor may be
+        // all that the App has to come to its start, and to close a mount that was attached nowhere
+        // takes 100 us. Of an App that has ended already it goes with all else.
+        self.building = Building::default();
         loop {
             let now = now_ns();
             if self.programs.late_ns() <= now {

@@ -399,11 +399,13 @@ impl Master {
     /// Runs a session until it waits or has ended, and puts it where it belongs then.
     fn advance(&mut self, mut entry: Entry) {
         let Self { host, sessions, log_share, .. } = self;
+        let mut has_news = true;
         while let Some(step) = entry.machine.step() {
             let action = entry.machine.action();
-            let mut work = Work { host, sessions, held: &mut entry.held };
+            let mut work = Work { host, sessions, held: &mut entry.held, has_news };
             let core::task::Poll::Ready(outcome) = work.perform(step, action) else { break };
             entry.machine.advance(outcome);
+            has_news = false;
         }
         if let (State::Ended(_), Some(name)) = (entry.machine.state(), entry.held.limited) {
             host.cgroups.remove(name);

@@ -124,6 +124,8 @@ pub(crate) struct Work<'a> {
     pub(crate) host: &'a mut Host,
     pub(crate) sessions: &'a mut Sessions,
     pub(crate) held: &'a mut Held,
+    /// Whether this is what the session was woken for.
+    pub(crate) has_news: bool,
 }
 
 impl Work<'_> {
@@ -308,10 +310,13 @@ impl Work<'_> {
         let launch = self.launch()?;
         let path = launch.request().ok_or(Errno::PROTO)?.package;
         let reach = self.host.config.package_reach(&launch.caller, path)?;
-        let (file, key) = package::open_package(path, reach)?;
+        let (place, key) = package::find_package(path, reach)?;
+        // Of what is mounted nothing is read again.
+        let is_read = !self.host.packages.has(key);
+        let file = if is_read { package::open_package(&place, key)? } else { place };
         let launch = self.launch_mut()?;
         launch.is_patient();
-        launch.package = Some(Opened { file, key, how: Package::Own });
+        launch.package = Some(Opened { file, is_read, key, how: Package::Own });
         Ok(())
     }
 
@@ -329,6 +334,13 @@ impl Work<'_> {
                 Poll::Pending
             }
             Found::Package(how, lease) => {
+                // Where it is mounted no more by now, it is to be.
+                if !opened.is_read && !matches!(how, Package::Shared { .. }) {
+                    match package::open_package(&opened.file, opened.key) {
+                        Ok(file) => opened.file = file,
+                        Err(error) => return Poll::Ready(Outcome::Refused(error)),
+                    }
+                }
                 opened.how = how;
                 self.held.lease = lease;
                 Poll::Ready(Outcome::PackageIs(how))
@@ -503,6 +515,10 @@ impl Work<'_> {
         let Some(Launch { link: Some(link), deadline_ns, .. }) = self.held.launch.as_deref() else {
             return Poll::Ready(Outcome::Failed(Errno::BADF));
         };
+        if !self.has_news {
+            // It was told something a moment ago, and what it says to that wakes this session.
+            return Poll::Pending;
+        }
         Poll::Ready(match socket::receive(link, &mut self.host.inbox) {
             Ok(Received::Message(Message::Guard(said), with)) if is_awaited(&said) => {
                 self.host.received = with;

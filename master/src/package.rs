@@ -92,22 +92,26 @@ fn open_through_links_of_root(path: Path<'_>) -> Result<OwnedFd, Errno> {
 /// As many as the kernel follows (`man 7 path_resolution`).
 const LINKS_MAX: u32 = 40;
 
-/// Opens the package for reading, and refuses what the kernel's squashfs would choke on.
-pub(crate) fn open_package(path: Path<'_>, reach: Reach<'_>) -> Result<(OwnedFd, Key), Error> {
+/// Opens the package, not to be read yet (`O_PATH`).
+pub(crate) fn find_package(path: Path<'_>, reach: Reach<'_>) -> Result<(OwnedFd, Key), Error> {
     let place = reach.open(path, OFlags::empty()).map_err(failed)?;
     let status = fstat(&place).map_err(failed)?;
     if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
         return Err(broken(Rule::WrongType, Item::Package));
     }
+    Ok((place, key(&status)))
+}
+
+/// Opens the same for reading, and refuses what the kernel's squashfs would choke on.
+pub(crate) fn open_package(place: &OwnedFd, key: Key) -> Result<OwnedFd, Error> {
     let readable = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let package = open(crate::linux::by_descriptor(place.as_fd()), readable, Mode::empty())
         .map_err(failed)?;
     let mut head = [0; SUPERBLOCK];
     let length = rustix::io::pread(&package, &mut head, 0).map_err(failed)?;
-    let size = u64::try_from(status.st_size).unwrap_or(0);
-    check_superblock(head.get(..length).unwrap_or_default(), size)
+    check_superblock(head.get(..length).unwrap_or_default(), key.size)
         .map_err(|rule| broken(rule, Item::Package))?;
-    Ok((package, key(&status)))
+    Ok(package)
 }
 
 fn key(status: &Stat) -> Key {

@@ -118,6 +118,8 @@ pub(crate) struct Kept {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) file: OwnedFd,
+    /// Whether it is open to be read, and was looked into: not if it was mounted already.
+    pub(crate) is_read: bool,
     pub(crate) key: Key,
     /// How the guard gets it.
     pub(crate) how: Package,

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path as FilePath, PathBuf};
 
 use nix::sys::socket::{getsockopt, sockopt};
+use protocol::toml::Wrong;
 use protocol::{Dev, Error, Item, Limits, Path, Request, Rule, Seccomp};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
@@ -127,8 +128,10 @@ pub fn read_config(named: Option<&FilePath>) -> Result<Config, String> {
         }
         Err(error) => return Err(cannot(&error)),
     };
-    let config: Config =
-        toml::from_str(&text).map_err(|error| cannot(&syntax_error(&text, &error)))?;
+    let config: Config = toml::from_str(&text).map_err(|error| {
+        let at = error.span().map(|span| span.start);
+        cannot(&Wrong { text: &text, at, message: error.message() })
+    })?;
     let dirs = config
         .allow
         .iter()
@@ -141,22 +144,6 @@ pub fn read_config(named: Option<&FilePath>) -> Result<Config, String> {
         allow.limits().check().map_err(|error| cannot(&error))?;
     }
     Ok(config)
-}
-
-/// In one line: what is wrong, and where.
-fn syntax_error(text: &str, error: &toml::de::Error) -> String {
-    let message = error.message().lines().collect::<Vec<_>>().join(", ");
-    let Some(at) = error.span().map(|span| span.start) else { return message };
-    let number = text.bytes().take(at).filter(|byte| *byte == b'\n').count();
-    let line = text.lines().nth(number).unwrap_or_default();
-    let key = line.split_once('=').map_or("", |(key, _)| key).trim();
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-    let number = number + 1;
-    if key.is_empty() || !key.bytes().all(is_name) || message.contains(&format!("`{key}`")) {
-        format!("line {number}: {message}")
-    } else {
-        format!("line {number}: {key}: {message}")
-    }
 }
 
 /// A user namespace, as the kernel numbers them.

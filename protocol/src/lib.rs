@@ -41,6 +41,7 @@ pub mod seccomp;
 #[cfg(feature = "linux")]
 pub mod socket;
 pub mod step;
+pub mod toml;
 pub mod usage;
 pub mod wire;
 

@@ -15,10 +15,10 @@
 //! start an App whose writes go nowhere.
 
 use core::fmt;
-use core::ops::Range;
 use std::collections::BTreeMap;
 
 use protocol::limits::OVERLAY_DIRS_MAX;
+use protocol::toml::{Wrong, line_of};
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -59,33 +59,16 @@ pub(crate) enum Overlay {
     Dirs(Vec<String>),
 }
 
-/// Why a text is no manifest. One line: `line 3: entry: is empty`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct ManifestError {
-    /// Counted from 1; none where the text as a whole is at fault.
-    line: Option<usize>,
-    reason: String,
-}
-
-impl fmt::Display for ManifestError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(line) = self.line {
-            write!(out, "line {line}: ")?;
-        }
-        out.write_str(&self.reason)
-    }
-}
-
-impl core::error::Error for ManifestError {}
-
 impl Manifest {
-    /// Reads `text` and checks every rule.
-    pub(crate) fn parse(text: &str) -> Result<Self, ManifestError> {
-        let raw: Raw = toml::from_str(text).map_err(|error| syntax_error(text, &error))?;
-        raw.check().map_err(|broken| ManifestError {
-            line: Some(line_of(text, broken.at.start)),
-            reason: format!("{}: {}", broken.key, broken.rule),
-        })
+    /// Reads `text` and checks every rule. The error is one line: `line 3: entry: is empty`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let raw: Raw = toml::from_str(text).map_err(|error| {
+            let message = error.message();
+            // What is missing stands nowhere, though toml points at the table it is missing from.
+            let place = error.span().filter(|_| !message.starts_with("missing field"));
+            Wrong { text, at: place.map(|span| span.start), message }.to_string()
+        })?;
+        raw.check().map_err(|broken| format!("line {}: {}", line_of(text, broken.at), broken.words))
     }
 }
 
@@ -136,9 +119,8 @@ impl<'de> Deserialize<'de> for RawOverlay {
 
 /// A rule that a value breaks.
 struct Broken {
-    at: Range<usize>,
-    key: String,
-    rule: String,
+    at: usize,
+    words: String,
 }
 
 impl Raw {
@@ -212,34 +194,7 @@ fn no_nul(key: &str, value: &Spanned<String>) -> Result<(), Broken> {
 }
 
 fn broken<T>(value: &Spanned<T>, key: &str, rule: &str) -> Broken {
-    Broken { at: value.span(), key: key.to_owned(), rule: rule.to_owned() }
-}
-
-/// toml's own words, in one line: it explains over several, with a drawing.
-fn syntax_error(text: &str, error: &toml::de::Error) -> ManifestError {
-    let message = error.message().lines().collect::<Vec<_>>().join(", ");
-    // What is missing stands nowhere, though toml points at the table it is missing from.
-    let place = error.span().filter(|_| !message.starts_with("missing field"));
-    let Some(span) = place else {
-        return ManifestError { line: None, reason: message };
-    };
-    let line = line_of(text, span.start);
-    let reason = match text.lines().nth(line - 1).and_then(key_of) {
-        Some(key) if !message.contains(&format!("`{key}`")) => format!("{key}: {message}"),
-        _ => message,
-    };
-    ManifestError { line: Some(line), reason }
-}
-
-/// What stands before the `=` of a line.
-fn key_of(line: &str) -> Option<&str> {
-    let key = line.split_once('=')?.0.trim();
-    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-    (!key.is_empty() && key.bytes().all(is_bare)).then_some(key)
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+    Broken { at: value.span().start, words: format!("{key}: {rule}") }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! replay    leads the machines through the trace of every launch
 //! app       starts `probe` in a rocker and reads what it says
 //! c_client  the C library
+//! both      a launch in the words of the two libraries
 //! cgroup    the controllers that this host has
 //! calls     what a process asks the kernel for
 //! facts     what a process can say about itself, and try
@@ -35,6 +36,7 @@
 //! ```
 
 pub mod app;
+pub mod both;
 pub mod c_client;
 pub mod calls;
 pub mod cgroup;

@@ -19,8 +19,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
-    fsopen, mount_change, move_mount, open_tree, unmount,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree, unmount,
 };
 
 use crate::sys;
@@ -63,8 +63,28 @@ pub(crate) fn package_again(shared: BorrowedFd<'_>, device: &str) -> Result<Owne
     }
 }
 
-/// prepare.4: one overlay. The layers are named by descriptor, through `/proc`, so that no
-/// character of a path means anything and no path is longer than fsconfig(2)'s 255 bytes.
+/// Gives an overlay a layer by its descriptor, so that no character of a path means anything and
+/// no path is longer than fsconfig(2)'s 255 bytes. Linux before 6.15 takes a path only, or no
+/// descriptor that just stands for its place: there it is one in `proc`, a directory of `/proc`.
+fn set_layer(
+    context: &OwnedFd,
+    key: &CStr,
+    layer: BorrowedFd<'_>,
+    proc: &str,
+) -> Result<(), Errno> {
+    // The only lower layer is the first that is added.
+    let by_descriptor = if key == c"lowerdir" { c"lowerdir+" } else { key };
+    match fsconfig_set_fd(context, by_descriptor, layer) {
+        Err(Errno::INVAL | Errno::BADF) => {
+            // What it wrote about that is not why a mount is refused.
+            drop(words(context));
+            fsconfig_set_string(context, key, &*format!("{proc}/fd/{}", layer.as_raw_fd()))
+        }
+        answer => answer,
+    }
+}
+
+/// prepare.4: one overlay.
 ///
 /// What an App could have planted in an upper layer is not followed (SECURITY D2). Volatile:
 /// nobody waits until what was written is on disk, neither the App (`fsync(2)`) nor, at its end,
@@ -77,10 +97,11 @@ pub(crate) fn overlay(
 ) -> Result<OwnedFd, Refusal> {
     let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |key, value: &str| fsconfig_set_string(&context, key, value);
+    let layer = |key, fd| set_layer(&context, key, fd, "/proc/self");
     let made = set(c"source", "overlay")
-        .and_then(|()| set(c"lowerdir", &by_descriptor(lower)))
-        .and_then(|()| set(c"upperdir", &by_descriptor(upper)))
-        .and_then(|()| set(c"workdir", &by_descriptor(work)))
+        .and_then(|()| layer(c"lowerdir", lower))
+        .and_then(|()| layer(c"upperdir", upper))
+        .and_then(|()| layer(c"workdir", work))
         .and_then(|()| set(c"redirect_dir", "nofollow"))
         .and_then(|()| set(c"metacopy", "off"))
         .and_then(|()| set(c"index", "off"))
@@ -134,12 +155,10 @@ pub(crate) fn overlay_of_user(
     work: BorrowedFd<'_>,
 ) -> Result<OwnedFd, Refusal> {
     let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let set = |key, fd: BorrowedFd<'_>| {
-        fsconfig_set_string(&context, key, &*format!("self/fd/{}", fd.as_raw_fd()))
-    };
-    let made = set(c"lowerdir", lower)
-        .and_then(|()| set(c"upperdir", upper))
-        .and_then(|()| set(c"workdir", work))
+    let layer = |key, fd| set_layer(&context, key, fd, "self");
+    let made = layer(c"lowerdir", lower)
+        .and_then(|()| layer(c"upperdir", upper))
+        .and_then(|()| layer(c"workdir", work))
         .and_then(|()| fsconfig_set_flag(&context, c"userxattr"))
         .and_then(|()| fsconfig_create(&context));
     created(&context, made, MountAttrFlags::empty())

@@ -383,6 +383,7 @@ impl HelperAtWork<'_> {
 
 /// The first instruction of an App, or of a program: everything it is must be final by now.
 pub(crate) fn check_app(kernel: &mut Kernel, app: Pid, launch: usize, scene: &Launch) {
+    kernel.write_as(app);
     let id = id_of(launch);
     let guard = kernel.init_of(app);
     let (it, pid1) = (kernel.process(app), kernel.process(guard));

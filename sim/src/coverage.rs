@@ -92,6 +92,7 @@ const GUARD: Contract = Contract {
         ("ReportExit", "Done Failed"),
         ("FindStrangers", "Good=Alone OtherGood=Watched Failed"),
         ("Rest", "Done"),
+        ("Settle", "Done Failed"),
         ("ReportFailure", "Done Failed"),
     ],
     reasons: &[

@@ -86,6 +86,7 @@ calls! {
     MountView: 1 2 12 22 28 40;
     RunInit: 2 62 125;
     Sync: 5 28 122;
+    Refresh: 12 16 30;
     Poll: 12 22;
 }
 

@@ -10,7 +10,7 @@ use protocol::{Driver, Errno, Error, Exit, Loss, Name, Path, Step, request};
 use crate::app::AppActor;
 use crate::client::check_app;
 use crate::fault::{Call, Who};
-use crate::kernel::{Answer, Fd, Gate, Kernel, Pid, Received, Role, TreeKind};
+use crate::kernel::{Answer, Fd, Gate, Kernel, Pid, Received, Role, Seal, TreeKind};
 use crate::message::{Body, Message};
 use crate::orders::{Programs, Running, SIGKILL};
 use crate::scene::{
@@ -33,8 +33,14 @@ pub(crate) struct Hands {
     launch: Option<Handed>,
     /// Where overlay.1 has put the first directory's part.
     first_place: Option<usize>,
-    /// Which layers had to be attached before parts of them could be cloned.
+    /// Which layers had to be attached before parts of them could be cloned, and whether any had.
     staged: [bool; 2],
+    was_staged: bool,
+    /// The master wants the overlays, and what an earlier launch has left of them.
+    keeps: bool,
+    kept: Option<Seal>,
+    /// It has them.
+    is_kept: bool,
     watched: Vec<Pid>,
     /// root.9: until when it rests, and whom it has found no word on before.
     rests_until_ms: Option<u64>,
@@ -99,6 +105,10 @@ impl GuardActor {
             launch,
             first_place,
             staged: [false; 2],
+            was_staged: false,
+            keeps: false,
+            kept: None,
+            is_kept: false,
             watched,
             rests_until_ms,
             rested_among,
@@ -178,7 +188,7 @@ impl AtWork<'_> {
             Action::TakeAppIds => told(self.take_ids()),
             Action::UnshareUser => told(self.kernel.unshare_user(self.hands.pid)),
             Action::DropPrivileges => told(self.drop_privileges()),
-            Action::ReportDone => told(self.send(Role::Link, Body::Done, &[])),
+            Action::ReportDone => told(self.report_done()),
             Action::AwaitRelease => return self.await_release(),
             Action::SendEntrance => return self.send_entrance().map(told),
             Action::AwaitApp => return self.await_app(),
@@ -287,6 +297,18 @@ impl AtWork<'_> {
             Poll::Ready(Err(outcome)) => return Poll::Ready(outcome),
             Poll::Pending => return Poll::Pending,
         };
+        if let Body::Keep { seal } = received.body {
+            (self.hands.keeps, self.hands.kept) = (true, seal);
+            for fd in received.fds.into_iter().flatten() {
+                let role = match fd {
+                    Fd::Tree(_) => layer_role(self.kernel.layer_of(fd)),
+                    _ => Role::Lock,
+                };
+                self.kernel.install(self.hands.table, role, fd);
+            }
+            self.kernel.drop_message(received);
+            return self.await_request();
+        }
         let Body::HandOver { launch: number, name, guard, package } = received.body else {
             self.kernel.drop_message(received);
             return Poll::Ready(Outcome::Lost(Loss::Garbage));
@@ -310,7 +332,7 @@ impl AtWork<'_> {
             self.kernel.add_host_mount(self.hands.pid, HOST_MOUNT);
         }
         let (overlays, life) = (scene.dirs > 0, scene.life());
-        let syncs = false;
+        let syncs = overlays && self.hands.keeps;
         Poll::Ready(Outcome::RequestIs { overlays, package, life, syncs })
     }
 
@@ -404,6 +426,14 @@ impl AtWork<'_> {
             self.kernel.call(Call::OpenLayers)?;
             let space = self.kernel.space_of(pid);
             self.kernel.install(table, Role::Layers, Fd::Layers { data, space });
+            let layers = self.launch()?.1.layers();
+            if self.hands.kept != Some(self.kernel.seal(data, layers)) {
+                self.kernel.close(table, Role::LayerOfRoot);
+                self.kernel.close(table, Role::LayerOfVar);
+            }
+        }
+        if self.kernel.fd(table, layer_role(layer)).is_ok() {
+            return Ok(());
         }
         let Fd::Layers { space: made, .. } = self.kernel.fd(table, Role::Layers)? else {
             return Err(Errno::BADF);
@@ -427,7 +457,7 @@ impl AtWork<'_> {
                 let part = match self.kernel.clone_part(pid, whole) {
                     Err(Errno::INVAL) if !*staged => {
                         self.kernel.attach(pid, whole, None, STAGE)?;
-                        *staged = true;
+                        (*staged, self.hands.was_staged) = (true, true);
                         self.kernel.clone_part(pid, whole)?
                     }
                     answer => answer?,
@@ -495,6 +525,24 @@ impl AtWork<'_> {
             let ruleset = self.kernel.make_ruleset()?;
             self.kernel.install(self.hands.table, Role::Ruleset, ruleset);
         }
+        Ok(())
+    }
+
+    /// prepare.7
+    fn report_done(&mut self) -> Answer {
+        let table = self.hands.table;
+        let (_, scene) = self.launch()?;
+        let lock = self.kernel.fd(table, Role::Lock);
+        let (true, false, Ok(Fd::Lock { data })) =
+            (self.hands.keeps && scene.dirs > 0, self.hands.was_staged, lock)
+        else {
+            return self.send(Role::Link, Body::Done, &[]);
+        };
+        let seal = self.kernel.seal(data, scene.layers());
+        let layers = (0..scene.layers()).map(|layer| self.kernel.fd(table, layer_role(layer)));
+        let fds: heapless::Vec<Fd, 3> = layers.chain([lock]).collect::<Answer<_>>()?;
+        self.send(Role::Link, Body::Kept { seal }, &fds)?;
+        self.hands.is_kept = true;
         Ok(())
     }
 
@@ -906,13 +954,18 @@ impl AtWork<'_> {
 
     /// root.9, where the overlays outlive the rocker.
     fn settle(&mut self) -> Outcome {
-        let pid = self.hands.pid;
-        if let Err(errno) = self.hands.programs.signal(self.kernel, pid, Peer::OWNER, None, SIGKILL)
+        let (pid, lock) = (self.hands.pid, self.kernel.fd(self.hands.table, Role::Lock));
+        let (true, Ok(Fd::Lock { data })) = (self.hands.is_kept, lock) else {
+            return Outcome::Done;
+        };
+        if !self.kernel.is_alone(pid)
+            && let Err(errno) =
+                self.hands.programs.signal(self.kernel, pid, Peer::OWNER, None, SIGKILL)
         {
             return Outcome::Failed(errno);
         }
         match self.bury() {
-            Outcome::Alone => told(self.kernel.call(Call::Sync)),
+            Outcome::Alone => told(self.kernel.sync(data)),
             outcome => outcome,
         }
     }

@@ -11,16 +11,17 @@ use std::rc::Rc;
 
 use master::action::Action;
 use master::machine::{Outcome, Session, State, Wants};
+use master::overlays::{self, Away, Overlays};
 use master::packages::{Found, Key, Lease, Packages};
 use master::policy::{Caller, Config, Load};
 use master::pool::{Pool, Ready};
 use protocol::limits::{GRACE_MS, HELLO_MS, MOUNT_PATIENCE_MS};
-use protocol::{Driver, Errno, Error, Item, Loss, Machine, Name, Package, Rule, Step};
+use protocol::{Driver, Errno, Error, Exit, Item, Loss, Machine, Name, Package, Rule, Step};
 
 use crate::coverage::Coverage;
 use crate::fault::{Call, Who};
 use crate::guard::GuardActor;
-use crate::kernel::{Answer, Fd, IdMap, Kernel, Pid, Received, Record, Role, TreeKind};
+use crate::kernel::{Answer, Fd, IdMap, Kernel, Pid, Received, Record, Role, Seal, TreeKind};
 use crate::message::{Body, Message};
 use crate::scene::{Launch, PRIVATE_PACKAGE, ROOT, id_of};
 use crate::violation::Violation;
@@ -63,6 +64,9 @@ pub(crate) struct MasterActor {
     config: Rc<Config>,
     /// What is mounted, each in a table of its own.
     packages: Packages<usize>,
+    overlays: Overlays<Kept>,
+    /// What is done to them beside all else.
+    errands: Vec<Away<Kept>>,
     /// Who waits, each with a table of its own.
     pool: Pool<usize>,
     /// The host's mounts, as it knows them.
@@ -71,6 +75,13 @@ pub(crate) struct MasterActor {
     pub(crate) has_debts: bool,
     /// Cgroups that could not be removed yet.
     pub(crate) unremoved: Vec<Name>,
+}
+
+/// Overlays and their lock, in a table of their own, and what they are.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    table: usize,
+    seal: Seal,
 }
 
 /// One connection, from its request to the end of its rocker.
@@ -106,6 +117,9 @@ struct Held {
     waiters: Vec<usize>,
     package: Package,
     lease: Option<Lease<usize>>,
+    overlays: Option<overlays::Lease<Kept>>,
+    /// When to look at it again while it waits for another.
+    wakes_ms: u64,
     /// Until when to wait for a launch that mounts its package.
     patience_ms: u64,
     deadline_ms: u64,
@@ -127,11 +141,22 @@ impl MasterActor {
         let pid = kernel.fork(crate::kernel::INIT, Who::Master);
         kernel.listen();
         let packages = Packages::new(config.max_packages, config.package_idle_ms);
+        let overlays = Overlays::new(config.max_overlays, config.overlay_idle_ms);
         let pool = Pool::new(config.ready_guards);
         let mounts = kernel.mounts;
-        let (sessions, ready, has_debts, unremoved) = (vec![], vec![], false, vec![]);
-        let mut master =
-            Self { pid, sessions, ready, config, packages, pool, mounts, has_debts, unremoved };
+        let mut master = Self {
+            pid,
+            sessions: vec![],
+            ready: vec![],
+            config,
+            packages,
+            overlays,
+            errands: vec![],
+            pool,
+            mounts,
+            has_debts: false,
+            unremoved: vec![],
+        };
         let known = core::mem::take(&mut kernel.records);
         for record in known {
             let is_it = kernel.process(record.guard).name == Some(record.name);
@@ -157,6 +182,7 @@ impl MasterActor {
     /// Other rules, before anybody has called.
     pub(crate) fn configure(&mut self, config: Rc<Config>) {
         self.packages = Packages::new(config.max_packages, config.package_idle_ms);
+        self.overlays = Overlays::new(config.max_overlays, config.overlay_idle_ms);
         self.pool = Pool::new(config.ready_guards);
         self.config = config;
     }
@@ -225,7 +251,11 @@ impl MasterActor {
     /// Lets go of guards that were cloned before a change of the host's mounts; whether there are
     /// any.
     fn notice_mounts(&mut self, kernel: &mut Kernel) -> bool {
-        core::mem::replace(&mut self.mounts, kernel.mounts) != kernel.mounts && self.let_go(kernel)
+        if core::mem::replace(&mut self.mounts, kernel.mounts) == kernel.mounts {
+            return false;
+        }
+        self.overlays.discard();
+        self.let_go(kernel)
     }
 
     /// The same as by its own end.
@@ -254,7 +284,8 @@ impl MasterActor {
             kernel.close_table(ready.link);
             let_go = true;
         }
-        let has_news = self.packages.has_news();
+        let_go |= self.run_errands(kernel);
+        let has_news = self.packages.has_news() | self.overlays.has_news();
         for mount in self.packages.expired(kernel.now_ms * NS_PER_MS) {
             kernel.close_table(mount);
         }
@@ -269,8 +300,8 @@ impl MasterActor {
             if slot.place != Place::Launching {
                 continue;
             }
-            if slot.machine.state() == State::FindMount {
-                if kernel.is_late(slot.held.patience_ms) || has_news {
+            if matches!(slot.machine.state(), State::FindMount | State::LockDataDir { .. }) {
+                if kernel.is_late(slot.held.wakes_ms) || has_news {
                     launching.push(index);
                 }
                 continue;
@@ -296,7 +327,8 @@ impl MasterActor {
             if let Some(lost) = self.pool.lose(pid) {
                 kernel.close_table(lost.link);
             }
-            order.extend(self.has_exited(pid));
+            let is_well = kernel.process(pid).ended == Exit::Status(0);
+            order.extend(self.has_exited(pid, is_well));
         }
         while let Some(session) = self.take_in(kernel) {
             order.push(session);
@@ -313,12 +345,34 @@ impl MasterActor {
     }
 
     /// root.11. A launching session only remembers; its socket moves it on.
-    fn has_exited(&mut self, pid: Pid) -> Option<usize> {
+    fn has_exited(&mut self, pid: Pid, is_well: bool) -> Option<usize> {
         let is_it = |slot: &Slot| slot.held.rocker.is_some_and(|rocker| rocker.guard == pid);
         let index =
             self.sessions.iter().position(|slot| slot.place != Place::Gone && is_it(slot))?;
         self.sessions[index].held.exited = true;
+        if let (Some(overlays), true) = (&self.sessions[index].held.overlays, is_well) {
+            overlays.ended_well();
+        }
         (self.sessions[index].place == Place::Living).then_some(index)
+    }
+
+    /// What threads do: first those of the last look. Whether there are any.
+    fn run_errands(&mut self, kernel: &mut Kernel) -> bool {
+        let done = core::mem::take(&mut self.errands);
+        let has_any = !done.is_empty();
+        for Away { key, kept, has_ended_well, is_over } in done {
+            let is_ready = !is_over && make_ready(kernel, kept.table, has_ended_well).is_ok();
+            if !is_ready {
+                kernel.close_table(kept.table);
+            }
+            self.overlays.is_back(key, Some(kept).filter(|_| is_ready));
+        }
+        self.errands = self.overlays.leave(kernel.now_ms * NS_PER_MS);
+        let expires_ns = self.overlays.expires_ns();
+        if expires_ns < u64::MAX {
+            kernel.is_late(expires_ns.div_ceil(NS_PER_MS));
+        }
+        has_any || !self.errands.is_empty()
     }
 
     /// How many there are, as `sessions.rs` counts: a launch whose guard is cloned is as good as a
@@ -393,6 +447,7 @@ impl MasterActor {
                     kernel.close_table(waiter);
                 }
                 slot.held.lease = None;
+                slot.held.overlays = None;
                 slot.place = Place::Gone;
                 limited.into_iter().for_each(|name| self.remove_cgroup(kernel, name));
             }
@@ -415,6 +470,16 @@ impl MasterActor {
     pub(crate) fn living(&self) -> impl Iterator<Item = Record> {
         self.sessions.iter().filter(|slot| slot.is_rocker()).filter_map(|slot| slot.held.rocker)
     }
+}
+
+/// As `errands.rs` does.
+fn make_ready(kernel: &mut Kernel, table: usize, has_ended_well: bool) -> Answer {
+    if let (false, Ok(Fd::Lock { data })) = (has_ended_well, kernel.fd(table, Role::Lock)) {
+        kernel.sync(data)?;
+    }
+    [Role::LayerOfRoot, Role::LayerOfVar]
+        .into_iter()
+        .try_for_each(|role| kernel.fd(table, role).map_or(Ok(()), |tree| kernel.refresh(tree)))
 }
 
 /// Whether a session cannot do anything more about its guard.
@@ -456,6 +521,8 @@ impl Held {
             waiters: vec![],
             package: Package::Own,
             lease: None,
+            overlays: None,
+            wakes_ms: 0,
             patience_ms: 0,
             deadline_ms,
             trace: false,
@@ -511,7 +578,10 @@ impl AtWork<'_, '_> {
             Action::AwaitRequest => return self.await_request(),
             Action::CheckCaller => self.check_caller(),
             Action::OpenPackage => self.open_package(),
-            Action::LockDataDir => self.lock_data_dir(),
+            Action::LockDataDir => match self.lock_data_dir() {
+                Ok(Poll::Pending) => return Poll::Pending,
+                answer => answer.map(|_| ()),
+            },
             Action::FindMount => return self.find_mount(),
             Action::MakeCgroup => self.make_cgroup(),
             Action::CloneGuard => self.clone_guard().map_err(Refusal::System),
@@ -719,7 +789,10 @@ impl AtWork<'_, '_> {
         let key = Key { device: 0, inode, size: 0, modified: (0, 0), changed: (0, 0) };
         let is_late = self.around.kernel.now_ms >= self.held().patience_ms;
         match self.master.packages.find(key, is_late) {
-            Found::NotYet => Poll::Pending,
+            Found::NotYet => {
+                self.held().wakes_ms = self.held().patience_ms;
+                Poll::Pending
+            }
             Found::Package(package, lease) => {
                 (self.held().package, self.held().lease) = (package, lease);
                 Poll::Ready(Outcome::PackageIs(package))
@@ -728,19 +801,39 @@ impl AtWork<'_, '_> {
     }
 
     /// root.2
-    fn lock_data_dir(&mut self) -> Result<(), Refusal> {
+    fn lock_data_dir(&mut self) -> Result<Poll<()>, Refusal> {
         let data = self.scene()?.data;
+        let table = self.held().table;
+        self.around.kernel.call(Call::OpenDataDir).map_err(at_root_2)?;
+        let key = overlays::Key { device: 0, inode: data.into() };
+        let until_ms = match self.master.overlays.find(key) {
+            overlays::Found::Kept(lease) => {
+                let kept = lease.with(|kept| *kept).ok_or(Errno::BADF)?;
+                let lock = self.around.kernel.fd(kept.table, Role::Lock)?;
+                self.around.kernel.install(table, Role::Lock, lock);
+                self.held().overlays = Some(lease);
+                return Ok(Poll::Ready(()));
+            }
+            overlays::Found::Unknown => 0,
+            overlays::Found::InUse => self.held().patience_ms,
+            overlays::Found::Away => {
+                self.held().deadline_ms.saturating_sub(MOUNT_PATIENCE_MS.into())
+            }
+        };
+        if self.around.kernel.now_ms < until_ms {
+            self.held().wakes_ms = until_ms;
+            return Ok(Poll::Pending);
+        }
         let kernel = &mut *self.around.kernel;
-        kernel.call(Call::OpenDataDir).map_err(at_root_2)?;
         let lock = kernel.lock(data).map_err(|errno| match errno {
             Errno::AGAIN => {
                 Refusal::Rule(Error::Invalid { rule: Rule::InUse, item: Item::DataDir })
             }
             errno => at_root_2(errno),
         })?;
-        let table = self.held().table;
-        self.around.kernel.install(table, Role::Lock, lock);
-        Ok(())
+        kernel.install(table, Role::Lock, lock);
+        self.held().overlays = self.master.overlays.enter(key);
+        Ok(Poll::Ready(()))
     }
 
     /// root.2
@@ -778,6 +871,8 @@ impl AtWork<'_, '_> {
         if kernel.is_stale(guard) {
             kernel.violated(Violation::Stale { guard });
         }
+        self.held().overlays.iter().for_each(overlays::Lease::begins);
+        let kernel = &mut *self.around.kernel;
         let ours = kernel.fd(link, Role::Link)?;
         kernel.install(table, Role::Link, ours);
         kernel.close_table(link);
@@ -808,6 +903,8 @@ impl AtWork<'_, '_> {
         let [connection, lock, cgroup, dev] =
             [Role::Connection, Role::Lock, Role::Cgroup, Role::Dev]
                 .map(|role| kernel.fd(table, role).ok());
+        self.give_overlays()?;
+        let kernel = &mut *self.around.kernel;
         let fds: heapless::Vec<Fd, 5> =
             [connection, handed.ok(), lock, cgroup, dev].into_iter().flatten().collect();
         kernel.send(table, Role::Link, Body::HandOver { launch, name, guard, package }, &fds)?;
@@ -815,6 +912,24 @@ impl AtWork<'_, '_> {
             kernel.close(table, role);
         }
         Ok(())
+    }
+
+    /// root.3: the overlays of an earlier launch, and that these are wanted, too.
+    fn give_overlays(&mut self) -> Answer {
+        let (table, overlaid) = (self.held().table, self.scene()?.dirs > 0);
+        let Some(lease) = self.held().overlays.as_ref().filter(|_| overlaid) else { return Ok(()) };
+        let given = lease.take();
+        let kernel = &mut *self.around.kernel;
+        let roles = [Role::LayerOfRoot, Role::LayerOfVar, Role::Lock];
+        let fds: heapless::Vec<Fd, 3> = given
+            .iter()
+            .flat_map(|kept| roles.map(|role| kernel.fd(kept.table, role).ok()))
+            .flatten()
+            .collect();
+        let body = Body::Keep { seal: given.map(|kept| kept.seal) };
+        let sent = kernel.send(table, Role::Link, body, &fds);
+        given.into_iter().for_each(|kept| kernel.close_table(kept.table));
+        sent
     }
 
     /// prepare.3
@@ -841,10 +956,36 @@ impl AtWork<'_, '_> {
     fn await_done(&mut self) -> Poll<Outcome> {
         Poll::Ready(match self.receive(Role::Link) {
             Poll::Ready(Ok(Message { body: Body::Done, .. })) => Outcome::Done,
-            Poll::Ready(Ok(_)) => Outcome::Lost(Loss::Garbage),
+            Poll::Ready(Ok(message)) => {
+                let outcome = match message.body {
+                    Body::Kept { seal } => {
+                        self.keep(message, seal);
+                        Outcome::Done
+                    }
+                    _ => Outcome::Lost(Loss::Garbage),
+                };
+                self.around.kernel.drop_message(message);
+                outcome
+            }
             Poll::Ready(Err(outcome)) => outcome,
             Poll::Pending => return Poll::Pending,
         })
+    }
+
+    fn keep(&mut self, message: Message, seal: Seal) {
+        let table = self.around.kernel.new_table(self.master.pid);
+        for fd in message.fds.into_iter().flatten() {
+            let role = match (fd, self.around.kernel.layer_of(fd)) {
+                (Fd::Tree(_), 0) => Role::LayerOfRoot,
+                (Fd::Tree(_), _) => Role::LayerOfVar,
+                _ => Role::Lock,
+            };
+            self.around.kernel.install(table, role, fd);
+        }
+        match &self.held().overlays {
+            Some(lease) => lease.put(Kept { table, seal }),
+            None => self.around.kernel.close_table(table),
+        }
     }
 
     /// prepare.8

@@ -3,7 +3,7 @@
 use guard::action::Order;
 use protocol::{Error, Exit, Name, Package, Verdict as Means};
 
-use crate::kernel::{Fd, Pid};
+use crate::kernel::{Fd, Pid, Seal};
 use crate::scene::{Does, Terms};
 
 /// A message with its descriptors, which are in flight.
@@ -28,6 +28,7 @@ pub(crate) enum Body {
     Ping,
     Do { id: u32, order: Order },
     // From the master.
+    Keep { seal: Option<Seal> },
     HandOver { launch: usize, name: Name, guard: Pid, package: Package },
     GoOn,
     Newcomer,
@@ -43,6 +44,7 @@ pub(crate) enum Body {
     Pong,
     Obeyed { id: u32 },
     Mounted { loop_dev: u32 },
+    Kept { seal: Seal },
     // From either.
     Failed(Error),
     Step,

@@ -53,6 +53,8 @@ pub struct Launch {
     pub stays: bool,
     /// What ends it.
     pub end: End,
+    /// It begins when that launch's rocker is gone.
+    pub after: Option<usize>,
     /// The deadline.
     pub timeout_ms: u64,
 }
@@ -338,6 +340,7 @@ impl Launch {
         visits: &[],
         stays: false,
         end: End::StopAll,
+        after: None,
         timeout_ms: 5_000,
     };
 

@@ -31,6 +31,21 @@ pub enum Violation {
         /// Which data dir.
         data: u8,
     },
+    /// A rocker got overlays that remember names of an earlier one's.
+    Remembers {
+        /// Of which data dir.
+        data: u8,
+    },
+    /// A rocker got overlays over layers that are others by now, or with other properties.
+    OtherLayers {
+        /// Of which data dir.
+        data: u8,
+    },
+    /// A rocker ended by itself, and what its App wrote was not on disk.
+    NotSynced {
+        /// In which data dir.
+        data: u8,
+    },
     /// A guard that was cloned before the host changed its mounts got a launch that came after.
     Stale {
         /// The guard.
@@ -160,6 +175,7 @@ pub enum Violation {
 }
 
 impl fmt::Display for Violation {
+    #[expect(clippy::too_many_lines, reason = "a line for each promise")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PidMeansAnother { pid } => {
@@ -172,6 +188,15 @@ impl fmt::Display for Violation {
             Self::MountOnHost { at } => write!(f, "a mount at {at} reached the host"),
             Self::LayerShared { data } => {
                 write!(f, "the layers in data dir {data} are not one rocker's alone")
+            }
+            Self::Remembers { data } => {
+                write!(f, "the overlays of data dir {data} remember another rocker's names")
+            }
+            Self::OtherLayers { data } => {
+                write!(f, "the overlays of data dir {data} are not those that were to be")
+            }
+            Self::NotSynced { data } => {
+                write!(f, "a rocker is gone, and what is in data dir {data} is not on disk")
             }
             Self::Stale { guard } => write!(f, "guard {guard} has old mounts of the host's"),
             Self::WrongPackage { launch } => write!(f, "launch {launch} has another package"),

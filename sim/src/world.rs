@@ -71,6 +71,8 @@ pub enum Choice {
     List,
     /// The host mounts something, or unmounts it.
     Mount,
+    /// `AppMaster` removes the layers of data dir 0.
+    Wipe,
 }
 
 /// What an operator has asked the master, and has heard so far.
@@ -110,8 +112,11 @@ pub struct World {
     operator: Vec<Question>,
     /// Before which turns the operator asks for a list.
     asks: Vec<u32>,
-    /// Before which turns the host changes its mounts.
+    /// Before which turns the host changes its mounts, and layers are removed.
     changes: Vec<u32>,
+    wipes: Vec<u32>,
+    /// Which launches have begun.
+    begun: Vec<bool>,
     /// What chance has decided, the next one last.
     choices: Vec<Choice>,
     choices_made: usize,
@@ -154,6 +159,8 @@ impl World {
             operator: vec![],
             asks: vec![],
             changes: vec![],
+            wipes: vec![],
+            begun: vec![false; scenes.len()],
             choices: vec![],
             choices_made: 0,
             thefts: 0,
@@ -206,6 +213,20 @@ impl World {
     #[must_use]
     pub fn mounts(mut self, turns: &[u32]) -> Self {
         self.changes = turns.to_vec();
+        self
+    }
+
+    /// `AppMaster` removes the layers of data dir 0 before each of these turns, if nobody lives.
+    #[must_use]
+    pub fn wipes(mut self, turns: &[u32]) -> Self {
+        self.wipes = turns.to_vec();
+        self
+    }
+
+    /// The overlays of so many data dirs are kept for their next launches.
+    #[must_use]
+    pub fn keeping(mut self, overlays: usize) -> Self {
+        self.configure(Config { max_overlays: overlays, ..(*self.config).clone() });
         self
     }
 
@@ -344,6 +365,9 @@ impl World {
         if self.changes.contains(&self.turns) {
             self.change_mounts();
         }
+        if self.wipes.contains(&self.turns) {
+            self.wipe();
+        }
         for Planned { fault, mode, .. } in self.kernel.plan.at_turn(self.turns) {
             match fault {
                 Fault::Kill(who) => self.kill(who),
@@ -379,8 +403,8 @@ impl World {
                 self.kernel.stop_listening();
                 self.kernel.exit(pid);
             }
-            Who::App(_) => self.kernel.exit_with(pid, KILLED),
-            Who::Client(_) | Who::Guard(_) => self.kernel.exit(pid),
+            Who::App(_) | Who::Guard(_) => self.kernel.exit_with(pid, KILLED),
+            Who::Client(_) => self.kernel.exit(pid),
         }
     }
 
@@ -445,6 +469,7 @@ impl World {
                 Choice::Restart => self.restart_master(),
                 Choice::List => self.ask_who_lives(),
                 Choice::Mount => self.change_mounts(),
+                Choice::Wipe => self.wipe(),
             }
         }
         None
@@ -454,6 +479,29 @@ impl World {
     fn change_mounts(&mut self) {
         self.kernel.say(None, "operator", || "mount # or umount".to_owned());
         self.kernel.mounts += 1;
+    }
+
+    fn wipe(&mut self) {
+        if self.kernel.wipe(0) {
+            self.kernel.say(None, "operator", || "rm -r .rocker/up # of data dir 0".to_owned());
+        }
+    }
+
+    /// Whether a launch need not wait for another one.
+    fn begins(&mut self, n: usize) -> bool {
+        if !self.begun[n] {
+            self.begun[n] = self.scenes[n].after.is_none_or(|other| {
+                let other = &self.clients[other];
+                match other.machine.result() {
+                    Some(Ok(started)) => self.kernel.has_ended(started.guard_pid),
+                    Some(Err(_)) => true,
+                    None => !self.kernel.is_alive(other.hands.pid),
+                }
+            });
+            let deadline_ms = self.kernel.now_ms + self.scenes[n].timeout_ms;
+            self.clients[n].hands.deadline_ms = deadline_ms;
+        }
+        self.begun[n]
     }
 
     /// Who sits there; the operator's place is nobody's.
@@ -488,11 +536,11 @@ impl World {
     }
 
     fn client_turn(&mut self, n: usize, coverage: &mut Coverage) -> bool {
-        let client = &mut self.clients[n];
-        let pid = client.hands.pid;
-        if !self.kernel.is_alive(pid) {
+        let pid = self.clients[n].hands.pid;
+        if !self.kernel.is_alive(pid) || !self.begins(n) {
             return false;
         }
+        let client = &mut self.clients[n];
         let Some(step) = client.machine.step() else { return self.app_master_turn(n) };
         let action = client.machine.action();
         let (hands, helper) = (&mut client.hands, &mut client.helper);
@@ -657,10 +705,9 @@ impl World {
     fn guard_ends(&mut self, n: usize, result: Result<(), protocol::Error>, before: State) {
         let pid = self.guards[n].hands.pid;
         // The rocker was its owner's, which is gone: so the driver has said.
-        if matches!(before, State::HangUp { peer: Peer::OWNER, .. })
-            && self.guards[n].machine.life() == Life::Owner
-        {
-            return self.kernel.exit(pid);
+        let was_told = matches!(before, State::HangUp { peer: Peer::OWNER, .. } | State::Settle);
+        if was_told && self.guards[n].machine.life() == Life::Owner {
+            return self.guard_exits(n, result);
         }
         if self.guards[n].machine.life() != Life::Processes && !is_told(before) {
             self.kernel.violated(Violation::GaveUp { guard: pid });
@@ -673,7 +720,18 @@ impl World {
         if gave_up && let Some(left) = left {
             self.kernel.violated(Violation::EndedEarly { left });
         }
-        self.kernel.exit(pid);
+        self.guard_exits(n, result);
+    }
+
+    /// With a status that tells whether all is well, and then what was written is on disk.
+    fn guard_exits(&mut self, n: usize, result: Result<(), protocol::Error>) {
+        let status = u8::from(result.is_err());
+        self.kernel.exit_with(self.guards[n].hands.pid, protocol::Exit::Status(status));
+        if let (Ok(()), Some(launch)) = (result, self.guards[n].launch())
+            && self.scenes[launch].dirs > 0
+        {
+            self.kernel.check_synced(self.scenes[launch].data);
+        }
     }
 
     /// A program is killed within its time and a turn of its guard.
@@ -930,7 +988,8 @@ impl World {
     fn check_all_told(&mut self, hanging_may_wait: bool) {
         for n in 0..self.clients.len() {
             let client = &self.clients[n];
-            let excused = hanging_may_wait && self.hangs(Who::Client(n));
+            let waits = self.hangs(Who::Client(n)) || !self.begun[n];
+            let excused = hanging_may_wait && waits;
             if client.told_ms.is_none() && self.kernel.is_alive(client.hands.pid) && !excused {
                 self.kernel.violated(Violation::NeverTold { launch: n });
             }

@@ -1,7 +1,7 @@
 //! Every arrow of every machine is walked: what `linux.rs` can answer in a state, some world
 //! answers, to callers in Rust and to callers in C. The tables are printed with `--nocapture`.
 
-use sim::walk::{Walk, faults_of};
+use sim::walk::{Walk, faults_in, faults_of};
 use sim::{
     App, Call, End, Fault, Launch, Library, Limits, Mode, ORDERS, Order, Planned, Task, World,
 };
@@ -30,6 +30,11 @@ fn rare_cases(walk: &mut Walk, plain: Launch) {
             let world = || World::new(&alone).unshared().faults(&[fault]);
             walk.run(&alone, &[fault], &world);
         }
+    }
+    // Overlays that outlive it.
+    let kept = [Launch { library: plain.library, end: End::ByItself, ..Launch::overlaid(1) }];
+    for fault in faults_in(World::new(&kept).keeping(1)) {
+        walk.run(&kept, &[fault], &|| World::new(&kept).keeping(1).faults(&[fault]));
     }
     // More rockers than there may be.
     let limits = Limits { rockers: 0, launches: 256 };

@@ -23,6 +23,7 @@ fn choice() -> impl Strategy<Value = Choice> {
             Choice::Restart,
             Choice::List,
             Choice::Mount,
+            Choice::Wipe,
         ]),
         1 => (1..3_000_u16).prop_map(Choice::Wait),
     ]
@@ -35,8 +36,10 @@ fn launch() -> impl Strategy<Value = Launch> {
     let library = prop::sample::select(Library::ALL.to_vec());
     let caller = prop::sample::select(vec![ROOT, ROOT, USERS[0], USERS[1], 502]);
     let orders = prop_oneof![2 => Just(None), 1 => prop::sample::select(ORDERS.map(Some).to_vec())];
-    let all = (library, dirs, caller, any::<bool>(), 0..3_u8, end, app, orders);
-    all.prop_map(|(library, dirs, caller, trace, data, end, app, orders)| Launch {
+    // The one before it, if there is one.
+    let after = prop::sample::select(vec![None, Some(usize::MAX)]);
+    let all = (library, dirs, caller, any::<bool>(), 0..3_u8, end, app, orders, after);
+    all.prop_map(|(library, dirs, caller, trace, data, end, app, orders, after)| Launch {
         library,
         orders,
         caller,
@@ -45,6 +48,7 @@ fn launch() -> impl Strategy<Value = Launch> {
         data,
         end,
         app,
+        after,
         ..Launch::overlaid(dirs)
     })
 }
@@ -53,10 +57,13 @@ fn launch() -> impl Strategy<Value = Launch> {
 fn holds(
     launches: &[Launch],
     limits: Limits,
-    ready: usize,
+    (ready, kept): (usize, usize),
     choices: &[Choice],
 ) -> Result<(), TestCaseError> {
-    let world = || World::with_limits(launches, limits).users().ready(ready).choices(choices);
+    let world = || {
+        let world = World::with_limits(launches, limits).users();
+        world.ready(ready).keeping(kept).choices(choices)
+    };
     let Err(violation) = run(&mut world(), &mut Coverage::default()) else { return Ok(()) };
     let mut again = world().transcribed();
     let _ = run(&mut again, &mut Coverage::default());
@@ -68,7 +75,11 @@ fn check(launches: core::ops::Range<usize>, turns: usize, share: u32, limits: Li
     let cases = number("SIM_LONG").and_then(|cases| u32::try_from(cases).ok());
     let cases = (cases.unwrap_or(CASES) / share).max(CASES / share);
     let seed = number("SIM_SEED").unwrap_or(1);
-    let launches = prop::collection::vec(launch(), launches);
+    let launches = prop::collection::vec(launch(), launches).prop_map(|all| {
+        let all = all.into_iter().enumerate();
+        let in_order = all.map(|(n, it)| Launch { after: it.after.and(n.checked_sub(1)), ..it });
+        in_order.collect::<Vec<_>>()
+    });
     let choices = prop::collection::vec(choice(), 0..turns);
     let config = Config {
         cases,
@@ -77,13 +88,14 @@ fn check(launches: core::ops::Range<usize>, turns: usize, share: u32, limits: Li
         ..Config::default()
     };
     let result = TestRunner::new(config)
-        .run(&(launches, 0..4_usize, choices), |(launches, ready, choices)| {
-            holds(&launches, limits, ready, &choices)
+        .run(&(launches, (0..4_usize, 0..3_usize), choices), |(launches, ahead, choices)| {
+            holds(&launches, limits, ahead, &choices)
         });
     match result {
         Ok(()) => {}
-        Err(TestError::Fail(story, (launches, ready, choices))) => {
-            panic!("SIM_SEED={seed}\n{story}\n{launches:?}\n{ready} ready\n{}", in_short(&choices))
+        Err(TestError::Fail(story, (launches, (ready, kept), choices))) => {
+            let ahead = format!("{ready} ready, {kept} kept");
+            panic!("SIM_SEED={seed}\n{story}\n{launches:?}\n{ahead}\n{}", in_short(&choices))
         }
         Err(TestError::Abort(why)) => panic!("SIM_SEED={seed}\n{why}"),
     }

@@ -30,11 +30,12 @@ const COPIED: [&str; 9] = [
 ];
 
 /// The tests that may notice, quickest first.
-const TESTS: [&str; 11] = [
+const TESTS: [&str; 12] = [
     "operations",
     "crowd",
     "packages",
     "ready",
+    "kept",
     "truth",
     "orders",
     "single_faults",

@@ -6,6 +6,7 @@
 //! process   who is whose child, in which PID namespace; root.12 to root.14
 //! socket    descriptors, and the sockets they go through
 //! mount     loop devices and mounts: prepare.1 to prepare.5, overlay.1
+//! overlay   prepare.4: what of it outlives a rocker
 //! cgroup    root.2, and who is in one
 //! identity  privileges and ids: prepare.6, prepare.8; the way in: enter.2, enter.3
 //! ```
@@ -13,6 +14,7 @@
 mod cgroup;
 mod identity;
 mod mount;
+mod overlay;
 mod process;
 mod socket;
 
@@ -23,6 +25,7 @@ use protocol::{Actor, Errno, Exit, Loss, Name, Step};
 use crate::fault::{Call, Fault, Plan, Who};
 use crate::message::{Message, Verdict};
 use crate::violation::Violation;
+pub(crate) use overlay::Seal;
 
 pub(crate) type Answer<T = ()> = Result<T, Errno>;
 
@@ -330,6 +333,9 @@ pub(crate) struct Kernel {
     loops: Vec<LoopDevice>,
     locks: Vec<(u8, u8)>,
     cgroups: Vec<cgroup::Cgroup>,
+    overlays: Vec<overlay::Overlay>,
+    /// The data dirs whose layers were removed, once for each time.
+    wiped: Vec<u8>,
     names: u64,
 }
 

@@ -61,6 +61,17 @@ impl Kernel {
         self.loops[device].package
     }
 
+    /// Which layer's an overlay is.
+    pub(crate) fn layer_of(&self, mount: Fd) -> u16 {
+        match mount {
+            Fd::Tree(tree) => match self.trees[tree].kind {
+                TreeKind::Overlay { layer, .. } => layer,
+                _ => 0,
+            },
+            _ => 0,
+        }
+    }
+
     /// Whether a mount is of a rocker's own devices.
     pub(crate) fn is_dev(&self, mount: Fd) -> bool {
         matches!(mount, Fd::Tree(tree) if self.trees[tree].kind == TreeKind::Dev)
@@ -85,11 +96,16 @@ impl Kernel {
             self.loops[device].mounts += 1;
         }
         if let TreeKind::Overlay { data, layer, made } = kind {
-            // Layers are mounts of one's own namespace.
-            if made != self.process(pid).mounts {
-                return Err(Errno::INVAL);
+            let space = self.process(pid).mounts;
+            if call == Call::MountOverlay {
+                // Layers are mounts of one's own namespace.
+                if made != space {
+                    return Err(Errno::INVAL);
+                }
+                self.made_overlay(data, layer, made);
             }
             self.check_layer(data, layer, made);
+            self.used_overlay(data, layer, made, space);
         }
         self.trees.push(Tree { kind, fds: 0, places: 0 });
         Ok(Fd::Tree(self.trees.len() - 1))
@@ -135,12 +151,16 @@ impl Kernel {
 
     pub(super) fn tree_let_go(&mut self, tree: usize) {
         let it = self.trees[tree];
-        if it.fds == 0
-            && it.places == 0
-            && let TreeKind::Package { device } = it.kind
-        {
-            self.loops[device].mounts -= 1;
-            self.autoclear(device);
+        if it.fds > 0 || it.places > 0 {
+            return;
+        }
+        match it.kind {
+            TreeKind::Package { device } => {
+                self.loops[device].mounts -= 1;
+                self.autoclear(device);
+            }
+            TreeKind::Overlay { data, layer, made } => self.overlay_let_go(data, layer, made),
+            TreeKind::Host | TreeKind::Proc | TreeKind::Dev => {}
         }
     }
 

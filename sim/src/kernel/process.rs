@@ -262,7 +262,7 @@ impl Kernel {
     pub(crate) fn kill(&mut self, pid: Pid) -> Answer {
         self.call(Call::Kill)?;
         self.still_means(pid, Errno::SRCH)?;
-        self.exit(pid);
+        self.exit_with(pid, KILLED);
         Ok(())
     }
 

@@ -101,6 +101,7 @@ struct Building {
     /// What does not depend on the request, if it was made before there was one.
     mounts: Option<Vec<Mount>>,
     proc: Option<OwnedFd>,
+    user_limits: Option<OwnedFd>,
     own_devices: Option<[OwnedFd; 2]>,
     /// Whether the host's control groups are closed already.
     closed_cgroups: bool,
@@ -249,6 +250,8 @@ impl<'b> Linux<'b> {
         let has_time = || matches!(socket::wait_readable(master, 0), Ok(false));
         if has_time() {
             self.building.proc = proc_to_look_in(&mut self.reaper).ok();
+            let proc = self.building.proc.as_ref();
+            self.building.user_limits = proc.and_then(|proc| privileges::user_limits(proc).ok());
             self.building.own_devices = mounts::own_devices(SHM_BYTES).ok();
             self.building.closed_cgroups = mounts::close_cgroups().is_ok();
             self.building.entrance = entrance().ok();
@@ -444,7 +447,7 @@ impl<'b> Linux<'b> {
 
     fn become_nobody(&self) -> Result<(), rustix::io::Errno> {
         if !self.launch().request.options.user_namespaces {
-            privileges::forbid_user_namespaces()?;
+            privileges::forbid_user_namespaces(self.building.user_limits.as_ref())?;
         }
         privileges::drop_all(self.launch().request.options.commanded)
     }

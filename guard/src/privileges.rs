@@ -1,5 +1,6 @@
 //! prepare.6: from root to nobody in particular, in three steps that the machine orders.
 
+use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, openat};
 use rustix::io::{Errno, write};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -28,14 +29,26 @@ pub(crate) fn take_ids(uid: u32, gid: u32) -> Result<(), Errno> {
 /// only `CAP_SYS_RESOURCE` in that one changes it, which nobody has there after [`drop_all`]. So
 /// the other kinds of namespaces, which take a capability, need no limits of their own; the guard
 /// itself may make some of them later (`crate::conf`).
-pub(crate) fn forbid_user_namespaces() -> Result<(), Errno> {
+///
+/// `limits` is [`user_limits`], if that is open already.
+pub(crate) fn forbid_user_namespaces(limits: Option<&OwnedFd>) -> Result<(), Errno> {
     let how = OFlags::WRONLY | OFlags::CLOEXEC;
-    match openat(CWD, c"/proc/sys/user/max_user_namespaces", how, Mode::empty()) {
+    let opened = match limits {
+        Some(limits) => openat(limits, c"max_user_namespaces", how, Mode::empty()),
+        None => openat(CWD, c"/proc/sys/user/max_user_namespaces", how, Mode::empty()),
+    };
+    match opened {
         // A kernel without sysctl. The filter forbids it as well, to all but those whom the
         // policy lets do without.
         Err(Errno::NOENT) => Ok(()),
         opened => write(opened?, b"0").map(drop),
     }
+}
+
+/// The way to the numbers in a `/proc`. They are those of whoever opens one, at that moment.
+pub(crate) fn user_limits(proc: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(proc, c"sys/user", how, Mode::empty())
 }
 
 /// Gives up all that `unshare(USER)` gave inside the new namespace, and every way back. The guard

@@ -119,11 +119,13 @@ fn the_guard_is_nobody_in_particular() {
         std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{guard}/mem")).unwrap());
     assert_eq!(owner, 0);
     // What it holds: nothing of the host but the lock on its layers. Both ends of the pair through
-    // which the master passes callers on to it are its own.
+    // which the master passes callers on to it are its own, and so is the `/proc` that it looks
+    // for others in.
     let held = process::fd_links(guard);
     assert_eq!(held.values().filter(|link| link.starts_with("socket:")).count(), 2);
     for (fd, link) in held {
         let is_its_own = link == "/dev/null"
+            || link == "/proc"
             || link.starts_with("anon_inode:")
             || link.starts_with("pipe:")
             || link.starts_with("socket:")

@@ -22,7 +22,7 @@ fn every_operation_is_asked() {
 }
 
 /// What the drivers of the sim call of the kernel and no operation does, with the reason.
-const NOT_ASKED: [(&str, &str); 8] = [
+const NOT_ASKED: [(&str, &str); 9] = [
     (
         "bookkeeping",
         "new say end_turn is_late violated begin call new_name has_named leftovers is_clean census \
@@ -41,6 +41,7 @@ const NOT_ASKED: [(&str, &str); 8] = [
         "clone_program new_session exit_with signal kill_group signal_all pass_gate \
          fails_at_gate warn_group make_forbidden_call hear_violation",
     ),
+    ("the root test kept sees them work", "layer_of seal wipe refresh write_as sync check_synced"),
     ("the root test landlock sees them work", "make_ruleset enforce"),
     (
         "the root tests see them work",
@@ -54,6 +55,7 @@ fn every_call_of_the_fake_kernel_is_an_operation() {
         include_str!("../src/kernel/mod.rs"),
         include_str!("../src/kernel/identity.rs"),
         include_str!("../src/kernel/mount.rs"),
+        include_str!("../src/kernel/overlay.rs"),
         include_str!("../src/kernel/process.rs"),
         include_str!("../src/kernel/socket.rs"),
     ];

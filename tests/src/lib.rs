@@ -5,6 +5,7 @@
 //! runner    runs each test in a process of its own: timeout, SKIP without root, leaks
 //! leaks     what a launch could leave in the kernel, before and after
 //! daemon    a rocker-master of the test's own
+//! output    what a command has said, and how it refused
 //! package   packages, made by `rocker pack`, with `probe` in them
 //! replay    leads the machines through the trace of every launch
 //! app       starts `probe` in a rocker and reads what it says
@@ -43,6 +44,7 @@ pub mod cgroup;
 pub mod daemon;
 pub mod facts;
 pub mod leaks;
+pub mod output;
 pub mod package;
 pub mod process;
 pub mod programs;

@@ -810,6 +810,7 @@ fn a_rocker_may_stay() {
     let (_, pidfd) = started(&mut rocker, &waiting(), &Exec::default());
     let guard = rocker.guard_pid();
     rocker.leave();
+    // It would end at once.
     std::thread::sleep(Duration::from_millis(200));
     assert!(
         process::is_alive(guard)

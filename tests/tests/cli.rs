@@ -8,14 +8,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Output, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
 use tests::app::Answer;
+use tests::output::{assert_refused, json_of};
 use tests::replay::{Reports, replay};
 use tests::scratch::{directory, names};
 use tests::{APP_UID, Daemon, Leaks, Package, SOON};
@@ -94,20 +94,6 @@ fn answer(command: &mut Command) -> Answer {
     let output = command.output().expect("rocker can be started");
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     Answer::new(output.status, &String::from_utf8_lossy(&output.stdout))
-}
-
-/// Exactly one line on standard error, nothing on standard output, this status, these words.
-#[track_caller]
-fn assert_refused(output: &Output, status: i32, words: &[&str]) {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(status), "{said}");
-    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
-    assert_eq!(said.lines().count(), 1, "{said:?}");
-    assert!(said.starts_with("rocker: ") && said.ends_with('\n'), "{said:?}");
-    assert!(!said.chars().any(|char| char.is_control() && char != '\n'), "{said:?}");
-    for word in words {
-        assert!(said.contains(word), "{word:?} is not in {said:?}");
-    }
 }
 
 /// A package that does not exist, and why it should not be run.
@@ -654,7 +640,7 @@ fn the_report_is_json_with_every_step() {
     command.arg("--data-dir").arg(daemon.data_dir()).args(["--overlay", "/etc"]);
     command.arg(probe_package()).args(["--", "bin/probe", "exit 3"]);
     assert_eq!(command.status().unwrap().code(), Some(3));
-    let report: Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
+    let report = json_of(&fs::read(&report).unwrap());
     assert_eq!(report["exit"], 3);
     assert_eq!(report["package"], probe_package().to_str().unwrap());
     assert!(report["guard_pid"].as_u64().unwrap() > 1 && report["app_pid"].as_u64().unwrap() > 1);
@@ -696,8 +682,8 @@ fn the_report_is_json_with_every_step() {
     command.arg(probe_package()).args(["--", "x"]);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(125));
-    let line: Value = serde_json::from_slice(&output.stderr).expect("--json is one value");
-    let report: Value = serde_json::from_slice(&fs::read(&failed).unwrap()).unwrap();
+    let line = json_of(&output.stderr);
+    let report = json_of(&fs::read(&failed).unwrap());
     for value in [&line, &report] {
         assert_eq!(value["error"]["step"], "prepare.3");
         assert_eq!(value["error"]["errno"], "ENOENT");
@@ -752,7 +738,7 @@ fn ps_and_kill_work_by_name() {
             .unwrap()
     };
     assert_eq!(rocker(&["ps"]).stdout, b"no rockers\n");
-    let empty: Value = serde_json::from_slice(&rocker(&["ps", "--json"]).stdout).unwrap();
+    let empty = json_of(&rocker(&["ps", "--json"]).stdout);
     assert_eq!(empty.as_array().map(Vec::len), Some(0));
     let mut command = run(&daemon);
     command.args(["--app-id", "4711"]).arg(probe_package()).args([
@@ -764,7 +750,7 @@ fn ps_and_kill_work_by_name() {
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let listed: Value = serde_json::from_slice(&rocker(&["ps", "--json"]).stdout).unwrap();
+    let listed = json_of(&rocker(&["ps", "--json"]).stdout);
     let one = &listed[0];
     assert_eq!(listed.as_array().unwrap().len(), 1);
     assert_eq!((one["app_id"].as_u64(), one["uid"].as_u64()), (Some(4711), Some(54_321)));
@@ -835,7 +821,7 @@ fn doctor_says_what_is_there() {
             .output()
             .unwrap()
     };
-    let json: Value = serde_json::from_slice(&doctor(&["--json"]).stdout).expect("JSON");
+    let json = json_of(&doctor(&["--json"]).stdout);
     assert!(json.as_array().is_some_and(|findings| findings.len() > 5), "{json}");
     let text = doctor(&[]);
     assert!(text.status.success(), "all tests run on this host, so it must do: {text:?}");
@@ -1031,7 +1017,7 @@ fn limits_are_kept_and_the_verdict_is_told() {
         let mut command = run(&daemon);
         command.args(limit).arg("--json").arg(probe_package());
         let output = command.args(["--", "/bin/sh", "-c", script]).output().unwrap();
-        let said: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+        let said = json_of(&output.stderr);
         (output.status.code().unwrap(), said["verdict"].as_str().unwrap().to_owned())
     };
     let late = (128 + 9, "time limit exceeded".to_owned());

@@ -6,7 +6,8 @@ use std::process::{Child, Command, ExitCode, Output, Stdio};
 
 use rocker_client::protocol::{Errno, Exit};
 use rocker_client::{Limits, OpenRocker, Program, Run, kill_by_name, list};
-use serde_json::{Value, json};
+use serde_json::json;
+use tests::output::{assert_refused, json_of};
 use tests::{Daemon, SOON, bin, probe_package, process, replayed, runner, scratch, within};
 
 const BUSY: Errno = Errno(16);
@@ -44,15 +45,6 @@ fn detached(daemon: &Daemon, options: &[&str], script: &str) -> String {
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     assert!(name.len() == 16 && name.ends_with('\n'), "{name:?}");
     name.trim_end().to_owned()
-}
-
-#[track_caller]
-fn assert_refused(output: &Output, status: i32, words: &str) {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(status), "{said}");
-    assert!(output.stdout.is_empty(), "{output:?}");
-    assert!(said.starts_with("rocker: ") && said.lines().count() == 1, "{said}");
-    assert!(said.contains(words), "{said}");
 }
 
 fn is_there(daemon: &Daemon, name: &str) -> bool {
@@ -127,7 +119,7 @@ fn its_outputs_are_files() {
     assert!(within(SOON, || !is_there(&daemon, &name)));
     assert_eq!(fs::read_to_string(at("log")).unwrap(), "before\ngiven\nsaid\nmore\n");
     let refused = |option: &str, path: &str, words: &str| {
-        assert_refused(&run(&daemon, &[option, path], &["true"]).output().unwrap(), 125, words);
+        assert_refused(&run(&daemon, &[option, path], &["true"]).output().unwrap(), 125, &[words]);
     };
     refused("--stdout", "/dev/zero", "it is no regular file");
     refused("--stdin", &at(""), "it is no regular file");
@@ -135,17 +127,17 @@ fn its_outputs_are_files() {
     refused("--stderr", "/nowhere/log", "No such file or directory");
     let mut attached = Command::new(bin("rocker"));
     let attached = attached.args(["run", "--stdout", &at("log"), "x.sqfs"]).output().unwrap();
-    assert_refused(&attached, 125, "--detach");
+    assert_refused(&attached, 125, &["--detach"]);
     assert!(list(daemon.socket(), SOON).unwrap().is_empty());
 }
 
 fn what_cannot_begin_leaves_nothing() {
     let daemon = Daemon::start();
     let missing = run(&daemon, &[], &["no-such-program"]).output().unwrap();
-    assert_refused(&missing, 127, "no-such-program");
+    assert_refused(&missing, 127, &["no-such-program"]);
     let useless = run(&daemon, &[], &["/etc/passwd"]).output().unwrap();
-    assert_refused(&useless, 126, "Permission denied");
-    assert_refused(&run(&daemon, &["--json"], &["true"]).output().unwrap(), 125, "--json");
+    assert_refused(&useless, 126, &["Permission denied"]);
+    assert_refused(&run(&daemon, &["--json"], &["true"]).output().unwrap(), 125, &["--json"]);
     assert!(list(daemon.socket(), SOON).unwrap().is_empty());
 }
 
@@ -155,7 +147,7 @@ fn a_name_that_nobody_gets_leaves_nothing() {
     let (_, gone) = std::io::pipe().unwrap();
     for (to, words) in [(full.into(), "No space left"), (Stdio::from(gone), "Broken pipe")] {
         let output = run(&daemon, &[], &["sleep", "1000"]).stdout(to).output().unwrap();
-        assert_refused(&output, 125, &format!("cannot tell the rocker's name: {words}"));
+        assert_refused(&output, 125, &[&format!("cannot tell the rocker's name: {words}")]);
         assert!(list(daemon.socket(), SOON).unwrap().is_empty());
     }
 }
@@ -165,12 +157,12 @@ fn without_a_daemon_there_is_nobody_to_detach_from() {
     command.args(["run", "--detach"]).arg(probe_package()).args(["--", "true"]);
     // A socket that is named is one where a master was to listen.
     command.env("ROCKER_SOCKET", "/nowhere/master.sock");
-    assert_refused(&command.output().unwrap(), 125, "connect /nowhere/master.sock");
+    assert_refused(&command.output().unwrap(), 125, &["connect /nowhere/master.sock"]);
     if list(rocker_client::SOCKET, SOON).is_ok() {
         runner::skip("this host has a rocker-master");
     }
     let output = command.env_remove("ROCKER_SOCKET").output().unwrap();
-    assert_refused(&output, 125, "start rocker-master");
+    assert_refused(&output, 125, &["start rocker-master"]);
 }
 
 /// `rocker wait`, once it has the guard's pidfd and the App's.
@@ -211,7 +203,7 @@ fn wait_ends_as_the_app_does() {
     assert_eq!(said(&late), "rocker: time limit exceeded\n");
     let output = ended("exit 3", &[], &["--json"]);
     assert_eq!((output.status.code(), said(&output)), (Some(3), String::new()));
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let told = json_of(&output.stdout);
     assert_eq!((&told["exit"], &told["verdict"]), (&json!(3), &json!("nonzero exit status")));
     assert!(told["wall_us"].as_u64() > Some(0) && told["app_pid"].as_u64() > Some(1), "{told}");
 }
@@ -220,7 +212,11 @@ fn an_app_is_waited_for_by_one_and_outlives_him() {
     let daemon = Daemon::start();
     let name = detached(&daemon, &[], "trap 'exit 9' TERM; while :; do sleep 0.02; done");
     let mut first = waiting(&daemon, &name, &[]);
-    assert_refused(&by_name(&daemon, &["wait", &name]), 125, "somebody waits for its App already");
+    assert_refused(
+        &by_name(&daemon, &["wait", &name]),
+        125,
+        &["somebody waits for its App already"],
+    );
     first.kill().unwrap();
     first.wait().unwrap();
     let second = waiting(&daemon, &name, &[]);
@@ -232,17 +228,17 @@ fn an_app_is_waited_for_by_one_and_outlives_him() {
 
 fn what_cannot_be_waited_for_is_said() {
     let daemon = Daemon::start();
-    assert_refused(&by_name(&daemon, &["wait", "abc"]), 125, "no living rocker has this name");
+    assert_refused(&by_name(&daemon, &["wait", "abc"]), 125, &["no living rocker has this name"]);
     // Its launcher waits itself; and an App that was entered is its launcher's child.
     let rocker = replayed(daemon.launch(probe_package()).open()).unwrap();
     let wait = by_name(&daemon, &["wait", rocker.guard_name().as_str()]);
-    assert_refused(&wait, 125, "it has no App to wait for");
+    assert_refused(&wait, 125, &["it has no App to wait for"]);
     assert!(rocker.kill(SOON).unwrap());
     let name = detached(&daemon, &[], "exec sleep 1000");
     let wait = waiting(&daemon, &name, &[]);
     assert!(by_name(&daemon, &["kill", &name]).status.success());
     let output = wait.wait_with_output().unwrap();
-    assert_refused(&output, 125, &format!("rocker {name}: it was killed, and its App with it"));
+    assert_refused(&output, 125, &[&format!("rocker {name}: it was killed, and its App with it")]);
 }
 
 fn what_is_left_is_taken_over_in_order() {

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitCode, Output, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 
 use nix::pty::{Winsize, openpty};
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
@@ -13,7 +13,7 @@ use protocol::socket::{now_ns, wait_readable};
 use rocker_client::OpenRocker;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::tcsetwinsize;
-use serde_json::Value;
+use tests::output::{assert_refused, json_of};
 use tests::{APP_UID, Daemon, SOON, bin, probe_package, process, replayed, runner, within};
 
 fn main() -> ExitCode {
@@ -43,15 +43,6 @@ fn exec(daemon: &Daemon, name: Name, arguments: &[&str]) -> Command {
 
 fn text(bytes: &[u8]) -> &str {
     core::str::from_utf8(bytes).unwrap()
-}
-
-/// One line on standard error, and this status.
-#[track_caller]
-fn assert_refused(output: &Output, status: i32, words: &str) {
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(status), "{said}");
-    assert!(said.starts_with("rocker: ") && said.lines().count() == 1, "{said}");
-    assert!(said.contains(words), "{said}");
 }
 
 fn exec_is_a_program_of_the_rockers() {
@@ -94,10 +85,10 @@ fn exec_ends_with_the_programs_status() {
     assert_eq!(status(&["--", "no-such-program"]), Some(127));
     assert_eq!(status(&["--", "/etc/passwd"]), Some(126));
     let late = exec(&daemon, rocker.guard_name(), &["--wall", "0.2", "--", "sleep", "60"]);
-    assert_refused(&{ late }.output().unwrap(), 137, "time");
+    assert_refused(&{ late }.output().unwrap(), 137, &["time"]);
     let json = ["--json", "--wall", "200ms", "--", "sleep", "60"];
     let output = exec(&daemon, rocker.guard_name(), &json).output().unwrap();
-    let told: Value = serde_json::from_slice(&output.stderr).unwrap();
+    let told = json_of(&output.stderr);
     assert_eq!((output.status.code(), told["signal"].as_u64()), (Some(137), Some(9)), "{told}");
     assert!(told["verdict"].is_string() && told["wall_us"].as_u64().unwrap() >= 200_000, "{told}");
     assert_eq!(told["name"], rocker.guard_name().as_str());
@@ -110,7 +101,7 @@ fn exec_refuses_in_one_line() {
     let refused = |name: &str, arguments: &[&str], words: &str| {
         let mut command = Command::new(bin("rocker"));
         command.arg("exec").arg("--socket").arg(daemon.socket()).arg(name).args(arguments);
-        assert_refused(&command.output().unwrap(), 125, words);
+        assert_refused(&command.output().unwrap(), 125, &[words]);
     };
     refused("", &["--", "true"], "rocker \"\": no name");
     refused("zzz", &["--", "true"], "no living rocker has this name");
@@ -120,7 +111,7 @@ fn exec_refuses_in_one_line() {
     refused(name.as_str(), &["--wall=-1", "--", "true"], "a time, like");
     refused(name.as_str(), &["--env", "A", "--", "true"], "NAME=VALUE");
     let nowhere = exec(&daemon, name, &["--socket", "/nowhere", "--", "true"]).output().unwrap();
-    assert_refused(&nowhere, 125, "");
+    assert_refused(&nowhere, 125, &[""]);
     assert!(rockers.into_iter().all(|rocker| rocker.kill(SOON).unwrap()));
 }
 
@@ -182,7 +173,7 @@ fn exec_is_for_the_owner_too() {
     let name = rocker_client::list(daemon.socket(), SOON).unwrap()[0].name;
     let run = |uid| rocker(uid, "exec").args([name.as_str(), "--", "id", "-u"]).output().unwrap();
     assert_eq!(run(APP_UID).stdout, format!("{APP_UID}\n").as_bytes());
-    assert_refused(&run(STRANGER), 125, "no living rocker has this name");
+    assert_refused(&run(STRANGER), 125, &["no living rocker has this name"]);
     rocker_client::kill_by_name(daemon.socket(), name.as_str(), SOON).unwrap();
     app.wait().unwrap();
 }
@@ -196,7 +187,7 @@ fn exec_tells_of_a_rocker_that_ends() {
     let mut ready = [0; 6];
     child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
     assert!(rocker.kill(SOON).unwrap());
-    assert_refused(&child.wait_with_output().unwrap(), 125, "closed the connection");
+    assert_refused(&child.wait_with_output().unwrap(), 125, &["closed the connection"]);
 }
 
 /// A terminal, and who sits at it.
@@ -297,7 +288,7 @@ fn a_terminal_is_restored_however_it_ends() {
     assert_eq!(status(terminal.start(missing)), Some(127));
     terminal.assert_restored();
     let none = exec_tty(&daemon, &rocker, "true").output().unwrap();
-    assert_refused(&none, 125, "standard input is no terminal");
+    assert_refused(&none, 125, &["standard input is no terminal"]);
     terminal.shown.clear();
     let child = terminal.start(exec_tty(&daemon, &rocker, wait));
     terminal.await_words("ready");

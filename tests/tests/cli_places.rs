@@ -4,8 +4,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Output, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
+use tests::output::{assert_refused, said};
 use tests::{APP_UID, Daemon, SOON, bin, probe_package, runner, scratch};
 
 fn main() -> ExitCode {
@@ -26,21 +27,6 @@ fn run(daemon: &Daemon, options: &[&str], script: &str) -> Command {
     command
 }
 
-#[track_caller]
-fn said(mut command: Command) -> String {
-    let output = command.output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-#[track_caller]
-fn assert_refused(output: &Output, words: &str) {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(125), "{said}");
-    assert!(said.starts_with("rocker: ") && said.lines().count() == 1, "{said}");
-    assert!(said.contains(words), "{said}");
-}
-
 fn an_app_sees_the_places_that_were_said() {
     let (daemon, dir) = (Daemon::start(), scratch());
     let at = |name: &str| dir.path().join(name).display().to_string();
@@ -54,7 +40,7 @@ fn an_app_sees_the_places_that_were_said() {
     let options = ["--bind", &own, "--bind-ro", &others, "--tmpfs", "/mnt:1M", "--hostname", "box"];
     let script = "hostname; cat /mnt/a/own/file /mnt/b/file; echo; df -k /mnt | tail -1; \
         echo new > /mnt/a/own/new; echo new > /mnt/new; echo new 2>/dev/null > /mnt/b/new || echo no";
-    let said = said(run(&daemon, &options, script));
+    let said = said(&mut run(&daemon, &options, script));
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!((lines[0], lines[1], lines.last()), ("box", "ownothers", Some(&"no")), "{said}");
     assert!(lines[2].split_whitespace().any(|word| word == "1024"), "{said}");
@@ -68,18 +54,12 @@ fn places_are_there_for_a_detached_app_too() {
     let mut command = Command::new(bin("rocker"));
     command.args(["run", "--detach", "--uid", "54321", "--gid", "54322", "--tmpfs", "/mnt"]);
     command.arg("--socket").arg(daemon.socket()).arg(probe_package());
-    let name = said({
-        command.args(["--", "sh", "-c", "echo here > /mnt/file; exec sleep 1000"]);
-        command
-    });
+    let name = said(command.args(["--", "sh", "-c", "echo here > /mnt/file; exec sleep 1000"]));
     let name = name.trim_end();
     let exec = |script: &str| {
         let mut command = Command::new(bin("rocker"));
         command.arg("exec").arg("--socket").arg(daemon.socket()).arg(name);
-        said({
-            command.args(["--", "sh", "-c", script]).stdin(Stdio::null());
-            command
-        })
+        said(command.args(["--", "sh", "-c", script]).stdin(Stdio::null()))
     };
     assert_eq!(exec("until test -s /mnt/file; do sleep 0.02; done; cat /mnt/file"), "here\n");
     rocker_client::kill_by_name(daemon.socket(), name, SOON).unwrap();
@@ -92,10 +72,10 @@ fn a_bind_gives_no_more_than_the_apps_rights() {
     fs::write(dir.path().join("secret/file"), "secret").unwrap();
     let bind = format!("{}/secret:/mnt", dir.path().display());
     let script = "cat /mnt/file 2>/dev/null || ls /mnt 2>/dev/null || echo no";
-    assert_eq!(said(run(&daemon, &["--bind", &bind], script)), "no\n");
+    assert_eq!(said(&mut run(&daemon, &["--bind", &bind], script)), "no\n");
     let bind = format!("{}/secret/file:/mnt", dir.path().display());
     let output = run(&daemon, &["--bind", &bind], "true").output().unwrap();
-    assert_refused(&output, "Permission denied");
+    assert_refused(&output, 125, &["Permission denied"]);
 }
 
 fn an_ordinary_user_says_places() {
@@ -112,14 +92,13 @@ fn an_ordinary_user_says_places() {
     command.arg("run").arg("--socket").arg(daemon.socket()).arg("--exec-dir").arg(&exec_dir);
     command.args(["--tmpfs", "/mnt", "--bind-ro", "/etc/passwd:/mnt/users"]).arg(&package);
     command.args(["--", "cmp", "/etc/passwd", "/mnt/users"]).stdin(Stdio::null());
-    command.uid(APP_UID).gid(APP_UID);
-    assert_eq!(said(command), "");
+    assert_eq!(said(command.uid(APP_UID).gid(APP_UID)), "");
 }
 
 fn what_cannot_be_a_place_is_refused_in_one_line() {
     let daemon = Daemon::start();
     let refused = |options: &[&str], words: &str| {
-        assert_refused(&run(&daemon, options, "true").output().unwrap(), words);
+        assert_refused(&run(&daemon, options, "true").output().unwrap(), 125, &[words]);
     };
     refused(&["--bind", "/nowhere:/mnt"], "/nowhere");
     refused(&["--bind", "/etc:/nowhere"], "/nowhere");

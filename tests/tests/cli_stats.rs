@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Output};
+use std::process::{Command, ExitCode};
 
 use rocker_client::{Launch, Limits, OpenRocker, Program, Run, Stdio};
 use serde_json::Value;
 use tests::cgroup::needs;
+use tests::output::{json_of, said};
 use tests::{APP_UID, Daemon, SOON, bin, probe_package, process, replayed, runner, within};
 
 fn main() -> ExitCode {
@@ -26,13 +27,8 @@ fn stats(daemon: &Daemon, more: &[&str]) -> Command {
     command
 }
 
-fn said(output: &Output) -> String {
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
 fn told(mut command: Command) -> Value {
-    serde_json::from_str(&said(&command.arg("--json").output().unwrap())).unwrap()
+    json_of(said(command.arg("--json")).as_bytes())
 }
 
 fn open(launch: &Launch) -> OpenRocker {
@@ -55,7 +51,7 @@ const BURN: &str = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
 
 fn a_rocker_without_limits_is_counted_by_its_processes() {
     let daemon = Daemon::start();
-    assert_eq!(said(&stats(&daemon, &[]).output().unwrap()), "no rockers\n");
+    assert_eq!(said(&mut stats(&daemon, &[])), "no rockers\n");
     let mut rockers =
         [open(&daemon.launch(probe_package())), open(&daemon.launch(probe_package()))];
     let names = rockers.each_ref().map(|rocker| rocker.guard_name().to_string());
@@ -79,7 +75,7 @@ fn a_rocker_without_limits_is_counted_by_its_processes() {
     // All of them, and as a table.
     let all = told(stats(&daemon, &[]));
     assert_eq!(all.as_array().map(Vec::len), Some(2), "{all}");
-    let table = said(&stats(&daemon, &[]).output().unwrap());
+    let table = said(&mut stats(&daemon, &[]));
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines.len() == 3 && lines[0].starts_with("NAME "), "{table}");
     let line = lines.iter().find(|line| line.starts_with(&names[0])).unwrap();

@@ -397,6 +397,7 @@ fn a_caller_that_reads_late_has_its_entrance_behind_a_long_trace() {
     request.overlays = Overlays::Dirs([dir].into_iter().collect());
     let caller = caller(&daemon);
     ask(&caller, request);
+    // It is late itself.
     std::thread::sleep(Duration::from_millis(1500));
     let told = hear(&caller);
     assert!(matches!(told, Told::Entrance(_)), "{told:?}");

@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode, Output, Stdio};
 
 use serde_json::{Value, json};
 use tests::cgroup::needs;
+use tests::output::{json_lines_of, json_of};
 use tests::{APP_UID, Daemon, Leaks, bin, probe_package, runner, scratch};
 
 fn main() -> ExitCode {
@@ -48,11 +49,9 @@ fn judged_with(mut judge: Command, package: &Path, jobs: &[Value]) -> Vec<Value>
     let output = fed(judge.arg(package), &text);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{:?} {said}", output.status);
-    let lines = String::from_utf8(output.stdout).unwrap();
-    let mut results: Vec<Value> =
-        lines.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    let mut results = json_lines_of(&output.stdout);
     results.sort_by_key(|result| result["id"].as_u64());
-    assert_eq!(results.len(), jobs.len(), "{lines}");
+    assert_eq!(results.len(), jobs.len(), "{results:?}");
     results
 }
 
@@ -207,7 +206,7 @@ fn files_go_in_and_come_out() {
     let output = one.arg(probe_package()).args(["--", "./program"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let told = json_of(&output.stdout);
     assert_eq!((&told["verdict"], &told["stderr"]), (&json!("normal"), &json!("")), "{told}");
     assert!(told.get("stdout").is_none(), "{told}");
     assert_eq!(fs::read_to_string(&out).unwrap(), "beside");
@@ -248,15 +247,13 @@ fn what_is_no_job_is_said_and_the_next_one_done() {
     );
     let output = fed(judge.arg(probe_package()), &jobs);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let lines = String::from_utf8(output.stdout).unwrap();
-    let results: Vec<Value> =
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let results = json_lines_of(&output.stdout);
     let errors: Vec<&str> =
         results.iter().map(|result| result["error"].as_str().unwrap_or("none")).collect();
-    assert_eq!(errors.len(), 5, "{lines}");
-    assert!(errors[0].starts_with("not a job: ") && errors[2].contains("nonsense"), "{lines}");
-    assert!(errors[1].starts_with("argv") && errors[3].contains("../x"), "{lines}");
-    assert_eq!((errors[4], &results[4]["verdict"]), ("none", &json!("normal")), "{lines}");
+    assert_eq!(errors.len(), 5, "{results:?}");
+    assert!(errors[0].starts_with("not a job: ") && errors[2].contains("nonsense"), "{results:?}");
+    assert!(errors[1].starts_with("argv") && errors[3].contains("../x"), "{results:?}");
+    assert_eq!((errors[4], &results[4]["verdict"]), ("none", &json!("normal")), "{results:?}");
     drop(daemon);
     leaks.assert_none();
 }

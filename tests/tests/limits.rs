@@ -16,6 +16,7 @@ use rocker_client::{Launch, Limits, OpenRocker, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tests::app::{App, refused, with_output};
 use tests::cgroup::{hierarchies, needs};
+use tests::output::json_of;
 use tests::{
     APP_GID, APP_UID, Daemon, Package, Program, SOON, c_client, probe_package, process, replayed,
     runner, within,
@@ -131,7 +132,7 @@ fn the_command_says_that_an_app_was_out_of_memory() {
         let (status, said) = run(how, &["hog 64"]);
         assert_eq!((status, said.as_str()), (Some(137), "rocker: memory limit exceeded\n"));
         let (status, said) = run(&[how, &["--json"]].concat(), &["hog 64"]);
-        let told: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let told = json_of(said.as_bytes());
         assert_eq!((status, &told["verdict"]), (Some(137), &"memory limit exceeded".into()));
         // Nothing is made up where an App ends otherwise.
         assert_eq!(run(how, &["hog 8", "exit 3"]), (Some(3), String::new()));

@@ -86,6 +86,7 @@ fn there_are_as_many_as_were_missed_and_no_more_than_allowed() {
         all.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     await_ready(&daemon, 3);
+    // A fourth would come at once.
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(waiting(&daemon).len(), 3);
     apps.into_iter().for_each(|app| drop(app.finish()));
@@ -159,6 +160,7 @@ fn nobody_wakes_up_for_those_who_wait() {
     let wake_ups = || [next[0], daemon.pid()].map(process::wake_ups);
     assert!(within(SOON, || {
         let before = wake_ups();
+        // Nothing happens meanwhile.
         std::thread::sleep(Duration::from_millis(300));
         wake_ups() == before
     }));

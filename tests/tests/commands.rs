@@ -649,7 +649,7 @@ fn uid_0_inside_is_nobody_in_particular() {
     let error = replayed(
         place.daemon.launch(probe_package()).ids_inside(0, 0).spawn(&Program::new("bin/probe")),
     );
-    assert!(error.unwrap_err().to_string().contains("policy"));
+    assert!(error.unwrap_err().to_string().contains("for rockers that take orders"));
     place.ends();
 }
 

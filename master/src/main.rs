@@ -7,6 +7,13 @@ use std::process::ExitCode;
 use master::event_loop::Master;
 use master::{guard_binary, policy};
 
+// What std needs of libgcc for a stack trace becomes a part of the program: to load, relocate and
+// initialise the shared one takes a fifth of a start (ARCHITECTURE.md).
+#[cfg(all(target_env = "gnu", not(target_feature = "crt-static")))]
+#[allow(unsafe_code, reason = "it declares nothing, and is there to link")]
+#[link(name = "gcc_eh", kind = "static", modifiers = "-bundle")]
+unsafe extern "C" {}
+
 const HELP: &str = "\
 rocker-master: the root daemon that makes rockers
 

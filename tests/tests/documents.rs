@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         tests_that_security_names_are_there,
         every_launch_of_the_tests_goes_through_the_machines,
         the_guard_is_small,
+        the_others_load_the_c_library_alone,
         the_front_door_is_short,
     ];
     all.extend(tests::root![
@@ -415,6 +416,14 @@ fn the_guard_is_small() {
     // And one file that needs no other: no interpreter is named in it.
     let program = fs::read(bin("rocker-guard")).unwrap();
     assert!(!program.windows(7).any(|bytes| bytes == b"/ld-lin"), "it is linked dynamically");
+}
+
+/// See "No libgcc to load" in ARCHITECTURE.md.
+fn the_others_load_the_c_library_alone() {
+    for name in ["rocker", "rocker-master"] {
+        let program = fs::read(bin(name)).unwrap();
+        assert!(!program.windows(8).any(|bytes| bytes == b"libgcc_s"), "{name} loads libgcc_s");
+    }
 }
 
 fn the_front_door_is_short() {

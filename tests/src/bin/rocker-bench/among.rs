@@ -19,7 +19,7 @@ use crate::figure::{Figure, skip};
 use crate::{Bench, Master, OVERLAYS, Result, memory_bytes, percentiles, rss_bytes};
 
 /// What the master is to allow.
-const MANY: &str = "max_rockers = 8192\n";
+const MANY: &str = "max_rockers = 8192\nmax_overlays = 0\n";
 
 /// How long thousands may take to end.
 const END: Duration = Duration::from_secs(120);

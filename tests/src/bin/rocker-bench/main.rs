@@ -7,8 +7,9 @@
 //!
 //! * `rocker` starts a program of the package, through a master that has been running, mounts
 //!   each package anew, and has no guard ready.
-//! * `rocker, warm` does so through a master as it is by default: it keeps the mount, and a guard
-//!   is ready. `none ready`: it keeps the mount alone.
+//! * `rocker, warm` does so through a master as it is by default, but that each launch makes its
+//!   overlays: it keeps the mount, and a guard is ready. `none ready`: it keeps the mount alone.
+//!   `again`: as it is by default, and the App is the same that has just ended.
 //! * `rocker, C` does the same by the C library. The two alternate launch by launch.
 //! * `callback` runs a function of this program instead ([`Launch::enter`]).
 //! * `floor` is `bench/floor.c`: the system calls alone, without daemon, protocol and checks.
@@ -124,6 +125,7 @@ enum Subject {
     Rocker,
     RockerC,
     Warm,
+    Again,
     NoneReady,
     FloorDoc,
     FloorBest,
@@ -136,7 +138,7 @@ enum Subject {
 
 impl Subject {
     /// In the order of their turns: what is compared most comes next to each other.
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Rocker,
         Self::RockerC,
         Self::FloorDoc,
@@ -144,6 +146,7 @@ impl Subject {
         Self::FloorWarm,
         Self::FloorWalls,
         Self::Warm,
+        Self::Again,
         Self::NoneReady,
         Self::Bwrap,
         Self::FloorDocCallback,
@@ -155,6 +158,7 @@ impl Subject {
             Self::Rocker => "rocker",
             Self::RockerC => "rocker, C",
             Self::Warm => "rocker, warm",
+            Self::Again => "rocker, again",
             Self::NoneReady => "rocker, none ready",
             Self::FloorDoc => "floor doc",
             Self::FloorBest => "floor best",
@@ -169,12 +173,14 @@ impl Subject {
 
 /// What of ours is compared with what, and the goals for the medians of request to App and of
 /// request to all gone: so many times the other's.
-const COMPARED: [(Subject, Subject, Option<f64>, Option<f64>); 9] = [
+const COMPARED: [(Subject, Subject, Option<f64>, Option<f64>); 11] = [
     (Subject::RockerC, Subject::Rocker, Some(1.03), Some(1.03)),
     (Subject::Rocker, Subject::FloorDoc, Some(1.25), Some(1.25)),
     (Subject::Rocker, Subject::FloorBest, None, Some(1.5)),
     (Subject::Warm, Subject::FloorWarm, Some(1.0), Some(1.15)),
     (Subject::Warm, Subject::FloorWalls, None, None),
+    (Subject::Again, Subject::FloorWarm, Some(0.5), None),
+    (Subject::Again, Subject::Warm, None, None),
     (Subject::NoneReady, Subject::FloorWarm, None, Some(1.5)),
     (Subject::Callback, Subject::FloorDocCallback, None, None),
     (Subject::Rocker, Subject::Bwrap, None, None),
@@ -230,15 +236,17 @@ struct Bench {
     cpu: usize,
     cpus: CpuSet,
     master: Master,
-    /// One as it is by default.
+    /// One as it is by default, but that it keeps no overlays.
     warm: Master,
+    /// One as it is by default.
+    again: Master,
     none_ready: Master,
     floor: PathBuf,
     clock: PathBuf,
     package: PathBuf,
     /// Its version; none if there is none.
     bwrap: Option<(u32, u32)>,
-    _states: [TempDir; 3],
+    _states: [TempDir; 4],
     dir: TempDir,
 }
 
@@ -255,18 +263,20 @@ impl Bench {
         let floor = compile(top, "floor", FLOOR, &optimized)?;
         let alone = ["-O2", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-s"];
         let clock = compile(top, "clock", CLOCK, &alone)?;
-        for name in ["content", "data", "exec", "up", "work"] {
+        for name in ["content", "data", "again", "exec", "up", "work"] {
             fs::create_dir(top.join(name))?;
         }
         fs::copy(&clock, top.join("content/clock"))?;
         let package = top.join("clock.sqfs");
         let mut pack = Command::new(options.bin.join("rocker"));
         run(pack.arg("pack").arg(top.join("content")).arg(&package))?;
-        let states = [state_dir(top)?, state_dir(top)?, state_dir(top)?];
+        let states = [state_dir(top)?, state_dir(top)?, state_dir(top)?, state_dir(top)?];
         let program = || Command::new(options.bin.join("rocker-master"));
         let start = |at: usize, lines| Master::start(program(), states[at].path(), lines);
-        let master = start(0, "max_packages = 0\nready_guards = 0\n")?;
-        let (warm, none_ready) = (start(1, "")?, start(2, "ready_guards = 0\n")?);
+        let master = start(0, "max_packages = 0\nmax_overlays = 0\nready_guards = 0\n")?;
+        let warm = start(1, "max_overlays = 0\n")?;
+        let none_ready = start(2, "max_overlays = 0\nready_guards = 0\n")?;
+        let again = start(3, "")?;
         let (bwrap, _states) = (bwrap_version(), states);
         Ok(Self {
             options,
@@ -274,6 +284,7 @@ impl Bench {
             cpus,
             master,
             warm,
+            again,
             none_ready,
             floor,
             clock,
@@ -409,9 +420,17 @@ impl Bench {
             Subject::FloorWalls => return self.floor("walls", true, dirs),
             Subject::FloorDocCallback => return self.floor("doc", false, dirs),
             Subject::Rocker | Subject::RockerC => unreachable!("they have one turn"),
-            Subject::Callback | Subject::Bwrap | Subject::Warm | Subject::NoneReady => {}
+            Subject::Callback
+            | Subject::Bwrap
+            | Subject::Warm
+            | Subject::Again
+            | Subject::NoneReady => {}
         }
-        let launch = self.launch(dirs);
+        let launch = match (subject, dirs) {
+            // Nobody else's: it is kept from turn to turn.
+            (Subject::Again, [_, ..]) => self.launch(dirs).data_dir(self.path("again")),
+            _ => self.launch(dirs),
+        };
         let through =
             |master: &Master| self.program(&launch.clone().socket(&master.socket), master);
         let count = self.options.warm_ups() + self.options.batch;
@@ -420,13 +439,19 @@ impl Bench {
             samples.push(match subject {
                 Subject::Callback => self.callback(&launch, &self.master)?,
                 Subject::Warm => through(&self.warm)?,
+                Subject::Again => through(&self.again)?,
                 Subject::NoneReady => through(&self.none_ready)?,
                 _ => self.bwrap(dirs)?,
             });
             // The master hears of the end at once, too. What it does then is no part of the next.
             self.master.settle()?;
             self.warm.settle()?;
+            self.again.settle()?;
             self.none_ready.settle()?;
+            if subject == Subject::Again {
+                // Its thread, which makes the overlays ready.
+                std::thread::sleep(Duration::from_millis(2));
+            }
         }
         Ok(samples.split_off(self.options.warm_ups()))
     }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use rustix::fs::syncfs;
+use rustix::fs::{Mode, OFlags, openat, syncfs};
 use rustix::io::Errno;
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 
@@ -22,7 +22,7 @@ pub(crate) fn unmount<T: Send + 'static>(mounts: Vec<T>) {
 
 fn in_a_thread(errand: impl FnOnce() + Send + 'static) {
     let thread = std::thread::Builder::new().name("errand".into()).stack_size(64 * 1024);
-    // Where there is no thread to be had it is not done, and all that it holds is dropped.
+    // Where there is no thread to be had it is not done, and all that it holds is dropped here.
     let _ = thread.spawn(errand);
 }
 
@@ -51,7 +51,7 @@ impl Errands {
     pub(crate) fn send(&self, away: Away<Kept>) {
         let Away { key, kept, has_ended_well, is_over } = away;
         let (said, ring) = (self.said.clone(), Arc::clone(&self.ring));
-        let errand = Errand { key, kept: Some(kept), said, ring };
+        let errand = Errand { key, kept: Some(kept), ready: None, said, ring };
         in_a_thread(move || {
             errand.run(|kept| !is_over && make_ready(kept, has_ended_well).is_ok())
         });
@@ -64,24 +64,27 @@ impl Errands {
     }
 }
 
-/// Says what has come of it at its end, however that comes.
+/// Says what has come of it at its end, however that comes: what nobody has made ready is
+/// unmounted by then.
 struct Errand {
     key: Key,
     kept: Option<Kept>,
+    ready: Option<Kept>,
     said: Sender<(Key, Option<Kept>)>,
     ring: Arc<PipeWriter>,
 }
 
 impl Errand {
     fn run(mut self, is_ready: impl FnOnce(&Kept) -> bool) {
-        self.kept = self.kept.take().filter(is_ready);
+        self.ready = self.kept.take().filter(is_ready);
     }
 }
 
 impl Drop for Errand {
     fn drop(&mut self) {
+        drop(self.kept.take());
         // Where the master is gone nobody needs to know.
-        let _ = self.said.send((self.key, self.kept.take()));
+        let _ = self.said.send((self.key, self.ready.take()));
         let _ = (&*self.ring).write_all(&[0]);
     }
 }
@@ -91,10 +94,42 @@ impl Drop for Errand {
 /// reconfiguration, even to the same, does that (`reconfigure_super` calls `shrink_dcache_sb`).
 fn make_ready(kept: &Kept, has_ended_well: bool) -> Result<(), Errno> {
     let (lock, layers) = kept.descriptors.split_last().ok_or(Errno::BADF)?;
-    if !has_ended_well && !kept.is_volatile {
+    if kept.is_volatile {
+        // A volatile overlay writes nothing now, but fails for good once its disk has failed
+        // (`ovl_sync_status`): such a one is not passed on.
+        for layer in layers {
+            syncfs(openat(layer, c".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)?;
+        }
+    } else if !has_ended_well {
         // They are on its file system.
         syncfs(lock)?;
     }
     let how = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
     layers.iter().try_for_each(|layer| fsconfig_reconfigure(fspick(layer, c"", how)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What has come of overlays whose descriptors nobody asks for anything.
+    fn outcome(errand: impl FnOnce(Errand)) -> (Option<Kept>, usize) {
+        let kept =
+            Kept { descriptors: [].into_iter().collect(), seal: [].into(), is_volatile: false };
+        let mut errands = Errands::new().unwrap();
+        let (said, ring) = (errands.said.clone(), Arc::clone(&errands.ring));
+        let key = Key { device: 8, inode: 1 };
+        errand(Errand { key, kept: Some(kept), ready: None, said, ring });
+        let mut done: Vec<_> = errands.done().collect();
+        let count = done.len();
+        (done.pop().and_then(|(_, kept)| kept), count)
+    }
+
+    #[test]
+    fn only_what_was_made_ready_comes_back() {
+        assert!(matches!(outcome(|errand| errand.run(|_| true)), (Some(_), 1)));
+        assert!(matches!(outcome(|errand| errand.run(|_| false)), (None, 1)));
+        // No thread was to be had.
+        assert!(matches!(outcome(drop), (None, 1)));
+    }
 }

@@ -449,8 +449,12 @@ impl Bench {
             self.again.settle()?;
             self.none_ready.settle()?;
             if subject == Subject::Again {
-                // Its thread, which makes the overlays ready.
-                std::thread::sleep(Duration::from_millis(2));
+                // Its thread, which makes the overlays ready. A processor that had slept would be
+                // slow for a while, in this row alone.
+                let until_ns = now_ns() + 2_000_000;
+                while now_ns() < until_ns {
+                    std::thread::yield_now();
+                }
             }
         }
         Ok(samples.split_off(self.options.warm_ups()))

@@ -22,8 +22,8 @@ build release:
 	@$(RELEASE) -p guard --bin rocker-guard $(STATIC)
 	@$(RELEASE) -p master -p client-rs
 	@mkdir -p $(BIN)
-	@cp -p target/static/$(TARGET)/release/rocker-guard $(BIN)/
-	@cp -p target/$(TARGET)/release/rocker-master target/$(TARGET)/release/rocker $(BIN)/
+	@cp -p --remove-destination target/static/$(TARGET)/release/rocker-guard $(BIN)/
+	@cp -p --remove-destination target/$(TARGET)/release/rocker-master target/$(TARGET)/release/rocker $(BIN)/
 	@$(MAKE) --silent -C client-c
 
 run: build

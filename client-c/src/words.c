@@ -160,7 +160,7 @@ static const char rules[] =
     "it is not a squashfs image; build one with \"rocker pack\"\0"
     "it is a squashfs of an unknown version or compression\0"
     "the image is truncated\0"
-    "a living rocker uses it\0"
+    "another rocker uses it, or a master still keeps its overlays\0"
     "its .rocker directory was not made by ROCKER\0"
     "too many rockers; see max_rockers in the master's configuration\0"
     "no living rocker has this name\0"
@@ -185,7 +185,9 @@ static const char rules[] =
     "it is about overlays, and there is none\0"
     "ids inside are for rockers that take orders\0"
     "it must belong to the caller\0"
-    "the App's uid and gid may neither read nor write it; give it one that may\0";
+    "the App's uid and gid may neither read nor write it; give it one that may\0"
+    "there is no such directory; make it: install -d -o UID DIR\0"
+    "it is not a directory\0";
 
 /* enum rk_loss */
 static const char losses[] =
@@ -197,11 +199,13 @@ static const char losses[] =
 
 /* --- What to do about it: client-rs/src/error.rs. --------------------------------------------- */
 
-static const char *exec_hint(int os_errno)
+static const char *exec_hint(int os_errno, const char *command)
 {
     switch (os_errno) {
     case ENOENT:
-        return "the rocker holds no such program, or not its interpreter or loader";
+        return strncmp(command, "exec ", 5) == 0 && strchr(command, '/') == NULL
+                   ? "a name without / is looked up in PATH; ./NAME is the package's"
+                   : "the rocker holds no such program, or not its interpreter or loader";
     case EACCES:
         return "it is not executable for the App's uid";
     case ENOEXEC:
@@ -286,6 +290,8 @@ static const char *failure_hint(int step, int e)
         return e == EAGAIN ? "too many processes: see ulimit -u and pid_max" : NULL;
     case RK_JOIN_NAMESPACES_STEP:
         return entering_hint(e);
+    case RK_RUN_APP:
+        return e == EAGAIN ? "too many processes: see --pids and ulimit -u" : NULL;
     case RK_HAND_OVER:
         return e == EPERM || e == ENOSYS
                    ? "the master needs CAP_SYS_PTRACE and pidfd_getfd(2) for that; see "
@@ -436,7 +442,7 @@ static void put_failure(struct line *line, const RockerError *error)
         hint = loss_hint(error->step, error->loss);
     } else {
         put_errno(line, error->os_errno);
-        hint = error->at_exec ? exec_hint(error->os_errno)
+        hint = error->at_exec ? exec_hint(error->os_errno, error->command)
                               : failure_hint(error->step, error->os_errno);
     }
     if (hint != NULL) {

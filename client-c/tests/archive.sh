@@ -26,7 +26,7 @@ readelf=$(tool readelf)
 # Of what is loaded of the shared library: code, words and data, without the rest of the page that
 # data begins on; and of what a program that only launches links of the archive.
 size_max=40960
-launch_max=25600
+launch_max=26112
 stack_max=16384
 # An order of 32 KiB is put together on the stack.
 orders_stack_max=40960

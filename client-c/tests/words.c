@@ -236,7 +236,12 @@ static void test_strerror_failures(void)
     error = failed(0x33, ENOENT, "exec nothing");
     error.at_exec = 1;
     ROCKER_strerror(&error, line, sizeof(line));
-    CHECK(strstr(line, ": exec nothing: No such file or directory: the rocker holds no such "
+    CHECK(strstr(line, ": exec nothing: No such file or directory: a name without / is looked up "
+                       "in PATH; ./NAME is the package's") != NULL);
+    error = failed(0x33, ENOENT, "exec ./nothing");
+    error.at_exec = 1;
+    ROCKER_strerror(&error, line, sizeof(line));
+    CHECK(strstr(line, ": exec ./nothing: No such file or directory: the rocker holds no such "
                        "program, or not its interpreter or loader") != NULL);
 }
 

@@ -144,7 +144,9 @@ impl Error {
 
     fn hint(&self) -> Option<&'static str> {
         match self.0.kind {
-            protocol::Error::Failed { errno, .. } if self.0.at_exec => exec_hint(errno),
+            protocol::Error::Failed { errno, .. } if self.0.at_exec => {
+                exec_hint(errno, &self.0.command)
+            }
             protocol::Error::Failed { step, errno } => failure_hint(step, errno),
             protocol::Error::Lost { step, how } => loss_hint(step, how),
             _ => None,
@@ -228,9 +230,12 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
     text
 }
 
-fn exec_hint(errno: Errno) -> Option<&'static str> {
+fn exec_hint(errno: Errno, command: &str) -> Option<&'static str> {
     const NOEXEC: Errno = Errno(8);
     Some(match errno {
+        Errno::NOENT if command.strip_prefix("exec ").is_some_and(|name| !name.contains('/')) => {
+            "a name without / is looked up in PATH; ./NAME is the package's"
+        }
         Errno::NOENT => "the rocker holds no such program, or not its interpreter or loader",
         Errno::ACCES => "it is not executable for the App's uid",
         NOEXEC => "it is neither a program for this machine nor a script with #!",
@@ -280,6 +285,7 @@ fn failure_hint(step: Step, errno: Errno) -> Option<&'static str> {
         (Step::JoinNamespaces, Errno::INVAL | Errno::NOSYS) => {
             "entering by pidfd needs Linux 5.8 or later"
         }
+        (Step::RunApp, Errno::AGAIN) => "too many processes: see --pids and ulimit -u",
         (Step::HandOver, Errno::PERM | Errno::NOSYS) => {
             "the master needs CAP_SYS_PTRACE and pidfd_getfd(2) for that; \
              see kernel.yama.ptrace_scope"
@@ -332,6 +338,8 @@ mod tests {
             "cannot ask the master: connect /run/m.sock: Connection refused: \
              start rocker-master, or name its socket"
         );
+        let full = failed(Step::RunApp, Errno::AGAIN).during("clone # the App");
+        assert!(full.to_string().ends_with(": too many processes: see --pids and ulimit -u"));
         let lost = protocol::Error::Lost { step: Step::RunApp, how: Loss::Silent };
         assert_eq!(
             Error::new(lost).to_string(),

@@ -164,7 +164,8 @@ pub(crate) fn open_data_dir(
         Reach::Below(_) => reach.open(path, OFlags::DIRECTORY),
     };
     let data = opened.map_err(|errno| match errno {
-        Errno::NOTDIR => broken(Rule::WrongType, Item::DataDir),
+        Errno::NOENT => broken(Rule::NoSuchDir, Item::DataDir),
+        Errno::NOTDIR => broken(Rule::NotADir, Item::DataDir),
         errno => failed(errno),
     })?;
     if matches!(reach, Reach::Below(_)) && fstat(&data).map_err(failed)?.st_uid != caller {

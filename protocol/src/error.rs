@@ -111,7 +111,7 @@ pub enum Rule {
     NotAllowed,
     /// The caller sits in another user namespace, an App for example.
     ForeignNamespace,
-    /// Not a regular file, or not a directory, where one is needed.
+    /// Not a regular file where one is needed, or a path outside `/dev` for a device.
     WrongType,
     /// The package does not begin with a squashfs superblock.
     NotSquashfs,
@@ -119,7 +119,7 @@ pub enum Rule {
     UnknownFormat,
     /// The package ends before its superblock says it does.
     Truncated,
-    /// The data dir is in use by a living rocker.
+    /// The data dir is in use by a living rocker, or its overlays are kept for the next one.
     InUse,
     /// The `.rocker` directory in the data dir is not root's own, so somebody else made it.
     NotOurs,
@@ -170,6 +170,10 @@ pub enum Rule {
     NotTheCallers,
     /// A device that its owner and mode keep from the App.
     OutOfReach,
+    /// The data dir, or a directory above it, is not there.
+    NoSuchDir,
+    /// The data dir is something else.
+    NotADir,
 }
 
 /// How a peer was lost.
@@ -294,7 +298,7 @@ impl fmt::Display for Rule {
             Self::NotSquashfs => "it is not a squashfs image; build one with \"rocker pack\"",
             Self::UnknownFormat => "it is a squashfs of an unknown version or compression",
             Self::Truncated => "the image is truncated",
-            Self::InUse => "a living rocker uses it",
+            Self::InUse => "another rocker uses it, or a master still keeps its overlays",
             Self::NotOurs => "its .rocker directory was not made by ROCKER",
             Self::TooManyRockers => {
                 "too many rockers; see max_rockers in the master's configuration"
@@ -330,6 +334,8 @@ impl fmt::Display for Rule {
             Self::OutOfReach => {
                 "the App's uid and gid may neither read nor write it; give it one that may"
             }
+            Self::NoSuchDir => "there is no such directory; make it: install -d -o UID DIR",
+            Self::NotADir => "it is not a directory",
         })
     }
 }

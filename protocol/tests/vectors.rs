@@ -266,7 +266,7 @@ fn errors() -> Vec<(String, Message<'static>)> {
         NotAFilter, MemoryOutOfRange, NoMemoryLimit, NotCpus, NoSuchCpu, NoController,
         NotListed, NoSuchDevice, AlreadyThere, NotADevice, NoDisk, NotHeld, PidsOutOfRange,
         CpuOutOfRange, CpuWeightOutOfRange, IoOutOfRange, TimeOutOfRange, NoOverlays,
-        NotCommanded, NotTheCallers, OutOfReach);
+        NotCommanded, NotTheCallers, OutOfReach, NoSuchDir, NotADir);
     let items = all!(Item: Request, Package, ExecDir, DataDir, OverlayDir(15), Uid, Gid, Timeout,
         Name, Program, File, Seccomp, UserNamespaces, Memory, Swap, Pids, Cpu, CpuWeight, Cpus, Dev,
         Device(31), IoRead, IoWrite, Volatile);

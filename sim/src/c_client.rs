@@ -399,7 +399,7 @@ const LOST_FAULT: u8 = 3;
 const NO_STEP: u8 = 0xff;
 
 /// Every rule, by its number.
-const RULES: [Rule; 42] = [
+const RULES: [Rule; 44] = [
     Rule::Empty,
     Rule::Relative,
     Rule::ParentDir,
@@ -442,6 +442,8 @@ const RULES: [Rule; 42] = [
     Rule::NotCommanded,
     Rule::NotTheCallers,
     Rule::OutOfReach,
+    Rule::NoSuchDir,
+    Rule::NotADir,
 ];
 
 /// Every item, by its number; the place of an overlay dir, or of a device, is beside it.

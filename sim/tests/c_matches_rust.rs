@@ -832,7 +832,7 @@ fn c_reads_every_vector_as_rust_does() {
         assert_eq!(!matches!(decode(&bytes).0, Heard::Lost(_)), is_for_clients, "{name}");
         heard[usize::from(is_for_clients)] += 1;
     }
-    assert_eq!(heard[1], 3 + 42 + 24 + 4 + Step::ALL.len());
+    assert_eq!(heard[1], 3 + 44 + 24 + 4 + Step::ALL.len());
     // Started, refused early and late, pong, an end with each verdict, obeyed and opened; and last
     // words of each step.
     assert_eq!(answers, 4 + 10 + 2 + Step::ALL.len());

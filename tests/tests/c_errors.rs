@@ -354,10 +354,11 @@ fn what_cannot_be_built_is_build_rocker_failed() {
     let line = both_fail(
         &both.clone().data_dir(daemon.path("none")).overlay("/usr"),
         &probe(),
-        code::BUILD_ROCKER_FAILED,
-        "cannot make the rocker (root.2): mkdir -m 700 /",
+        code::PARAM_INVALID,
+        "data dir /",
     );
-    assert!(line.ends_with("/none/.rocker: No such file or directory"), "{line}");
+    let words = "/none: there is no such directory; make it: install -d -o UID DIR";
+    assert!(line.ends_with(words), "{line}");
     let line = both_fail(
         &both.data_dir(daemon.data_dir()).overlay("/nowhere/at/all"),
         &probe(),
@@ -404,7 +405,11 @@ fn what_cannot_be_executed_is_app_exec_failed() {
     };
     let none = "No such file or directory: the rocker holds no such program, or not its interpreter or loader";
     fail(&Words::new("bin/none", [""]), &format!("exec bin/none: {none}"));
-    fail(&Words::new("none-in-path", [""]), &format!("exec none-in-path: {none}"));
+    fail(
+        &Words::new("none-in-path", [""]),
+        "exec none-in-path: No such file or directory: \
+         a name without / is looked up in PATH; ./NAME is the package's",
+    );
     fail(&Words::new("./script", [""]), &format!("exec ./script: {none}"));
     fail(
         &Words::new("./plain", [""]),

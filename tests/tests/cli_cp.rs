@@ -204,7 +204,8 @@ fn what_is_no_file_is_refused_in_one_line() {
     let inside = |path: &str| format!("{name}:{path}");
     refused(&inside("/etc"), &to, "it is a directory");
     refused(&inside("/nowhere"), &to, "No such file or directory");
-    refused(&inside(""), &to, "it is empty");
+    refused(&inside(""), &to, ": needs a path");
+    refused(&to, &inside(""), ": needs a path");
     refused(&inside("/etc/passwd"), "/dev/null", "no regular file");
     refused(&inside("/etc/passwd"), "/nowhere/to", "No such file or directory");
     refused("/etc", &inside("x"), "it is a directory");

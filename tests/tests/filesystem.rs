@@ -516,10 +516,10 @@ fn a_data_dir_must_be_a_directory_that_is_there() {
     let daemon = Daemon::start();
     fs::write(daemon.path("file"), "").unwrap();
     let error = app::refused(&daemon.launch(probe_package()).data_dir(daemon.path("file")));
-    assert_eq!(error.kind(), Error::Invalid { rule: Rule::WrongType, item: Item::DataDir });
+    assert_eq!(error.kind(), Error::Invalid { rule: Rule::NotADir, item: Item::DataDir });
     let missing = daemon.path("missing");
     let error = app::refused(&daemon.launch(probe_package()).data_dir(&missing));
-    assert_eq!(error.kind(), Error::Failed { step: Step::CreateGuard, errno: Errno::NOENT });
+    assert_eq!(error.kind(), Error::Invalid { rule: Rule::NoSuchDir, item: Item::DataDir });
     assert!(error.to_string().contains(text(&missing)), "{error}");
     assert!(!missing.exists());
     let error = app::refused(&daemon.launch(probe_package()).overlay("/etc"));

@@ -252,6 +252,9 @@ fn what_is_no_job_is_said_and_the_next_one_done() {
         results.iter().map(|result| result["error"].as_str().unwrap_or("none")).collect();
     assert_eq!(errors.len(), 5, "{results:?}");
     assert!(errors[0].starts_with("not a job: ") && errors[2].contains("nonsense"), "{results:?}");
+    // What is no JSON has no id either.
+    let ids: Vec<&Value> = results.iter().map(|result| &result["id"]).collect();
+    assert_eq!(json!(ids), json!([null, 1, 2, 3, 4]));
     assert!(errors[1].starts_with("argv") && errors[3].contains("../x"), "{results:?}");
     assert_eq!((errors[4], &results[4]["verdict"]), ("none", &json!("normal")), "{results:?}");
     drop(daemon);

@@ -68,7 +68,15 @@ pub(crate) fn copy(
         let entry = by_beginning(socket, name)?;
         OpenRocker::attach(socket, entry.name.as_str(), ANSWER_MAX).map_err(Fault::from)
     };
-    match (Side::new(from), Side::new(to)) {
+    let sides = (Side::new(from), Side::new(to));
+    for side in [&sides.0, &sides.1] {
+        if let Side::Rocker(name, path) = side
+            && path.as_os_str().is_empty()
+        {
+            return Err(Fault::cannot(what, format_args!("{name}: needs a path")));
+        }
+    }
+    match sides {
         (Side::Rocker(name, path), Side::Stream) => {
             let from = out_of(&mut attached(name)?, path, &what)?;
             regular(&from, &what)?;

@@ -60,6 +60,12 @@ struct Job {
     output: Option<Value>,
 }
 
+/// A line that is none, with its id where that can be read.
+struct NoJob {
+    id: Value,
+    why: Fault,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 enum Content {
@@ -109,7 +115,7 @@ pub(crate) fn serve(args: &Judge, ready: Option<u16>, package: &Path) -> Result<
     let ready = ready.map_or_else(processors, usize::from);
     // All are there before the first job is taken: what cannot work is said at once.
     let places = (0..ready).map(|_| Place::new(&plan)).collect::<Result<Vec<_>, Fault>>()?;
-    let (give, jobs) = mpsc::sync_channel::<Result<Job, String>>(1);
+    let (give, jobs) = mpsc::sync_channel::<Result<Job, NoJob>>(1);
     let jobs = Arc::new(Mutex::new(jobs));
     let ended = std::thread::scope(|scope| {
         let workers: Vec<_> = places
@@ -130,13 +136,16 @@ pub(crate) fn serve(args: &Judge, ready: Option<u16>, package: &Path) -> Result<
     ended.map(|()| ExitCode::SUCCESS)
 }
 
-fn read_jobs(give: &mpsc::SyncSender<Result<Job, String>>) -> Result<(), Fault> {
+fn read_jobs(give: &mpsc::SyncSender<Result<Job, NoJob>>) -> Result<(), Fault> {
     for line in io::stdin().lock().lines() {
         let line = line.map_err(|error| Fault::refused("read the jobs", &error))?;
         if line.trim().is_empty() {
             continue;
         }
-        let job = serde_json::from_str(&line).map_err(|error| format!("not a job: {error}"));
+        let job = serde_json::from_str(&line).map_err(|error| NoJob {
+            id: serde_json::from_str(&line).map_or(Value::Null, |line: Value| line["id"].clone()),
+            why: Fault::Said(format!("not a job: {error}")),
+        });
         if give.send(job).is_err() {
             // Nobody works any more, and says why.
             break;
@@ -149,7 +158,7 @@ fn read_jobs(give: &mpsc::SyncSender<Result<Job, String>>) -> Result<(), Fault> 
 fn work(
     plan: &Plan,
     mut place: Place,
-    jobs: &Mutex<mpsc::Receiver<Result<Job, String>>>,
+    jobs: &Mutex<mpsc::Receiver<Result<Job, NoJob>>>,
 ) -> Result<(), Fault> {
     loop {
         let next = match jobs.lock() {
@@ -159,7 +168,7 @@ fn work(
         let Ok(job) = next else { break };
         let result = match job {
             Ok(job) => place.judge(plan, &job).unwrap_or_else(|fault| refusal(&job.id, &fault)),
-            Err(words) => refusal(&Value::Null, &Fault::Said(words)),
+            Err(NoJob { id, why }) => refusal(&id, &why),
         };
         // One line at once: workers do not write into each other's.
         if let Err(fault) = print(&format!("{result}\n")) {

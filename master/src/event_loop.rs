@@ -321,7 +321,7 @@ impl Master {
     /// A guard that waits is no guard any more. One that ends while it is launching closes its
     /// socket as well, and that moves the session on; this only remembers.
     fn has_exited(&mut self, pid: u32, is_well: bool) {
-        drop(self.host.pool.lose(pid));
+        drop(self.host.pool.lose(pid, now_ns()));
         if let Some(mut entry) = self.sessions.end(pid) {
             entry.held.has_exited(is_well);
             self.advance(entry);

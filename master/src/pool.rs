@@ -37,6 +37,9 @@ pub struct Pool<L> {
 /// By then the App of a launch runs, if its package is there.
 pub const SETTLE_NS: u64 = 5_000_000;
 
+/// By then whoever waited for a rocker's end has heard of it: one processor may be all there is.
+pub const END_NS: u64 = 200_000;
+
 /// How long a host that changes its mounts is left alone.
 pub const REST_NS: u64 = 1_000_000_000;
 
@@ -94,10 +97,10 @@ impl<L> Pool<L> {
     }
 
     /// A child of the master's has ended. If it was one of these, it is so no more; else it was
-    /// a rocker, and the next launch may come at once.
-    pub fn lose(&mut self, pid: u32) -> Option<Ready<L>> {
+    /// a rocker, and the next launch may come soon.
+    pub fn lose(&mut self, pid: u32, now_ns: u64) -> Option<Ready<L>> {
         let Some(index) = self.waiting.iter().position(|ready| ready.pid == pid) else {
-            self.settles_ns = 0;
+            self.settles_ns = self.settles_ns.min(now_ns.saturating_add(END_NS));
             return None;
         };
         self.give_up();
@@ -181,7 +184,11 @@ mod tests {
         }
         assert_eq!(filled(&mut pool, 10 + SETTLE_NS), 4);
         assert!(pool.take(20 + SETTLE_NS).is_some() && !pool.is_short(20 + SETTLE_NS));
-        assert!(pool.lose(99).is_none() && pool.is_short(20 + SETTLE_NS), "it was there already");
+        assert!(pool.lose(99, 30 + SETTLE_NS).is_none());
+        assert!(!pool.is_short(30 + SETTLE_NS), "somebody waits for that end");
+        // Later ends do not put it off.
+        assert!(pool.lose(98, 40 + SETTLE_NS).is_none());
+        assert!(pool.is_short(30 + SETTLE_NS + END_NS), "the App was there already");
     }
 
     #[test]
@@ -198,9 +205,9 @@ mod tests {
     fn one_that_has_ended_serves_nobody() {
         let mut pool = Pool::new(1);
         filled(&mut pool, 0);
-        assert!(pool.lose(7).is_none());
+        assert!(pool.lose(7, 0).is_none());
         assert_eq!(pool.due_ns(), u64::MAX, "it was somebody else");
-        assert!(pool.lose(0).is_some());
+        assert!(pool.lose(0, 0).is_some());
         assert!(!pool.is_short(u64::MAX - 1) && pool.due_ns() == u64::MAX);
         assert!(pool.take(1).is_none() && pool.is_short(1 + SETTLE_NS));
     }

@@ -324,7 +324,7 @@ impl MasterActor {
         }
         let mut order = vec![];
         while let Ok(Some(pid)) = kernel.wait_any(self.pid) {
-            if let Some(lost) = self.pool.lose(pid) {
+            if let Some(lost) = self.pool.lose(pid, kernel.now_ms * NS_PER_MS) {
                 kernel.close_table(lost.link);
             }
             let is_well = kernel.process(pid).ended == Exit::Status(0);

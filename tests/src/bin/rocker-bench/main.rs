@@ -449,12 +449,7 @@ impl Bench {
             self.again.settle()?;
             self.none_ready.settle()?;
             if subject == Subject::Again {
-                // Its thread, which makes the overlays ready. A processor that had slept would be
-                // slow for a while, in this row alone.
-                let until_ns = now_ns() + 2_000_000;
-                while now_ns() < until_ns {
-                    std::thread::yield_now();
-                }
+                self.again.rest()?;
             }
         }
         Ok(samples.split_off(self.options.warm_ups()))
@@ -814,6 +809,20 @@ impl Master {
             true => Ok(master),
             false => Err(fs::read_to_string(&master.log)?.trim_end().to_owned().into()),
         }
+    }
+
+    /// Returns when no thread of its makes overlays ready any more, and it has heard of that. Nobody
+    /// sleeps meanwhile: the processor would be slow for a while, in one row alone.
+    fn rest(&self) -> Result<()> {
+        let threads = format!("/proc/{}/task", self.child.id());
+        let deadline_ns = now_ns() + 1_000_000_000;
+        while fs::read_dir(&threads)?.count() > 1 {
+            if now_ns() > deadline_ns {
+                return Err("a master's thread does not end".into());
+            }
+            std::thread::yield_now();
+        }
+        self.settle()
     }
 
     /// Returns when it has nothing to do.

@@ -399,8 +399,10 @@ mod tests {
 
     #[test]
     fn an_exec_failure_is_told_from_others_of_its_step() {
-        let exec = failed(Step::RunApp, Errno::NOENT).during("exec nothing").at_exec(true);
+        let exec = failed(Step::RunApp, Errno::NOENT).during("exec ./nothing").at_exec(true);
         assert!(exec.to_string().ends_with("or not its interpreter or loader"));
+        let name = failed(Step::RunApp, Errno::NOENT).during("exec nothing").at_exec(true);
+        assert!(name.to_string().ends_with("./NAME is the package's"));
         let cd = failed(Step::RunApp, Errno::NOENT).during("cd /nowhere");
         assert_eq!(
             cd.to_string(),

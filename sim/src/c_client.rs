@@ -1697,9 +1697,9 @@ mod tests {
         let verdicts = VERDICTS.map(|verdict| verdict as u8);
         let lists: [&[u8]; 16] = [
             &rules,
-            &[33],
+            &[44],
             &items,
-            &[23],
+            &[24],
             &losses,
             &[4],
             &steps,

@@ -345,7 +345,7 @@ fn the_appmaster_does_not_try_again_what_breaks_a_rule() {
 fn the_appmaster_of_the_readme_runs() {
     with_own(&["/run"]);
     let daemon = documented_master();
-    let package = Package::new().file("bin/hello", 0o755, "#!/bin/sh\necho hello\n").build();
+    let package = Package::new().file("hello", 0o755, "#!/bin/sh\necho hello\n").build();
     let readme = fs::read_to_string(workspace().join("README.md")).unwrap();
     let blocks = readme.split("```sh\n").filter_map(|text| text.split("```").next());
     let block = blocks.skip(1).find(|block| block.contains("appmaster.c")).unwrap();

@@ -181,8 +181,8 @@ fn bad_directories_are_refused_in_one_line() {
         (&["--exec-dir", &long], &["exec dir", "too long"]),
         (&["--exec-dir", &line], &["exec dir", "control character"]),
         (&["--exec-dir", ""], &[]),
-        (&["--data-dir", &file], &["data dir", &file, "not a file of the kind"]),
-        (&["--data-dir", &missing], &["root.2", &missing, "No such file or directory"]),
+        (&["--data-dir", &file], &["data dir", &file, "is not a directory"]),
+        (&["--data-dir", &missing], &["data dir", &missing, "no such directory; make it"]),
         (&["--data-dir", "/proc"], &["/proc"]),
         (&["--data-dir", &long], &["data dir", "too long"]),
         (

@@ -187,6 +187,17 @@ const COMPARED: [(Subject, Subject, Option<f64>, Option<f64>); 11] = [
     (Subject::Warm, Subject::Rocker, None, None),
 ];
 
+/// What the rows are, for who reads the page alone.
+const LEGEND: &str = "
+A launch is counted from the request to the App's first instruction, and until App and guard are \
+gone. `rocker` mounts the package anew and has no guard ready; `warm` finds the package mounted \
+and a guard ready, `none ready` the package alone; `again` is the same App again, with its \
+overlays kept; `C` is by the C library, `callback` calls a function instead of a program. `floor` \
+is the system calls alone, by a bare C program: `doc` as the diagrams have them, `best` the \
+fewest, `warm` with the package mounted, `walls` with filter, empty capability sets and devices \
+of its own besides. Goals are this project's own.
+";
+
 /// Microseconds of one launch.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
@@ -355,7 +366,9 @@ impl Bench {
             rows.extend(self.measure(&dirs)?);
         }
         let figures = rows.iter().map(Row::figure).collect();
-        Ok(Part { text: to_text(&rows), json: to_json(&rows), figures, page: String::new() })
+        let text = to_text(&rows);
+        let page = format!("{LEGEND}\n```text\n{}\n```\n", text.trim());
+        Ok(Part { text, json: to_json(&rows), figures, page })
     }
 
     /// On all processors, with a master of its own as it is by default, but for `lines`.

@@ -64,8 +64,9 @@ pub(crate) fn package_again(shared: BorrowedFd<'_>, device: &str) -> Result<Owne
 }
 
 /// Gives an overlay a layer by its descriptor, so that no character of a path means anything and
-/// no path is longer than fsconfig(2)'s 255 bytes. Linux before 6.15 takes a path only, or no
-/// descriptor that just stands for its place: there it is one in `proc`, a directory of `/proc`.
+/// no path is longer than fsconfig(2)'s 255 bytes. Linux before 6.15 takes no descriptor that just
+/// stands for its place, before 6.13 paths only, and before 6.5 nothing but text (`EOPNOTSUPP`):
+/// there it is a path in `proc`, a directory of `/proc`.
 fn set_layer(
     context: &OwnedFd,
     key: &CStr,
@@ -75,7 +76,7 @@ fn set_layer(
     // The only lower layer is the first that is added.
     let by_descriptor = if key == c"lowerdir" { c"lowerdir+" } else { key };
     match fsconfig_set_fd(context, by_descriptor, layer) {
-        Err(Errno::INVAL | Errno::BADF) => {
+        Err(Errno::INVAL | Errno::BADF | Errno::OPNOTSUPP) => {
             // What it wrote about that is not why a mount is refused.
             drop(words(context));
             fsconfig_set_string(context, key, &*format!("{proc}/fd/{}", layer.as_raw_fd()))

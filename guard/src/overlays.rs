@@ -26,9 +26,14 @@ use rustix::fs::{
     ResolveFlags, StatxFlags, fchmod, fchown, fstat, mkdirat, openat, readlinkat, statx,
 };
 use rustix::io;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::mount_table::{self, Mount, below, is_strictly_below};
 use crate::mounts::{self, Refusal, open_beneath};
+
+/// How a layer's directories are opened, of which nobody but the guard has laid any.
+const TO_READ: OFlags =
+    OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::RDONLY);
 
 /// Why overlay.0 found no plan.
 pub(crate) enum NoPlan {
@@ -51,6 +56,49 @@ struct Layer {
     staged: bool,
     /// Whether an earlier launch has made it.
     reused: bool,
+    /// Its upper directory, once it is sealed.
+    upper: Option<Upper>,
+}
+
+/// The upper directory of a layer, by which its guard sees whether there is anything to sync.
+pub(crate) struct Upper {
+    directory: OwnedFd,
+    /// When it had changed last as it was sealed; none if the next change could have the same time,
+    /// for the clock of many file systems ticks every few milliseconds only.
+    changed: Option<(i64, u32)>,
+}
+
+impl Upper {
+    fn new(directory: OwnedFd) -> io::Result<Self> {
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        let now = (now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0));
+        let changed = Some(changed_at(&directory)?).filter(|changed| *changed < now);
+        Ok(Self { directory, changed })
+    }
+
+    /// Whether the layer is as it was: nothing came, went or changed here, and there is nothing in
+    /// it that could have changed. If that cannot be told, it is not.
+    pub(crate) fn is_untouched(&self) -> bool {
+        let changed = changed_at(&self.directory).ok();
+        changed.is_some() && changed == self.changed && self.is_empty() == Ok(true)
+    }
+
+    fn is_empty(&self) -> io::Result<bool> {
+        let mut buffer = [MaybeUninit::uninit(); 512];
+        let mut entries = RawDir::new(&self.directory, &mut buffer);
+        while let Some(entry) = entries.next() {
+            if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// `st_ctime`
+fn changed_at(directory: &OwnedFd) -> io::Result<(i64, u32)> {
+    let changed = statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::CTIME)?.stx_ctime;
+    Ok((changed.tv_sec, changed.tv_nsec))
 }
 
 /// Overlays of an earlier launch, as the master gives them: to be used or to be closed.
@@ -168,8 +216,8 @@ impl Plan {
             return Err(failed(io::Errno::BUSY));
         }
         let mountpoint = mount.at.clone();
-        let (tree, staged, reused) = (None, false, false);
-        self.layers.push(Layer { lower, mountpoint, mount_id: id, tree, staged, reused });
+        let (tree, staged, reused, upper) = (None, false, false, None);
+        self.layers.push(Layer { lower, mountpoint, mount_id: id, tree, staged, reused, upper });
         Ok(self.layers.len() - 1)
     }
 
@@ -204,12 +252,12 @@ impl Plan {
     /// has once read of the upper one's mode and owner.
     ///
     /// `EXDEV` if a layer is not on the file system of `data`, which is what is synced.
-    pub(crate) fn seal(&self, data: BorrowedFd<'_>, volatile: bool) -> io::Result<Vec<u8>> {
+    pub(crate) fn seal(&mut self, data: BorrowedFd<'_>, volatile: bool) -> io::Result<Vec<u8>> {
         let disk = fstat(data)?.st_dev;
         let mut seal = vec![u8::from(volatile)];
-        for layer in &self.layers {
+        for layer in &mut self.layers {
             let [upper, work] = directory_names(&layer.mountpoint);
-            let upper = open_beneath(data, upper.as_bytes(), OFlags::DIRECTORY)?;
+            let upper = openat(data, &*upper, TO_READ, Mode::empty())?;
             let work = open_beneath(data, work.as_bytes(), OFlags::DIRECTORY)?;
             let kernels = open_beneath(work.as_fd(), b"work", OFlags::DIRECTORY)?;
             seal.extend_from_slice(&layer.mountpoint);
@@ -224,6 +272,7 @@ impl Plan {
                     seal.extend_from_slice(&number.to_ne_bytes());
                 }
             }
+            layer.upper = Some(Upper::new(upper)?);
         }
         if seal.len() > SEAL_MAX { Err(io::Errno::NAMETOOLONG) } else { Ok(seal) }
     }
@@ -239,6 +288,12 @@ impl Plan {
             return None;
         }
         self.layers.iter().map(|layer| layer.tree.as_ref().map(AsFd::as_fd)).collect()
+    }
+
+    /// Once they are sealed; of no more than can be kept.
+    pub(crate) fn take_uppers(&mut self) -> heapless::Vec<Upper, KEPT_LAYERS_MAX> {
+        let uppers = self.layers.iter_mut().filter_map(|layer| layer.upper.take());
+        uppers.take(KEPT_LAYERS_MAX).collect()
     }
 
     /// prepare.4: makes layer `index`, with its directories in `data`, the `.rocker` directory.
@@ -430,7 +485,7 @@ fn top_directories() -> Result<Vec<Directory>, NoPlan> {
             .map_err(failed)?;
     let mut found = vec![];
     let mut buffer = [MaybeUninit::uninit(); 4096];
-    let mut entries = RawDir::new(root, &mut buffer);
+    let mut entries = RawDir::new(&root, &mut buffer);
     while let Some(entry) = entries.next() {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_bytes();
@@ -564,13 +619,12 @@ fn layer_directory(
     name: &str,
     like: BorrowedFd<'_>,
 ) -> Result<OwnedFd, io::Errno> {
-    let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match openat(data, name, how, Mode::empty()) {
+    match openat(data, name, TO_READ, Mode::empty()) {
         Err(io::Errno::NOENT) => {}
         answer => return answer,
     }
     mkdirat(data, name, Mode::RWXU)?;
-    let directory = openat(data, name, how, Mode::empty())?;
+    let directory = openat(data, name, TO_READ, Mode::empty())?;
     let like = fstat(like)?;
     fchown(&directory, Some(Uid::from_raw(like.st_uid)), Some(Gid::from_raw(like.st_gid)))?;
     fchmod(&directory, Mode::from_raw_mode(like.st_mode))?;
@@ -648,6 +702,47 @@ mod tests {
         assert_eq!(directory_names(b"/"), ["up", "work"]);
         assert_eq!(directory_names(b"/home"), ["up%2Fhome", "work%2Fhome"]);
         assert_eq!(directory_names(b"/a%2Fb\xff"), ["up%2Fa%252Fb%FF", "work%2Fa%252Fb%FF"]);
+    }
+
+    fn new_upper(directory: &std::path::Path) -> Upper {
+        let path = directory.as_os_str().as_encoded_bytes();
+        Upper::new(openat(CWD, path, TO_READ, Mode::empty()).unwrap()).unwrap()
+    }
+
+    /// Once the clock has ticked since its last change.
+    fn upper(directory: &std::path::Path) -> Upper {
+        loop {
+            let upper = new_upper(directory);
+            if upper.changed.is_some() {
+                return upper;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn an_upper_directory_knows_whether_it_was_touched() {
+        let name = std::format!("rocker-guard-upper-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        let fresh = new_upper(&directory);
+        let file = directory.join("file");
+        let old = upper(&directory);
+        let told = [
+            // Whether it is as it was cannot be told for as long as the clock has not ticked since.
+            fresh.is_untouched() && fresh.changed.is_none(),
+            !(old.is_untouched() && old.is_untouched()),
+            std::fs::File::create(&file).is_err() || old.is_untouched(),
+            // What is in a file may change, and the directory does not.
+            upper(&directory).is_untouched(),
+            std::fs::remove_file(&file).is_err() || old.is_untouched(),
+            !upper(&directory).is_untouched(),
+        ];
+        let old = upper(&directory);
+        let how = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        let changed = std::fs::set_permissions(&directory, how).is_ok() && !old.is_untouched();
+        std::fs::remove_dir(&directory).unwrap();
+        assert_eq!((told, changed), ([false; 6], true));
     }
 
     #[test]

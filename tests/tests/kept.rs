@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         they_go_with_their_master,
         layers_on_two_mounts_are_kept_together,
         what_was_written_is_on_disk_when_the_rocker_is_gone,
+        no_disk_is_troubled_where_nothing_was_written,
         a_rocker_of_an_owner_leaves_them_too,
         three_hundred_launches_leave_as_many_as_before,
     ])
@@ -418,38 +419,97 @@ fn layers_on_two_mounts_are_kept_together() {
     assert_eq!(run(&launch, &[]).0, (3, 0));
 }
 
-/// On a disk whose image is copied as it is at that moment, and looked at later: for then the host
+/// What a shell does, and can do.
+fn shell(command: &str) {
+    let status = std::process::Command::new("sh").args(["-c", command]).status().unwrap();
+    assert!(status.success(), "{command}");
+}
+
+/// A disk whose image is copied as it is at some moments, and looked at later: for then the host
 /// changes its mounts.
+struct Disk {
+    at: String,
+    image: String,
+    look: String,
+}
+
+impl Disk {
+    /// Without a journal what was not synced is nowhere.
+    fn new(daemon: &Daemon) -> Self {
+        let path = |name: &str| daemon.path(name).to_str().unwrap().to_owned();
+        let [at, image, look] = ["disk", "image", "look"].map(path);
+        for dir in [&at, &look] {
+            directory(dir, 0o755, 0);
+        }
+        fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+        shell(&format!("mkfs.ext4 -q -O ^has_journal {image} && mount -o loop {image} {at}"));
+        Self { at, image, look }
+    }
+
+    /// What is on it now, as copy `at`.
+    fn copy(&self, at: usize) {
+        shell(&format!("cp {0} {0}{at}", self.image));
+    }
+
+    /// Whether a file of 1,000 bytes was on it then.
+    fn had(&self, at: usize, file: &str) -> bool {
+        shell(&format!("mount -o loop,ro {}{at} {}", self.image, self.look));
+        let had = fs::read_to_string(format!("{}/{file}", self.look));
+        shell(&format!("umount {}", self.look));
+        had.is_ok_and(|text| text.len() == 1000)
+    }
+
+    /// Whoever has used it is gone.
+    fn end(self) {
+        shell(&format!("umount {}", self.at));
+    }
+}
+
 fn what_was_written_is_on_disk_when_the_rocker_is_gone() {
     private_mounts();
     let mut daemon = daemon();
-    let (image, copy) = (daemon.path("image"), daemon.path("copy"));
-    fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
-    let shell = |command: &str| {
-        let status = std::process::Command::new("sh").args(["-c", command]).status().unwrap();
-        assert!(status.success(), "{command}");
-    };
-    let [disk, look] = ["disk", "look"].map(|name| directory(daemon.path(name), 0o755, 0));
-    let [image, copy, disk, look] =
-        [&image, &copy, &disk, &look].map(|path| path.to_str().unwrap().to_owned());
-    shell(&format!("mkfs.ext4 -q -O ^has_journal {image} && mount -o loop {image} {disk}"));
-    let dir = host(&daemon);
-    let launch = daemon.launch(probe_package()).data_dir(&disk).overlay(&dir).trace(true);
+    let (disk, dir) = (Disk::new(&daemon), host(&daemon));
+    let launch = daemon.launch(probe_package()).data_dir(&disk.at).overlay(&dir).trace(true);
     for (round, from) in [MADE, FOUND, FOUND].into_iter().enumerate() {
         let write = format!("write {dir}/file{round} {}", "x".repeat(1000));
         let (came_from, answer) = run(&launch, &[&write]);
         assert_eq!((came_from, answer.one(&write)), (from, "ok"));
-        shell(&format!("cp {image} {copy}{round}"));
+        disk.copy(round);
     }
     for round in 0..3 {
-        shell(&format!("mount -o loop,ro {copy}{round} {look}"));
-        let file = format!("{look}/.rocker/up{dir}/file{round}");
-        let is_there = fs::read_to_string(file).is_ok_and(|text| text.len() == 1000);
-        shell(&format!("umount {look}"));
-        assert!(is_there, "round {round}");
+        assert!(disk.had(round, &format!(".rocker/up{dir}/file{round}")), "round {round}");
     }
     daemon.stop();
-    shell(&format!("umount {disk}"));
+    disk.end();
+}
+
+/// A disk that is told to write takes a millisecond, even where it has nothing to write.
+fn no_disk_is_troubled_where_nothing_was_written() {
+    private_mounts();
+    let mut daemon = daemon();
+    let (disk, dir) = (Disk::new(&daemon), host(&daemon));
+    let launch = daemon.launch(probe_package()).data_dir(&disk.at).overlay(&dir).trace(true);
+    // What is as new as this may have been changed since, and nobody could tell: so the clock of the
+    // disk's times is to tick once.
+    assert_eq!(run(&launch, &[]).0, MADE);
+    std::thread::sleep(core::time::Duration::from_millis(20));
+    let write = format!("write {dir}/file {}", "x".repeat(1000));
+    let rounds = [
+        vec![],
+        vec![write.as_str()],
+        // There is something by now that could have been changed.
+        vec![],
+    ];
+    for (round, commands) in rounds.iter().enumerate() {
+        // Somebody else's, who does not wait for the disk.
+        fs::write(format!("{}/other{round}", disk.at), "x".repeat(1000)).unwrap();
+        assert_eq!(run(&launch, commands).0, FOUND);
+        disk.copy(round);
+    }
+    assert_eq!([0, 1, 2].map(|at| disk.had(at, &format!("other{at}"))), [false, true, true]);
+    assert!(disk.had(1, &format!(".rocker/up{dir}/file")));
+    daemon.stop();
+    disk.end();
 }
 
 fn a_rocker_of_an_owner_leaves_them_too() {

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         an_embedded_master_refuses_in_one_line_too,
         an_interrupt_reaches_the_app_and_leaves_nothing,
         a_second_interrupt_ends_what_the_app_left_running,
+        whoever_the_app_makes_its_launchers_delays_nobody,
         limits_are_kept_and_the_verdict_is_told,
         a_profile_says_which_system_calls_there_are,
         a_profile_that_says_nothing_is_refused_in_one_line,
@@ -1008,6 +1009,50 @@ fn a_caller_without_permission_is_refused() {
         command.uid(APP_UID).gid(54_322).arg("run").arg("--socket").arg(daemon.socket());
         command.arg("--exec-dir").arg(daemon.exec_dir()).arg(probe_package());
         assert_refused(&command.args(["--", "bin/probe"]).output().unwrap(), 125, &[words]);
+    }
+}
+
+/// An App can make whoever has launched it the parent or the tracer of others: then that is who
+/// has to wait for them, and no guard is gone before.
+fn whoever_the_app_makes_its_launchers_delays_nobody() {
+    without_daemon();
+    let daemon = Daemon::start();
+    let reports = Reports::new(daemon.path("reports"));
+    for (command, seccomp, stays) in [
+        ("bear-sibling 0", "unconfined", false),
+        ("bear-sibling 300", "log", false),
+        ("bear-sibling 60000", "log", true),
+        ("traced-thread", "default", false),
+        ("traced-child", "default", true),
+        // It ends, but its tracer would have to hear of that first.
+        ("traced-by-child", "default", true),
+    ] {
+        for is_embedded in [true, false] {
+            let mut rocker = match is_embedded {
+                true => embedded(&reports),
+                false => run(&daemon),
+            };
+            if seccomp != "default" {
+                rocker.args(["--seccomp", seccomp]);
+            }
+            rocker.arg(probe_package()).args(["--", "bin/probe", command, "sleep 100", "exit 5"]);
+            let mut child = rocker.stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            assert_eq!(line, format!("{command}: ok\n"));
+            if stays {
+                // The App exits meanwhile, and what it has left does not.
+                std::thread::sleep(Duration::from_millis(400));
+                assert!(child.try_wait().unwrap().is_none(), "{command}: somebody lives in there");
+                interrupt(&child);
+            }
+            let is_over = within(SOON, || child.try_wait().unwrap().is_some());
+            if !is_over {
+                child.kill().unwrap();
+            }
+            let status = child.wait().unwrap();
+            assert_eq!((is_over, status.code()), (true, Some(5)), "{command}, {is_embedded}");
+        }
     }
 }
 

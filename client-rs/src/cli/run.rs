@@ -25,7 +25,7 @@ use super::manifest::{self, Manifest};
 use super::places::places;
 use super::report::{self, Ending, Lived};
 use super::stats::Memory;
-use super::vigil::{Signals, until_ended, until_gone, until_told};
+use super::vigil::{Signals, until_gone, until_told};
 use super::{Fault, complain, named_socket, pack, profile, words, write_out};
 
 /// Where Apps look for programs.
@@ -91,21 +91,22 @@ fn print_trace(lived: Option<&Lived>, ending: &Result<Ending, Fault>) {
 
 fn attempt(args: &Run, lived: &mut Option<Lived>) -> Result<Ending, Fault> {
     let plan = Plan::new(args)?;
-    let signals = Signals::take().map_err(|error| Fault::refused("take signals", &error))?;
+    let cannot = |error: io::Error| Fault::refused("take signals", &error);
     if plan.by_guard {
+        let signals = Signals::take().map_err(cannot)?;
         return attempt_by_guard(args, &plan, &signals, lived);
     }
-    let (mut rocker, master) = plan.start()?;
+    let signals = Signals::with_children().map_err(cannot)?;
+    let (rocker, master) = plan.start()?;
     let lived = lived.insert(Lived::from(&rocker));
     if args.trace {
         let _ = io::stderr().write_all(report::trace(&lived.steps).as_bytes());
     }
-    let cannot = |error: io::Error| Fault::refused("wait for the App", &error);
     let own = |_| Memory::of(rocker.guard_pid(), rocker.guard_name().as_str());
     let memory = args.memory.and_then(own);
-    until_ended(&rocker, &signals).map_err(cannot)?;
-    let ooms = memory.map(|memory| memory.ooms());
-    let status = until_gone(&mut rocker, &signals).map_err(cannot)?;
+    let mut ooms = None;
+    let status = until_gone(&rocker, &signals, || ooms = memory.as_ref().map(Memory::ooms))
+        .map_err(|error| Fault::refused("wait for the App", &error))?;
     if let Some(master) = master {
         master.finish()?;
     }

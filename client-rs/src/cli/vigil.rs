@@ -2,13 +2,16 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use protocol::ExitReport;
 use rocker_client::{Error, OpenRocker, Rocker, Run};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitOptions, wait};
 
 /// Passed on to the App, which in its session of its own gets none from the terminal.
 const FORWARDED: [Signal; 8] = [
@@ -22,6 +25,8 @@ const FORWARDED: [Signal; 8] = [
     Signal::SIGCONT,
 ];
 
+const SIGCHLD: i32 = Signal::SIGCHLD as i32;
+
 /// Those that ask for the end, even when there is no App any more to ask.
 const FINAL: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 
@@ -31,7 +36,15 @@ pub(crate) struct Signals(SignalFd);
 
 impl Signals {
     pub(crate) fn take() -> io::Result<Self> {
-        let set = FORWARDED.into_iter().collect::<SigSet>();
+        Self::of(FORWARDED.into_iter().collect())
+    }
+
+    /// The same with SIGCHLD, for whoever has the App as a child.
+    pub(crate) fn with_children() -> io::Result<Self> {
+        Self::of(FORWARDED.into_iter().chain([Signal::SIGCHLD]).collect())
+    }
+
+    fn of(set: SigSet) -> io::Result<Self> {
         set.thread_block()?;
         Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
@@ -54,27 +67,63 @@ pub(crate) fn is_final(signal: i32) -> bool {
     FINAL.iter().any(|known| *known as i32 == signal)
 }
 
-/// root.8: until the App has ended. Nobody has waited for it then, so its guard is still there.
-pub(crate) fn until_ended(rocker: &Rocker, signals: &Signals) -> io::Result<()> {
-    while !is_over(rocker.app_pidfd(), signals)? {
-        while let Some(signal) = signals.next()? {
-            rocker.signal_app(signal)?;
-        }
-    }
-    Ok(())
-}
-
-/// root.9: the App's status, once all of its rocker is gone.
-pub(crate) fn until_gone(rocker: &mut Rocker, signals: &Signals) -> io::Result<ExitStatus> {
-    let status = rocker.wait()?;
+/// root.8 and root.9: the App's status, once all of its rocker is gone. As long as nobody has waited
+/// for the App its guard is still there, and `look` is called.
+///
+/// This waits for whatever ends, as an `init` does: an App can make this process the parent of
+/// others (`CLONE_PARENT`, which the default filter refuses) and the tracer of its threads and
+/// children (`PTRACE_TRACEME`, `CLONE_PTRACE`), and a guard is not gone while the kernel keeps one
+/// of them for somebody to wait for. So whoever has a child beside it waits by a pidfd, and for no
+/// more than its end.
+pub(crate) fn until_gone(
+    rocker: &Rocker,
+    signals: &Signals,
+    mut look: impl FnMut(),
+) -> io::Result<ExitStatus> {
+    let mut status = None;
     while !is_over(rocker.guard_pidfd(), signals)? {
         while let Some(signal) = signals.next()? {
-            if is_final(signal) {
-                rocker.kill()?;
+            match signal {
+                SIGCHLD if status.is_none() => {
+                    look();
+                    status = reap(rocker)?;
+                }
+                SIGCHLD => drop(reap(rocker)?),
+                // One that is traced from inside has ended, and is still its tracer's.
+                _ if status.is_none() && !has_ended(rocker.app_pidfd())? => {
+                    rocker.signal_app(signal)?;
+                }
+                _ if is_final(signal) => rocker.kill()?,
+                _ => {}
             }
         }
     }
-    Ok(status)
+    // It may have ended at the same moment.
+    let status = status.map_or_else(|| reap(rocker), |status| Ok(Some(status)))?;
+    // Somebody else has waited for it, or told the kernel that nobody will.
+    status.ok_or_else(|| Errno::CHILD.into())
+}
+
+/// Waits for all that have ended: the App's status, if it was among them.
+fn reap(rocker: &Rocker) -> io::Result<Option<ExitStatus>> {
+    let app = i32::try_from(rocker.app_pid()).ok().and_then(Pid::from_raw);
+    let mut told = None;
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            // Who asked to be traced has not ended when it stops.
+            Ok(Some((pid, status))) if Some(pid) == app && !status.stopped() => {
+                told = Some(ExitStatus::from_raw(status.as_raw()));
+            }
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) | Err(Errno::CHILD) => return Ok(told),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn has_ended(process: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut ready = [PollFd::from_borrowed_fd(process, PollFlags::IN)];
+    Ok(poll(&mut ready, Some(&Timespec::default()))? > 0)
 }
 
 /// exec.3: a program's end in a rocker that takes orders.
@@ -102,7 +151,7 @@ fn is_over(process: BorrowedFd<'_>, signals: &Signals) -> io::Result<bool> {
         let mut ready = [process, signals].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         match poll(&mut ready, None) {
             Ok(_) => return Ok(!ready[0].revents().is_empty()),
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -40,6 +40,12 @@ fn run_unsafe(command: &str) -> bool {
             unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
             return true;
         }
+        ["bear-sibling", ms] => bear(libc::CLONE_PARENT, || {
+            std::thread::sleep(core::time::Duration::from_millis(ms.parse().expect("a number")));
+        }),
+        ["traced-child"] => traced_child(),
+        ["traced-by-child"] => traced_by_child(),
+        ["traced-thread"] => traced_thread(),
         ["die", signal] => {
             // SAFETY: raise has no memory to do with; the signal's action is the default.
             unsafe { libc::raise(number(signal)) };
@@ -94,6 +100,53 @@ fn forks(most: i32) -> String {
         let _ = nix::sys::wait::waitpid(child, None);
     }
     format!("{count}, then {why}")
+}
+
+/// Another process, born with these flags.
+fn bear(flags: libc::c_int, live: impl FnOnce()) -> String {
+    // SAFETY: without a stack of its own the child goes on here with a copy of this process's
+    // memory, as after fork. There is one thread.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD, 0, 0, 0, 0) };
+    if pid == 0 {
+        live();
+        std::process::exit(0);
+    }
+    word(if pid < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) })
+}
+
+/// A child that is traced by this process's parent, and so stops as it begins. That its parent
+/// would be told of it stops this one not.
+fn traced_child() -> String {
+    let _ = nix::sys::signal::SigSet::all().thread_block();
+    match nix::sys::ptrace::traceme() {
+        Ok(()) => bear(libc::CLONE_PTRACE, || ()),
+        Err(error) => format!("{error:?}"),
+    }
+}
+
+/// A thread that is traced by this process's parent, and ends: who traces it is to wait for it.
+fn traced_thread() -> String {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = tell.send(word(nix::sys::ptrace::traceme()));
+        // SAFETY: it ends this thread only, of whose stack nobody else has anything.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    });
+    told.recv().expect("it says so")
+}
+
+/// A child that traces this process, and never waits for it.
+fn traced_by_child() -> String {
+    let me = nix::unistd::getpid();
+    let _ = rustix::process::set_ptracer(rustix::process::PTracer::Any);
+    let born = bear(0, || {
+        let _ = nix::sys::ptrace::seize(me, nix::sys::ptrace::Options::empty());
+        loop {
+            nix::unistd::pause();
+        }
+    });
+    let tracer = || tests::process::status(std::process::id())["TracerPid"].clone();
+    if tests::within(tests::SOON, || tracer() != "0") { born } else { "not traced".to_owned() }
 }
 
 /// Looks for a key in the session's keyring, as whoever possesses that may.

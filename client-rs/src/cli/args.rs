@@ -12,9 +12,27 @@ use super::units::{block_size, millis, number, size, time, timeout, whole, whole
 /// Runs Apps from squashfs packages, each in a rocker of its own.
 #[derive(Debug, Parser)]
 #[command(name = "rocker", version, max_term_width = 100)]
-pub(crate) struct Cli {
+pub(crate) struct Cli<C: Subcommand = Command> {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: C,
+}
+
+impl Cli {
+    /// What was typed. clap describes each command before it looks at the words, which takes as
+    /// long as the kernel takes for a process: so the one that starts Apps is described alone.
+    pub(crate) fn typed() -> Result<Command, clap::Error> {
+        if std::env::args_os().nth(1).is_some_and(|word| word == "run") {
+            return Cli::<Launching>::try_parse().map(|cli| Command::Launching(cli.command));
+        }
+        Self::try_parse().map(|cli| cli.command)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Launching {
+    /// Run an App in a rocker, and end with its exit status
+    #[command(after_help = EXIT_STATUS)]
+    Run(Box<Run>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -37,9 +55,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N", value_parser = number::<u16>(1..=256))]
         jobs: Option<u16>,
     },
-    /// Run an App in a rocker, and end with its exit status
-    #[command(after_help = EXIT_STATUS)]
-    Run(Box<Run>),
+    #[command(flatten)]
+    Launching(Launching),
     /// Run a program in a living rocker, and end with its exit status
     #[command(after_help = EXEC_STATUS)]
     Exec(Exec),
@@ -446,22 +463,38 @@ pub(crate) struct Exec {
 }
 
 #[cfg(test)]
+impl Run {
+    /// What `rocker run` is told by these words.
+    pub(crate) fn of(words: &str) -> Self {
+        let words = ["rocker", "run"].into_iter().chain(words.split_whitespace());
+        let Launching::Run(run) = Cli::<Launching>::try_parse_from(words).unwrap().command;
+        *run
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
         use clap::CommandFactory as _;
-        Cli::command().debug_assert();
+        <Cli>::command().debug_assert();
     }
 
     #[test]
     fn what_follows_the_dashes_is_the_apps() {
-        let words = ["rocker", "run", "--uid", "1000", "x.sqfs", "--", "sh", "-c", "--uid"];
-        let Command::Run(run) = Cli::try_parse_from(words).unwrap().command else {
-            panic!("it says run");
+        assert_eq!(Run::of("--uid 1000 x.sqfs -- sh -c --uid").argv, ["sh", "-c", "--uid"]);
+        assert!(<Cli>::try_parse_from(["rocker", "run", "x.sqfs", "sh"]).is_err());
+    }
+
+    #[test]
+    fn what_is_described_alone_is_the_same() {
+        use clap::CommandFactory as _;
+        let help = |mut command: clap::Command| {
+            command.build();
+            command.find_subcommand_mut("run").unwrap().render_help().to_string()
         };
-        assert_eq!(run.argv, ["sh", "-c", "--uid"]);
-        assert!(Cli::try_parse_from(["rocker", "run", "x.sqfs", "sh"]).is_err());
+        assert_eq!(help(Cli::<Launching>::command()), help(<Cli>::command()));
     }
 }

@@ -50,10 +50,10 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::CommandFactory as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory as _, Parser as _};
 
-use args::{Cli, Command, JudgeCommand};
+use args::{Cli, Command, JudgeCommand, Launching};
 
 /// The exit status when ROCKER itself failed, as of `env`, `timeout` and container engines.
 const STATUS_ROCKER: u8 = 125;
@@ -110,12 +110,12 @@ impl fmt::Display for Fault {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let command = match Cli::typed() {
+        Ok(command) => command,
         Err(error) => return misspelt(&error),
     };
-    let done = match cli.command {
-        Command::Run(args) => return run::run(&args),
+    let done = match command {
+        Command::Launching(Launching::Run(args)) => return run::run(&args),
         Command::Exec(args) => return exec::exec(&master_socket(args.socket.clone()), &args),
         Command::Wait { socket, json, name } => {
             return wait::wait(&master_socket(socket), &name, json);
@@ -192,7 +192,7 @@ fn misplaced(error: &clap::Error) -> Option<String> {
 
 /// What of the command line names a command that has a help of its own.
 fn verb() -> String {
-    let (mut command, mut verb) = (Cli::command(), "rocker".to_owned());
+    let (mut command, mut verb) = (<Cli>::command(), "rocker".to_owned());
     for word in std::env::args_os().skip(1) {
         let Some(found) = command.find_subcommand(word) else { break };
         verb = format!("{verb} {}", found.get_name());

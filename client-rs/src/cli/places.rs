@@ -79,16 +79,11 @@ fn split(words: &OsStr) -> Option<(&OsStr, &OsStr)> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
-    use crate::cli::args::{Cli, Command};
+    use crate::cli::args::Run;
 
     fn places(words: &str) -> Result<String, String> {
-        let words = ["rocker", "run"].into_iter().chain(words.split_whitespace()).chain(["x"]);
-        let Command::Run(run) = Cli::try_parse_from(words).unwrap().command else {
-            panic!("it says run");
-        };
-        let conf = super::places(&run).map_err(|fault| fault.to_string())?;
+        let conf =
+            super::places(&Run::of(&format!("{words} x"))).map_err(|fault| fault.to_string())?;
         Ok(conf.map(|conf| format!("{conf:?}")).unwrap_or_default())
     }
 

@@ -571,22 +571,11 @@ pub(super) fn resolved(path: &Path) -> Result<PathBuf, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-    use crate::cli::args::{Cli, Command};
-
-    fn args(words: &str) -> Run {
-        let words = ["rocker", "run"].into_iter().chain(words.split_whitespace());
-        match Cli::try_parse_from(words).unwrap().command {
-            Command::Run(run) => *run,
-            other => panic!("not run: {other:?}"),
-        }
-    }
 
     #[test]
     fn auto_stands_alone() {
-        let overlays = |words| overlays(&args(words), None).map_err(|fault| fault.to_string());
+        let overlays = |words| overlays(&Run::of(words), None).map_err(|fault| fault.to_string());
         assert_eq!(overlays("x"), Ok(dirs(&[])));
         assert_eq!(overlays("--overlay auto x"), Ok(Overlays::Auto));
         assert_eq!(overlays("--overlay /a --overlay /b x"), Ok(dirs(&["/a", "/b"])));
@@ -600,8 +589,8 @@ mod tests {
     #[test]
     fn what_is_said_goes_before_the_manifest() {
         let manifest = Manifest::parse("entry = \"a\"\noverlay = [\"/m\"]").unwrap();
-        assert_eq!(overlays(&args("x"), Some(&manifest)).unwrap(), dirs(&["/m"]));
-        assert_eq!(overlays(&args("--overlay /a x"), Some(&manifest)).unwrap(), dirs(&["/a"]));
+        assert_eq!(overlays(&Run::of("x"), Some(&manifest)).unwrap(), dirs(&["/m"]));
+        assert_eq!(overlays(&Run::of("--overlay /a x"), Some(&manifest)).unwrap(), dirs(&["/a"]));
     }
 
     #[test]

@@ -359,8 +359,12 @@ impl Programs {
         kill_late(&mut self.places);
     }
 
-    /// Notes how a child has ended that was reaped, if it was one of these.
+    /// Notes how a child has ended that was reaped, if it was one of these. Who asks its parent to
+    /// trace it (`PTRACE_TRACEME`) has only stopped.
     pub(crate) fn note(&mut self, ended: &Ended, cgroups: &Cgroups) {
+        if ended.status & 0xff == 0x7f {
+            return;
+        }
         for Place { running, watch, .. } in &mut self.places {
             let is_it = |it: &&mut Running| it.pid == ended.pid && it.ended.is_none();
             let Some(program) = running.as_mut().filter(is_it) else { continue };

@@ -458,7 +458,8 @@ pub(crate) struct Ended {
     pub(crate) peak_kib: u64,
 }
 
-/// Reaps one child that has ended; none if all live. `ECHILD` without any.
+/// Reaps one child that has ended, or hears of one that stops for PID 1 to trace it; none if all
+/// live. `ECHILD` without any.
 pub(crate) fn reap_one() -> Result<Option<Ended>, Errno> {
     const WNOHANG: usize = 1;
     // As the kernel has it on any machine: two times of two longs, the peak, and 13 more.

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         verdicts_are_those_of_the_documents,
         signals_reach_one_or_all,
         a_hostile_program_cannot_stall_the_guard,
+        a_program_cannot_feign_its_end,
         regression_a_program_without_time_ends_alone,
         a_closed_connection_ends_the_rocker,
         a_killed_guard_is_told,
@@ -264,6 +265,19 @@ fn a_hostile_program_cannot_stall_the_guard() {
     }
     rocker.signal(&hostile, SIGKILL).unwrap();
     assert_eq!(rocker.wait(&hostile).unwrap().verdict, Verdict::Cancelled);
+    ends(rocker);
+}
+
+/// Who asks its parent to trace it stops at a signal, of which its parent hears as of an end.
+fn a_program_cannot_feign_its_end() {
+    let daemon = Daemon::start();
+    let mut rocker = open(&daemon);
+    let limits = Limits::new().wall(Duration::from_millis(500));
+    let (report, text) = probe(&mut rocker, &["traced-stop"], &limits);
+    assert_eq!(text, "traced-stop: ok\n");
+    let late = (Exit::Signal(SIGKILL), Verdict::TimeLimitExceeded);
+    assert_eq!((report.exit, report.verdict), late);
+    assert!(report.wall_us >= 500_000, "{report:?}");
     ends(rocker);
 }
 

@@ -391,7 +391,8 @@ impl Plan {
 
     /// Takes the staging mounts away again.
     pub(crate) fn unstage(&mut self) -> Result<(), io::Errno> {
-        for layer in self.layers.iter_mut().filter(|layer| layer.staged) {
+        // Each stands on those before it, and would take those after it along.
+        for layer in self.layers.iter_mut().rev().filter(|layer| layer.staged) {
             if let Some(tree) = &layer.tree {
                 mounts::detach(tree)?;
             }

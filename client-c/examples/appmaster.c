@@ -221,6 +221,37 @@ static void on_signal(int signal)
     told_to_end = 1;
 }
 
+/* It only ends ppoll(). */
+static void on_child(int signal)
+{
+    (void)signal;
+}
+
+/* An App can leave its parent more to wait for than itself (see Rocker in rocker.h), and neither it
+ * nor its guard is gone before somebody has. Who is in a launch under way is the library's. */
+static void reap_strays(void)
+{
+    for (int i = 0; i < count; i++) {
+        if (apps[i].state == LAUNCHING) {
+            return;
+        }
+    }
+    for (;;) {
+        siginfo_t ended = { 0 };
+        if (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT | __WALL) != 0 ||
+            ended.si_pid == 0) {
+            return;
+        }
+        for (int i = 0; i < count; i++) {
+            bool lives = apps[i].state == RUNNING || apps[i].state == STOPPING;
+            if (lives && apps[i].rocker.app_pid == ended.si_pid) {
+                return; /* first to be buried */
+            }
+        }
+        waitpid(ended.si_pid, NULL, __WALL);
+    }
+}
+
 /* One command; false at the end of standard input. */
 static bool obey(void)
 {
@@ -278,6 +309,7 @@ static void run(void)
         for (int i = 0; i < count; i++) {
             attend(&apps[i], found > 0 && ready[i].revents != 0);
         }
+        reap_strays();
         if (told_to_end || (found > 0 && ready[count].revents != 0 && !obey())) {
             commands = false;
         }
@@ -333,6 +365,7 @@ static bool read_list(const char *path, int uid, char *exec_dir, const char *dat
 int main(int argc, char **argv)
 {
     struct sigaction action = { .sa_handler = on_signal };
+    struct sigaction child = { .sa_handler = on_child };
     char *exec_dir = NULL;
     const char *data_dir = NULL;
     int uid = 1000;
@@ -359,9 +392,11 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     sigaddset(&action.sa_mask, SIGTERM);
     sigaddset(&action.sa_mask, SIGINT);
+    sigaddset(&action.sa_mask, SIGCHLD);
     sigprocmask(SIG_BLOCK, &action.sa_mask, NULL);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
+    sigaction(SIGCHLD, &child, NULL);
     run();
     return 0;
 }

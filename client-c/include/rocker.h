@@ -251,7 +251,16 @@ static inline RockerProgram ROCKER_program_new(const char *path)
     return program;
 }
 
-/* A living rocker. Its descriptors are the caller's to close: ROCKER_close(). */
+/*
+ * A living rocker. Its descriptors are the caller's to close: ROCKER_close().
+ *
+ * As any child, an App can leave its parent more to wait for than itself: children of its parent's
+ * (CLONE_PARENT, which the default filter refuses), and threads and children whose tracer its
+ * parent is at their wish (PTRACE_TRACEME). A guard that has ended is not gone, nor an App with such
+ * a thread, before somebody has waited for them. Who has Apps that it does not trust reaps as an
+ * init does, at each SIGCHLD: waitpid(-1, &status, WNOHANG | __WALL) until that finds nobody, but
+ * not while a launch is under way.
+ */
 typedef struct {
     /* As in RockerResult. */
     int app_pid;

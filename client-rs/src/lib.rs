@@ -23,6 +23,7 @@
 //! launch   what is asked for: Launch, spawn, enter
 //! program  what runs inside: Program
 //! rocker   what one gets: Rocker, guard_name
+//! strays   whom an App leaves its launcher to wait for
 //! open     a rocker that takes orders: OpenRocker, Limits
 //! files    files in it: OpenFile
 //! conf     what it looks like: Conf
@@ -54,6 +55,7 @@ mod open;
 mod program;
 mod query;
 mod rocker;
+mod strays;
 mod trace;
 mod words;
 

@@ -13,11 +13,23 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_si
 
 use crate::linux::{Pidfds, deadline_ns};
 use crate::machine::Started;
+use crate::strays;
 use crate::trace::TraceEntry;
+
+/// How long a guard may take to be gone before we look whether it waits for us.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A rocker, its guard and its App.
 ///
 /// Dropping it ends neither; as any child, the App wants to be [waited for](Self::wait).
+///
+/// As any child, too, an App can leave its parent more to wait for than itself: children of its
+/// parent's (`CLONE_PARENT` of `clone(2)`, which the default filter refuses), and threads and
+/// children whose tracer its parent is at their wish (`PTRACE_TRACEME` of `ptrace(2)`). A guard that
+/// has ended is not gone, nor an App with such a thread, before somebody has waited for them.
+/// [`wait_gone`](Self::wait_gone) does that. Who waits by the pidfds alone for Apps that it does not
+/// trust reaps as an `init` does instead, at each SIGCHLD: `waitpid(-1, .., WNOHANG | __WALL)` as
+/// long as that finds somebody.
 #[derive(Debug)]
 pub struct Rocker {
     started: Started,
@@ -82,7 +94,8 @@ impl Rocker {
         signal(self.app_pidfd(), number)
     }
 
-    /// Waits for the App's end. The rocker lives on while the App's own children do.
+    /// Waits for the App's end. The rocker lives on while the App's own children do. Of an App that
+    /// is traced from inside its tracer has to hear first.
     ///
     /// # Errors
     ///
@@ -99,8 +112,8 @@ impl Rocker {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             }
-            match waitid(WaitId::PidFd(self.app_pidfd()), WaitIdOptions::EXITED) {
-                Ok(Some(status)) => return Ok(*self.status.insert(exit_status(&status))),
+            match self.take_status(WaitIdOptions::empty()) {
+                Ok(Some(status)) => return Ok(status),
                 Ok(None) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -110,26 +123,33 @@ impl Rocker {
     /// root.9: waits until the guard has ended, and with it processes, mounts and loop device;
     /// false if that takes longer than `timeout`.
     ///
-    /// The kernel does not report a guard's end before the App has been waited for; so this
-    /// does that too, and [`wait`](Self::wait) still tells the status afterwards.
+    /// The kernel does not report a guard's end before the App has been waited for, and whatever
+    /// else the App has left this process to wait for; so this does that too, in the end with a
+    /// delay of a second, and [`wait`](Self::wait) still tells the status afterwards.
     ///
     /// # Errors
     ///
-    /// Those of `poll(2)`.
+    /// Those of `poll(2)`; of `/proc`, where the guard has ended and there may be such processes.
     pub fn wait_gone(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
-        let deadline = timeout.map(deadline_ns);
+        let deadline = timeout.map_or(u64::MAX, deadline_ns);
         let mut app_waits = self.status.is_none();
         loop {
-            let left = deadline.map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
-            // A timeout beyond the kernel's range is as good as none.
-            let left = left.and_then(|left| Timespec::try_from(left).ok());
+            let left = Duration::from_nanos(deadline.saturating_sub(now_ns())).min(LOOK);
+            let left = Timespec::try_from(left).ok();
             let mut ready = [
                 PollFd::new(&self.pidfds.guard, PollFlags::IN),
                 PollFd::new(&self.pidfds.app, PollFlags::IN),
             ];
             let watched = if app_waits { &mut ready[..] } else { &mut ready[..1] };
             match poll(watched, left.as_ref()) {
-                Ok(0) => return Ok(false),
+                Ok(0) if now_ns() >= deadline => return Ok(false),
+                Ok(0) => {
+                    if strays::is_dying(self.guard_pid()) {
+                        strays::reap(self.guard_pid(), self.app_pid())?;
+                    }
+                    app_waits = self.status.is_none();
+                    continue;
+                }
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
@@ -137,10 +157,18 @@ impl Rocker {
             if !ready[0].revents().is_empty() {
                 return Ok(true);
             }
-            // Somebody else may have waited for it: then it is gone, which is all we want.
-            let _ = self.wait();
+            // Somebody else may have waited for it: then it is gone, which is all we want. Or its
+            // tracer has to hear of its end first.
+            let _ = self.take_status(WaitIdOptions::NOHANG);
             app_waits = false;
         }
+    }
+
+    /// Of an App that has ended.
+    fn take_status(&mut self, how: WaitIdOptions) -> rustix::io::Result<Option<ExitStatus>> {
+        let status = waitid(WaitId::PidFd(self.app_pidfd()), WaitIdOptions::EXITED | how)?;
+        self.status = self.status.or(status.as_ref().map(exit_status));
+        Ok(self.status)
     }
 }
 

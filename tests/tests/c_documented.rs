@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         pids_names_and_pidfds_are_those_of_guard_and_app,
         a_guard_is_killed_by_its_name_alone,
         the_appmaster_starts_restarts_and_stops_its_apps,
+        the_appmaster_waits_for_whatever_an_app_leaves_it,
         the_appmaster_names_a_list_of_no_use,
         the_appmaster_does_not_try_again_what_breaks_a_rule,
         the_appmaster_of_the_readme_runs,
@@ -316,6 +317,29 @@ fn the_appmaster_starts_restarts_and_stops_its_apps() {
     assert!(within(SOON, || daemon.records().is_empty()));
     assert_eq!(process::stat(deaf), None);
     leaks.assert_none();
+}
+
+/// A thread that is traced by the App's parent, and has ended, keeps the App.
+fn the_appmaster_waits_for_whatever_an_app_leaves_it() {
+    let daemon = Daemon::start();
+    let script = "#!/bin/sh\nexec bin/probe traced-thread 'sleep 60000'\n";
+    let package = Package::with_probe().file("sly", 0o755, script).build();
+    fs::write(daemon.path("list"), format!("sly {} ./sly\n", package.display())).unwrap();
+    let mut master = Command::new(env!("ROCKER_EXAMPLE_APPMASTER"))
+        .args(["-u", &APP_UID.to_string(), "-s"])
+        .args([&daemon.socket(), Path::new("-x"), &daemon.exec_dir(), &daemon.path("list")])
+        .stdin(Pipe::piped())
+        .stdout(Pipe::piped())
+        .spawn()
+        .unwrap();
+    let commands = master.stdin.take().unwrap();
+    let output = BufReader::new(master.stdout.take().unwrap());
+    let mut story = Story { output, told: vec![] };
+    story.until("traced-thread: ok", 1);
+    drop(commands);
+    assert!(within(SOON, || master.try_wait().unwrap().is_some()), "it waits for ever");
+    story.until("sly: ended by signal 15", 1);
+    story.until("sly: gone", 1);
 }
 
 fn the_appmaster_names_a_list_of_no_use() {

@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
+use rocker_client::Seccomp;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 use tests::app::{self, App};
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         killing_by_name_returns_when_all_is_gone,
         killing_twice_or_too_late_is_no_error,
         an_app_cannot_feign_its_end,
+        whoever_the_app_makes_its_launchers_is_waited_for,
         killing_a_name_nobody_has_is_an_error,
         a_dead_app_that_nobody_waited_for_delays_only_the_guards_report,
         the_app_outlives_its_caller_and_the_rocker_its_app,
@@ -252,6 +254,32 @@ fn killing_twice_or_too_late_is_no_error() {
     assert!(app.rocker.wait_gone(Some(SOON)).unwrap());
     app.rocker.kill().unwrap();
     app.rocker.signal_app(15).unwrap();
+}
+
+fn whoever_the_app_makes_its_launchers_is_waited_for() {
+    let daemon = Daemon::start();
+    let any = daemon.launch(probe_package()).seccomp(Seccomp::Unconfined);
+    // Whoever is none of the rocker's is left alone.
+    let mut other = Command::new("true").spawn().expect("every host has it");
+    for (command, ends) in [
+        ("bear-sibling 0", true),
+        ("bear-sibling 60000", false),
+        ("traced-thread", false),
+        ("traced-child", false),
+        ("traced-by-child", false),
+    ] {
+        let mut app = App::start(&any, &[command, "exit 5"]).unwrap();
+        assert_eq!(app.line(), format!("{command}: ok"));
+        if !ends {
+            let began = Instant::now();
+            let gone = app.rocker.wait_gone(Some(Duration::from_millis(1200))).unwrap();
+            assert!(!gone && began.elapsed() < SOON, "{command}: somebody lives in there");
+            app.rocker.kill().unwrap();
+        }
+        assert!(app.rocker.wait_gone(Some(SOON)).unwrap(), "{command}");
+        assert_eq!(app.rocker.wait().unwrap().code(), Some(5), "{command}");
+    }
+    assert!(other.wait().expect("it is still ours to wait for").success());
 }
 
 fn killing_a_name_nobody_has_is_an_error() {

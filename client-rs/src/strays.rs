@@ -1,0 +1,53 @@
+//! root.9: whom an App has left this process to wait for, beside itself. Until somebody has, the
+//! kernel keeps them as zombies, and their guard with them.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+/// Whether the guard has been killed or has exited, and only its zombies are left.
+pub(crate) fn is_dying(guard_pid: u32) -> bool {
+    // What a process has last of all things given up that can be seen is its memory.
+    fs::read(format!("/proc/{guard_pid}/statm")).is_ok_and(|sizes| sizes.starts_with(b"0 "))
+}
+
+/// Waits for those who have ended in this guard's PID namespace, and are this process's to wait
+/// for: its children, and threads and processes that it is the tracer of. Not for the App itself.
+///
+/// # Errors
+///
+/// That `/proc` is not there, or that this process may not look at the guard.
+pub(crate) fn reap(guard_pid: u32, app_pid: u32) -> io::Result<()> {
+    let inside = fs::read_link(format!("/proc/{guard_pid}/ns/pid"))?;
+    for process in numbers("/proc".as_ref())? {
+        // A thread has no tracer outside unless its process is the App, or has the same one.
+        if !is_ours(process)
+            || fs::read_link(format!("/proc/{process}/ns/pid")).ok().as_ref() != Some(&inside)
+        {
+            continue;
+        }
+        // It may be gone meanwhile, and so may each thread.
+        let threads = numbers(format!("/proc/{process}/task").as_ref()).unwrap_or_default();
+        for thread in threads.into_iter().filter(|thread| thread.cast_unsigned() != app_pid) {
+            let _ = ended(thread, WaitIdOptions::empty());
+        }
+    }
+    Ok(())
+}
+
+fn numbers(dir: &Path) -> io::Result<Vec<i32>> {
+    let entries = fs::read_dir(dir)?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+}
+
+fn is_ours(process: i32) -> bool {
+    ended(process, WaitIdOptions::NOWAIT).is_ok()
+}
+
+/// `ECHILD` if it is none of ours.
+fn ended(pid: i32, how: WaitIdOptions) -> rustix::io::Result<()> {
+    let pid = Pid::from_raw(pid).ok_or(rustix::io::Errno::CHILD)?;
+    waitid(WaitId::Pid(pid), how | WaitIdOptions::EXITED | WaitIdOptions::NOHANG).map(drop)
+}

@@ -8,6 +8,8 @@
 use core::time::Duration;
 use std::fs;
 use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::path::Path;
+use std::process::{self, Command};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::waitpid;
@@ -109,7 +111,7 @@ impl Bench {
                 // What is mounted, read and made once is there from now on.
                 Held::ByOthers.rockers(count.min(8), &launch)?.end()?;
                 settle(master)?;
-                figures.extend(idle(count, master, &launch)?);
+                figures.extend(idle(count, master, &launch, &self.clock)?);
                 settle(master)?;
             }
             Ok(figures)
@@ -117,7 +119,13 @@ impl Bench {
     }
 }
 
-fn idle(count: usize, master: &Master, launch: &impl Fn(usize) -> Launch) -> Result<Vec<Figure>> {
+fn idle(
+    count: usize,
+    master: &Master,
+    launch: &impl Fn(usize) -> Launch,
+    program: &Path,
+) -> Result<Vec<Figure>> {
+    let alone = plain_processes(count, program)? / count as f64;
     let before = kernel_kib()?;
     let keeper = match Held::ByOthers.rockers(count, launch) {
         Ok(keeper) => keeper,
@@ -141,9 +149,13 @@ fn idle(count: usize, master: &Master, launch: &impl Fn(usize) -> Launch) -> Res
     let kernel = (0..KERNEL.len()).map(each).sum();
     let mut figures = vec![
         of("its guard's own", percentiles(&guards)[0]).at_most(GOAL_GUARD),
-        of("the kernel's for all of it, App included", kernel).at_most(GOAL_KERNEL),
+        of("the kernel's for all of it, App included", kernel),
     ];
     figures.extend(parts);
+    figures.extend([
+        of("the kernel's for that program alone, without a rocker", alone),
+        of("the kernel's for the rocker: the difference", kernel - alone).at_most(GOAL_KERNEL),
+    ]);
     figures.push(Figure::new(
         "memory of the master",
         format!("among {count} rockers"),
@@ -151,6 +163,24 @@ fn idle(count: usize, master: &Master, launch: &impl Fn(usize) -> Launch) -> Res
         "KiB",
     ));
     Ok(figures)
+}
+
+/// The kernel's memory for so many processes of a program that waits, in KiB.
+fn plain_processes(count: usize, program: &Path) -> Result<f64> {
+    let (input, end) = std::io::pipe()?;
+    let before = kernel_kib()?;
+    let mut living = vec![];
+    for _ in 0..count {
+        let mut command = Command::new(program);
+        command.arg("wait").stdin(input.try_clone()?).stdout(process::Stdio::null());
+        living.push(command.spawn()?);
+    }
+    let after = kernel_kib()?;
+    drop((input, end));
+    for mut process in living {
+        process.wait()?;
+    }
+    Ok(after.iter().sum::<f64>() - before.iter().sum::<f64>())
 }
 
 /// Of the machine, each of [`KERNEL`].

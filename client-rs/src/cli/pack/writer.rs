@@ -120,13 +120,15 @@ fn refuse_kind(kind: FileType) -> Result<(), &'static str> {
 /// means: `security.capability` makes a program work, and of an access ACL the mode shows but
 /// the mask, so that without it the group may do more than before.
 fn refuse_xattrs(path: &Path) -> Result<(), String> {
+    let refused = |errno| format!("cannot list extended attributes: {errno}");
+    // Most files have none, and say so without 64 KiB to write to.
+    match rustix::fs::llistxattr_query(path) {
+        Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
+        listed => listed.map_err(refused)?,
+    };
     // The kernel's own limit for a list of names.
     let mut names = [0_u8; 64 * 1024];
-    let length = match rustix::fs::llistxattr(path, &mut names) {
-        Ok(length) => length,
-        Err(Errno::NOTSUP) => return Ok(()),
-        Err(errno) => return Err(format!("cannot list extended attributes: {errno}")),
-    };
+    let length = rustix::fs::llistxattr(path, &mut names).map_err(refused)?;
     let listed = names.get(..length).unwrap_or_default().split(|byte| *byte == 0);
     for name in listed.filter(|name| !name.is_empty()) {
         if name != XATTR_OF_THE_HOST {

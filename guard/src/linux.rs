@@ -744,13 +744,14 @@ impl<'b> Linux<'b> {
         }
         let work_dir = work_dir(self.launch.as_ref(), self.conf.as_ref());
         let (message, programs, opened) = (self.order.last(), &mut self.programs, &mut self.opened);
+        let reaper = &self.reaper;
         let act = || match message {
             Some(Message::Client(ClientMessage::Open { files, .. })) => {
                 *opened = Some(open_all(&files, work_dir));
                 Ok(())
             }
             Some(Message::Client(ClientMessage::Delete { path, tree, .. })) => {
-                files::delete(path, tree, work_dir, || programs.kill_late())
+                files::delete(path, tree, work_dir, || programs.kill_late(reaper))
             }
             Some(Message::Client(ClientMessage::Symlink { target, path, .. })) => {
                 files::symlink(target, path, work_dir)
@@ -1058,7 +1059,7 @@ impl<'b> Linux<'b> {
                 Outcome::Done
             }
             Action::KillLate => {
-                self.programs.kill_late();
+                self.programs.kill_late(&self.reaper);
                 Outcome::Done
             }
             Action::Reap => self.reap(),

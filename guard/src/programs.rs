@@ -7,7 +7,7 @@ use core::fmt::{self, Write as _};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use protocol::limits::{PROGRAMS_MAX, UNREAD_MS};
+use protocol::limits::{PROGRAMS_MAX, REST_MS, UNREAD_MS};
 use protocol::socket::now_ns;
 use protocol::usage::Ooms;
 use protocol::{Command, Exec, Exit, ExitReport, Verdict};
@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::cgroups::Cgroups;
 use crate::gate::{Gate, Waiter};
 use crate::machine::Peer;
-use crate::reaper::Reaper;
+use crate::reaper::{self, Reaper};
 use crate::sys::{self, Ended, Pointers, Spawned, Stack, Table};
 use crate::violations::{Filter, Heard, Watch};
 
@@ -48,6 +48,8 @@ struct Running {
     ooms: Ooms,
     /// Told to end for being late, or killed at a command.
     killed: Option<Verdict>,
+    /// It got SIGKILL: what may still be late is that this hears of its end.
+    is_dying: bool,
     /// It was told so by SIGTERM: however it ends then, it was late.
     warned: bool,
     /// It was killed for this system call.
@@ -181,7 +183,7 @@ impl Programs {
             127
         };
         let others = || {
-            let next_ns = kill_late(&mut self.places);
+            let next_ns = kill_late(&mut self.places, None);
             // It may have to ask before it has executed, and would wait for an answer.
             match &mut watch {
                 Some(watch) => {
@@ -206,10 +208,11 @@ impl Programs {
             id: exec.id,
             pid,
             began_ns,
-            late_ns: if killed { u64::MAX } else { began_ns.saturating_add(wall_ns) },
+            late_ns: if killed { soon_ns() } else { began_ns.saturating_add(wall_ns) },
             grace_ns: nanoseconds(exec.grace_ms),
             ooms: self.ooms,
             killed: killed.then_some(Verdict::TimeLimitExceeded),
+            is_dying: killed,
             warned: false,
             syscall: None,
             ended: None,
@@ -247,13 +250,17 @@ impl Programs {
             if ended.map_err(|errno| failed(Errno::from_raw_os_error(i32::from(errno.0))))? {
                 break;
             }
-            self.kill_late();
+            self.kill_late(reaper);
         }
         loop {
             let left = reaper.reap(|ended| self.note(ended, cgroups)).map_err(failed)?;
             match self.take(|program| program.pid == pid) {
                 Some((_, report, _)) => return Ok(report),
-                None if left => {}
+                // Its tracer has to hear of its end first.
+                None if left => {
+                    reaper::rest();
+                    self.kill_late(reaper);
+                }
                 None => return Err(failed(Errno::CHILD)),
             }
         }
@@ -355,8 +362,8 @@ impl Programs {
     }
 
     /// Ends whoever is late.
-    pub(crate) fn kill_late(&mut self) {
-        kill_late(&mut self.places);
+    pub(crate) fn kill_late(&mut self, reaper: &Reaper) {
+        kill_late(&mut self.places, Some(reaper));
     }
 
     /// Notes how a child has ended that was reaped, if it was one of these. Who asks its parent to
@@ -407,7 +414,7 @@ impl Running {
     /// still its own.
     fn end(&mut self, signal: u8) {
         if signal == SIGKILL {
-            self.late_ns = u64::MAX;
+            (self.is_dying, self.late_ns) = (true, soon_ns());
         }
         let _ = kill_group(self.pid, signal);
     }
@@ -420,11 +427,11 @@ impl Running {
         }
     }
 
-    /// Nothing more is to be done about one that was killed.
+    /// Nothing more is to be done about one that was killed, if this soon hears of its end.
     fn is_killed(&mut self, by: Option<Verdict>) {
         self.killed = self.killed.or(by);
-        if by.is_some() {
-            self.late_ns = u64::MAX;
+        if by.is_some() && self.ended.is_none() {
+            (self.is_dying, self.late_ns) = (true, soon_ns());
         }
     }
 
@@ -461,12 +468,21 @@ fn kill_group(pid: i32, signal: u8) -> Result<(), Errno> {
     }
 }
 
-/// Ends whoever is late; in how many nanoseconds the next one will be.
-fn kill_late(places: &mut [Place]) -> u64 {
+/// When to see whether the end of one that was killed is kept from us.
+fn soon_ns() -> u64 {
+    now_ns().saturating_add(u64::from(REST_MS) * 1_000_000)
+}
+
+/// Ends whoever is late; in how many nanoseconds the next one will be. Of one that is traced its
+/// tracer hears first, whatever it makes of that: so it ends, too.
+fn kill_late(places: &mut [Place], reaper: Option<&Reaper>) -> u64 {
     let now = now_ns();
     let mut next_ns = u64::MAX;
     for program in places.iter_mut().filter_map(|place| place.running.as_mut()) {
-        if program.late_ns <= now {
+        if program.late_ns <= now && program.is_dying {
+            program.late_ns = soon_ns();
+            reaper.inspect(|reaper| reaper.kill_tracer(program.pid));
+        } else if program.late_ns <= now {
             program.killed = program.killed.or(Some(Verdict::TimeLimitExceeded));
             let grace_ns = core::mem::take(&mut program.grace_ns);
             program.warned |= grace_ns > 0;

@@ -10,6 +10,7 @@
 //! it is alone it learns from a `/proc` that is open, which needs neither. `kill(-1, 0)` would say
 //! it as well, but looks at every process of the host for that, and nobody forks meanwhile.
 
+use core::fmt::Write as _;
 use core::mem::MaybeUninit;
 
 use protocol::limits::{REAPED_MAX, REST_MS};
@@ -20,6 +21,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use crate::sys::{self, Ended};
+
+const SIGKILL: u8 = 9;
 
 /// Those whose end will be told.
 pub(crate) struct Reaper {
@@ -119,6 +122,29 @@ impl Reaper {
         // Numbers begin anew some day. So one that was still to come on the list may have ended
         // and left a child with a number that had passed: it is PID 1's by now.
         has_children()
+    }
+}
+
+impl Reaper {
+    /// Kills who traces a process, if anybody does.
+    pub(crate) fn kill_tracer(&self, pid: i32) {
+        if let Some(tracer @ 2..) = self.tracer(pid) {
+            let _ = sys::kill(tracer, SIGKILL);
+        }
+    }
+
+    fn tracer(&self, pid: i32) -> Option<i32> {
+        let mut path = heapless::String::<20>::new();
+        write!(path, "{pid}/status").ok()?;
+        let how = OFlags::RDONLY | OFlags::CLOEXEC;
+        let status = openat(self.proc.as_ref()?, path.as_str(), how, Mode::empty()).ok()?;
+        let mut text = [0; 512];
+        let length = rustix::io::read(&status, &mut text).ok()?;
+        // No name has a line feed here.
+        let field = b"\nTracerPid:\t";
+        let at = text.get(..length)?.windows(field.len()).position(|it| it == field)?;
+        let digits = text[at + field.len()..].iter().take_while(|byte| byte.is_ascii_digit());
+        Some(digits.fold(0, |number: i32, digit| number.wrapping_mul(10) + i32::from(digit - b'0')))
     }
 }
 

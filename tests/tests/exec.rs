@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         signals_reach_one_or_all,
         a_hostile_program_cannot_stall_the_guard,
         a_program_cannot_feign_its_end,
+        whose_end_a_tracer_keeps_is_late_all_the_same,
         regression_a_program_without_time_ends_alone,
         a_closed_connection_ends_the_rocker,
         a_killed_guard_is_told,
@@ -278,6 +279,33 @@ fn a_program_cannot_feign_its_end() {
     let late = (Exit::Signal(SIGKILL), Verdict::TimeLimitExceeded);
     assert_eq!((report.exit, report.verdict), late);
     assert!(report.wall_us >= 500_000, "{report:?}");
+    ends(rocker);
+}
+
+/// Of who is traced its tracer hears first, in a group of its own where no limit reaches it.
+fn whose_end_a_tracer_keeps_is_late_all_the_same() {
+    let daemon = Daemon::start();
+    let mut rocker = open(&daemon);
+    let program = Program::new("bin/probe").args(["traced-by-child", "exit 3"]).stdin(Stdio::Null);
+    let limits = Limits::new().wall(Duration::from_millis(400));
+    let ended = |rocker: &mut OpenRocker, limits: &Limits, killed: bool| {
+        let run = rocker.spawn(&program, limits).unwrap();
+        std::thread::sleep(Duration::from_millis(400));
+        if killed {
+            rocker.signal(&run, SIGKILL).unwrap();
+        }
+        let began = Instant::now();
+        let mut told = None;
+        let is_told = || {
+            told = rocker.try_wait(&run).unwrap();
+            told.is_some()
+        };
+        assert!(tests::within(SOON, is_told), "nobody is told");
+        assert!(began.elapsed() < Duration::from_millis(2500), "{:?}", began.elapsed());
+        told.unwrap().exit
+    };
+    assert_eq!(ended(&mut rocker, &limits, false), Exit::Status(3));
+    assert_eq!(ended(&mut rocker, &Limits::new(), true), Exit::Status(3));
     ends(rocker);
 }
 

@@ -135,11 +135,12 @@ fn traced_thread() -> String {
     told.recv().expect("it says so")
 }
 
-/// A child that traces this process, and never waits for it.
+/// A child that traces this process, in a session of its own, and never waits for it.
 fn traced_by_child() -> String {
     let me = nix::unistd::getpid();
     let _ = rustix::process::set_ptracer(rustix::process::PTracer::Any);
     let born = bear(0, || {
+        let _ = rustix::process::setsid();
         let _ = nix::sys::ptrace::seize(me, nix::sys::ptrace::Options::empty());
         loop {
             nix::unistd::pause();

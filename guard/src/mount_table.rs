@@ -46,7 +46,7 @@ pub(crate) fn id_of(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
     let lines = text.get(..length).unwrap_or_default().split(|&b| b == b'\n');
     lines
         .filter_map(|line| line.strip_prefix(b"mnt_id:"))
-        .find_map(|id| core::str::from_utf8(id).ok()?.trim().parse().ok())
+        .find_map(|id| core::str::from_utf8(id.trim_ascii()).ok()?.parse().ok())
         .ok_or(Errno::PROTO)
 }
 

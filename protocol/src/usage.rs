@@ -78,7 +78,7 @@ fn moved(text: &str, key: &str) -> Option<u64> {
 
 /// `8:0 rbytes=4096 wbytes=0 ..`, or `8:0 Read 4096`.
 fn transfer(line: &str, key: &str) -> Option<u64> {
-    let mut words = line.split_whitespace();
+    let mut words = line.split_ascii_whitespace();
     let found = words.find_map(|word| word.strip_prefix(key))?;
     if found.is_empty() { number(words.next()?) } else { number(found) }
 }

@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-/// Displayed as `line 3: cwd: invalid type: integer ...`.
+/// Displayed as `line 3: cwd: it must be a text in quotes, not 5`.
 #[derive(Clone, Copy, Debug)]
 pub struct Wrong<'a> {
     /// All of it.
@@ -35,12 +35,37 @@ impl fmt::Display for Wrong<'_> {
             write!(f, "line {line}: ")?;
             self.key(line).map_or(Ok(()), |key| write!(f, "{key}: "))?;
         }
+        if let Some((wanted, found)) = mistyped(self.message) {
+            return write!(f, "it must be {wanted}, not {found}");
+        }
         for (index, line) in self.message.lines().enumerate() {
             f.write_str(if index == 0 { "" } else { ", " })?;
             f.write_str(line)?;
         }
         Ok(())
     }
+}
+
+/// What was wanted and what was found, where the message says it in words of Rust's.
+fn mistyped(message: &str) -> Option<(&'static str, &str)> {
+    let said = ["invalid type: ", "invalid value: "].map(|it| message.strip_prefix(it));
+    let (found, wanted) = said.into_iter().flatten().next()?.rsplit_once(", expected ")?;
+    let wanted = match wanted {
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number, 0 or more",
+        "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" | "path string" => "a text in quotes",
+        "a sequence" => "a list",
+        _ => return None,
+    };
+    let found = match found {
+        "map" => "a table",
+        "sequence" => "a list",
+        _ => found.strip_prefix("string ").or(found.split('`').nth(1)).unwrap_or(found),
+    };
+    Some((wanted, found))
 }
 
 /// The line of a place, counted from 1.
@@ -72,5 +97,27 @@ mod tests {
         assert_eq!(told(Some(22), "no"), "line 5: no");
         assert_eq!(told(None, "no"), "no");
         assert_eq!(told(Some(999), "no end"), "line 6: no end");
+    }
+
+    #[test]
+    fn what_is_of_the_wrong_kind_is_told_without_words_of_rusts() {
+        for (message, plain) in [
+            ("type: string \"x\", expected u64", "a whole number, 0 or more, not \"x\""),
+            ("value: integer `-1`, expected usize", "a whole number, 0 or more, not -1"),
+            ("value: integer `-1`, expected u32", "a whole number from 0 to 4294967295, not -1"),
+            ("type: floating point `1.5`, expected u16", "a whole number from 0 to 65535, not 1.5"),
+            ("type: string \"a `b` c\", expected f64", "a number, not \"a `b` c\""),
+            ("type: integer `1`, expected a boolean", "true or false, not 1"),
+            ("type: integer `1`, expected path string", "a text in quotes, not 1"),
+            ("type: sequence, expected a string", "a text in quotes, not a list"),
+            ("type: map, expected a sequence", "a list, not a table"),
+        ] {
+            let message = std::format!("invalid {message}");
+            let told = Wrong { text: "a = 1", at: Some(0), message: &message }.to_string();
+            assert_eq!(told, std::format!("line 1: a: it must be {plain}"));
+        }
+        let other = "invalid type: boolean `true`, expected \"auto\" or a list";
+        let told = Wrong { text: "", at: None, message: other }.to_string();
+        assert_eq!(told, other);
     }
 }

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         run_needs_no_daemon_as_root,
         run_with_a_named_socket_wants_a_master_there,
         an_embedded_master_refuses_in_one_line_too,
+        a_data_dir_of_no_launch_does_not_stay,
         an_interrupt_reaches_the_app_and_leaves_nothing,
         a_second_interrupt_ends_what_the_app_left_running,
         whoever_the_app_makes_its_launchers_delays_nobody,
@@ -488,6 +489,32 @@ fn started(daemon: &Daemon, commands: &[&str]) -> (Child, BufReader<std::process
 fn interrupt(child: &Child) {
     let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
     kill_process(pid, Signal::INT).unwrap();
+}
+
+fn a_data_dir_of_no_launch_does_not_stay() {
+    without_daemon();
+    mount(Some("tmpfs"), "/var/lib", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
+    let attempt = |socket: &Path| {
+        let mut command = Command::new(bin("rocker"));
+        command.arg("run").arg("--socket").arg(socket).args([
+            "--uid",
+            "54321",
+            "--overlay",
+            "/etc",
+        ]);
+        command.arg(probe_package()).args(["--", "bin/probe", "say hello"]).output().unwrap()
+    };
+    let nowhere = Path::new("/nowhere/master.sock");
+    assert_refused(&attempt(nowhere), 125, &["connect /nowhere/master.sock"]);
+    assert_eq!(names("/var/lib"), [""; 0]);
+    // What was there before stays, and so does what a launch needs again.
+    fs::create_dir("/var/lib/rocker").unwrap();
+    assert_refused(&attempt(nowhere), 125, &["connect /nowhere/master.sock"]);
+    assert_eq!(names("/var/lib/rocker"), [""; 0]);
+    let daemon = Daemon::start();
+    let output = attempt(&daemon.socket());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(names("/var/lib/rocker").len(), 1);
 }
 
 fn an_interrupt_reaches_the_app_and_leaves_nothing() {

@@ -101,10 +101,13 @@ fn what_cannot_be_a_place_is_refused_in_one_line() {
         assert_refused(&run(&daemon, options, "true").output().unwrap(), 125, &[words]);
     };
     refused(&["--bind", "/nowhere:/mnt"], "/nowhere");
-    refused(&["--bind", "/etc:/nowhere"], "/nowhere");
+    let there = "there is no /nowhere: name a place that the host has, or one below a --tmpfs";
+    refused(&["--bind", "/etc:/nowhere"], &format!("rocker: bind /etc:/nowhere: {there}"));
     refused(&["--bind", "/etc"], "it must read HOST:DIR");
     refused(&["--bind-ro", "/etc:mnt"], "the path must be absolute");
     refused(&["--tmpfs", "/mnt:much"], "DIR:SIZE");
-    refused(&["--tmpfs", "/nowhere"], "cannot set up what the App sees (exec.1): ");
+    refused(&["--tmpfs", "/nowhere"], &format!("rocker: tmpfs /nowhere: {there}"));
+    refused(&["--tmpfs", "/nowhere:1M"], &format!("rocker: tmpfs /nowhere:1M: {there}"));
+    refused(&["--tmpfs", "/etc/passwd"], "cannot set up what the App sees (exec.1): ");
     refused(&["--hostname", &"n".repeat(65)], "longer than 64 bytes");
 }

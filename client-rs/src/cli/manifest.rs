@@ -266,10 +266,7 @@ mod tests {
 
     #[test]
     fn parse_wrong_type_names_line_and_key() {
-        assert_eq!(
-            error("entry = 3\n"),
-            "line 1: entry: invalid type: integer `3`, expected a string"
-        );
+        assert_eq!(error("entry = 3\n"), "line 1: entry: it must be a text in quotes, not 3");
         assert_eq!(
             error("entry = \"a\"\noverlay = true\n"),
             "line 2: overlay: invalid type: boolean `true`, \
@@ -277,7 +274,7 @@ mod tests {
         );
         assert_eq!(
             error("entry = \"a\"\n[env]\nLEVEL = 3\n"),
-            "line 3: LEVEL: invalid type: integer `3`, expected a string"
+            "line 3: LEVEL: it must be a text in quotes, not 3"
         );
     }
 

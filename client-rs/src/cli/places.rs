@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use protocol::Errno;
 use protocol::limits::HOST_NAME_MAX;
 use rocker_client::Conf;
 
@@ -22,8 +23,48 @@ enum Place {
     BindRo(PathBuf),
 }
 
-/// What was said of what the App is to see; none if nothing was.
-pub(super) fn places(args: &Run) -> Result<Option<Conf>, Fault> {
+/// What was said of what the App is to see.
+pub(super) struct Places {
+    pub(super) conf: Conf,
+    /// In the words of the command line, and where.
+    said: Vec<(String, PathBuf)>,
+}
+
+impl Places {
+    /// None if nothing was said.
+    pub(super) fn new(args: &Run) -> Result<Option<Self>, Fault> {
+        let all = [("tmpfs", &args.tmpfs), ("bind-ro", &args.bind_ro), ("bind", &args.bind)];
+        let said = all.into_iter().flat_map(|(option, all)| {
+            all.iter().map(move |words| {
+                let dir = match (option, split(words)) {
+                    ("tmpfs", Some((dir, _))) | (_, Some((_, dir))) => dir,
+                    (_, None) => words,
+                };
+                (format!("{option} {}", words.display()), dir.into())
+            })
+        });
+        Ok(conf(args)?.map(|conf| Self { conf, said: said.collect() }))
+    }
+
+    /// Why the guard could not make them: what is not there, in words of the command line's.
+    pub(super) fn fault(&self, error: rocker_client::Error) -> Fault {
+        let is_it = |dir: &Path| {
+            let at = |word: &str| Path::new(word) == dir;
+            error.command().split(' ').any(at)
+        };
+        match self.said.iter().find(|(_, dir)| is_it(dir)) {
+            Some((said, dir)) if error.errno() == Some(Errno::NOENT) && !dir.exists() => {
+                Fault::Said(format!(
+                    "{said}: there is no {}: name a place that the host has, or one below a --tmpfs",
+                    dir.display()
+                ))
+            }
+            _ => error.into(),
+        }
+    }
+}
+
+fn conf(args: &Run) -> Result<Option<Conf>, Fault> {
     let wrong = |option: &str, words: &OsStr, form: &str| {
         Fault::Said(format!("{option} {words:?}: it must read {form}"))
     };
@@ -83,7 +124,7 @@ mod tests {
 
     fn places(words: &str) -> Result<String, String> {
         let conf =
-            super::places(&Run::of(&format!("{words} x"))).map_err(|fault| fault.to_string())?;
+            super::conf(&Run::of(&format!("{words} x"))).map_err(|fault| fault.to_string())?;
         Ok(conf.map(|conf| format!("{conf:?}")).unwrap_or_default())
     }
 

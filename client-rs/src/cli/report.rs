@@ -7,7 +7,7 @@ use protocol::{Errno, Exit, ExitReport, Usage, Verdict};
 use rocker_client::{Error, OpenRocker, Rocker, Run, TraceEntry, errno_name, syscall_name};
 use serde_json::{Map, Value, json};
 
-use super::{Fault, STATUS_ROCKER};
+use super::{Fault, STATUS_ROCKER, STATUS_UNREAD};
 
 const STATUS_NOT_EXECUTABLE: u8 = 126;
 const STATUS_NOT_FOUND: u8 = 127;
@@ -92,6 +92,7 @@ pub(crate) fn exit_code(ending: &Result<Ending, Fault>) -> ExitCode {
             Some(Errno::NOENT | Errno::NOTDIR) => STATUS_NOT_FOUND,
             _ => STATUS_NOT_EXECUTABLE,
         },
+        Err(Fault::Unread) => STATUS_UNREAD,
         Err(_) => STATUS_ROCKER,
     })
 }

@@ -15,14 +15,14 @@ use protocol::seccomp::{KILL_PROCESS, NOTIFY};
 use protocol::usage::Ooms;
 use protocol::{Errno, Error as Kind, Step};
 use rocker_client::{
-    Conf, EXEC_DIR, Launch, Limits, OpenRocker, Program, Rocker, SOCKET, Seccomp, Stdio,
+    EXEC_DIR, Launch, Limits, OpenRocker, Program, Rocker, SOCKET, Seccomp, Stdio,
 };
 
 use super::args::{Common, Dev, Run};
 use super::embedded::Master;
 use super::identity::Identity;
 use super::manifest::{self, Manifest};
-use super::places::places;
+use super::places::Places;
 use super::report::{self, Ending, Lived};
 use super::stats::Memory;
 use super::vigil::{Signals, until_gone, until_told};
@@ -146,7 +146,9 @@ fn attempt_by_guard(
     let finished = master.map_or(Ok(()), Master::finish);
     let told = match told {
         // As without a guard that tells: its App went with it.
-        Err(error) if lived.is_some() && matches!(error.kind(), Kind::Lost { .. }) => {
+        Err(Fault::Client(error))
+            if lived.is_some() && matches!(error.kind(), Kind::Lost { .. }) =>
+        {
             if !args.json {
                 complain(&"the rocker was killed, and its App with it");
             }
@@ -167,11 +169,11 @@ fn begun(
     rocker: &mut OpenRocker,
     plan: &Plan,
     limits: &Limits,
-) -> Result<rocker_client::Run, rocker_client::Error> {
-    if let Some(conf) = &plan.conf {
-        rocker.configure(conf)?;
+) -> Result<rocker_client::Run, Fault> {
+    if let Some(places) = &plan.places {
+        rocker.configure(&places.conf).map_err(|error| places.fault(error))?;
     }
-    rocker.spawn(&plan.program, limits)
+    Ok(rocker.spawn(&plan.program, limits)?)
 }
 
 /// The same for an App that stays when this ends, once its rocker's name is told.
@@ -186,10 +188,11 @@ fn detached(args: &Run) -> Result<(), Fault> {
                    rocker-master";
         Fault::cannot("detach", why)
     })?;
-    let told = begun(&mut rocker, &plan, &limits).map_err(Fault::from).and_then(|_| {
-        // A pipe that nobody reads is no place for it either.
-        write_out(&format!("{}\n", rocker.guard_name()))
-            .map_err(|error| Fault::refused("tell the rocker's name", &error))
+    let told = begun(&mut rocker, &plan, &limits).and_then(|_| {
+        write_out(&format!("{}\n", rocker.guard_name())).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Fault::Unread,
+            _ => Fault::refused("tell the rocker's name", &error),
+        })
     });
     if let Err(fault) = told {
         // Nothing is left of what did not begin, or of what nobody could name; why says more than
@@ -319,11 +322,12 @@ struct Plan {
     launch: Launch,
     program: Program,
     /// What the App is to see, where that was said.
-    conf: Option<Conf>,
+    places: Option<Places>,
     /// Whether a master may be started if none listens.
     embeddable: bool,
     /// Whether the guard is to start the App.
     by_guard: bool,
+    _made: Made,
 }
 
 impl Plan {
@@ -332,15 +336,16 @@ impl Plan {
         let Base { launch, identity, exec_dir, embeddable } = Base::new(&args.common, &package)?;
         let manifest = read_manifest(&package, args.argv.is_empty())?;
         let overlays = overlays(args, manifest.as_ref())?;
+        let mut made = Made::default();
         let data_dir = match (&args.data_dir, &overlays) {
             (Some(dir), _) => Some(resolved(dir)?),
             (None, Overlays::Dirs(dirs)) if dirs.is_empty() => None,
-            (None, _) => Some(default_data_dir(&package, identity)?),
+            (None, _) => Some(default_data_dir(&package, identity, &mut made)?),
         };
         let limited = args.wall.is_some() || args.time.is_some() || args.output.is_some();
-        let conf = places(args)?;
+        let places = Places::new(args)?;
         let by_guard =
-            limited || conf.is_some() || args.detach || !nix::unistd::geteuid().is_root();
+            limited || places.is_some() || args.detach || !nix::unistd::geteuid().is_root();
         let mut launch = launch
             .app_id(args.app_id)
             .volatile(args.volatile)
@@ -367,7 +372,7 @@ impl Plan {
         if args.detach {
             program = background(args, program)?;
         }
-        Ok(Self { launch, program, conf, embeddable, by_guard })
+        Ok(Self { launch, program, places, embeddable, by_guard, _made: made })
     }
 
     /// root.1 to root.7.
@@ -519,8 +524,21 @@ fn split_variable(variable: &OsStr) -> Result<(&OsStr, &OsStr), Fault> {
     }
 }
 
+/// Directories that this run has made, which go with it while they are empty: no master has laid
+/// anything there.
+#[derive(Default)]
+struct Made(Vec<PathBuf>);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for dir in self.0.iter().rev() {
+            let _ = std::fs::remove_dir(dir);
+        }
+    }
+}
+
 /// A place for the App's layers that belongs to the App, made if it is not there.
-fn default_data_dir(package: &Path, identity: Identity) -> Result<PathBuf, Fault> {
+fn default_data_dir(package: &Path, identity: Identity, made: &mut Made) -> Result<PathBuf, Fault> {
     let dir = Path::new(DATA_DIRS).join(package.file_stem().unwrap_or(OsStr::new("app")));
     let Identity { uid, gid } = identity;
     let cannot = |error: io::Error| {
@@ -535,9 +553,14 @@ fn default_data_dir(package: &Path, identity: Identity) -> Result<PathBuf, Fault
         Fault::cannot(format_args!("create {place}"), words(&error) + &remedy)
     };
     let mut builder = DirBuilder::new();
+    let is_new = !Path::new(DATA_DIRS).exists();
     builder.mode(0o755).recursive(true).create(DATA_DIRS).map_err(cannot)?;
+    made.0.extend(is_new.then(|| DATA_DIRS.into()));
     match builder.recursive(false).create(&dir) {
-        Ok(()) => std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).map_err(cannot)?,
+        Ok(()) => {
+            made.0.push(dir.clone());
+            std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).map_err(cannot)?;
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(cannot(error)),
     }

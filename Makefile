@@ -2,8 +2,7 @@
 # make test    every test; those that need root print SKIP without it
 # make bench   measure, beside the physical limit; BENCH=--help says what; bench-peers: Debian's
 # make build   the programs, in target/rocker, and the C library, in target/client-c
-# make install PREFIX=/usr DESTDIR=
-# TARGET=aarch64-unknown-linux-gnu builds for another machine.
+# make install PREFIX=/usr DESTDIR=; TARGET=aarch64-unknown-linux-gnu builds for another machine
 
 TARGET  ?= $(shell rustc -vV | sed -n 's/^host: //p')
 PREFIX  ?= /usr/local
@@ -53,6 +52,7 @@ install: build
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/rocker
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin $(BIN)/rocker-master
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/rocker $(BIN)/rocker-guard
+	sed 's|/usr/local|$(PREFIX)|' master/rocker-master.service | install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/lib/systemd/system/rocker-master.service
 	$(MAKE) -C client-c install
 
 clean:

@@ -18,6 +18,8 @@ fn main() -> ExitCode {
         steps_are_the_arrows_of_the_readme,
         every_block_of_the_readme_is_of_a_kind_that_is_tried,
         make_has_the_targets_that_the_readme_names,
+        make_installs_what_the_readme_lists,
+        the_dependency_of_the_readme_is_the_library_alone,
         the_manifest_of_the_readme_can_be_packed,
         options_that_the_documents_name_are_there,
         errors_and_traces_in_the_readme_name_real_steps,
@@ -113,7 +115,7 @@ fn every_block_of_the_readme_is_of_a_kind_that_is_tried() {
     kinds.dedup();
     assert_eq!(kinds, ["mermaid", "rust,no_run", "sh", "text", "toml"]);
     let count = |kind| readme_blocks(kind).len();
-    assert_eq!(["sh", "toml", "text"].map(count), [4, 2, 3]);
+    assert_eq!(["sh", "toml", "text"].map(count), [4, 3, 3]);
     assert!(!read("README.md").contains("@@"), "a placeholder was left in the README");
 }
 
@@ -136,6 +138,76 @@ fn make_has_the_targets_that_the_readme_names() {
         }
     }
     assert!(named >= 2);
+}
+
+/// `make -n` says what it would do; the unit is made as it says.
+fn make_installs_what_the_readme_lists() {
+    let (dir, readme) = (scratch(), read("README.md"));
+    let top = format!("{}/usr/", dir.path().display());
+    let mut make = Command::new("make");
+    make.args(["-n", "install", "PREFIX=/usr"]).arg(format!("DESTDIR={}", dir.path().display()));
+    let plan = make.current_dir(workspace()).env("MAKEFLAGS", "").output().unwrap().stdout;
+    let plan = String::from_utf8(plan).unwrap();
+    let mut listed = 0;
+    for line in plan.lines().filter(|line| line.contains("install -D")) {
+        let mut words = line.split_whitespace().skip_while(|word| !word.starts_with(&top));
+        let place = words.next().and_then(|word| word.strip_prefix(&top)).expect("a place in /usr");
+        let names = words.filter_map(|file| file.rsplit('/').next());
+        let mut paths: Vec<String> = names.map(|name| format!("{place}/{name}")).collect();
+        if place.ends_with(".service") {
+            paths.push(place.to_owned());
+            let made = Command::new("sh").args(["-ec", line]).current_dir(workspace()).status();
+            assert!(made.unwrap().success());
+        }
+        for path in paths {
+            // A library's file has a version in its name.
+            let path = match path.split_once(".so.") {
+                Some((stem, _)) => format!("{stem}.so"),
+                None => path,
+            };
+            let named = |path: &str| readme.contains(&format!("`{path}`"));
+            let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
+            assert!(named(&path) || named(dir), "{path}");
+            listed += 1;
+        }
+    }
+    assert!(listed >= 9, "{plan}");
+    let unit =
+        fs::read_to_string(format!("{top}lib/systemd/system/rocker-master.service")).unwrap();
+    assert!(unit.contains("\nExecStart=/usr/sbin/rocker-master\n") && !unit.contains("/local"));
+    // It looks whether the program is there.
+    let unit = unit.replace("/usr/sbin/rocker-master", bin("rocker-master").to_str().unwrap());
+    fs::write(dir.path().join("rocker-master.service"), unit).unwrap();
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "--man=no"]).arg(dir.path().join("rocker-master.service"));
+    match verify.output() {
+        Ok(said) => {
+            let said = String::from_utf8_lossy(&said.stderr).into_owned();
+            assert!(!said.contains("rocker-master.service"), "{said}");
+        }
+        Err(_) => println!("systemd-analyze is not here"),
+    }
+}
+
+/// The line resolves, to what this workspace has been built from.
+fn the_dependency_of_the_readme_is_the_library_alone() {
+    let blocks = readme_blocks("toml").into_iter();
+    let line = blocks.into_iter().find(|text| text.contains("[dependencies]")).unwrap();
+    let library = format!("\"{}\"", workspace().join("client-rs").display());
+    let dir = scratch();
+    fs::create_dir(dir.path().join("src")).unwrap();
+    fs::write(dir.path().join("src/main.rs"), "fn main() {}").unwrap();
+    fs::copy(workspace().join("Cargo.lock"), dir.path().join("Cargo.lock")).unwrap();
+    let package = "[package]\nname = \"app-master\"\nedition = \"2024\"\n";
+    let text = line.replace("\"../rocker/client-rs\"", &library);
+    fs::write(dir.path().join("Cargo.toml"), format!("{package}{text}")).unwrap();
+    let mut cargo = Command::new("cargo");
+    cargo.args(["tree", "--offline", "--edges", "normal"]).current_dir(dir.path());
+    let output = cargo.output().unwrap();
+    let tree = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(tree.contains("client-rs v") && tree.contains("rustix v"), "{tree}");
+    assert!(!tree.contains("clap v") && !tree.contains("backhand v"), "{tree}");
 }
 
 fn the_manifest_of_the_readme_can_be_packed() {

@@ -46,6 +46,16 @@ pub enum Violation {
         /// In which data dir.
         data: u8,
     },
+    /// Overlays are kept though the host has changed its mounts since.
+    KeptInVain {
+        /// Of which data dir.
+        data: u8,
+    },
+    /// Overlays of more data dirs are kept than may be.
+    KeptTooMany {
+        /// Of how many.
+        data_dirs: usize,
+    },
     /// A guard that was cloned before the host changed its mounts got a launch that came after.
     Stale {
         /// The guard.
@@ -197,6 +207,12 @@ impl fmt::Display for Violation {
             }
             Self::NotSynced { data } => {
                 write!(f, "a rocker is gone, and what is in data dir {data} is not on disk")
+            }
+            Self::KeptInVain { data } => {
+                write!(f, "the overlays of data dir {data} keep mounts in use that are no more")
+            }
+            Self::KeptTooMany { data_dirs } => {
+                write!(f, "the overlays of {data_dirs} data dirs are kept")
             }
             Self::Stale { guard } => write!(f, "guard {guard} has old mounts of the host's"),
             Self::WrongPackage { launch } => write!(f, "launch {launch} has another package"),

@@ -124,6 +124,8 @@ pub struct World {
     stolen: Vec<usize>,
     phase: Phase,
     turns: u32,
+    /// How often nobody could move before a deadline.
+    waits: u32,
     /// Who moved last, as a place at the table.
     last: usize,
     /// Time has passed for no reason, or a caller could not move: being late is no fault then.
@@ -167,6 +169,7 @@ impl World {
             stolen: vec![],
             phase: Phase::Launch,
             turns: 0,
+            waits: 0,
             last: 0,
             unpunctual: false,
             struck: None,
@@ -226,7 +229,9 @@ impl World {
     /// The overlays of so many data dirs are kept for their next launches.
     #[must_use]
     pub fn keeping(mut self, overlays: usize) -> Self {
-        self.configure(Config { max_overlays: overlays, ..(*self.config).clone() });
+        // For longer than packages are mounted: each has to be waited for by itself.
+        let (max_overlays, overlay_idle_ms) = (overlays, 2_500);
+        self.configure(Config { max_overlays, overlay_idle_ms, ..(*self.config).clone() });
         self
     }
 
@@ -307,6 +312,11 @@ impl World {
             } else if self.kernel.next_deadline_ms < u64::MAX {
                 // A deadline that has passed would have moved its actor.
                 self.check_late();
+                self.check_kept();
+                self.waits += 1;
+                if self.waits > patience {
+                    self.kernel.violated(Violation::Endless { turns: self.turns });
+                }
                 self.kernel.now_ms = self.kernel.next_deadline_ms.max(self.kernel.now_ms + 1);
                 let now_ms = self.kernel.now_ms;
                 self.kernel.say(None, "clock", || format!("{now_ms} ms"));
@@ -762,6 +772,22 @@ impl World {
             if let Some(pid) = late.filter(|_| !is_excused) {
                 self.kernel.violated(Violation::Late { pid });
             }
+        }
+    }
+
+    /// Before time passes: no more overlays are kept than may be and, where nothing fails, none
+    /// that were made with mounts of another time.
+    fn check_kept(&mut self) {
+        let is_calm = self.kernel.plan.is_empty() && self.choices_made == 0;
+        if !self.kernel.is_alive(self.master.pid) || self.hangs(Who::Master) {
+            return;
+        }
+        let data_dirs = self.kernel.overlays_held_by(self.master.pid);
+        if data_dirs > self.config.max_overlays {
+            self.kernel.violated(Violation::KeptTooMany { data_dirs });
+        }
+        if let Some(data) = self.kernel.kept_in_vain().filter(|_| is_calm) {
+            self.kernel.violated(Violation::KeptInVain { data });
         }
     }
 

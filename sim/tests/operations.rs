@@ -31,7 +31,7 @@ const NOT_ASKED: [(&str, &str); 9] = [
     (
         "promises",
         "shared_end has_any released is_released ids_are_final is_alive has_living_group \
-         bound_twice package_of is_stale",
+         bound_twice package_of is_stale kept_in_vain overlays_held_by",
     ),
     ("who and where", "process_mut init_of"),
     ("close, for all of a table", "close_table"),

@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use nix::mount::{MsFlags, mount, umount};
 use protocol::{Error, Item, Rule, Step};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
+use rustix::mount::{fsconfig_create, fsmount, fsopen, open_tree};
 use tests::app::{self, App};
 use tests::scratch::{directory, private_mounts};
 use tests::{
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
         layers_on_two_mounts_are_kept_together,
         what_was_written_is_on_disk_when_the_rocker_is_gone,
         no_disk_is_troubled_where_nothing_was_written,
+        a_volatile_overlay_whose_disk_has_failed_is_not_passed_on,
+        overlays_on_a_full_disk_are_kept_as_ever,
         a_rocker_of_an_owner_leaves_them_too,
         three_hundred_launches_leave_as_many_as_before,
     ])
@@ -44,7 +48,25 @@ fn main() -> ExitCode {
 const LONG: &str = "max_overlays = 8\noverlay_idle_ms = 60000\n";
 
 fn daemon() -> Daemon {
-    Daemon::with_config(LONG)
+    keeping(LONG)
+}
+
+/// With a configuration by which overlays are kept, where the kernel lets them be.
+fn keeping(config: &str) -> Daemon {
+    if !can_be_kept() {
+        runner::skip("overlays are kept from Linux 6.15 on");
+    }
+    Daemon::with_config(config)
+}
+
+/// Whether what is attached nowhere can be cloned.
+fn can_be_kept() -> bool {
+    let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    fsconfig_create(&context).unwrap();
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    let tree = fsmount(&context, flags, MountAttrFlags::empty()).unwrap();
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(&tree, c"", clone | OpenTreeFlags::AT_EMPTY_PATH).is_ok()
 }
 
 /// A directory of the host that any App may write to.
@@ -281,7 +303,7 @@ fn a_failed_launch_is_followed_at_once() {
 }
 
 fn no_more_are_kept_than_allowed() {
-    let daemon = Daemon::with_config("max_overlays = 2\noverlay_idle_ms = 60000\n");
+    let daemon = keeping("max_overlays = 2\noverlay_idle_ms = 60000\n");
     let dir = host(&daemon);
     let launches: Vec<Launch> = (0..3)
         .map(|n| directory(daemon.path(&format!("data{n}")), 0o755, 0))
@@ -304,7 +326,7 @@ fn no_more_are_kept_than_allowed() {
 
 fn they_go_after_a_while() {
     let leaks = Leaks::snapshot();
-    let daemon = Daemon::with_config("max_overlays = 8\noverlay_idle_ms = 300\n");
+    let daemon = keeping("max_overlays = 8\noverlay_idle_ms = 300\n");
     let dir = host(&daemon);
     let launch = overlaid(&daemon, &[&dir]);
     run(&launch, &[]);
@@ -356,13 +378,17 @@ fn they_go_when_the_host_changes_its_mounts() {
 }
 
 fn none_are_kept_where_none_are_to_be() {
-    let daemon = Daemon::with_config("max_overlays = 0\n");
-    let dir = host(&daemon);
-    let launch = overlaid(&daemon, &[&dir]);
-    for _ in 0..3 {
-        let app = living(&launch);
-        assert_eq!((overlays(&app), kept(&daemon)), (MADE, 0));
-        app.finish();
+    // And where the kernel does not let them be.
+    let configs = if can_be_kept() { &["max_overlays = 0\n"][..] } else { &["", LONG] };
+    for config in configs {
+        let daemon = Daemon::with_config(config);
+        let dir = host(&daemon);
+        let launch = overlaid(&daemon, &[&dir]);
+        for _ in 0..3 {
+            let app = living(&launch);
+            assert_eq!((overlays(&app), kept(&daemon)), (MADE, 0));
+            app.finish();
+        }
     }
 }
 
@@ -421,8 +447,11 @@ fn layers_on_two_mounts_are_kept_together() {
 
 /// What a shell does, and can do.
 fn shell(command: &str) {
-    let status = std::process::Command::new("sh").args(["-c", command]).status().unwrap();
-    assert!(status.success(), "{command}");
+    assert!(succeeds(command), "{command}");
+}
+
+fn succeeds(command: &str) -> bool {
+    std::process::Command::new("sh").args(["-c", command]).status().unwrap().success()
 }
 
 /// A disk whose image is copied as it is at some moments, and looked at later: for then the host
@@ -434,10 +463,14 @@ struct Disk {
 }
 
 impl Disk {
-    /// Without a journal what was not synced is nowhere.
     fn new(daemon: &Daemon) -> Self {
+        Self::of(daemon, "image")
+    }
+
+    /// Without a journal what was not synced is nowhere.
+    fn of(daemon: &Daemon, image: &str) -> Self {
         let path = |name: &str| daemon.path(name).to_str().unwrap().to_owned();
-        let [at, image, look] = ["disk", "image", "look"].map(path);
+        let [at, image, look] = ["disk", image, "look"].map(path);
         for dir in [&at, &look] {
             directory(dir, 0o755, 0);
         }
@@ -510,6 +543,79 @@ fn no_disk_is_troubled_where_nothing_was_written() {
     assert!(disk.had(1, &format!(".rocker/up{dir}/file")));
     daemon.stop();
     disk.end();
+}
+
+/// It writes nothing to its disk by itself, but fails for good once that has: one whose image has
+/// no room to grow.
+fn a_volatile_overlay_whose_disk_has_failed_is_not_passed_on() {
+    private_mounts();
+    let mut daemon = daemon();
+    let small = directory(daemon.path("small"), 0o755, 0);
+    mount(Some("tmpfs"), &small, Some("tmpfs"), MsFlags::empty(), Some("size=8m")).unwrap();
+    let (disk, dir) = (Disk::of(&daemon, "small/image"), host(&daemon));
+    let full = small.join("full").display().to_string();
+    let launch = daemon.launch(probe_package()).data_dir(&disk.at).overlay(&dir).trace(true);
+    let launch = launch.volatile(true);
+    let (write, read) = (format!("write {dir}/file x"), format!("read {dir}/file"));
+    assert_eq!(run(&launch, &[&write]).0, MADE);
+    assert_eq!(run(&launch, &[&read]).0, FOUND);
+    let sync = format!("sync -f {} 2>/dev/null", disk.at);
+    shell(&format!("{sync} && ! dd if=/dev/zero of={full} bs=4k 2>/dev/null"));
+    let fill = format!("run dd if=/dev/zero of={dir}/big bs=64k count=32 status=none");
+    let mut app = App::start(&launch, &[&fill, "say here", "wait"]).unwrap();
+    while app.line() != "say: here" {}
+    assert_eq!(overlays(&app), FOUND);
+    assert!(!succeeds(&sync));
+    app.finish();
+    let (from, answer) = run(&launch, &[&read]);
+    assert_eq!((from, answer.one(&read)), (MADE, "x"));
+    // One of a disk that is well again is.
+    shell(&format!("rm {full}; {sync} || {sync}"));
+    run(&launch, &[]);
+    let (from, answer) = run(&launch, &[&read]);
+    assert_eq!((from, answer.one(&read)), (FOUND, "x"));
+    daemon.stop();
+    disk.end();
+    umount(&small).unwrap();
+}
+
+/// They take no room. To make them anew takes some, or an error says that there is none.
+fn overlays_on_a_full_disk_are_kept_as_ever() {
+    private_mounts();
+    let mut daemon = daemon();
+    let (dir, data) = (host(&daemon), daemon.path("data"));
+    let launch = overlaid(&daemon, &[&dir]);
+    let [first, more] = ["first", "more"].map(|name| format!("write {dir}/{name} x"));
+    let read = format!("read {dir}/first");
+    // No bytes are left, or no files.
+    for most in ["size=256k", "nr_inodes=32"] {
+        let options = format!("mode=755,{most}");
+        mount(Some("tmpfs"), &data, Some("tmpfs"), MsFlags::empty(), Some(&*options)).unwrap();
+        assert_eq!(run(&launch, &[&first]).0, MADE);
+        let other = |n: &u32| data.join(format!("other{n}"));
+        let filled = (0..100).take_while(|n| fs::write(other(n), [0; 4096]).is_ok()).count();
+        assert!((8..100).contains(&filled), "{most}: {filled}");
+        for _ in 0..2 {
+            let (from, answer) = run(&launch, &[&more, &read]);
+            assert_eq!((from, answer.one(&more), answer.one(&read)), (FOUND, "ENOSPC", "x"));
+        }
+        daemon.stop();
+        daemon.restart();
+        match App::start(&launch, &[&read]) {
+            Ok(app) => assert_eq!((overlays(&app), app.finish().one(&read)), (MADE, "x")),
+            Err(error) => {
+                let full = "No space left on device: the data dir's file system is full";
+                let text = error.to_string();
+                assert!(text.ends_with(full) && !text.contains('\n'), "{text}");
+            }
+        }
+        (0..8).for_each(|n| fs::remove_file(other(&n)).unwrap());
+        assert_eq!(run(&launch, &[&more]).1.one(&more), "ok");
+        assert_eq!(run(&launch, &[]).0, FOUND);
+        daemon.stop();
+        umount(&data).unwrap();
+        daemon.restart();
+    }
 }
 
 fn a_rocker_of_an_owner_leaves_them_too() {

@@ -3,11 +3,14 @@
 //! out: they notice every change.
 //!
 //! ```text
-//! sim-mutants              all of them; writes sim/MUTANTS.md
-//! sim-mutants WORDS        only those whose name holds WORDS; writes nothing
+//! sim-mutants              all of them
+//! sim-mutants WORDS        only those whose name or file holds WORDS
 //! sim-mutants show WORDS   what chance says to the first of these; writes sim/PLANTED.md
 //! ```
+//!
+//! Each writes its row of `sim/MUTANTS.md` when it is done; the other rows stay.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -56,6 +59,12 @@ struct Mutant<'a> {
     changes: Vec<(&'a str, Vec<&'a str>)>,
 }
 
+impl Mutant<'_> {
+    fn is_meant(&self, words: &str) -> bool {
+        self.name.contains(words) || self.file.contains(words)
+    }
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.as_slice() {
@@ -76,34 +85,65 @@ fn main() -> ExitCode {
 fn run(only: Option<&str>) -> io::Result<bool> {
     let root = root();
     let list = fs::read_to_string(root.join("sim/mutants.txt"))?;
+    let mutants = parse(&list);
+    let stale = stale(&mutants);
+    if !stale.is_empty() {
+        return Err(io::Error::other(format!("some are no longer there:\n{}", stale.join("\n"))));
+    }
+    let page = root.join("sim/MUTANTS.md");
+    let mut found = rows(&fs::read_to_string(&page)?);
     let scratch = copied()?;
-    let mut table = String::new();
+    if let Some(said) = TESTS.iter().find_map(|name| noticed(&scratch, name).transpose()) {
+        return Err(io::Error::other(format!("there is something wrong as it is: {}", said?)));
+    }
     let (mut noticed, mut all) = (0, 0);
-    for mutant in parse(&list).iter().filter(|it| only.is_none_or(|words| it.name.contains(words)))
-    {
+    for mutant in mutants.iter().filter(|it| only.is_none_or(|words| it.is_meant(words))) {
         let path = scratch.join(mutant.file);
         let sound = fs::read_to_string(&path)?;
         fs::write(&path, apply(mutant, &sound)?)?;
-        let found = test(&scratch, mutant.file)?;
+        let said = test(&scratch, mutant.file)?;
         fs::write(&path, &sound)?;
         all += 1;
-        noticed += usize::from(found.is_some());
-        let found = found.unwrap_or_else(|| "**not noticed**".to_owned());
-        let _ = writeln!(io::stdout(), "{}\n    {found}", mutant.name);
-        table.push_str(&format!("| {} | {} |\n", mutant.name, found.replace('|', "\\|")));
+        noticed += usize::from(said.is_some());
+        let said = said.unwrap_or_else(|| NOT_NOTICED.to_owned());
+        let _ = writeln!(io::stdout(), "{}\n    {said}", mutant.name);
+        found.insert(mutant.name.to_owned(), said.replace('|', "\\|"));
+        fs::write(&page, written(&mutants, &found))?;
     }
     fs::remove_dir_all(&scratch)?;
     let _ = writeln!(io::stdout(), "{noticed} of {all} noticed");
-    if only.is_none() {
-        let head = "# Mutants\n\nEach machine, and the fake kernel, broken in the ways of `mutants.txt`, one at a time, \
-            and what the sim says to it.\nWritten by `cargo run -p sim --bin sim-mutants`; the \
-            golden transcripts, which notice every change, are left out.\n\n";
-        let text = format!(
-            "{head}{noticed} of {all} are noticed.\n\n| the machine | the sim |\n| --- | --- |\n{table}"
-        );
-        fs::write(root.join("sim/MUTANTS.md"), text)?;
-    }
     Ok(noticed == all)
+}
+
+const NOT_NOTICED: &str = "**not noticed**";
+const NOT_TRIED: &str = "**not tried**";
+
+/// Those that cannot be made, for the text is another by now, and why.
+fn stale(mutants: &[Mutant<'_>]) -> Vec<String> {
+    let made = |mutant: &Mutant<'_>| apply(mutant, &fs::read_to_string(root().join(mutant.file))?);
+    mutants.iter().filter_map(|mutant| made(mutant).err()).map(|error| error.to_string()).collect()
+}
+
+/// What the page says of each mutant.
+fn rows(page: &str) -> BTreeMap<String, String> {
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    let rows = rows.filter_map(|row| row.split_once(" | ")).skip(2);
+    rows.map(|(name, said)| (name.to_owned(), said.to_owned())).collect()
+}
+
+/// The page, with a row for each mutant.
+fn written(mutants: &[Mutant<'_>], found: &BTreeMap<String, String>) -> String {
+    let said = |mutant: &Mutant<'_>| found.get(mutant.name).map_or(NOT_TRIED, String::as_str);
+    let noticed = mutants.iter().filter(|it| ![NOT_NOTICED, NOT_TRIED].contains(&said(it))).count();
+    let row = |mutant: &Mutant<'_>| format!("| {} | {} |\n", mutant.name, said(mutant));
+    format!(
+        "# Mutants\n\nEach machine, and the fake kernel, broken in the ways of `mutants.txt`, one at \
+         a time, and what the sim says to it.\nWritten by `cargo run -p sim --bin sim-mutants`; \
+         the golden transcripts, which notice every change, are left out.\n\n\
+         {noticed} of {} are noticed.\n\n| the machine | the sim |\n| --- | --- |\n{}",
+        mutants.len(),
+        mutants.iter().map(row).collect::<String>()
+    )
 }
 
 fn root() -> &'static Path {
@@ -244,6 +284,9 @@ fn cargo_test(scratch: &Path, name: &str, only: &[&str]) -> io::Result<Output> {
         .args(only)
         .current_dir(scratch)
         .env("RUST_BACKTRACE", "0")
+        // Built again for each of them, and run for longer than that.
+        .envs([("CARGO_PROFILE_DEV_DEBUG", "0"), ("CARGO_PROFILE_DEV_OPT_LEVEL", "1")])
+        .env("CARGO_INCREMENTAL", "1")
         .output()?;
     let wrong = String::from_utf8_lossy(&output.stderr);
     let fails = ["error: could not compile", "error: failed to run custom build command"];
@@ -256,15 +299,17 @@ fn cargo_test(scratch: &Path, name: &str, only: &[&str]) -> io::Result<Output> {
 /// Which test notices, and what it says.
 fn test(scratch: &Path, file: &str) -> io::Result<Option<String>> {
     let tests = if OF_NO_WORLD.contains(&file) { &["c_matches_rust"][..] } else { &TESTS };
-    for name in tests {
-        let output = cargo_test(scratch, name, &[])?;
-        if output.status.success() {
-            continue;
-        }
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        return Ok(Some(format!("`{name}`: {}", promise(&said))));
+    tests.iter().find_map(|name| noticed(scratch, name).transpose()).transpose()
+}
+
+/// What this test says, if it fails.
+fn noticed(scratch: &Path, name: &str) -> io::Result<Option<String>> {
+    let output = cargo_test(scratch, name, &[])?;
+    if output.status.success() {
+        return Ok(None);
     }
-    Ok(None)
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(Some(format!("`{name}`: {}", promise(&said))))
 }
 
 /// The broken promise in what a test says.
@@ -280,4 +325,26 @@ fn promise(said: &str) -> String {
         first
     };
     words.trim().chars().take(160).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mutant_can_be_made() {
+        let mutants = parse(include_str!("../../mutants.txt"));
+        assert_eq!(stale(&mutants), [""; 0]);
+        for mutant in &mutants {
+            let same = mutants.iter().filter(|it| it.name == mutant.name).count();
+            assert!(same == 1 && !mutant.changes.is_empty(), "{}", mutant.name);
+        }
+    }
+
+    #[test]
+    fn what_the_page_says_stays() {
+        let mutants = parse(include_str!("../../mutants.txt"));
+        let page = include_str!("../../MUTANTS.md");
+        assert!(written(&mutants, &rows(page)) == page, "sim-mutants WORDS writes it anew");
+    }
 }

@@ -1,6 +1,6 @@
 //! Overlays that outlive a rocker: what they are, what they remember, and what is on disk.
 
-use super::{Answer, Fd, Kernel, Life, Pid, Process, TreeKind};
+use super::{Answer, Fd, Kernel, Life, Pid, Process, Role, Table, TreeKind};
 use crate::fault::{Call, Who};
 use crate::violation::Violation;
 
@@ -12,6 +12,8 @@ pub(super) struct Overlay {
     made: usize,
     /// Whose names it remembers.
     knows: Option<usize>,
+    /// The host's mounts that its last rocker was made with, as in [`super::Space`].
+    born: u32,
     /// What it was made of.
     seal: Seal,
     /// Something was written that is not on disk.
@@ -43,8 +45,8 @@ impl Kernel {
 
     pub(super) fn made_overlay(&mut self, data: u8, layer: u16, made: usize) {
         let seal = Seal { layers: 0, ..self.seal(data, 0) };
-        let knows = Some(made);
-        self.overlays.push(Overlay { data, layer, made, knows, seal, is_dirty: false });
+        let (knows, born) = (Some(made), self.spaces[made].born);
+        self.overlays.push(Overlay { data, layer, made, knows, born, seal, is_dirty: false });
     }
 
     /// Part of one comes to a namespace: it belongs to nobody else, and remembers nobody else's
@@ -58,7 +60,9 @@ impl Kernel {
             self.violated(Violation::LayerShared { data });
         }
         let seal = Seal { layers: 0, ..self.seal(data, 0) };
+        let born = self.spaces[space].born;
         let Some(overlay) = self.overlay(data, layer, made) else { return };
+        overlay.born = born;
         let (knows, was) = (overlay.knows.replace(space), overlay.seal);
         let (is_dirty, is_new) = (overlay.is_dirty, knows != Some(space));
         if is_new && knows.is_some() {
@@ -128,6 +132,25 @@ impl Kernel {
         if !self.trees.iter().any(|it| it.kind == kind && (it.fds > 0 || it.places > 0)) {
             self.overlays.retain(|it| (it.data, it.layer, it.made) != (data, layer, made));
         }
+    }
+
+    /// An overlay that no rocker has, made with mounts that are not the host's any more: those
+    /// are in use for nobody's sake.
+    pub(crate) fn kept_in_vain(&self) -> Option<u8> {
+        let is_old = |it: &&Overlay| it.born != self.mounts;
+        let is_used = |it: &Overlay| {
+            let looks = |process: &Process| process.life == Life::Alive;
+            let mut spaces = self.processes.iter().filter(|it| looks(it)).map(|it| it.mounts);
+            spaces.any(|space| self.sees(space, it.data, it.layer))
+        };
+        self.overlays.iter().filter(is_old).find(|it| !is_used(it)).map(|it| it.data)
+    }
+
+    /// How many data dirs a process holds overlays of.
+    pub(crate) fn overlays_held_by(&self, pid: Pid) -> usize {
+        let theirs = self.tables.iter().filter(|table| table.owner == pid);
+        let holds = |table: &&Table, role: Role| table.slots[role as usize].is_some();
+        theirs.filter(|it| holds(it, Role::LayerOfRoot) || holds(it, Role::LayerOfVar)).count()
     }
 
     /// Of a rocker that has ended by itself nothing is to be written any more.

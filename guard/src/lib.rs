@@ -3,12 +3,13 @@
 //! ```text
 //! machine      what comes next, in diagram order; no I/O
 //! action       what the machine can ask for
-//! linux        does it: the only file that knows both sides
+//! linux        does it, and alone knows both sides: launch, life, words
 //! loop_device  prepare.1, prepare.2
 //! mounts       prepare.3, prepare.5, and the pieces of prepare.4
 //! overlays     overlay.0, prepare.4, overlay.1: what is mounted where, and in which order
 //! durability   prepare.4: layers that need not survive a crash of the machine
 //! mount_table  /proc/self/mountinfo
+//! proc         other files of /proc
 //! peers        exec.0: whose orders are taken
 //! privileges   prepare.6
 //! programs     exec.1, exec.3: what runs at their command
@@ -44,6 +45,7 @@ mod mounts;
 mod overlays;
 mod peers;
 mod privileges;
+mod proc;
 mod programs;
 mod reaper;
 mod sys;

@@ -8,6 +8,8 @@ use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, read as read_some};
 
+use crate::proc;
+
 /// One mount.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Mount {
@@ -38,16 +40,7 @@ pub(crate) fn read() -> Result<Vec<Mount>, Errno> {
 
 /// The id of the mount that an open file was reached through, without a word to its file system.
 pub(crate) fn id_of(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
-    let how = OFlags::RDONLY | OFlags::CLOEXEC;
-    let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
-    let info = openat(CWD, path.as_str(), how, Mode::empty())?;
-    let mut text = [0; 256];
-    let length = read_some(&info, &mut text)?;
-    let lines = text.get(..length).unwrap_or_default().split(|&b| b == b'\n');
-    lines
-        .filter_map(|line| line.strip_prefix(b"mnt_id:"))
-        .find_map(|id| core::str::from_utf8(id.trim_ascii()).ok()?.parse().ok())
-        .ok_or(Errno::PROTO)
+    proc::number(CWD, &format!("/proc/self/fdinfo/{}", fd.as_raw_fd()), b"mnt_id:")
 }
 
 /// `36 35 98:0 /root /mount/point rw,noatime shared:1 - ext4 /dev/sda rw`

@@ -15,11 +15,12 @@ use core::mem::MaybeUninit;
 
 use protocol::limits::{REAPED_MAX, REST_MS};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, openat, seek};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
+use crate::proc;
 use crate::sys::{self, Ended};
 
 const SIGKILL: u8 = 9;
@@ -136,15 +137,8 @@ impl Reaper {
     fn tracer(&self, pid: i32) -> Option<i32> {
         let mut path = heapless::String::<20>::new();
         write!(path, "{pid}/status").ok()?;
-        let how = OFlags::RDONLY | OFlags::CLOEXEC;
-        let status = openat(self.proc.as_ref()?, path.as_str(), how, Mode::empty()).ok()?;
-        let mut text = [0; 512];
-        let length = rustix::io::read(&status, &mut text).ok()?;
-        // No name has a line feed here.
-        let field = b"\nTracerPid:\t";
-        let at = text.get(..length)?.windows(field.len()).position(|it| it == field)?;
-        let digits = text[at + field.len()..].iter().take_while(|byte| byte.is_ascii_digit());
-        Some(digits.fold(0, |number: i32, digit| number.wrapping_mul(10) + i32::from(digit - b'0')))
+        let tracer = proc::number(self.proc.as_ref()?.as_fd(), &path, b"TracerPid:").ok()?;
+        i32::try_from(tracer).ok()
     }
 }
 

@@ -1,6 +1,7 @@
 //! One thread, one poll. A session runs until it has to wait; then the next one does. Nobody
 //! who is slow, silent or hostile delays another.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -138,6 +139,7 @@ impl Master {
         let host = Host {
             cgroups: Cgroups::new(&config.cgroup),
             devices: Devices::new(DEVICE_USERS),
+            holders: HashMap::new(),
             words: String::new(),
             config,
             guard,

@@ -3,6 +3,7 @@
 
 use core::fmt::Write as _;
 use core::task::Poll;
+use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{Signal, kill};
@@ -55,6 +56,8 @@ pub(crate) struct Host {
     pub(crate) received: Descriptors,
     pub(crate) packages: Packages<OwnedFd>,
     pub(crate) overlays: Overlays<Kept>,
+    /// Who has a data dir, of those that this master has recorded; and its guard.
+    pub(crate) holders: HashMap<overlays::Key, (Name, u32)>,
     pub(crate) pool: Pool<OwnedFd>,
     /// `/proc/self/mountinfo`, which tells of changes (`man 5 proc_pid_mountinfo`); where it
     /// cannot be opened no guard waits.
@@ -92,13 +95,13 @@ impl Host {
         self.overlays.discard();
     }
 
-    /// The command of the step that failed. A broken rule says enough by itself, but for two: why
-    /// there is no controller, and whose a device is.
+    /// The command of the step that failed. A broken rule says enough by itself, but for three: why
+    /// there is no controller, whose a device is, and who has a data dir.
     pub(crate) fn failed_command(&self, error: Error) -> Command {
         match error {
-            Error::Invalid { rule: Rule::NoController | Rule::OutOfReach, .. } => {
-                self.command.clone()
-            }
+            Error::Invalid {
+                rule: Rule::NoController | Rule::OutOfReach | Rule::InUse, ..
+            } => self.command.clone(),
             Error::Invalid { .. } => Command::new(),
             _ => self.command.clone(),
         }
@@ -363,6 +366,7 @@ impl Work<'_> {
                 let lock = lease.with(lock).flatten().ok_or(Errno::BADF)?;
                 launch.data = Some(lock.map_err(|error| from_io(&error))?);
                 self.held.overlays = Some(lease);
+                self.held.data_dir = Some(key);
                 return Ok(Poll::Ready(()));
             }
             overlays::Found::Unknown => 0,
@@ -373,8 +377,16 @@ impl Work<'_> {
             launch.wakes_ns = until_ns;
             return Ok(Poll::Pending);
         }
-        package::lock(&data)?;
+        let locked = package::lock(&data);
+        if let Err(Error::Invalid { rule: Rule::InUse, .. }) = locked {
+            self.host.words = match self.host.holders.get(&key) {
+                Some((name, guard)) => format!("rocker {name} has it, whose guard is {guard}"),
+                None => "no rocker that this master knows has it".to_owned(),
+            };
+        }
+        locked?;
         launch.data = Some(data);
+        self.held.data_dir = Some(key);
         self.held.overlays = self.host.overlays.enter(key);
         Ok(Poll::Ready(()))
     }
@@ -551,7 +563,10 @@ impl Work<'_> {
     }
 
     /// prepare.9
-    fn record(&self) -> Result<(), Refusal> {
+    fn record(&mut self) -> Result<(), Refusal> {
+        if let (Some(key), Some(rocker)) = (self.held.data_dir, &self.held.rocker) {
+            self.host.holders.insert(key, (rocker.name, rocker.guard_pid));
+        }
         let (Some(records), Some(rocker)) = (&self.host.records, &self.held.rocker) else {
             return Ok(());
         };
@@ -589,6 +604,11 @@ impl Work<'_> {
     fn free_residue(&mut self) -> Result<(), Refusal> {
         if let Some(name) = self.held.limited.take() {
             self.host.cgroups.remove(name);
+        }
+        if let (Some(key), Some(rocker)) = (self.held.data_dir, &self.held.rocker) {
+            // It may be the next one's by now.
+            let holder = self.host.holders.get(&key).is_some_and(|(name, _)| *name == rocker.name);
+            holder.then(|| self.host.holders.remove(&key));
         }
         if let (Some(records), Some(rocker)) = (&self.host.records, &self.held.rocker) {
             records.remove(rocker.name).map_err(errno)?;

@@ -14,7 +14,7 @@ use core::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// A data dir as the `.rocker` directory in it. The lock keeps the inode from being another's.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Key {
     /// `st_dev`
     pub device: u64,

@@ -63,6 +63,8 @@ pub(crate) struct Held {
     pub(crate) adopted: Option<OwnedFd>,
     /// The mount that its rocker is made from, if that is shared.
     pub(crate) lease: Option<Lease<OwnedFd>>,
+    /// Its data dir, once that is locked.
+    pub(crate) data_dir: Option<overlays::Key>,
     /// The overlays of its data dir, if they are kept for the next launch.
     pub(crate) overlays: Option<overlays::Lease<Kept>>,
     /// Who asked for its end, and waits to hear of it.

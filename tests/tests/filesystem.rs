@@ -469,12 +469,22 @@ fn a_data_dir_serves_one_rocker_at_a_time() {
         let error = app::refused(&launch);
         assert_eq!(error.kind(), in_use);
         assert!(error.to_string().contains(text(&daemon.data_dir())), "{error}");
+        let (name, guard) = (app.rocker.guard_name(), app.rocker.guard_pid());
+        let holder = format!(": rocker {name} has it, whose guard is {guard}");
+        assert!(error.to_string().ends_with(&holder), "{error}");
     }
     // Also under another name of it, and for a launch without overlays.
     symlink("data", daemon.path("link")).unwrap();
     let by_link = daemon.launch(probe_package()).data_dir(daemon.path("link"));
     assert_eq!(app::refused(&by_link).kind(), in_use);
     app.finish();
+    // Nor is one named that has ended, when somebody else has it.
+    let lock = fs::File::open(daemon.data_dir().join(".rocker")).unwrap();
+    assert!(within(SOON, || lock.try_lock().is_ok()), "its overlays are away some day");
+    let error = app::refused(&launch);
+    assert_eq!(error.kind(), in_use);
+    assert!(error.to_string().ends_with(": no rocker that this master knows has it"), "{error}");
+    drop(lock);
     assert_eq!(app::run(&launch, &["say again"]).one("say"), "again");
     // Free after root.10, too.
     let mut app = App::start(&launch, &["wait"]).unwrap();

@@ -95,7 +95,8 @@ impl Rocker {
     }
 
     /// Waits for the App's end. The rocker lives on while the App's own children do. Of an App that
-    /// is traced from inside its tracer has to hear first.
+    /// is traced from inside its tracer has to hear first; threads that it has made this process the
+    /// tracer of (`PTRACE_TRACEME`) are waited for as well, with a delay of a second.
     ///
     /// # Errors
     ///
@@ -107,7 +108,14 @@ impl Rocker {
         loop {
             // waitid(2) also tells of the stops of a child that asked to be traced by us: only a
             // pidfd says that it has ended.
-            match poll(&mut [PollFd::new(&self.pidfds.app, PollFlags::IN)], None) {
+            let look = Timespec::try_from(LOOK).ok();
+            match poll(&mut [PollFd::new(&self.pidfds.app, PollFlags::IN)], look.as_ref()) {
+                Ok(0) => {
+                    if strays::is_dying(self.app_pid()) {
+                        strays::reap_threads(self.app_pid());
+                    }
+                    continue;
+                }
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
@@ -144,6 +152,9 @@ impl Rocker {
             match poll(watched, left.as_ref()) {
                 Ok(0) if now_ns() >= deadline => return Ok(false),
                 Ok(0) => {
+                    if self.status.is_none() && strays::is_dying(self.app_pid()) {
+                        strays::reap_threads(self.app_pid());
+                    }
                     if strays::is_dying(self.guard_pid()) {
                         strays::reap(self.guard_pid(), self.app_pid())?;
                     }

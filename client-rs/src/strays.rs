@@ -7,10 +7,24 @@ use std::path::Path;
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-/// Whether the guard has been killed or has exited, and only its zombies are left.
-pub(crate) fn is_dying(guard_pid: u32) -> bool {
+/// Whether a process has been killed or has exited, and only zombies keep it.
+pub(crate) fn is_dying(pid: u32) -> bool {
     // What a process has last of all things given up that can be seen is its memory.
-    fs::read(format!("/proc/{guard_pid}/statm")).is_ok_and(|sizes| sizes.starts_with(b"0 "))
+    fs::read(format!("/proc/{pid}/statm")).is_ok_and(|sizes| sizes.starts_with(b"0 "))
+}
+
+/// Waits for threads of the App that have ended, and that it has made this process the tracer of:
+/// it has not ended before they have.
+pub(crate) fn reap_threads(app_pid: u32) {
+    reap_threads_of(app_pid.cast_signed(), app_pid);
+}
+
+/// It may be gone meanwhile, and so may each thread.
+fn reap_threads_of(process: i32, app_pid: u32) {
+    let threads = numbers(format!("/proc/{process}/task").as_ref()).unwrap_or_default();
+    for thread in threads.into_iter().filter(|thread| thread.cast_unsigned() != app_pid) {
+        let _ = ended(thread, WaitIdOptions::empty());
+    }
 }
 
 /// Waits for those who have ended in this guard's PID namespace, and are this process's to wait
@@ -28,11 +42,7 @@ pub(crate) fn reap(guard_pid: u32, app_pid: u32) -> io::Result<()> {
         {
             continue;
         }
-        // It may be gone meanwhile, and so may each thread.
-        let threads = numbers(format!("/proc/{process}/task").as_ref()).unwrap_or_default();
-        for thread in threads.into_iter().filter(|thread| thread.cast_unsigned() != app_pid) {
-            let _ = ended(thread, WaitIdOptions::empty());
-        }
+        reap_threads_of(process, app_pid);
     }
     Ok(())
 }

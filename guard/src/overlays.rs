@@ -65,15 +65,15 @@ struct Layer {
 pub(crate) struct Upper {
     directory: OwnedFd,
     /// When it had changed last as it was sealed; none if the next change could have the same time,
-    /// for the clock of many file systems ticks every few milliseconds only.
+    /// for what many file systems write down are ticks of some milliseconds, and some (ext4 with
+    /// small inodes) seconds.
     changed: Option<(i64, u32)>,
 }
 
 impl Upper {
     fn new(directory: OwnedFd) -> io::Result<Self> {
         let now = clock_gettime(ClockId::RealtimeCoarse);
-        let now = (now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0));
-        let changed = Some(changed_at(&directory)?).filter(|changed| *changed < now);
+        let changed = Some(changed_at(&directory)?).filter(|changed| changed.0 < now.tv_sec - 1);
         Ok(Self { directory, changed })
     }
 
@@ -707,45 +707,33 @@ mod tests {
         assert_eq!(directory_names(b"/a%2Fb\xff"), ["up%2Fa%252Fb%FF", "work%2Fa%252Fb%FF"]);
     }
 
-    fn new_upper(directory: &std::path::Path) -> Upper {
+    fn upper(directory: &std::path::Path) -> Upper {
         let path = directory.as_os_str().as_encoded_bytes();
         Upper::new(openat(CWD, path, TO_READ, Mode::empty()).unwrap()).unwrap()
-    }
-
-    /// Once the clock has ticked since its last change.
-    fn upper(directory: &std::path::Path) -> Upper {
-        loop {
-            let upper = new_upper(directory);
-            if upper.changed.is_some() {
-                return upper;
-            }
-            std::thread::yield_now();
-        }
     }
 
     #[test]
     fn an_upper_directory_knows_whether_it_was_touched() {
         let name = std::format!("rocker-guard-upper-{}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        std::fs::create_dir(&directory).unwrap();
-        let fresh = new_upper(&directory);
-        let file = directory.join("file");
-        let old = upper(&directory);
-        let told = [
-            // Whether it is as it was cannot be told for as long as the clock has not ticked since.
-            fresh.is_untouched() && fresh.changed.is_none(),
-            !(old.is_untouched() && old.is_untouched()),
-            std::fs::File::create(&file).is_err() || old.is_untouched(),
-            // What is in a file may change, and the directory does not. So whenever it is asked.
-            Some(upper(&directory)).is_some_and(|it| it.is_untouched() || it.is_untouched()),
-            std::fs::remove_file(&file).is_err() || old.is_untouched(),
-            !upper(&directory).is_untouched(),
-        ];
-        let old = upper(&directory);
+        let all = std::env::temp_dir().join(name);
+        let names = ["untouched", "filled", "used", "restricted"];
+        let [untouched, filled, used, restricted] = names.map(|name| all.join(name));
+        for directory in [&untouched, &filled, &used, &restricted] {
+            std::fs::create_dir_all(directory).unwrap();
+        }
+        std::fs::create_dir(filled.join("directory")).unwrap();
+        // Whether it is as it was cannot be told for as long as its time may be that of a change.
+        assert!(!upper(&untouched).is_untouched());
+        std::thread::sleep(core::time::Duration::from_millis(2100));
+        let old = [&untouched, &filled, &used, &restricted].map(|directory| upper(directory));
+        std::fs::write(used.join("file"), "").unwrap();
+        std::fs::remove_file(used.join("file")).unwrap();
         let how = std::os::unix::fs::PermissionsExt::from_mode(0o711);
-        let changed = std::fs::set_permissions(&directory, how).is_ok() && !old.is_untouched();
-        std::fs::remove_dir(&directory).unwrap();
-        assert_eq!((told, changed), ([false; 6], true));
+        std::fs::set_permissions(&restricted, how).unwrap();
+        // Whenever it is asked.
+        let told = [0, 1].map(|_| old.each_ref().map(Upper::is_untouched));
+        std::fs::remove_dir_all(&all).unwrap();
+        assert_eq!(told, [[true, false, false, false]; 2]);
     }
 
     #[test]

@@ -481,7 +481,7 @@ fn kill_late(places: &mut [Place], reaper: Option<&Reaper>) -> u64 {
     for program in places.iter_mut().filter_map(|place| place.running.as_mut()) {
         if program.late_ns <= now && program.is_dying {
             program.late_ns = soon_ns();
-            reaper.inspect(|reaper| reaper.kill_tracer(program.pid));
+            let _ = reaper.map(|reaper| reaper.kill_tracers(program.pid));
         } else if program.late_ns <= now {
             program.killed = program.killed.or(Some(Verdict::TimeLimitExceeded));
             let grace_ns = core::mem::take(&mut program.grace_ns);

@@ -127,18 +127,27 @@ impl Reaper {
 }
 
 impl Reaper {
-    /// Kills who traces a process, if anybody does.
-    pub(crate) fn kill_tracer(&self, pid: i32) {
-        if let Some(tracer @ 2..) = self.tracer(pid) {
-            let _ = sys::kill(tracer, SIGKILL);
+    /// Kills who traces a process, or a thread of it, if anybody does. A process has not ended before
+    /// its threads have.
+    ///
+    /// Errors of `/proc`, to which nobody could do anything: this is asked again.
+    pub(crate) fn kill_tracers(&self, pid: i32) -> Result<(), Errno> {
+        let proc = self.proc.as_ref().ok_or(Errno::BADF)?;
+        let mut path = heapless::String::<32>::new();
+        let _ = write!(path, "{pid}/task");
+        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let threads = openat(proc, path.as_str(), how, Mode::empty())?;
+        let mut buffer = [MaybeUninit::uninit(); 2048];
+        let mut entries = RawDir::new(&threads, &mut buffer);
+        while let Some(entry) = entries.next() {
+            path.clear();
+            let _ = write!(path, "{}/status", entry?.file_name().to_str().unwrap_or_default());
+            let tracer = proc::number(threads.as_fd(), &path, b"TracerPid:").unwrap_or(0);
+            if let Ok(tracer @ 2..) = i32::try_from(tracer) {
+                let _ = sys::kill(tracer, SIGKILL);
+            }
         }
-    }
-
-    fn tracer(&self, pid: i32) -> Option<i32> {
-        let mut path = heapless::String::<20>::new();
-        write!(path, "{pid}/status").ok()?;
-        let tracer = proc::number(self.proc.as_ref()?.as_fd(), &path, b"TracerPid:").ok()?;
-        i32::try_from(tracer).ok()
+        Ok(())
     }
 }
 

@@ -264,7 +264,7 @@ fn whoever_the_app_makes_its_launchers_is_waited_for() {
     for (command, ends) in [
         ("bear-sibling 0", true),
         ("bear-sibling 60000", false),
-        ("traced-thread", false),
+        ("traced-thread", true),
         ("traced-child", false),
         ("traced-by-child", false),
     ] {
@@ -278,6 +278,17 @@ fn whoever_the_app_makes_its_launchers_is_waited_for() {
         }
         assert!(app.rocker.wait_gone(Some(SOON)).unwrap(), "{command}");
         assert_eq!(app.rocker.wait().unwrap().code(), Some(5), "{command}");
+    }
+    // Whoever waits for the App alone, and waits first.
+    for kills in [false, true] {
+        let commands: &[&str] = if kills { &["traced-thread", "wait"] } else { &["traced-thread"] };
+        let mut app = App::start(&any, commands).unwrap();
+        assert_eq!(app.line(), "traced-thread: ok");
+        if kills {
+            app.rocker.kill().unwrap();
+        }
+        assert_eq!(app.rocker.wait().unwrap().success(), !kills);
+        assert!(app.rocker.wait_gone(Some(SOON)).unwrap());
     }
     assert!(other.wait().expect("it is still ours to wait for").success());
 }

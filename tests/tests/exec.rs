@@ -286,9 +286,9 @@ fn a_program_cannot_feign_its_end() {
 fn whose_end_a_tracer_keeps_is_late_all_the_same() {
     let daemon = Daemon::start();
     let mut rocker = open(&daemon);
-    let program = Program::new("bin/probe").args(["traced-by-child", "exit 3"]).stdin(Stdio::Null);
     let limits = Limits::new().wall(Duration::from_millis(400));
-    let ended = |rocker: &mut OpenRocker, limits: &Limits, killed: bool| {
+    let ended = |rocker: &mut OpenRocker, command: &str, limits: &Limits, killed: bool| {
+        let program = Program::new("bin/probe").args([command, "exit 3"]).stdin(Stdio::Null);
         let run = rocker.spawn(&program, limits).unwrap();
         std::thread::sleep(Duration::from_millis(400));
         if killed {
@@ -304,8 +304,10 @@ fn whose_end_a_tracer_keeps_is_late_all_the_same() {
         assert!(began.elapsed() < Duration::from_millis(2500), "{:?}", began.elapsed());
         told.unwrap().exit
     };
-    assert_eq!(ended(&mut rocker, &limits, false), Exit::Status(3));
-    assert_eq!(ended(&mut rocker, &Limits::new(), true), Exit::Status(3));
+    for command in ["traced-by-child", "thread-traced-by-child"] {
+        assert_eq!(ended(&mut rocker, command, &limits, false), Exit::Status(3), "{command}");
+        assert_eq!(ended(&mut rocker, command, &Limits::new(), true), Exit::Status(3), "{command}");
+    }
     ends(rocker);
 }
 

@@ -112,7 +112,7 @@ fn reap(rocker: &Rocker) -> io::Result<Option<ExitStatus>> {
         match wait(WaitOptions::NOHANG) {
             // Who asked to be traced has not ended when it stops.
             Ok(Some((pid, status))) if Some(pid) == app && !status.stopped() => {
-                told = Some(ExitStatus::from_raw(status.as_raw()));
+                told = told.or_else(|| Some(ExitStatus::from_raw(status.as_raw())));
             }
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Ok(None) | Err(Errno::CHILD) => return Ok(told),

@@ -44,7 +44,8 @@ fn run_unsafe(command: &str) -> bool {
             std::thread::sleep(core::time::Duration::from_millis(ms.parse().expect("a number")));
         }),
         ["traced-child"] => traced_child(),
-        ["traced-by-child"] => traced_by_child(),
+        ["traced-by-child"] => traced_by_child(nix::unistd::getpid()),
+        ["thread-traced-by-child"] => thread_traced_by_child(),
         ["traced-thread"] => traced_thread(),
         ["die", signal] => {
             // SAFETY: raise has no memory to do with; the signal's action is the default.
@@ -135,9 +136,18 @@ fn traced_thread() -> String {
     told.recv().expect("it says so")
 }
 
-/// A child that traces this process, in a session of its own, and never waits for it.
-fn traced_by_child() -> String {
-    let me = nix::unistd::getpid();
+/// The same for a thread that is not the first.
+fn thread_traced_by_child() -> String {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = tell.send(nix::unistd::gettid());
+        std::thread::park();
+    });
+    traced_by_child(told.recv().expect("it says so"))
+}
+
+/// A child that traces a thread of this process, in a session of its own, and never waits for it.
+fn traced_by_child(me: nix::unistd::Pid) -> String {
     let _ = rustix::process::set_ptracer(rustix::process::PTracer::Any);
     let born = bear(0, || {
         let _ = rustix::process::setsid();
@@ -146,7 +156,7 @@ fn traced_by_child() -> String {
             nix::unistd::pause();
         }
     });
-    let tracer = || tests::process::status(std::process::id())["TracerPid"].clone();
+    let tracer = || tests::process::status(me.as_raw().cast_unsigned())["TracerPid"].clone();
     if tests::within(tests::SOON, || tracer() != "0") { born } else { "not traced".to_owned() }
 }
 

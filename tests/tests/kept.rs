@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nix::mount::{MsFlags, mount, umount};
-use protocol::{Error, Item, Rule, Step};
+use protocol::{Errno, Error, Item, Rule, Step};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 use rustix::mount::{fsconfig_create, fsmount, fsopen, open_tree};
 use tests::app::{self, App};
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         a_volatile_overlay_whose_disk_has_failed_is_not_passed_on,
         overlays_on_a_full_disk_are_kept_as_ever,
         a_rocker_of_an_owner_leaves_them_too,
+        no_working_directory_leads_to_the_layers,
         three_hundred_launches_leave_as_many_as_before,
     ])
 }
@@ -616,6 +617,22 @@ fn overlays_on_a_full_disk_are_kept_as_ever() {
         umount(&data).unwrap();
         daemon.restart();
     }
+}
+
+/// Its guard has the layers open, and whoever starts a program for it has what the guard has, until
+/// a path of the App's is followed.
+fn no_working_directory_leads_to_the_layers() {
+    let daemon = daemon();
+    let dir = host(&daemon);
+    let mut rocker = replayed(overlaid(&daemon, &[&dir]).open()).unwrap();
+    for descriptor in 0..64 {
+        let link = format!("/dev/shm/{descriptor}");
+        rocker.symlink(format!("/proc/self/fd/{descriptor}"), &link).unwrap();
+        let program = tests::Program::new("bin/probe").cwd(&link);
+        let error = rocker.spawn(&program, &rocker_client::Limits::new()).unwrap_err();
+        assert!(matches!(error.errno(), Some(Errno::NOENT | Errno::NOTDIR)), "{error}");
+    }
+    assert!(rocker.kill(SOON).unwrap());
 }
 
 fn a_rocker_of_an_owner_leaves_them_too() {

@@ -111,9 +111,7 @@ impl Rocker {
             let look = Timespec::try_from(LOOK).ok();
             match poll(&mut [PollFd::new(&self.pidfds.app, PollFlags::IN)], look.as_ref()) {
                 Ok(0) => {
-                    if strays::is_dying(self.app_pid()) {
-                        strays::reap_threads(self.app_pid());
-                    }
+                    strays::reap_threads(self.app_pid());
                     continue;
                 }
                 Ok(_) => {}
@@ -152,7 +150,7 @@ impl Rocker {
             match poll(watched, left.as_ref()) {
                 Ok(0) if now_ns() >= deadline => return Ok(false),
                 Ok(0) => {
-                    if self.status.is_none() && strays::is_dying(self.app_pid()) {
+                    if self.status.is_none() {
                         strays::reap_threads(self.app_pid());
                     }
                     if strays::is_dying(self.guard_pid()) {

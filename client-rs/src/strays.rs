@@ -13,10 +13,12 @@ pub(crate) fn is_dying(pid: u32) -> bool {
     fs::read(format!("/proc/{pid}/statm")).is_ok_and(|sizes| sizes.starts_with(b"0 "))
 }
 
-/// Waits for threads of the App that have ended, and that it has made this process the tracer of:
-/// it has not ended before they have.
+/// Waits for the threads of an App that dies which it has made this process the tracer of: it has
+/// not ended before they have.
 pub(crate) fn reap_threads(app_pid: u32) {
-    reap_threads_of(app_pid.cast_signed(), app_pid);
+    if is_dying(app_pid) {
+        reap_threads_of(app_pid.cast_signed(), app_pid);
+    }
 }
 
 /// It may be gone meanwhile, and so may each thread.

@@ -18,10 +18,9 @@ use crate::cgroups::Cgroups;
 use crate::gate::{Gate, Waiter};
 use crate::machine::Peer;
 use crate::reaper::{self, Reaper};
-use crate::sys::{self, Ended, Pointers, Spawned, Stack, Table};
+use crate::sys::{self, Ended, Pointers, SIGKILL, Spawned, Stack, Table};
 use crate::violations::{Filter, Heard, Watch};
 
-const SIGKILL: u8 = 9;
 const SIGTERM: u8 = 15;
 
 /// How often a program that has a listener is looked after until it has executed.

@@ -21,9 +21,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use crate::proc;
-use crate::sys::{self, Ended};
-
-const SIGKILL: u8 = 9;
+use crate::sys::{self, Ended, SIGKILL};
 
 /// Those whose end will be told.
 pub(crate) struct Reaper {

@@ -475,6 +475,9 @@ pub(crate) fn reap_one() -> Result<Option<Ended>, Errno> {
     Ok((pid > 0).then_some(ended))
 }
 
+/// `man 7 signal`
+pub(crate) const SIGKILL: u8 = 9;
+
 /// `kill(2)`
 pub(crate) fn kill(pid: i32, signal: u8) -> Result<(), Errno> {
     // SAFETY: it touches no memory.

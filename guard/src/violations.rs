@@ -13,9 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::sys::{self, Notification};
-
-const SIGKILL: u8 = 9;
+use crate::sys::{self, Notification, SIGKILL};
 
 /// A filter of a program's own, ready to be installed.
 pub(crate) struct Filter<'a> {

@@ -19,9 +19,8 @@ use crate::machine::{Outcome, Peer};
 use crate::overlays::Upper;
 use crate::peers::PEERS_MAX;
 use crate::programs::Failed;
+use crate::sys::SIGKILL;
 use crate::{conf, files};
-
-const SIGKILL: u8 = 9;
 
 /// What a peer has said.
 pub(super) enum Heard {

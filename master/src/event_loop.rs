@@ -227,7 +227,7 @@ impl Master {
             sources.push((listener.socket().as_fd(), Ready::Callers));
         }
         let mut deadline_ns = self.host.packages.expires_ns().min(self.log_share.due_ns());
-        deadline_ns = deadline_ns.min(self.sweeps_ns).min(self.host.overlays.expires_ns());
+        deadline_ns = deadline_ns.min(self.sweeps_ns).min(self.host.overlays.leaves_ns());
         if self.sessions.is_quiet() {
             deadline_ns = deadline_ns.min(self.host.pool.due_ns());
         }

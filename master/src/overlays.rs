@@ -4,14 +4,17 @@
 //! the same data dir gets them: it says whether they are what it would make. Each belongs to one
 //! rocker at a time, as its data dir does, whose lock is kept with it. After each rocker they are
 //! away, to be made ready for the next one: nothing that they remember of their layers may reach
-//! it. In the end they are away for good, to be unmounted. Both may take long; who comes for the
-//! data dir meanwhile waits.
+//! it. That has time until whoever waited for the rocker's end has heard of it, or somebody comes
+//! for the data dir. In the end they are away for good, to be unmounted. Both may take long; who
+//! comes for the data dir meanwhile waits.
 //!
 //! Nothing in here asks the kernel or reads a clock, and what is kept can be anything: the sim runs
 //! this too.
 
 use core::cell::{Cell, RefCell};
 use std::rc::Rc;
+
+use crate::pool::END_NS;
 
 /// A data dir as the `.rocker` directory in it. The lock keeps the inode from being another's.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -36,6 +39,8 @@ struct Entry<K> {
     is_old: Cell<bool>,
     /// They are being made ready, or unmounted.
     is_away: Cell<bool>,
+    /// A launch waits for them.
+    is_awaited: Cell<bool>,
     /// Since when nobody has used them.
     idle_since_ns: Cell<Option<u64>>,
 }
@@ -143,6 +148,7 @@ impl<K> Overlays<K> {
         } else if entry.is_void() {
             Found::Unknown
         } else if entry.is_away.get() || !entry.is_ready.get() || entry.is_old.get() {
+            entry.is_awaited.set(true);
             Found::Away
         } else {
             Found::Kept(self.lease(Rc::clone(entry)))
@@ -169,6 +175,7 @@ impl<K> Overlays<K> {
             is_ready: Cell::default(),
             is_old: Cell::default(),
             is_away: Cell::default(),
+            is_awaited: Cell::default(),
             idle_since_ns: Cell::default(),
         });
         self.entries.push(Rc::clone(&entry));
@@ -185,6 +192,7 @@ impl<K> Overlays<K> {
 
     fn lease(&self, entry: Rc<Entry<K>>) -> Lease<K> {
         entry.idle_since_ns.set(None);
+        entry.is_awaited.set(false);
         Lease { entry, news: Rc::clone(&self.news) }
     }
 
@@ -208,8 +216,10 @@ impl<K> Overlays<K> {
         for entry in self.entries.iter().filter(idle) {
             let since_ns = entry.idle_since_ns.get().unwrap_or(now_ns);
             entry.idle_since_ns.set(Some(since_ns));
-            let is_over = entry.is_old.get() || now_ns.saturating_sub(since_ns) >= self.idle_ns;
-            if (is_over || !entry.is_ready.get())
+            let idle_ns = now_ns.saturating_sub(since_ns);
+            let is_over = entry.is_old.get() || idle_ns >= self.idle_ns;
+            let is_urgent = entry.is_awaited.get() || idle_ns >= END_NS;
+            if (is_over || is_urgent && !entry.is_ready.get())
                 && let Some(kept) = entry.kept.take()
             {
                 entry.is_old.set(is_over);
@@ -231,11 +241,15 @@ impl<K> Overlays<K> {
         self.news.set(true);
     }
 
-    /// When the next one will have been idle for long enough; `u64::MAX`: none is idle.
-    pub fn expires_ns(&self) -> u64 {
+    /// When the next one leaves by itself; `u64::MAX`: none is idle.
+    pub fn leaves_ns(&self) -> u64 {
         let here = self.entries.iter().filter(|entry| entry.kept.borrow().is_some());
-        let since = here.filter_map(|entry| entry.idle_since_ns.get());
-        since.min().map_or(u64::MAX, |since_ns| since_ns.saturating_add(self.idle_ns))
+        let leaves = here.filter_map(|entry| {
+            let idle_ns =
+                if entry.is_ready.get() { self.idle_ns } else { END_NS.min(self.idle_ns) };
+            Some(entry.idle_since_ns.get()?.saturating_add(idle_ns))
+        });
+        leaves.min().unwrap_or(u64::MAX)
     }
 }
 
@@ -248,7 +262,7 @@ mod tests {
     }
 
     fn overlays(max: usize) -> Overlays<&'static str> {
-        Overlays::new(max, 1)
+        Overlays::new(max, 10)
     }
 
     /// A rocker that has left these, and has ended.
@@ -261,7 +275,8 @@ mod tests {
     }
 
     fn make_ready(overlays: &mut Overlays<&'static str>, now_ns: u64) {
-        for away in overlays.leave(now_ns) {
+        assert!(overlays.leave(now_ns).is_empty(), "somebody hears of that end");
+        for away in overlays.leave(now_ns + END_NS) {
             assert!(!away.is_over && matches!(overlays.find(away.key), Found::Away));
             overlays.is_back(away.key, Some(away.kept));
         }
@@ -296,6 +311,7 @@ mod tests {
         drop(first);
         // Nobody gets them before they are ready.
         assert!(overlays.has_news() && !overlays.has_news());
+        assert_eq!((overlays.leave(0).len(), overlays.leaves_ns()), (0, END_NS));
         assert!(matches!(overlays.find(key(1)), Found::Away));
         let away = overlays.leave(0).pop().unwrap();
         assert_eq!((away.kept, away.has_ended_well, away.is_over), ("made", false, false));
@@ -310,7 +326,8 @@ mod tests {
         second.put("again");
         second.ended_well();
         drop(second);
-        assert!(overlays.leave(0).pop().unwrap().has_ended_well);
+        assert!(overlays.leave(0).is_empty(), "nobody waits for them any more");
+        assert!(overlays.leave(END_NS).pop().unwrap().has_ended_well);
     }
 
     #[test]
@@ -333,6 +350,7 @@ mod tests {
         let lease = overlays.enter(key(1)).unwrap();
         lease.put("made");
         drop(lease);
+        assert!(matches!(overlays.find(key(1)), Found::Away));
         let away = overlays.leave(0).pop().unwrap();
         overlays.is_back(away.key, None);
         assert!(matches!(overlays.find(key(1)), Found::Unknown));
@@ -342,14 +360,14 @@ mod tests {
     fn an_idle_one_is_kept_for_a_while() {
         let mut overlays = overlays(8);
         leave(&mut overlays, 1, "made", 5);
-        assert_eq!(overlays.expires_ns(), 1_000_005);
+        assert_eq!(overlays.leaves_ns(), 10_000_005);
         let again = kept(overlays.find(key(1)));
-        assert_eq!((overlays.leave(2_000_000).len(), overlays.expires_ns()), (0, u64::MAX));
+        assert_eq!((overlays.leave(20_000_000).len(), overlays.leaves_ns()), (0, u64::MAX));
         drop(again);
-        assert!(over(&mut overlays, 2_000_000).is_empty());
-        assert!(over(&mut overlays, 2_999_999).is_empty());
-        assert_eq!(over(&mut overlays, 3_000_000), ["made"]);
-        assert_eq!(overlays.expires_ns(), u64::MAX);
+        assert!(over(&mut overlays, 20_000_000).is_empty());
+        assert!(over(&mut overlays, 29_999_999).is_empty());
+        assert_eq!(over(&mut overlays, 30_000_000), ["made"]);
+        assert_eq!(overlays.leaves_ns(), u64::MAX);
         assert!(matches!(overlays.find(key(1)), Found::Unknown));
     }
 

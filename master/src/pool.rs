@@ -28,8 +28,10 @@ pub struct Pool<L> {
     waiting: Vec<Ready<L>>,
     /// `CLOCK_MONOTONIC`, nanoseconds: no other is cloned before; all ones: before a launch.
     rests_until_ns: u64,
-    /// The same, for the sake of an App.
+    /// The same, for the sake of an App, or of whoever waits for its end.
     settles_ns: u64,
+    /// The same: no launch puts it off for longer.
+    latest_ns: u64,
     /// The same: when half as many will do.
     shrinks_ns: u64,
 }
@@ -37,8 +39,9 @@ pub struct Pool<L> {
 /// By then the App of a launch runs, if its package is there.
 pub const SETTLE_NS: u64 = 5_000_000;
 
-/// By then whoever waited for a rocker's end has heard of it: one processor may be all there is.
-pub const END_NS: u64 = 200_000;
+/// By then whoever waited for a rocker's end has heard of it, and `rocker run` has ended: one
+/// processor may be all there is.
+pub const END_NS: u64 = 1_000_000;
 
 /// How long a host that changes its mounts is left alone.
 pub const REST_NS: u64 = 1_000_000_000;
@@ -55,6 +58,7 @@ impl<L> Pool<L> {
             waiting: vec![],
             rests_until_ns: 0,
             settles_ns: 0,
+            latest_ns: 0,
             shrinks_ns: 0,
         }
     }
@@ -70,10 +74,11 @@ impl<L> Pool<L> {
         if ready.is_none() {
             self.wanted = self.wanted.saturating_mul(2).min(self.most);
         }
-        // Of launches that follow each other closely, the first alone puts it off.
-        if (is_first || ready.is_none()) && self.settles_ns <= now_ns {
-            self.settles_ns = now_ns.saturating_add(SETTLE_NS);
+        // Launches that follow each other closely put it off for as long as the first alone.
+        if (is_first || ready.is_none()) && self.latest_ns <= now_ns {
+            self.latest_ns = now_ns.saturating_add(SETTLE_NS);
         }
+        self.settles_ns = self.latest_ns;
         ready
     }
 
@@ -189,6 +194,9 @@ mod tests {
         // Later ends do not put it off.
         assert!(pool.lose(98, 40 + SETTLE_NS).is_none());
         assert!(pool.is_short(30 + SETTLE_NS + END_NS), "the App was there already");
+        // The next launch does, but not for longer than the first alone.
+        assert!(pool.take(50 + SETTLE_NS).is_some() && !pool.is_short(30 + SETTLE_NS + END_NS));
+        assert_eq!(pool.due_ns(), 20 + 2 * SETTLE_NS);
     }
 
     #[test]

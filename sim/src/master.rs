@@ -368,9 +368,9 @@ impl MasterActor {
             self.overlays.is_back(key, Some(kept).filter(|_| is_ready));
         }
         self.errands = self.overlays.leave(kernel.now_ms * NS_PER_MS);
-        let expires_ns = self.overlays.expires_ns();
-        if expires_ns < u64::MAX {
-            kernel.is_late(expires_ns.div_ceil(NS_PER_MS));
+        let leaves_ns = self.overlays.leaves_ns();
+        if leaves_ns < u64::MAX {
+            kernel.is_late(leaves_ns.div_ceil(NS_PER_MS));
         }
         has_any || !self.errands.is_empty()
     }

@@ -21,6 +21,7 @@
  *             (clock.c). Else the App is a function, as a callback is
  *   -f FILE   the filter of "walls", an array of struct sock_filter; else one that allows all
  *   -r        every sample, a line each: launch and cycle, microseconds. Else the medians
+ *   -w        the same, each launch for a line that it reads, and no warm-up
  *   -v        overlays are mounted "volatile"
  *   -t        DIR on a new tmpfs
  *   -s        stage the overlay's mount, as Linux before 6.15 needs (found out by itself)
@@ -79,7 +80,7 @@ static const char *const step_name[STAMPS] = { "", "clone_guard", "pkg_device", 
 
 struct shared { volatile uint64_t t[STAMPS]; int loop; };
 static struct shared *S;
-static int mode, nov, self_pidfd, pkg_mnt = -1, pkg_tree = -1, dev_tree = -1, vol, datafs, staged, raw;
+static int mode, nov, self_pidfd, pkg_mnt = -1, pkg_tree = -1, dev_tree = -1, vol, datafs, staged, raw, asked;
 static int said[2] = { -1, -1 }; /* the App's standard output */
 static char *ov[MAXOV], up[MAXOV][256], wk[MAXOV][256], data[160] = "floor.d", pkg[4200], execdir[256], staging[256], devices[256], *prog, *base;
 static struct sock_filter filter[4096] = { { BPF_RET, 0, 0, SECCOMP_RET_ALLOW } };
@@ -348,9 +349,14 @@ static void run(int m, int n)
 		TRY(mount(dev, execdir, "squashfs", MS_RDONLY | MS_NOSUID | MS_NODEV, 0)); close(lf);
 		pkg_mnt = TRY(open(execdir, O_PATH | O_DIRECTORY | O_CLOEXEC));
 	}
-	for (int i = -n / 10 - 5; i < n; i++) one(i);
+	for (int i = asked ? 0 : -n / 10 - 5; i < n; i++) {
+		if (asked && getchar() < 0) break;
+		one(i);
+		if (asked) { printf("%.1f %.1f\n", sample[STAMPS][i], sample[STAMPS + 1][i]); fflush(stdout); }
+	}
 	if (mode >= WARM) { close(pkg_mnt); umount2(execdir, MNT_DETACH); }
 	if (mode == WALLS) umount2(devices, MNT_DETACH);
+	if (asked) return;
 	if (raw) {
 		for (int i = 0; i < n; i++) printf("%.1f %.1f\n", sample[STAMPS][i], sample[STAMPS + 1][i]);
 		fflush(stdout);
@@ -367,7 +373,7 @@ static int unlink_it(const char *p, const struct stat *sb, int t, struct FTW *f)
 int main(int argc, char **argv)
 {
 	int n = 300, o, which = -1; char *list = strdup("/usr,/var,/etc,/home,/root"); struct stat sb;
-	while ((o = getopt(argc, argv, "n:m:o:d:p:x:f:rvts")) > 0) switch (o) {
+	while ((o = getopt(argc, argv, "n:m:o:d:p:x:f:rwvts")) > 0) switch (o) {
 		case 'n': n = atoi(optarg) < MAXN ? atoi(optarg) : MAXN; break;
 		case 'm': for (int i = 0; i < MODES; i++) if (!strcmp(optarg, mode_name[i])) which = i; break;
 		case 'o': list = optarg; break;
@@ -381,6 +387,7 @@ int main(int argc, char **argv)
 			break;
 		}
 		case 'r': raw = 1; break;
+		case 'w': asked = 1; break;
 		case 'v': vol = 1; break;
 		case 't': datafs = 1; break;
 		case 's': staged = 1; break;

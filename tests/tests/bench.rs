@@ -200,7 +200,14 @@ fn peers_that_cannot_are_left_out_with_a_word() {
     let names: Vec<_> = rows.iter().map(|row| &row["what"]).collect();
     assert_eq!(
         names,
-        ["rocker run, again", "rocker run, warm", "rocker run", "the program alone"],
+        [
+            "rocker run, again",
+            "rocker run, warm",
+            "rocker run",
+            "the program alone",
+            "floor warm, no process",
+            "floor best, no process"
+        ],
         "{rows:?}"
     );
 }

@@ -58,6 +58,7 @@ mod charts;
 mod docker;
 mod exec;
 mod figure;
+mod floor;
 mod leaks;
 mod options;
 mod packages;
@@ -426,12 +427,13 @@ impl Bench {
     }
 
     fn batch(&self, subject: Subject, dirs: &[&str]) -> Result<Vec<Sample>> {
+        let floor = |mode, program| self.floor_batch(mode, program, dirs);
         match subject {
-            Subject::FloorDoc => return self.floor("doc", true, dirs),
-            Subject::FloorBest => return self.floor("best", true, dirs),
-            Subject::FloorWarm => return self.floor("warm", true, dirs),
-            Subject::FloorWalls => return self.floor("walls", true, dirs),
-            Subject::FloorDocCallback => return self.floor("doc", false, dirs),
+            Subject::FloorDoc => return floor("doc", true),
+            Subject::FloorBest => return floor("best", true),
+            Subject::FloorWarm => return floor("warm", true),
+            Subject::FloorWalls => return floor("walls", true),
+            Subject::FloorDocCallback => return floor("doc", false),
             Subject::Rocker | Subject::RockerC => unreachable!("they have one turn"),
             Subject::Callback
             | Subject::Bwrap
@@ -444,26 +446,25 @@ impl Bench {
             (Subject::Again, [_, ..]) => self.launch(dirs).data_dir(self.path("again")),
             _ => self.launch(dirs),
         };
-        let through =
-            |master: &Master| self.program(&launch.clone().socket(&master.socket), master);
+        let through = |master: &Master| -> Result<Sample> {
+            let sample = self.program(&launch.clone().socket(&master.socket), master)?;
+            master.settle()?;
+            Ok(sample)
+        };
         let count = self.options.warm_ups() + self.options.batch;
         let mut samples = vec![];
         for _ in 0..count {
             samples.push(match subject {
-                Subject::Callback => self.callback(&launch, &self.master)?,
+                Subject::Callback => {
+                    let sample = self.callback(&launch, &self.master)?;
+                    self.master.settle()?;
+                    sample
+                }
                 Subject::Warm => through(&self.warm)?,
                 Subject::Again => through(&self.again)?,
                 Subject::NoneReady => through(&self.none_ready)?,
                 _ => self.bwrap(dirs)?,
             });
-            // The master hears of the end at once, too. What it does then is no part of the next.
-            self.master.settle()?;
-            self.warm.settle()?;
-            self.again.settle()?;
-            self.none_ready.settle()?;
-            if subject == Subject::Again {
-                self.again.rest()?;
-            }
         }
         Ok(samples.split_off(self.options.warm_ups()))
     }
@@ -576,26 +577,6 @@ impl Bench {
         let is_ours = |text: Vec<u8>| text.starts_with(self.package.as_os_str().as_encoded_bytes());
         while !is_kept && fs::read(&file).is_ok_and(is_ours) {}
         Ok(Gone { app_ns, gone_ns: now_ns() })
-    }
-
-    fn floor(&self, mode: &str, program: bool, dirs: &[&str]) -> Result<Vec<Sample>> {
-        let data = self.path("floor.d");
-        let mut floor = Command::new(&self.floor);
-        floor.args(["-r", "-n", &self.options.batch.to_string(), "-m", mode]);
-        floor.args(["-o", &dirs.join(",")]).arg("-d").arg(&data).arg("-p").arg(&self.package);
-        if program {
-            floor.arg("-x").arg(data.join("exec/clock"));
-        }
-        if mode == "walls" {
-            let filter = self.path("filter");
-            fs::write(&filter, protocol::seccomp::filter(&protocol::Options::default()))?;
-            floor.arg("-f").arg(filter);
-        }
-        let sample = |line: &str| -> Result<Sample> {
-            let (app, gone) = line.split_once(' ').ok_or("floor says something else")?;
-            Ok(Sample { app: app.parse()?, gone: gone.parse()? })
-        };
-        run(&mut floor)?.lines().map(sample).collect()
     }
 
     /// What it can do of the same: namespaces, the App's ids, /proc, and overlays if it can.
@@ -800,12 +781,15 @@ struct Master {
     log: PathBuf,
     /// A package stays mounted for the next rocker.
     keeps: bool,
+    /// A guard waits for the next launch.
+    prepares: bool,
 }
 
 impl Master {
     /// `lines` are its configuration.
     fn start(mut program: Command, state: &Path, lines: &str) -> Result<Self> {
-        let keeps = !lines.contains("max_packages = 0");
+        let [keeps, prepares] =
+            ["max_packages = 0", "ready_guards = 0"].map(|line| !lines.contains(line));
         let [socket, config, log] =
             ["run/master.sock", "master.toml", "log"].map(|at| state.join(at));
         fs::write(&config, lines)?;
@@ -814,7 +798,7 @@ impl Master {
         // SAFETY: it makes one system call.
         unsafe { program.pre_exec(end) };
         let child = program.stdin(Stdio::null()).stderr(fs::File::create(&log)?).spawn()?;
-        let mut master = Self { child, socket, log, keeps };
+        let mut master = Self { child, socket, log, keeps, prepares };
         let ready = within(SOON, || {
             master.settle().is_ok() || !matches!(master.child.try_wait(), Ok(None))
         });
@@ -824,26 +808,29 @@ impl Master {
         }
     }
 
-    /// Returns when no thread of its makes overlays ready any more, and it has heard of that. Nobody
-    /// sleeps meanwhile: the processor would be slow for a while, in one row alone.
-    fn rest(&self) -> Result<()> {
-        let threads = format!("/proc/{}/task", self.child.id());
-        let deadline_ns = now_ns() + 1_000_000_000;
-        while fs::read_dir(&threads)?.count() > 1 {
-            if now_ns() > deadline_ns {
-                return Err("a master's thread does not end".into());
-            }
-            std::thread::yield_now();
-        }
-        self.settle()
-    }
-
-    /// Returns when it has nothing to do.
+    /// Returns when it has nothing to do: it hears of a rocker's end at once, as the caller does,
+    /// but what it does then is no part of the next launch.
     fn settle(&self) -> Result<()> {
         let living = || rocker_client::list(&self.socket, SOON);
         living()?;
-        let is_idle = within(SOON, || living().is_ok_and(|living| living.is_empty()));
-        if is_idle { Ok(()) } else { Err("a rocker lives on".into()) }
+        if !within(SOON, || living().is_ok_and(|living| living.is_empty())) {
+            return Err("a rocker lives on".into());
+        }
+        if self.prepares {
+            stay_awake(PREPARED_NS);
+        }
+        Ok(())
+    }
+}
+
+/// By then a master has a guard ready again, and overlays: it begins a millisecond after an end.
+const PREPARED_NS: u64 = 1_600_000;
+
+/// Who sleeps instead has a slow processor for a while, in some rows alone.
+fn stay_awake(ns: u64) {
+    let until_ns = now_ns() + ns;
+    while now_ns() < until_ns {
+        std::thread::yield_now();
     }
 }
 

@@ -5,9 +5,12 @@
 //! a master as it is by default, which has started that App before: a master is there to have the
 //! package mounted, a guard ready and the overlays kept, and the goals are about that. `warm` has
 //! new overlays. Without a name ours does the very work of the others: all of it is made anew.
-//! What a process costs, whoever starts it, is in the program's own row.
+//! What a process costs, whoever starts it, is in the program's own row; what the system calls of a
+//! launch alone cost in this scene is in floor's, which lives on and launches when it is asked to.
+//! Both together are the least that a whole process could take.
 
 use core::error::Error;
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,12 +22,14 @@ use serde_json::{Value, json};
 use crate::docker::{self, Docker};
 use crate::exec::{cover, cover_unified_cgroups, oci, private};
 use crate::figure::{Figure, Part, skip};
-use crate::{Bench, Master, OVERLAYS, Result, SOON, percentiles, run, run_within};
+use crate::floor::Floor;
+use crate::{Bench, Master, OVERLAYS, Result, SOON, percentiles, run, run_within, stay_awake};
 
 /// Where some leave directories, whatever they are told: systemd-nspawn, and podman's runtime.
 const LITTERED: [&str; 3] = ["/run/systemd", "/run/crun", "/run/runc"];
 
-/// How long the kernel has for what a launcher has left.
+/// How long the kernel has for what a launcher has left, which is no part of the next: mounts and
+/// namespaces go when nobody waits for them any more, on the same processor.
 const CALM_NS: u64 = 20_000_000;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,6 +38,8 @@ enum Launcher {
     Warm,
     Rocker,
     Alone,
+    FloorWarm,
+    FloorBest,
     Bwrap,
     Nsjail,
     Crun,
@@ -43,11 +50,13 @@ enum Launcher {
 }
 
 impl Launcher {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Again,
         Self::Warm,
         Self::Rocker,
         Self::Alone,
+        Self::FloorWarm,
+        Self::FloorBest,
         Self::Bwrap,
         Self::Nsjail,
         Self::Crun,
@@ -63,6 +72,8 @@ impl Launcher {
             Self::Warm => "rocker run, warm",
             Self::Rocker => "rocker run",
             Self::Alone => "the program alone",
+            Self::FloorWarm => "floor warm, no process",
+            Self::FloorBest => "floor best, no process",
             Self::Bwrap => "bwrap",
             Self::Nsjail => "nsjail",
             Self::Crun => "crun run",
@@ -84,14 +95,22 @@ impl Launcher {
             Self::Crun => Some(8.0),
             Self::Runc => Some(20.0),
             Self::Docker => Some(150.0),
-            Self::Again | Self::Warm | Self::Rocker | Self::Alone => None,
-            Self::Nsjail | Self::Nspawn | Self::Podman => None,
+            _ => None,
         }
     }
 
     /// Without it there is nothing to measure.
     const fn is_ours(self) -> bool {
         matches!(self, Self::Again | Self::Warm | Self::Rocker | Self::Alone)
+            || self.floor_mode().is_some()
+    }
+
+    const fn floor_mode(self) -> Option<&'static str> {
+        match self {
+            Self::FloorWarm => Some("warm"),
+            Self::FloorBest => Some("best"),
+            _ => None,
+        }
     }
 
     /// Whether the package is mounted for it.
@@ -125,11 +144,11 @@ impl Bench {
         rustix::mount::mount_change("/", private())?;
         cover_unified_cgroups()?;
         LITTERED.iter().map(Path::new).filter(|dir| dir.is_dir()).try_for_each(cover)?;
-        let (mut rows, mut daemon) = (vec![], None);
+        let (mut rows, mut helpers) = (vec![], Helpers::default());
         for launcher in Launcher::ALL {
             // The first launch shows whether it can, and is to warm up.
-            let first = self.prepare(launcher, &mut daemon);
-            match first.and_then(|()| self.launch_whole(launcher)) {
+            let first = self.prepare(launcher, &mut helpers);
+            match first.and_then(|()| self.launch_whole(launcher, &mut helpers)) {
                 Ok(_) => rows.push(Row { launcher, all: vec![], alone: vec![] }),
                 Err(why) => forgive(launcher, why)?,
             }
@@ -137,7 +156,7 @@ impl Bench {
         for _ in 0..self.options.samples() / 3 {
             let mut failed = vec![];
             for (at, row) in rows.iter_mut().enumerate() {
-                match self.launch_whole(row.launcher) {
+                match self.launch_whole(row.launcher, &mut helpers) {
                     Ok([all, alone]) => {
                         row.all.push(all);
                         row.alone.push(alone);
@@ -153,12 +172,15 @@ impl Bench {
         Ok(rows)
     }
 
-    /// What it needs beforehand, once; Docker a daemon.
-    fn prepare(&self, launcher: Launcher, daemon: &mut Option<Docker>) -> Result<()> {
+    /// What it needs beforehand, once.
+    fn prepare(&self, launcher: Launcher, helpers: &mut Helpers) -> Result<()> {
+        if let Some(mode) = launcher.floor_mode() {
+            helpers.floors.insert(mode, self.floor(mode, OVERLAYS[2])?);
+        }
         match launcher {
             _ if launcher.is_ours() => Ok(()),
             Launcher::Docker => {
-                *daemon = Some(Docker::start(self.bundle("docker"), &self.clock)?);
+                helpers.docker = Some(Docker::start(self.bundle("docker"), &self.clock)?);
                 Ok(())
             }
             Launcher::Bwrap => match self.bwrap {
@@ -186,12 +208,18 @@ impl Bench {
     }
 
     /// Microseconds in all, and without mount and umount.
-    fn launch_whole(&self, launcher: Launcher) -> Result<[f64; 2]> {
+    fn launch_whole(&self, launcher: Launcher, helpers: &mut Helpers) -> Result<[f64; 2]> {
+        if let Some(floor) = launcher.floor_mode().and_then(|mode| helpers.floors.get_mut(mode)) {
+            stay_awake(CALM_NS);
+            return Ok([floor.launch()?.gone; 2]);
+        }
         let mut command = match launcher {
             Launcher::Again => self.rocker_command(&self.again, "again"),
             Launcher::Warm => self.rocker_command(&self.warm, "data"),
             Launcher::Rocker => self.rocker_command(&self.master, "data"),
-            Launcher::Alone => Command::new(&self.clock),
+            Launcher::Alone | Launcher::FloorWarm | Launcher::FloorBest => {
+                Command::new(&self.clock)
+            }
             Launcher::Bwrap => {
                 let mut bwrap = self.bwrap_command(OVERLAYS[2])?;
                 bwrap.arg(self.path("mnt").join("clock"));
@@ -207,15 +235,11 @@ impl Bench {
         let mount = self.path("mnt");
         fs::create_dir_all(&mount)?;
         let us = |begin_ns: u64| (now_ns() - begin_ns) as f64 / 1e3;
-        calm();
+        stay_awake(CALM_NS);
         let begin_ns = now_ns();
         if !launcher.needs_mount() {
             run_bytes(&mut command)?;
-            let all = us(begin_ns);
-            // What a master does then is no part of the next.
-            [&self.master, &self.warm, &self.again].into_iter().try_for_each(Master::settle)?;
-            self.again.rest()?;
-            return Ok([all, all]);
+            return Ok([us(begin_ns); 2]);
         }
         run(Command::new("mount").args(["-o", "loop,ro"]).arg(&self.package).arg(&mount))?;
         let alone_ns = now_ns();
@@ -340,6 +364,13 @@ impl Bench {
     }
 }
 
+/// What lives from launch to launch.
+#[derive(Default)]
+struct Helpers {
+    docker: Option<Docker>,
+    floors: HashMap<&'static str, Floor>,
+}
+
 /// One directory's.
 struct Layers {
     dir: &'static str,
@@ -350,16 +381,6 @@ struct Layers {
 /// An absolute path of a root somewhere else.
 fn inside(root: &Path, dir: &str) -> PathBuf {
     root.join(dir.trim_start_matches('/'))
-}
-
-/// What the last one has left to the kernel to do is done, for it is no part of the next: mounts
-/// and namespaces go when nobody waits for them any more, on the same processor. It does not sleep
-/// meanwhile: all that comes first after that takes twice as long.
-fn calm() {
-    let until_ns = now_ns() + CALM_NS;
-    while now_ns() < until_ns {
-        std::thread::yield_now();
-    }
 }
 
 /// The program says sixteen bytes, which are no text.
@@ -392,13 +413,13 @@ fn to_text(rows: &[Row]) -> String {
             .map(|values| percentiles(values).map(|us| format!("{us:8.0}")).join(" "));
         text += &format!("{:30} {all} {alone}\n", row.launcher.name());
     }
-    text += &format!("\n{:42}{:>8} {:>8}\n", "", "again", "ours");
-    for Ratio { row, again, anew } in ratios(rows) {
+    text += &format!("\n{:42}{:>8} {:>8} {:>8}\n", "", "again", "ours", "least");
+    for Ratio { row, again, anew, least } in ratios(rows) {
         let verdict = row.launcher.goal().map_or(String::new(), |goal| {
             format!("  goal {goal}: {}", if again >= goal { "met" } else { "missed" })
         });
         let name = format!("{} takes, times", row.launcher.name());
-        text += &format!("{name:42}{again:8.1} {anew:8.1}{verdict}\n");
+        text += &format!("{name:42}{again:8.1} {anew:8.1} {least:8.1}{verdict}\n");
     }
     text
 }
@@ -419,25 +440,30 @@ fn to_json(rows: &[Row]) -> Value {
         said.push(json!({"what": row.launcher.name(), "launches": row.all.len(), "all_us": all,
             "alone_us": alone, "times_again": ratio.as_ref().map(|ratio| ratio.again),
             "times_ours": ratio.as_ref().map(|ratio| ratio.anew),
+            "times_least": ratio.as_ref().map(|ratio| ratio.least),
             "goal": row.launcher.goal()}));
     }
     said.into()
 }
 
-/// Another's median by those of ours.
+/// Another's median by those of ours, and by `floor warm` with a process that does nothing else.
 struct Ratio<'r> {
     row: &'r Row,
     again: f64,
     anew: f64,
+    least: f64,
 }
 
 fn ratios(rows: &[Row]) -> Vec<Ratio<'_>> {
     let median = |row: &Row| percentiles(&row.all)[0];
     let of = |launcher| rows.iter().find(|row| row.launcher == launcher).map(median);
-    let (Some(again), Some(anew)) = (of(Launcher::Again), of(Launcher::Rocker)) else {
-        return vec![];
-    };
+    let measured =
+        [Launcher::Again, Launcher::Rocker, Launcher::FloorWarm, Launcher::Alone].map(of);
+    let [Some(again), Some(anew), Some(floor), Some(alone)] = measured else { return vec![] };
     let others = rows.iter().filter(|row| !row.launcher.is_ours());
-    let ratio = |row| Ratio { row, again: median(row) / again, anew: median(row) / anew };
+    let ratio = |row| {
+        let [again, anew, least] = [again, anew, floor + alone].map(|ours| median(row) / ours);
+        Ratio { row, again, anew, least }
+    };
     others.map(ratio).collect()
 }

@@ -131,11 +131,14 @@ impl Rocker {
     ///
     /// The kernel does not report a guard's end before the App has been waited for, and whatever
     /// else the App has left this process to wait for; so this does that too, in the end with a
-    /// delay of a second, and [`wait`](Self::wait) still tells the status afterwards.
+    /// delay of a second, and [`wait`](Self::wait) still tells the status afterwards. Whose they are
+    /// it learns from `/proc`. A caller that may not look there, as one that has given up
+    /// `CAP_SYS_PTRACE` or its uid since the launch, waits for the App alone: where there are others
+    /// the answer is false after `timeout`, and never comes without one.
     ///
     /// # Errors
     ///
-    /// Those of `poll(2)`; of `/proc`, where the guard has ended and there may be such processes.
+    /// Those of `poll(2)`.
     pub fn wait_gone(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         let deadline = timeout.map_or(u64::MAX, deadline_ns);
         let mut app_waits = self.status.is_none();
@@ -154,7 +157,7 @@ impl Rocker {
                         strays::reap_threads(self.app_pid());
                     }
                     if strays::is_dying(self.guard_pid()) {
-                        strays::reap(self.guard_pid(), self.app_pid())?;
+                        strays::reap(self.guard_pid(), self.app_pid());
                     }
                     app_waits = self.status.is_none();
                     continue;

@@ -2,7 +2,6 @@
 //! kernel keeps them as zombies, and their guard with them.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
@@ -23,7 +22,7 @@ pub(crate) fn reap_threads(app_pid: u32) {
 
 /// It may be gone meanwhile, and so may each thread.
 fn reap_threads_of(process: i32, app_pid: u32) {
-    let threads = numbers(format!("/proc/{process}/task").as_ref()).unwrap_or_default();
+    let threads = numbers(format!("/proc/{process}/task").as_ref());
     for thread in threads.into_iter().filter(|thread| thread.cast_unsigned() != app_pid) {
         let _ = ended(thread, WaitIdOptions::empty());
     }
@@ -32,12 +31,11 @@ fn reap_threads_of(process: i32, app_pid: u32) {
 /// Waits for those who have ended in this guard's PID namespace, and are this process's to wait
 /// for: its children, and threads and processes that it is the tracer of. Not for the App itself.
 ///
-/// # Errors
-///
-/// That `/proc` is not there, or that this process may not look at the guard.
-pub(crate) fn reap(guard_pid: u32, app_pid: u32) -> io::Result<()> {
-    let inside = fs::read_link(format!("/proc/{guard_pid}/ns/pid"))?;
-    for process in numbers("/proc".as_ref())? {
+/// Who may not look into the guard's `/proc` (`PTRACE_MODE_READ` of `ptrace(2)`), as a caller that
+/// is root no more, cannot tell whose its children are, and leaves them alone.
+pub(crate) fn reap(guard_pid: u32, app_pid: u32) {
+    let Ok(inside) = fs::read_link(format!("/proc/{guard_pid}/ns/pid")) else { return };
+    for process in numbers("/proc".as_ref()) {
         // A thread has no tracer outside unless its process is the App, or has the same one.
         if !is_ours(process)
             || fs::read_link(format!("/proc/{process}/ns/pid")).ok().as_ref() != Some(&inside)
@@ -46,12 +44,12 @@ pub(crate) fn reap(guard_pid: u32, app_pid: u32) -> io::Result<()> {
         }
         reap_threads_of(process, app_pid);
     }
-    Ok(())
 }
 
-fn numbers(dir: &Path) -> io::Result<Vec<i32>> {
-    let entries = fs::read_dir(dir)?;
-    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+/// None where this process may not look.
+fn numbers(dir: &Path) -> Vec<i32> {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
 fn is_ours(process: i32) -> bool {

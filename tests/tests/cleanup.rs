@@ -11,6 +11,8 @@ use std::time::Instant;
 use rocker_client::Seccomp;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, pidfd_send_signal};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use rustix::time::{ClockId, clock_gettime};
 use tests::app::{self, App};
 use tests::{APP_GID, APP_UID, probe_package, process, replayed, runner, within};
 use tests::{Daemon, Leaks, Program, SOON, Stdio};
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         killing_twice_or_too_late_is_no_error,
         an_app_cannot_feign_its_end,
         whoever_the_app_makes_its_launchers_is_waited_for,
+        who_may_not_look_whom_to_wait_for_waits_until_its_timeout,
         killing_a_name_nobody_has_is_an_error,
         a_dead_app_that_nobody_waited_for_delays_only_the_guards_report,
         the_app_outlives_its_caller_and_the_rocker_its_app,
@@ -291,6 +294,26 @@ fn whoever_the_app_makes_its_launchers_is_waited_for() {
         assert!(app.rocker.wait_gone(Some(SOON)).unwrap());
     }
     assert!(other.wait().expect("it is still ours to wait for").success());
+}
+
+/// As a launcher that has become a user meanwhile.
+fn who_may_not_look_whom_to_wait_for_waits_until_its_timeout() {
+    let daemon = Daemon::start();
+    let any = daemon.launch(probe_package()).seccomp(Seccomp::Unconfined);
+    let mut app = App::start(&any, &["bear-sibling 0"]).unwrap();
+    assert_eq!(app.line(), "bear-sibling 0: ok");
+    let all = capabilities(None).unwrap();
+    let fewer = CapabilitySets { effective: all.effective - CapabilitySet::SYS_PTRACE, ..all };
+    let (began, worked) = (Instant::now(), clock_gettime(ClockId::ThreadCPUTime));
+    set_capabilities(None, fewer).unwrap();
+    let gone = app.rocker.wait_gone(Some(Duration::from_millis(2500)));
+    set_capabilities(None, all).unwrap();
+    assert!(matches!(gone, Ok(false)), "{gone:?}");
+    assert!(began.elapsed() >= Duration::from_millis(2500), "{:?}", began.elapsed());
+    let worked = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime) - worked).unwrap();
+    assert!(worked < Duration::from_millis(500), "it asks without end: {worked:?}");
+    assert!(app.rocker.wait().unwrap().success());
+    assert!(app.rocker.wait_gone(Some(SOON)).unwrap());
 }
 
 fn killing_a_name_nobody_has_is_an_error() {

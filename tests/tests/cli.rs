@@ -15,6 +15,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Pid, Signal, kill_process};
 use tests::app::Answer;
+use tests::cgroup::needs;
 use tests::output::{assert_refused, json_of};
 use tests::replay::{Reports, replay};
 use tests::scratch::{directory, names};
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         an_interrupt_reaches_the_app_and_leaves_nothing,
         a_second_interrupt_ends_what_the_app_left_running,
         whoever_the_app_makes_its_launchers_delays_nobody,
+        an_app_without_end_to_its_children_can_be_ended,
         limits_are_kept_and_the_verdict_is_told,
         a_profile_says_which_system_calls_there_are,
         a_profile_that_says_nothing_is_refused_in_one_line,
@@ -1053,6 +1055,7 @@ fn whoever_the_app_makes_its_launchers_delays_nobody() {
         ("traced-child", "default", true),
         // It ends, but its tracer would have to hear of that first.
         ("traced-by-child", "default", true),
+        ("thread-traced-by-child", "default", true),
     ] {
         for is_embedded in [true, false] {
             let mut rocker = match is_embedded {
@@ -1081,6 +1084,47 @@ fn whoever_the_app_makes_its_launchers_delays_nobody() {
             assert_eq!((is_over, status.code()), (true, Some(5)), "{command}, {is_embedded}");
         }
     }
+}
+
+/// Children for whoever has launched the App, faster than it can wait for them, and for ever.
+fn an_app_without_end_to_its_children_can_be_ended() {
+    let (place, unified) = needs("cpu");
+    let daemon = Daemon::start();
+    let mut rocker = run(&daemon);
+    rocker.args(["--seccomp", "unconfined"]).arg(probe_package());
+    rocker.args(["--", "bin/probe", "bear-siblings 6", "sleep 60000"]);
+    let mut child = rocker.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "bear-siblings 6: ok\n");
+    // A hundredth of a processor: there is always one more.
+    let group = place.join(format!("rocker-test-slow-{}", std::process::id()));
+    fs::create_dir(&group).unwrap();
+    let (quota, limit) = match unified {
+        true => ("cpu.max", "1000 100000"),
+        false => ("cpu.cfs_quota_us", "1000"),
+    };
+    if unified {
+        fs::write(place.join("cgroup.subtree_control"), "+cpu").unwrap();
+    }
+    fs::write(group.join(quota), limit).unwrap();
+    fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    // The first one is for the App, and those after it are for the others.
+    let is_over = within(2 * SOON, || {
+        let is_over = child.try_wait().unwrap().is_some();
+        if !is_over {
+            interrupt(&child);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        is_over
+    });
+    if !is_over {
+        child.kill().unwrap();
+    }
+    let status = child.wait().unwrap();
+    assert!(within(SOON, || fs::remove_dir(&group).is_ok()));
+    assert_eq!((is_over, status.code()), (true, Some(128 + 2)));
 }
 
 fn limits_are_kept_and_the_verdict_is_told() {

@@ -1,5 +1,6 @@
 //! Waiting for a rocker's end, signals in hand. No threads, no handlers: one poll.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt as _;
@@ -8,6 +9,7 @@ use std::process::ExitStatus;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use protocol::ExitReport;
+use protocol::limits::REAPED_MAX;
 use rocker_client::{Error, OpenRocker, Rocker, Run};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -80,45 +82,71 @@ pub(crate) fn until_gone(
     signals: &Signals,
     mut look: impl FnMut(),
 ) -> io::Result<ExitStatus> {
-    let mut status = None;
-    while !is_over(rocker.guard_pidfd(), signals)? {
-        while let Some(signal) = signals.next()? {
+    let (mut status, mut has_more) = (None, false);
+    while !is_over(rocker.guard_pidfd(), signals, has_more)? {
+        // One of each at most: whoever leaves children without pause keeps none of the others.
+        for _ in 0..=FORWARDED.len() {
+            let Some(signal) = signals.next()? else { break };
             match signal {
-                SIGCHLD if status.is_none() => {
-                    look();
-                    status = reap(rocker)?;
-                }
-                SIGCHLD => drop(reap(rocker)?),
-                // One that is traced from inside has ended, and is still its tracer's.
-                _ if status.is_none() && !has_ended(rocker.app_pidfd())? => {
-                    rocker.signal_app(signal)?;
-                }
+                SIGCHLD => has_more = true,
+                _ if status.is_none() && can_hear(rocker)? => rocker.signal_app(signal)?,
                 _ if is_final(signal) => rocker.kill()?,
                 _ => {}
             }
         }
+        if has_more {
+            if status.is_none() {
+                look();
+            }
+            has_more = reap(rocker, &mut status)?;
+        }
     }
     // It may have ended at the same moment.
-    let status = status.map_or_else(|| reap(rocker), |status| Ok(Some(status)))?;
+    while status.is_none() && reap(rocker, &mut status)? {}
     // Somebody else has waited for it, or told the kernel that nobody will.
     status.ok_or_else(|| Errno::CHILD.into())
 }
 
-/// Waits for all that have ended: the App's status, if it was among them.
-fn reap(rocker: &Rocker) -> io::Result<Option<ExitStatus>> {
+/// Waits for those that have ended, but for no more than so many at once; whether there may be
+/// more. The App's status, if it was among them.
+fn reap(rocker: &Rocker, status: &mut Option<ExitStatus>) -> io::Result<bool> {
     let app = i32::try_from(rocker.app_pid()).ok().and_then(Pid::from_raw);
-    let mut told = None;
-    loop {
+    for _ in 0..REAPED_MAX {
         match wait(WaitOptions::NOHANG) {
             // Who asked to be traced has not ended when it stops.
-            Ok(Some((pid, status))) if Some(pid) == app && !status.stopped() => {
-                told = told.or_else(|| Some(ExitStatus::from_raw(status.as_raw())));
+            Ok(Some((pid, told))) if Some(pid) == app && !told.stopped() => {
+                // Its number may be another's from here on.
+                status.get_or_insert(ExitStatus::from_raw(told.as_raw()));
             }
             Ok(Some(_)) | Err(Errno::INTR) => {}
-            Ok(None) | Err(Errno::CHILD) => return Ok(told),
+            Ok(None) | Err(Errno::CHILD) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
     }
+    Ok(true)
+}
+
+/// Whether the App, for which nobody has waited, has anybody left to get a signal. Where its first
+/// thread has ended, and each other one has as well or is stopped for a tracer inside, it is as
+/// good as dead: only that tracer keeps it from having ended.
+fn can_hear(rocker: &Rocker) -> io::Result<bool> {
+    if has_ended(rocker.app_pidfd())? {
+        return Ok(false);
+    }
+    let app = format!("/proc/{}", rocker.app_pid());
+    if state(&app) != Some('Z') {
+        return Ok(true);
+    }
+    let threads = fs::read_dir(format!("{app}/task")).into_iter().flatten();
+    let mut states = threads.filter_map(|thread| state(thread.ok()?.path().to_str()?));
+    Ok(states.any(|state| !matches!(state, 'Z' | 'X' | 't')))
+}
+
+/// Of a thread, or of a process's first one, by its directory in `/proc`: `man 5 proc_pid_stat`.
+fn state(thread: &str) -> Option<char> {
+    let stat = fs::read(format!("{thread}/stat")).ok()?;
+    // The name may hold anything, and ends at the last parenthesis.
+    String::from_utf8_lossy(&stat).rsplit_once(") ")?.1.chars().next()
 }
 
 fn has_ended(process: BorrowedFd<'_>) -> io::Result<bool> {
@@ -137,19 +165,21 @@ pub(crate) fn until_told(
             return Ok(report);
         }
         // Whatever `poll` says, both are looked at.
-        let _ = is_over(rocker.connection(), signals);
+        let _ = is_over(rocker.connection(), signals, false);
         while let Ok(Some(signal)) = signals.next() {
             rocker.signal(run, u8::try_from(signal).unwrap_or(0))?;
         }
     }
 }
 
-/// Waits for this process's end or a signal; whether it was the end.
-fn is_over(process: BorrowedFd<'_>, signals: &Signals) -> io::Result<bool> {
+/// Waits for this process's end or a signal, unless there is something to do at once; whether it
+/// was the end.
+fn is_over(process: BorrowedFd<'_>, signals: &Signals, is_busy: bool) -> io::Result<bool> {
     let signals = signals.as_fd();
+    let left = is_busy.then(Timespec::default);
     loop {
         let mut ready = [process, signals].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        match poll(&mut ready, None) {
+        match poll(&mut ready, left.as_ref()) {
             Ok(_) => return Ok(!ready[0].revents().is_empty()),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),

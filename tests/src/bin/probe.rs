@@ -43,6 +43,17 @@ fn run_unsafe(command: &str) -> bool {
         ["bear-sibling", ms] => bear(libc::CLONE_PARENT, || {
             std::thread::sleep(core::time::Duration::from_millis(ms.parse().expect("a number")));
         }),
+        ["bear-siblings", count] => {
+            // Those that nobody has waited for count, and so they do not use up the host's numbers.
+            let most = nix::sys::resource::Resource::RLIMIT_NPROC;
+            nix::sys::resource::setrlimit(most, 2000, 2000).expect("less than before");
+            let without_end = || loop {
+                bear(libc::CLONE_PARENT, || ());
+            };
+            let born: Vec<_> =
+                (0..number(count)).map(|_| bear(libc::CLONE_PARENT, without_end)).collect();
+            born.into_iter().find(|word| word != "ok").unwrap_or_else(|| "ok".to_owned())
+        }
         ["traced-child"] => traced_child(),
         ["traced-by-child"] => traced_by_child(nix::unistd::getpid()),
         ["thread-traced-by-child"] => thread_traced_by_child(),

@@ -12,6 +12,7 @@
  *      walls  warm, and what else stands around each App: no new privileges and empty capability
  *             sets (the bounding set's too) for guard and App, a seccomp filter, devices, shared
  *             memory and terminals of its own
+ *      kept   walls, and the overlays were made before: each launch has mounts of its own of them
  *      all    each in turn (default)
  *   -n COUNT  launches that count; a tenth and five more come first, as a warm-up
  *   -o A,B,C  directories to overlay; an empty list for none
@@ -72,15 +73,15 @@
 #define MAXOV 16
 #define MAXN 20000
 
-enum { BARE, DOC, BEST, WARM, WALLS, MODES };
-static const char *const mode_name[MODES] = { "bare", "doc", "best", "warm", "walls" };
+enum { BARE, DOC, BEST, WARM, WALLS, KEPT, MODES };
+static const char *const mode_name[MODES] = { "bare", "doc", "best", "warm", "walls", "kept" };
 enum { START, GUARD, PKGDEV, OVERLAY, PKGMNT, PROC, USER, READY, MAPPED, APP, APPDEAD, GDEAD, DETACHED, STAMPS };
 static const char *const step_name[STAMPS] = { "", "clone_guard", "pkg_device", "overlays", "pkg_mount", "proc_mount",
 	"userns", "ready_to_client", "master_maps", "enter_to_app", "app_exit_reap", "guard_exit", "loop_detached" };
 
 struct shared { volatile uint64_t t[STAMPS]; int loop; };
 static struct shared *S;
-static int mode, nov, self_pidfd, pkg_mnt = -1, pkg_tree = -1, dev_tree = -1, vol, datafs, staged, raw, asked;
+static int mode, nov, self_pidfd, kept[MAXOV], pkg_mnt = -1, pkg_tree = -1, dev_tree = -1, vol, datafs, staged, raw, asked;
 static int said[2] = { -1, -1 }; /* the App's standard output */
 static char *ov[MAXOV], up[MAXOV][256], wk[MAXOV][256], data[160] = "floor.d", pkg[4200], execdir[256], staging[256], devices[256], *prog, *base;
 static struct sock_filter filter[4096] = { { BPF_RET, 0, 0, SECCOMP_RET_ALLOW } };
@@ -158,14 +159,14 @@ static void overlays(void)
 		int m;
 		if (b.st_dev == a.st_dev) { /* part of the root file system: a piece of the one overlay over "/" */
 			if (root < 0) {
-				root = new_overlay("/", MAXOV - 1);
+				root = mode == KEPT ? kept[MAXOV - 1] : new_overlay("/", MAXOV - 1);
 				if (staged) { /* before 6.15 only attached mounts can be cloned */
 					TRY(syscall(SYS_move_mount, root, "", AT_FDCWD, staging, F_EMPTY));
 				}
 			}
 			m = TRY(syscall(SYS_open_tree, root, ov[i] + 1, TREE_CLONE));
 		} else
-			m = new_overlay(ov[i], i);
+			m = mode == KEPT ? TRY(syscall(SYS_open_tree, kept[i], "", TREE_CLONE | AT_EMPTY_PATH)) : new_overlay(ov[i], i);
 		TRY(syscall(SYS_move_mount, m, "", AT_FDCWD, ov[i], F_EMPTY));
 		close(m);
 	}
@@ -214,7 +215,7 @@ static int guard(void *arg)
 	}
 	STAMP(PKGMNT);
 	TRY(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0));
-	if (mode == WALLS) own_devices();
+	if (mode >= WALLS) own_devices();
 	STAMP(PROC);
 	if (mode == DOC) TRY(unshare(CLONE_NEWUSER));
 	else {
@@ -224,7 +225,7 @@ static int guard(void *arg)
 		prctl(PR_SET_DUMPABLE, 1); /* /proc/self/ *_map must be ours to open */
 		put("/proc/self/setgroups", "deny"); put("/proc/self/uid_map", "0 1000 1"); put("/proc/self/gid_map", "0 1000 1");
 	}
-	if (mode == WALLS) give_up();
+	if (mode >= WALLS) give_up();
 	prctl(PR_SET_DUMPABLE, 0);
 	STAMP(USER);
 	TRY(write(sk[1], &c, 1));
@@ -241,7 +242,7 @@ static int guard(void *arg)
 }
 static void app(void)
 {
-	if (mode == WALLS) {
+	if (mode >= WALLS) {
 		give_up();
 		TRY(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &walls, 0, 0));
 	}
@@ -300,9 +301,9 @@ static void one(int it)
 	STAMP(START);
 	TRY(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sk));
 	if (mode >= WARM) pkg_tree = TRY(syscall(SYS_open_tree, pkg_mnt, ".", TREE_CLONE)); /* a copy of the mount the master keeps */
-	if (mode == WALLS) dev_tree = TRY(syscall(SYS_open_tree, AT_FDCWD, devices, TREE_CLONE));
+	if (mode >= WALLS) dev_tree = TRY(syscall(SYS_open_tree, AT_FDCWD, devices, TREE_CLONE));
 	pid_t g = TRY(clone(guard, stack + sizeof stack, CLONE_NEWNS | CLONE_NEWPID | SIGCHLD, sk));
-	close(sk[1]); if (mode >= WARM) close(pkg_tree); if (mode == WALLS) close(dev_tree);
+	close(sk[1]); if (mode >= WARM) close(pkg_tree); if (mode >= WALLS) close(dev_tree);
 	int gfd = TRY(syscall(SYS_pidfd_open, g, 0));
 	if (read(sk[0], &c, 1) != 1) { fprintf(stderr, "guard failed\n"); exit(1); }
 	STAMP(READY);
@@ -338,7 +339,7 @@ static double at(double *v, int n, double q) { return v[(int)(q * (n - 1))]; }
 static void run(int m, int n)
 {
 	mode = m;
-	if (mode == WALLS) { /* the master's own devices: empty, here */
+	if (mode >= WALLS) { /* the master's own devices: empty, here */
 		char b[512];
 		TRY(mount("devices", devices, "tmpfs", MS_NOSUID | MS_NOEXEC, 0));
 		snprintf(b, sizeof b, "%s/shm", devices); mkdirs(b);
@@ -349,13 +350,24 @@ static void run(int m, int n)
 		TRY(mount(dev, execdir, "squashfs", MS_RDONLY | MS_NOSUID | MS_NODEV, 0)); close(lf);
 		pkg_mnt = TRY(open(execdir, O_PATH | O_DIRECTORY | O_CLOEXEC));
 	}
+	if (mode == KEPT) {
+		struct stat a, b;
+		if (staged) { fprintf(stderr, "no overlay can be kept before Linux 6.15\n"); exit(1); }
+		TRY(stat("/", &a));
+		kept[MAXOV - 1] = new_overlay("/", MAXOV - 1);
+		for (int i = 0; i < nov; i++) {
+			TRY(stat(ov[i], &b));
+			if (b.st_dev != a.st_dev) kept[i] = new_overlay(ov[i], i);
+		}
+	}
 	for (int i = asked ? 0 : -n / 10 - 5; i < n; i++) {
 		if (asked && getchar() < 0) break;
 		one(i);
 		if (asked) { printf("%.1f %.1f\n", sample[STAMPS][i], sample[STAMPS + 1][i]); fflush(stdout); }
 	}
+	if (mode == KEPT) for (int i = 0; i < MAXOV; i++) if (kept[i]) { close(kept[i]); kept[i] = 0; }
 	if (mode >= WARM) { close(pkg_mnt); umount2(execdir, MNT_DETACH); }
-	if (mode == WALLS) umount2(devices, MNT_DETACH);
+	if (mode >= WALLS) umount2(devices, MNT_DETACH);
 	if (asked) return;
 	if (raw) {
 		for (int i = 0; i < n; i++) printf("%.1f %.1f\n", sample[STAMPS][i], sample[STAMPS + 1][i]);

@@ -31,7 +31,9 @@ fn the_benchmark_measures_everything() {
     for overlays in [0, 1, 5] {
         let kept = ["rocker, warm", "rocker, none ready"];
         let ours = ["rocker", "rocker, C", "rocker, callback"].into_iter().chain(kept);
-        for what in ours.chain(["floor doc", "floor best", "floor warm", "floor walls"]) {
+        for what in
+            ours.chain(["floor doc", "floor best", "floor warm", "floor walls", "floor kept"])
+        {
             let rows = said["launch"]["rows"].as_array().expect("a list");
             let is_it = |row: &&Value| row["overlays"] == overlays && row["what"] == what;
             let row = rows.iter().find(is_it).expect("every combination");
@@ -202,9 +204,11 @@ fn peers_that_cannot_are_left_out_with_a_word() {
         names,
         [
             "rocker run, again",
+            "launch in C, again",
             "rocker run, warm",
             "rocker run",
             "the program alone",
+            "floor kept, no process",
             "floor warm, no process",
             "floor best, no process"
         ],

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         a_guard_is_killed_by_its_name_alone,
         the_appmaster_starts_restarts_and_stops_its_apps,
         the_appmaster_waits_for_whatever_an_app_leaves_it,
+        the_least_appmaster_ends_as_its_app_does,
         the_appmaster_names_a_list_of_no_use,
         the_appmaster_does_not_try_again_what_breaks_a_rule,
         the_appmaster_of_the_readme_runs,
@@ -340,6 +341,29 @@ fn the_appmaster_waits_for_whatever_an_app_leaves_it() {
     assert!(within(SOON, || master.try_wait().unwrap().is_some()), "it waits for ever");
     story.until("sly: ended by signal 15", 1);
     story.until("sly: gone", 1);
+}
+
+fn the_least_appmaster_ends_as_its_app_does() {
+    let daemon = Daemon::start();
+    let script = "#!/bin/sh\ngrep -q 'overlay /etc ' /proc/mounts && read word && exit $word\n";
+    let package = Package::new().file("app", 0o755, script).build();
+    let words = |data: &Path, dir: &str| {
+        let mut launch = Command::new(env!("ROCKER_EXAMPLE_LAUNCH"));
+        launch.arg(daemon.socket()).arg(&package).arg(daemon.exec_dir()).arg(data);
+        launch.args([&APP_UID.to_string(), "./app", dir]);
+        launch
+    };
+    let data = daemon.data_dir().join("least");
+    tests::scratch::directory(&data, 0o755, 0);
+    let mut launch = words(&data, "/etc").stdin(Pipe::piped()).spawn().unwrap();
+    launch.stdin.take().unwrap().write_all(b"7\n").unwrap();
+    assert_eq!(launch.wait().unwrap().code(), Some(7));
+    let output = words(&data, "/nope").output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("launch: ") && said.contains("/nope"), "{said}");
+    let output = Command::new(env!("ROCKER_EXAMPLE_LAUNCH")).output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
 }
 
 fn the_appmaster_names_a_list_of_no_use() {

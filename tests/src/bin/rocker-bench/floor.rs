@@ -69,7 +69,7 @@ impl Bench {
         if program {
             floor.arg("-x").arg(data.join("exec/clock"));
         }
-        if mode == "walls" {
+        if ["walls", "kept"].contains(&mode) {
             let filter = self.path("filter");
             fs::write(&filter, seccomp::filter(&Options::default()))?;
             floor.arg("-f").arg(filter);

@@ -132,6 +132,7 @@ enum Subject {
     FloorBest,
     FloorWarm,
     FloorWalls,
+    FloorKept,
     Bwrap,
     Callback,
     FloorDocCallback,
@@ -139,7 +140,7 @@ enum Subject {
 
 impl Subject {
     /// In the order of their turns: what is compared most comes next to each other.
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Rocker,
         Self::RockerC,
         Self::FloorDoc,
@@ -148,6 +149,7 @@ impl Subject {
         Self::FloorWalls,
         Self::Warm,
         Self::Again,
+        Self::FloorKept,
         Self::NoneReady,
         Self::Bwrap,
         Self::FloorDocCallback,
@@ -165,6 +167,7 @@ impl Subject {
             Self::FloorBest => "floor best",
             Self::FloorWarm => "floor warm",
             Self::FloorWalls => "floor walls",
+            Self::FloorKept => "floor kept",
             Self::Bwrap => "bwrap",
             Self::Callback => "rocker, callback",
             Self::FloorDocCallback => "floor doc, callback",
@@ -174,13 +177,14 @@ impl Subject {
 
 /// What of ours is compared with what, and the goals for the medians of request to App and of
 /// request to all gone: so many times the other's.
-const COMPARED: [(Subject, Subject, Option<f64>, Option<f64>); 11] = [
+const COMPARED: [(Subject, Subject, Option<f64>, Option<f64>); 12] = [
     (Subject::RockerC, Subject::Rocker, Some(1.03), Some(1.03)),
     (Subject::Rocker, Subject::FloorDoc, Some(1.25), Some(1.25)),
     (Subject::Rocker, Subject::FloorBest, None, Some(1.5)),
     (Subject::Warm, Subject::FloorWarm, Some(1.0), Some(1.15)),
     (Subject::Warm, Subject::FloorWalls, None, None),
     (Subject::Again, Subject::FloorWarm, Some(0.5), None),
+    (Subject::Again, Subject::FloorKept, None, None),
     (Subject::Again, Subject::Warm, None, None),
     (Subject::NoneReady, Subject::FloorWarm, None, Some(1.5)),
     (Subject::Callback, Subject::FloorDocCallback, None, None),
@@ -196,7 +200,7 @@ and a guard ready, `none ready` the package alone; `again` is the same App again
 overlays kept; `C` is by the C library, `callback` calls a function instead of a program. `floor` \
 is the system calls alone, by a bare C program: `doc` as the diagrams have them, `best` the \
 fewest, `warm` with the package mounted, `walls` with filter, empty capability sets and devices \
-of its own besides. Goals are this project's own.
+of its own besides, `kept` with the overlays made before as well. Goals are this project's own.
 ";
 
 /// Microseconds of one launch.
@@ -392,9 +396,17 @@ impl Bench {
             figure::skip(&format!("bwrap with {} overlays", dirs.len()), why);
             skips_bwrap = true;
         }
+        let skips_kept = self.floor_batch("kept", true, dirs).err();
+        if let Some(why) = &skips_kept {
+            figure::skip(&format!("floor kept with {} overlays", dirs.len()), why);
+        }
         let mut rows: Vec<Row> = Subject::ALL
             .into_iter()
-            .filter(|&subject| !(subject == Subject::Bwrap && skips_bwrap))
+            .filter(|&subject| match subject {
+                Subject::Bwrap => !skips_bwrap,
+                Subject::FloorKept => skips_kept.is_none(),
+                _ => true,
+            })
             .map(|subject| Row { overlays: dirs.len(), subject, app: vec![], gone: vec![] })
             .collect();
         for round in 0..self.options.rounds {
@@ -433,6 +445,7 @@ impl Bench {
             Subject::FloorBest => return floor("best", true),
             Subject::FloorWarm => return floor("warm", true),
             Subject::FloorWalls => return floor("walls", true),
+            Subject::FloorKept => return floor("kept", true),
             Subject::FloorDocCallback => return floor("doc", false),
             Subject::Rocker | Subject::RockerC => unreachable!("they have one turn"),
             Subject::Callback

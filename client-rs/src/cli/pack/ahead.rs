@@ -12,20 +12,20 @@
 //! they are and packed), and what the codec needs.
 
 use core::mem;
-use core::num::NonZero;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{thread, vec};
 
 use backhand::compression::{CompressionAction, Compressor, DefaultCompressor};
 use backhand::kind::Kind;
 use backhand::{BackhandError, FilesystemCompressor, SuperBlock};
 
-use super::source;
+use super::packer::Packer;
 use super::writer::Image;
+use super::{Options, source};
 
 /// How much may be ready for each thread, in bytes; two blocks at least. Less, and the threads
 /// wait whenever the writer does not run.
@@ -145,29 +145,30 @@ type Order = Receiver<Receiver<Made>>;
 /// The plan, and where the next of its blocks is announced; none when all are.
 type Work = Mutex<Option<(Plan, SyncSender<Receiver<Made>>)>>;
 
-/// Writes the image, whose blocks are planned so, with that many threads beside this one; one
-/// means this one alone. Returns the image's size.
+/// Writes the image, whose blocks are planned so, with as many threads beside this one as there
+/// are jobs; one means this one alone. Returns the image's size.
 pub(super) fn write(
     image: &mut Image<'_>,
     plan: Plan,
-    codec: FilesystemCompressor,
-    jobs: NonZero<usize>,
+    options: Options,
     out: impl Write + Seek,
 ) -> Result<u64, BackhandError> {
-    if jobs.get() == 1 {
-        return image.write(out).map(|(_, size)| size);
-    }
-    let block_size = u32::try_from(plan.block_size).unwrap_or(u32::MAX);
+    let threads = match options.jobs.get() {
+        1 => 0,
+        jobs => jobs,
+    };
     let ready = usize::try_from(AHEAD / plan.block_size).unwrap_or(0).max(2);
-    let (announce, order) = sync_channel(ready * jobs.get());
+    let (announce, order) = sync_channel(ready * threads);
+    let desk = Desk { order: (threads > 0).then_some(order), packer: Packer::new(options)? };
     // backhand wants its compressor for the life of the process, so these few bytes stay.
-    let ahead: &'static Ahead = Box::leak(Box::new(Ahead { order: Mutex::new(Some(order)) }));
+    let ahead: &'static Ahead = Box::leak(Box::new(Ahead(Mutex::new(Some(desk)))));
     image.set_kind(Kind::new_v4(ahead));
     let work = Work::new(Some((plan, announce)));
     thread::scope(|scope| {
         let _end = End(ahead);
-        for _ in 0..jobs.get() {
-            let work = || make_blocks(&work, codec, block_size);
+        for _ in 0..threads {
+            let packer = Packer::new(options)?;
+            let work = || make_blocks(&work, packer);
             thread::Builder::new().spawn_scoped(scope, work)?;
         }
         image.write(out).map(|(_, size)| size)
@@ -175,10 +176,10 @@ pub(super) fn write(
 }
 
 /// What a thread does: block after block, until there is none or nobody wants them.
-fn make_blocks(work: &Work, codec: FilesystemCompressor, block_size: u32) {
+fn make_blocks(work: &Work, mut packer: Packer) {
     while let Some((block, done)) = take_block(work) {
         // What fails here fails again where the writer does it, who tells why.
-        if let Ok(made) = make(&block, codec, block_size) {
+        if let Ok(made) = make(&block, &mut packer) {
             let _ = done.send(made);
         }
     }
@@ -196,34 +197,41 @@ fn take_block(work: &Work) -> Option<(Block, SyncSender<Made>)> {
     block.map(|block| (block, done))
 }
 
-fn make(
-    block: &Block,
-    codec: FilesystemCompressor,
-    block_size: u32,
-) -> Result<Made, BackhandError> {
+fn make(block: &Block, packer: &mut Packer) -> Result<Made, BackhandError> {
     let bytes = block.read()?;
     if matches!(block, Block::Own(_)) && bytes.iter().all(|byte| *byte == 0) {
         return Ok(Made::Hole);
     }
-    let packed = DefaultCompressor.compress(&bytes, codec, block_size)?;
+    let packed = packer.pack(&bytes)?;
     Ok(Made::Packed { bytes, packed })
 }
 
-/// The writer's compressor.
-struct Ahead {
-    /// None when the image is written.
-    order: Mutex<Option<Order>>,
+/// The writer's compressor. It has nothing any more when the image is written.
+struct Ahead(Mutex<Option<Desk>>);
+
+/// What the writer is served from.
+struct Desk {
+    /// None if nobody works ahead.
+    order: Option<Order>,
+    /// For what is not planned.
+    packer: Packer,
 }
 
-impl Ahead {
+impl Desk {
     /// The next block for which the writer asks, if the plan is right.
     fn next(&self) -> Option<Made> {
-        let order = self.order.lock().ok()?;
         loop {
-            match order.as_ref()?.recv().ok()?.recv().ok()? {
+            match self.order.as_ref()?.recv().ok()?.recv().ok()? {
                 Made::Hole => {}
                 made @ Made::Packed { .. } => return Some(made),
             }
+        }
+    }
+
+    fn pack(&mut self, bytes: &[u8]) -> Result<Vec<u8>, BackhandError> {
+        match self.next() {
+            Some(Made::Packed { bytes: planned, packed }) if planned == bytes => Ok(packed),
+            _ => self.packer.pack(bytes),
         }
     }
 }
@@ -233,8 +241,8 @@ struct End(&'static Ahead);
 
 impl Drop for End {
     fn drop(&mut self) {
-        if let Ok(mut order) = self.0.order.lock() {
-            *order = None;
+        if let Ok(mut desk) = self.0.0.lock() {
+            *desk = None;
         }
     }
 }
@@ -248,13 +256,12 @@ impl CompressionAction for Ahead {
     fn compress(
         &self,
         bytes: &[u8],
-        codec: FilesystemCompressor,
-        block_size: u32,
+        _codec: FilesystemCompressor,
+        _block_size: u32,
     ) -> Result<Vec<u8>, BackhandError> {
-        match self.next() {
-            Some(Made::Packed { bytes: planned, packed }) if planned == bytes => Ok(packed),
-            _ => DefaultCompressor.compress(bytes, codec, block_size),
-        }
+        let mut desk = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(desk) = desk.as_mut() else { unreachable!("who writes has not ended") };
+        desk.pack(bytes)
     }
 
     fn decompress(
@@ -278,10 +285,9 @@ impl CompressionAction for Ahead {
 
 #[cfg(test)]
 mod tests {
+    use core::num::NonZero;
     use std::fs;
     use std::io::Cursor;
-
-    use backhand::compression::CompressionOptions;
 
     use super::super::tests::{fill, noise, place};
     use super::super::writer::Layout;
@@ -388,12 +394,11 @@ mod tests {
         done.send(Made::Packed { bytes: b"planned".to_vec(), packed: b"wrong".to_vec() }).unwrap();
         announce.send(made).unwrap();
         drop(announce);
-        let ahead = Ahead { order: Mutex::new(Some(order)) };
-        let options = CompressionOptions::Lz4(backhand::compression::Lz4 { version: 1, flags: 0 });
-        let codec = FilesystemCompressor::new(Compressor::Lz4, Some(options)).unwrap();
-        let right = DefaultCompressor.compress(b"changed", codec, BLOCK).unwrap();
-        assert_eq!(ahead.compress(b"changed", codec, BLOCK).unwrap(), right);
-        assert_eq!(ahead.compress(b"changed", codec, BLOCK).unwrap(), right);
+        let options = Options { compression: Compression::Lz4, ..Options::default() };
+        let mut desk = Desk { order: Some(order), packer: Packer::new(options).unwrap() };
+        let right = Packer::new(options).unwrap().pack(b"changed").unwrap();
+        assert_eq!(desk.pack(b"changed").unwrap(), right);
+        assert_eq!(desk.pack(b"changed").unwrap(), right);
     }
 
     /// A full disk, say. It is told, and the threads end.
@@ -403,11 +408,10 @@ mod tests {
         fs::write(tree.join("a"), noise(1 << 20)).unwrap();
         let jobs = NonZero::new(3).unwrap();
         let options = Options { compression: Compression::Lz4, block_size: BLOCK, jobs };
-        let Layout { mut image, codec, files, .. } =
-            lay_out(&tree, Path::new("p"), options, 0).unwrap();
+        let Layout { mut image, files, .. } = lay_out(&tree, Path::new("p"), options, 0).unwrap();
         let plan = Plan::new(files, BLOCK);
         let mut room = [0; 10_000];
-        let written = write(&mut image, plan, codec, jobs, Cursor::new(&mut room[..]));
+        let written = write(&mut image, plan, options, Cursor::new(&mut room[..]));
         assert!(matches!(written, Err(BackhandError::StdIo(_))), "{written:?}");
     }
 }

@@ -17,11 +17,13 @@
 //! ```text
 //! writer     the tree becomes an image
 //! ahead      its blocks are compressed on all processors
+//! packer     one block after the other
 //! source     one file of it, from the disk to the writer
 //! reader     one file of a package, whoever made it
 //! ```
 
 mod ahead;
+mod packer;
 mod reader;
 mod source;
 #[cfg(test)]
@@ -182,7 +184,7 @@ fn parse_epoch(epoch: Option<&OsStr>) -> Result<u32, Fault> {
 }
 
 fn pack_at(dir: &Path, package: &Path, options: Options, time: u32) -> Result<Packed, Fault> {
-    let Layout { mut image, codec, files, .. } = lay_out(dir, package, options, time)?;
+    let Layout { mut image, files, .. } = lay_out(dir, package, options, time)?;
     let mut packed = Packed {
         files: files.len() as u64,
         bytes_in: files.iter().map(|(_, length)| length).sum(),
@@ -192,7 +194,7 @@ fn pack_at(dir: &Path, package: &Path, options: Options, time: u32) -> Result<Pa
     let fault = |error| Fault::new(package, error);
     let temporary = Temporary::beside(package, 0o666).map_err(fault)?;
     let out = BufWriter::new(&temporary.file);
-    packed.bytes_out = ahead::write(&mut image, plan, codec, options.jobs, out)
+    packed.bytes_out = ahead::write(&mut image, plan, options, out)
         .map_err(|error| write_fault(error, package))?;
     // A duplicate file's blocks are written before backhand knows and steps back over them; at the
     // end of the data nothing else may cover them.

@@ -5,21 +5,17 @@ use std::fs::FileType;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use backhand::compression::{CompressionOptions, Compressor, Lz4, Zstd};
-use backhand::{BackhandError, FilesystemCompressor, FilesystemWriter, NodeHeader};
+use backhand::{BackhandError, FilesystemWriter, NodeHeader};
 use rustix::io::Errno;
 use walkdir::DirEntry;
 
+use super::packer::codec;
 use super::source::Source;
-use super::{Compression, Fault, Options};
+use super::{Fault, Options};
 
 /// Images end on a multiple of this: the loop device serves whole sectors only, and ignores a
 /// last one that is cut short.
 const PADDING_KIB: u32 = 4;
-
-/// Level of zstd: beyond it each percent costs seconds, and who wants the smallest takes xz
-/// (docs/bench/packages.md).
-const ZSTD_LEVEL: u32 = 9;
 
 /// Longest target of a symlink, in bytes: all that backhand writes (it panics beyond).
 const SYMLINK_MAX: usize = 255;
@@ -36,7 +32,6 @@ pub(super) type Image<'a> = FilesystemWriter<'a, 'a, 'a>;
 /// An image of which nothing is written yet.
 pub(super) struct Layout<'a> {
     pub(super) image: Image<'a>,
-    pub(super) codec: FilesystemCompressor,
     /// The regular files with their lengths, in the image's order.
     pub(super) files: Vec<(PathBuf, u64)>,
     time: u32,
@@ -44,14 +39,13 @@ pub(super) struct Layout<'a> {
 
 impl Layout<'_> {
     pub(super) fn new(options: Options, time: u32) -> Result<Self, BackhandError> {
-        let codec = codec(options.compression)?;
         let mut image = Image::default();
-        image.set_compressor(codec);
+        image.set_compressor(codec(options.compression)?);
         image.set_block_size(options.block_size);
         image.set_kib_padding(PADDING_KIB);
         image.set_only_root_id();
         image.set_time(time);
-        Ok(Self { image, codec, files: vec![], time })
+        Ok(Self { image, files: vec![], time })
     }
 
     /// Entries come sorted, a directory before what is in it.
@@ -84,22 +78,6 @@ impl Layout<'_> {
         };
         added.map_err(|error| fault(&error))
     }
-}
-
-fn codec(compression: Compression) -> Result<FilesystemCompressor, BackhandError> {
-    let (id, options) = match compression {
-        Compression::Zstd => {
-            let options = Zstd { compression_level: ZSTD_LEVEL };
-            (Compressor::Zstd, Some(CompressionOptions::Zstd(options)))
-        }
-        Compression::Xz => (Compressor::Xz, None),
-        Compression::Gzip => (Compressor::Gzip, None),
-        // The kernel refuses an lz4 image that does not name the one format there is.
-        Compression::Lz4 => {
-            (Compressor::Lz4, Some(CompressionOptions::Lz4(Lz4 { version: 1, flags: 0 })))
-        }
-    };
-    FilesystemCompressor::new(id, options)
 }
 
 /// A socket or a fifo in a read-only image connects nobody, and a device node is a way to the

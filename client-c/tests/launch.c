@@ -185,6 +185,7 @@ static void test_launch_filters_and_flags_that_are_none(void)
     };
     char line[ROCKER_STRERROR_MAX];
 
+    NEED_GUARD();
     for (size_t i = 0; i < COUNT(cases); i++) {
         struct surroundings before;
         RockerError error;
@@ -473,7 +474,7 @@ static void test_kill_ends_the_guard(void)
 
     CHECK_IS(poll(&gone, 1, 0), 0);
     CHECK_IS(ROCKER_kill(&rocker), 0);
-    CHECK_IS(poll(&gone, 1, 5000), 1);
+    CHECK_IS(poll(&gone, 1, LATE_MS), 1);
     CHECK_IS(ROCKER_kill(&rocker), 0);
     close(other.lifeline);
     ROCKER_close(&rocker);

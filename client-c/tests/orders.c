@@ -752,8 +752,35 @@ static void in_a_full_table(void)
     part(&pair);
 }
 
+/* An emulator may keep the limit to itself: then the kernel knows nothing of it. */
+static bool the_kernel_has_the_limit(void)
+{
+    const char *key = "Max open files";
+    struct rlimit usual;
+    char line[128];
+    bool is_there = true;
+
+    getrlimit(RLIMIT_NOFILE, &usual);
+    setrlimit(RLIMIT_NOFILE, &(struct rlimit){ 37, usual.rlim_max });
+    FILE *limits = fopen("/proc/self/limits", "r");
+    while (limits != NULL && fgets(line, sizeof(line), limits) != NULL) {
+        if (strncmp(line, key, strlen(key)) == 0) {
+            is_there = atoi(line + strlen(key)) == 37;
+        }
+    }
+    if (limits != NULL) {
+        fclose(limits);
+    }
+    setrlimit(RLIMIT_NOFILE, &usual);
+    return is_there;
+}
+
 static void test_descriptors_that_find_no_room(void)
 {
+    if (!the_kernel_has_the_limit()) {
+        skip("the kernel has no limit of descriptors here: an emulator?");
+        return;
+    }
     in_child(in_a_full_table);
 }
 
@@ -1482,7 +1509,7 @@ static void test_await_ends_in_time(void)
     long long began = now_ms();
 
     CHECK_IS(ROCKER_await(&pair.open, id, 50, &event), 0);
-    CHECK(now_ms() - began >= 50 && now_ms() - began < 5000);
+    check_waited(began, 50);
     part(&pair);
 }
 
@@ -1508,7 +1535,7 @@ static void in_a_storm(void)
     unsigned id = exec_true(&pair, NULL);
     long long began = now_ms();
     CHECK_IS(ROCKER_await(&pair.open, id, 50, &event), 0);
-    CHECK(now_ms() - began >= 50 && now_ms() - began < 5000);
+    check_waited(began, 50);
     CHECK(signals > 10);
     for (int i = 0; i < 200; i++) {
         /* The test's own calls are not what is tried here. */
@@ -1615,7 +1642,13 @@ static pid_t new_guard(int connection, int others, int *pidfd)
 static void test_end_waits_until_all_is_gone(void)
 {
     struct surroundings before;
+    int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
 
+    if (self < 0) {
+        skip("there is no pidfd_open(2) here: an emulator?");
+        return;
+    }
+    close(self);
     look(&before);
     for (int timeout_ms = -1; timeout_ms < 20000; timeout_ms += 10000) {
         struct pair pair = new_pair();
@@ -1631,7 +1664,7 @@ static void test_end_waits_until_all_is_gone(void)
         close(pair.open.guard_pidfd);
         pid_t pid = new_guard(-1, -1, &pair.open.guard_pidfd);
         CHECK_IS(ROCKER_end(&pair.open, timeout_ms), ETIMEDOUT);
-        CHECK(now_ms() - began >= timeout_ms && now_ms() - began < 5000);
+        check_waited(began, timeout_ms);
         CHECK(pair.open.guard_pidfd == -1 && pair.open.connection == -1);
         kill(pid, SIGKILL);
         CHECK_IS(waitpid(pid, NULL, 0), pid);

@@ -82,6 +82,18 @@ static inline long long now_ms(void)
     return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* What nobody delays is done by then, on the slowest machine and under valgrind. */
+#define LATE_MS 30000
+
+/* A wait that has ended, no earlier than it was to. */
+static inline void check_waited(long long began_ms, long long wanted_ms)
+{
+    long long took_ms = now_ms() - began_ms;
+
+    CHECK(took_ms >= wanted_ms);
+    CHECK(took_ms < LATE_MS);
+}
+
 /* --- Messages. ------------------------------------------------------------------------------- */
 
 static inline void pass(int socket, const void *bytes, size_t length, const int *fds, size_t count)

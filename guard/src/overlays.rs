@@ -231,7 +231,7 @@ impl Plan {
     }
 
     /// prepare.4: takes what an earlier launch has left, if that is what this one would make, with
-    /// its seal. Else it is closed when this returns, which unmounts it.
+    /// its seal, which is never empty. Else it is closed when this returns, which unmounts it.
     pub(crate) fn reuse(
         &mut self,
         kept: Kept,

@@ -475,10 +475,12 @@ impl Work<'_> {
                 held.into_iter().flatten().chain(groups).chain(&dev).map(AsFd::as_fd).collect();
             let link = launch.link.as_ref().ok_or(Errno::BADF)?;
             if let Some(lease) = self.held.overlays.as_ref().filter(|_| overlaid) {
-                let kept = lease.take();
+                let (is_old, kept) = (lease.is_old(), lease.take());
                 let (seal, given) = kept
                     .as_ref()
                     .map_or_else(Default::default, |kept| (&*kept.seal, &*kept.descriptors));
+                // The guard would make others, and is to unmount these: that may take long.
+                let seal = if is_old { &[] } else { seal };
                 let layers = u8::try_from(given.len().saturating_sub(1)).unwrap_or(u8::MAX);
                 let message = Message::Master(MasterMessage::Keep { seal, layers });
                 let given: heapless::Vec<BorrowedFd<'_>, DESCRIPTORS_MAX> =

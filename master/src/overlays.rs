@@ -35,8 +35,10 @@ struct Entry<K> {
     has_ended_well: Cell<bool>,
     /// They were made ready since.
     is_ready: Cell<bool>,
-    /// The host has changed its mounts since that rocker began.
+    /// The host has changed its mounts since they were made.
     is_old: Cell<bool>,
+    /// The host has changed its mounts since the guard was cloned that has the data dir.
+    has_old_guard: Cell<bool>,
     /// They are being made ready, or unmounted.
     is_away: Cell<bool>,
     /// A launch waits for them.
@@ -71,7 +73,12 @@ impl<K> Lease<K> {
 
     /// prepare.0: its guard has the host's mounts as they are now.
     pub fn begins(&self) {
-        self.entry.is_old.set(false);
+        self.entry.has_old_guard.set(false);
+    }
+
+    /// Whether what there is was made with other mounts of the host's: for the guard to close.
+    pub fn is_old(&self) -> bool {
+        self.entry.is_old.get()
     }
 
     /// root.3: what there is, for the guard.
@@ -82,6 +89,7 @@ impl<K> Lease<K> {
     /// prepare.7: what the guard has given.
     pub fn put(&self, kept: K) {
         self.entry.kept.replace(Some(kept));
+        self.entry.is_old.set(self.entry.has_old_guard.get());
         self.entry.has_ended_well.set(false);
         self.entry.is_ready.set(false);
     }
@@ -174,6 +182,7 @@ impl<K> Overlays<K> {
             has_ended_well: Cell::default(),
             is_ready: Cell::default(),
             is_old: Cell::default(),
+            has_old_guard: Cell::default(),
             is_away: Cell::default(),
             is_awaited: Cell::default(),
             idle_since_ns: Cell::default(),
@@ -199,7 +208,10 @@ impl<K> Overlays<K> {
     /// The host's mounts are others: what was made before keeps none of them in use for longer than
     /// its rocker lives.
     pub fn discard(&mut self) {
-        self.entries.iter().for_each(|entry| entry.is_old.set(true));
+        for entry in &self.entries {
+            entry.is_old.set(true);
+            entry.has_old_guard.set(true);
+        }
     }
 
     /// Whether something has come of what launches wait for, since this was asked last.
@@ -404,5 +416,26 @@ mod tests {
         drop(beginning);
         make_ready(&mut overlays, 0);
         assert_eq!(kept(overlays.find(key(3))).take(), Some("new"));
+    }
+
+    #[test]
+    fn old_ones_that_a_launch_has_found_are_used_by_none() {
+        let mut overlays = overlays(8);
+        for inode in [1, 2] {
+            leave(&mut overlays, inode, "made", 0);
+        }
+        let [goes_on, fails] = [1, 2].map(|inode| kept(overlays.find(key(inode))));
+        assert!(!goes_on.is_old());
+        overlays.discard();
+        goes_on.begins();
+        fails.begins();
+        assert!(goes_on.is_old() && goes_on.take() == Some("made"));
+        goes_on.put("new");
+        assert!(!goes_on.is_old());
+        drop((goes_on, fails));
+        // The launch of the second has failed, or has no overlays.
+        assert_eq!(over(&mut overlays, 0), ["made"]);
+        make_ready(&mut overlays, 0);
+        assert_eq!(kept(overlays.find(key(1))).take(), Some("new"));
     }
 }

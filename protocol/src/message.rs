@@ -298,7 +298,8 @@ pub enum MasterMessage<'a> {
     /// the data dir ([`GuardMessage::Kept`]). If an earlier launch has left some, they come
     /// along, and are the guard's from now on. Descriptors: these, and the locked `.rocker`.
     Keep {
-        /// What the earlier guard has written down of them, for guards alone to read.
+        /// What the earlier guard has written down of them, for guards alone to read; empty: they
+        /// are to be closed, for the host has changed its mounts since.
         seal: &'a [u8],
         /// How many there are.
         layers: u8,

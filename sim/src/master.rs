@@ -918,7 +918,7 @@ impl AtWork<'_, '_> {
     fn give_overlays(&mut self) -> Answer {
         let (table, overlaid) = (self.held().table, self.scene()?.dirs > 0);
         let Some(lease) = self.held().overlays.as_ref().filter(|_| overlaid) else { return Ok(()) };
-        let given = lease.take();
+        let (is_old, given) = (lease.is_old(), lease.take());
         let kernel = &mut *self.around.kernel;
         let roles = [Role::LayerOfRoot, Role::LayerOfVar, Role::Lock];
         let fds: heapless::Vec<Fd, 3> = given
@@ -926,7 +926,8 @@ impl AtWork<'_, '_> {
             .flat_map(|kept| roles.map(|role| kernel.fd(kept.table, role).ok()))
             .flatten()
             .collect();
-        let body = Body::Keep { seal: given.map(|kept| kept.seal) };
+        let seal = given.filter(|_| !is_old).map(|kept| kept.seal);
+        let body = Body::Keep { seal };
         let sent = kernel.send(table, Role::Link, body, &fds);
         given.into_iter().for_each(|kept| kernel.close_table(kept.table));
         sent

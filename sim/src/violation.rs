@@ -41,6 +41,11 @@ pub enum Violation {
         /// Of which data dir.
         data: u8,
     },
+    /// A launch has overlays that were made before the host changed its mounts.
+    OldOverlays {
+        /// Of which data dir.
+        data: u8,
+    },
     /// A rocker ended by itself, and what its App wrote was not on disk.
     NotSynced {
         /// In which data dir.
@@ -204,6 +209,9 @@ impl fmt::Display for Violation {
             }
             Self::OtherLayers { data } => {
                 write!(f, "the overlays of data dir {data} are not those that were to be")
+            }
+            Self::OldOverlays { data } => {
+                write!(f, "the overlays of data dir {data} are of mounts that are no more")
             }
             Self::NotSynced { data } => {
                 write!(f, "a rocker is gone, and what is in data dir {data} is not on disk")

@@ -51,7 +51,7 @@ impl<'b> Linux<'b> {
             match socket::receive_before(master, &mut *inbox, u64::MAX) {
                 Ok(Received::Message(Message::Master(MasterMessage::Keep { seal, .. }), given)) => {
                     self.building.keeps = true;
-                    self.building.kept = Some(Kept::new(given, seal)).filter(|_| !seal.is_empty());
+                    self.building.kept = (!given.is_empty()).then(|| Kept::new(given, seal));
                 }
                 Ok(Received::Message(_, descriptors)) => break descriptors.into_iter(),
                 Ok(Received::Lost(how)) => return Outcome::Lost(how),

@@ -12,7 +12,7 @@ pub(super) struct Overlay {
     made: usize,
     /// Whose names it remembers.
     knows: Option<usize>,
-    /// The host's mounts that its last rocker was made with, as in [`super::Space`].
+    /// The host's mounts that it was made with, as in [`super::Space`].
     born: u32,
     /// What it was made of.
     seal: Seal,
@@ -60,10 +60,10 @@ impl Kernel {
             self.violated(Violation::LayerShared { data });
         }
         let seal = Seal { layers: 0, ..self.seal(data, 0) };
-        let born = self.spaces[space].born;
+        let mounts = self.spaces[space].born;
         let Some(overlay) = self.overlay(data, layer, made) else { return };
-        overlay.born = born;
-        let (knows, was) = (overlay.knows.replace(space), overlay.seal);
+        let (knows, was, is_old) =
+            (overlay.knows.replace(space), overlay.seal, overlay.born != mounts);
         let (is_dirty, is_new) = (overlay.is_dirty, knows != Some(space));
         if is_new && knows.is_some() {
             self.violated(Violation::Remembers { data });
@@ -73,6 +73,9 @@ impl Kernel {
         }
         if was != seal {
             self.violated(Violation::OtherLayers { data });
+        }
+        if is_old {
+            self.violated(Violation::OldOverlays { data });
         }
     }
 

@@ -18,11 +18,13 @@
 //! writer     the tree becomes an image
 //! ahead      its blocks are compressed on all processors
 //! packer     one block after the other
+//! early      the image goes to the disk meanwhile
 //! source     one file of it, from the disk to the writer
 //! reader     one file of a package, whoever made it
 //! ```
 
 mod ahead;
+mod early;
 mod packer;
 mod reader;
 mod source;
@@ -193,9 +195,10 @@ fn pack_at(dir: &Path, package: &Path, options: Options, time: u32) -> Result<Pa
     let plan = Plan::new(files, options.block_size);
     let fault = |error| Fault::new(package, error);
     let temporary = Temporary::beside(package, 0o666).map_err(fault)?;
-    let out = BufWriter::new(&temporary.file);
-    packed.bytes_out = ahead::write(&mut image, plan, options, out)
-        .map_err(|error| write_fault(error, package))?;
+    packed.bytes_out = early::write(&temporary.file, |out| {
+        ahead::write(&mut image, plan, options, BufWriter::new(out))
+    })
+    .map_err(|error| write_fault(error, package))?;
     // A duplicate file's blocks are written before backhand knows and steps back over them; at the
     // end of the data nothing else may cover them.
     temporary.file.set_len(packed.bytes_out).map_err(fault)?;

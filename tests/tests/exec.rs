@@ -273,12 +273,13 @@ fn a_hostile_program_cannot_stall_the_guard() {
 fn a_program_cannot_feign_its_end() {
     let daemon = Daemon::start();
     let mut rocker = open(&daemon);
-    let limits = Limits::new().wall(Duration::from_millis(500));
+    // Time enough to get there on a slow machine.
+    let limits = Limits::new().wall(Duration::from_secs(2));
     let (report, text) = probe(&mut rocker, &["traced-stop"], &limits);
     assert_eq!(text, "traced-stop: ok\n");
     let late = (Exit::Signal(SIGKILL), Verdict::TimeLimitExceeded);
     assert_eq!((report.exit, report.verdict), late);
-    assert!(report.wall_us >= 500_000, "{report:?}");
+    assert!(report.wall_us >= 2_000_000, "{report:?}");
     ends(rocker);
 }
 
@@ -286,22 +287,22 @@ fn a_program_cannot_feign_its_end() {
 fn whose_end_a_tracer_keeps_is_late_all_the_same() {
     let daemon = Daemon::start();
     let mut rocker = open(&daemon);
-    let limits = Limits::new().wall(Duration::from_millis(400));
+    let limits = Limits::new().wall(Duration::from_secs(2));
     let ended = |rocker: &mut OpenRocker, command: &str, limits: &Limits, killed: bool| {
         let program = Program::new("bin/probe").args([command, "exit 3"]).stdin(Stdio::Null);
         let run = rocker.spawn(&program, limits).unwrap();
-        std::thread::sleep(Duration::from_millis(400));
+        let pid = run.pid().unwrap();
+        let is_dead = || process::stat(pid).is_some_and(|stat| stat.state == 'Z');
+        assert!(tests::within(SOON, is_dead), "{command}: it has exited");
         if killed {
             rocker.signal(&run, SIGKILL).unwrap();
         }
-        let began = Instant::now();
         let mut told = None;
         let is_told = || {
             told = rocker.try_wait(&run).unwrap();
             told.is_some()
         };
-        assert!(tests::within(SOON, is_told), "nobody is told");
-        assert!(began.elapsed() < Duration::from_millis(2500), "{:?}", began.elapsed());
+        assert!(tests::within(SOON, is_told), "{command}: nobody is told");
         told.unwrap().exit
     };
     for command in ["traced-by-child", "thread-traced-by-child"] {

@@ -159,7 +159,7 @@ static const char rules[] =
     "it is not a file of the kind needed here\0"
     "it is not a squashfs image; build one with \"rocker pack\"\0"
     "it is a squashfs of an unknown version or compression\0"
-    "the image is truncated\0"
+    "the image is truncated, or its length is no multiple of 512\0"
     "another rocker uses it, or a master still keeps its overlays\0"
     "its .rocker directory was not made by ROCKER\0"
     "too many rockers; see max_rockers in the master's configuration\0"

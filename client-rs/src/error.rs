@@ -156,9 +156,11 @@ impl Error {
 
 impl core::error::Error for Error {}
 
+/// The same line, for `main() -> Result<(), Error>` and `unwrap()` show this; all that is known of
+/// it with `{:#?}`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        if f.alternate() { fmt::Debug::fmt(&self.0, f) } else { fmt::Display::fmt(self, f) }
     }
 }
 
@@ -326,6 +328,8 @@ mod tests {
             "cannot mount the package (prepare.3): mount -t squashfs /dev/loop8 /app: \
              Structure needs cleaning"
         );
+        // As `main()` shows it.
+        assert_eq!(format!("{mount:?}"), mount.to_string());
         let connect = failed(Step::RequestRocker, Errno::NOENT).during("connect /run/m.sock");
         assert_eq!(
             connect.to_string(),

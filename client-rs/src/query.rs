@@ -44,7 +44,7 @@ impl From<RockerInfo<'_>> for RockerEntry {
     }
 }
 
-/// All living rockers that the master at `socket` shows to this user.
+/// All living rockers that the master at `socket` shows to this user, the oldest first.
 ///
 /// # Errors
 ///
@@ -56,7 +56,10 @@ pub fn list(socket: impl AsRef<Path>, timeout: Duration) -> Result<Vec<RockerEnt
     loop {
         match question.answer()? {
             Answer::Rocker(entry) => entries.push(entry),
-            Answer::End => return Ok(entries),
+            Answer::End => {
+                entries.sort_by_key(|entry: &RockerEntry| core::cmp::Reverse(entry.age));
+                return Ok(entries);
+            }
             Answer::Gone | Answer::Entrance(..) => return Err(question.lost(Loss::Garbage)),
         }
     }

@@ -1,5 +1,6 @@
 //! What may take long and waits for disks, in threads: nobody else waits with it.
 
+use std::collections::HashMap;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -20,17 +21,33 @@ pub(crate) fn unmount<T: Send + 'static>(mounts: Vec<T>) {
     }
 }
 
-fn in_a_thread(errand: impl FnOnce() + Send + 'static) {
+/// False where there is no thread to be had.
+fn in_a_thread(errand: impl FnOnce() + Send + 'static) -> bool {
     let thread = std::thread::Builder::new().name("errand".into()).stack_size(64 * 1024);
-    // Where there is no thread to be had it is not done, and all that it holds is dropped here.
-    let _ = thread.spawn(errand);
+    // Then it is not done, and all that it holds is dropped here.
+    thread.spawn(errand).is_ok()
 }
 
-/// Overlays that come back, or do not.
+/// What has come of an errand.
+#[derive(Debug)]
+pub(crate) enum Back {
+    /// Overlays that are ready, or none.
+    Overlays(Key, Option<Kept>),
+    /// Somebody's data dir was looked at: the user's who asked.
+    DataDir(u32),
+}
+
+/// Looks at data dirs that a user may have under way: each is a thread for as long as the user can
+/// make it last.
+const LOOKS_MAX: usize = 4;
+
+/// Those that come back, or do not.
 #[derive(Debug)]
 pub(crate) struct Errands {
-    heard: Receiver<(Key, Option<Kept>)>,
-    said: Sender<(Key, Option<Kept>)>,
+    heard: Receiver<Back>,
+    said: Sender<Back>,
+    /// By user.
+    looks: HashMap<u32, usize>,
     /// Holds a byte for each that can be heard.
     bell: PipeReader,
     ring: Arc<PipeWriter>,
@@ -39,7 +56,7 @@ pub(crate) struct Errands {
 impl Errands {
     pub(crate) fn new() -> io::Result<Self> {
         let ((said, heard), (bell, ring)) = (channel(), io::pipe()?);
-        Ok(Self { heard, said, bell, ring: Arc::new(ring) })
+        Ok(Self { heard, said, looks: HashMap::new(), bell, ring: Arc::new(ring) })
     }
 
     /// What becomes readable when somebody is back.
@@ -57,10 +74,38 @@ impl Errands {
         });
     }
 
-    /// Whose are back, or gone; to be asked when it can be read.
-    pub(crate) fn done(&mut self) -> impl Iterator<Item = (Key, Option<Kept>)> {
+    /// Looks at a data dir for a user. None: no thread is to be had, or this user has enough.
+    pub(crate) fn look<T: Send + 'static>(
+        &mut self,
+        user: u32,
+        look: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<Receiver<T>> {
+        let looks = self.looks.entry(user).or_default();
+        if *looks >= LOOKS_MAX {
+            return None;
+        }
+        let (said, ring, (tell, told)) = (self.said.clone(), Arc::clone(&self.ring), channel());
+        let is_under_way = in_a_thread(move || {
+            // Who asked may have given up.
+            let _ = tell.send(look());
+            let _ = said.send(Back::DataDir(user));
+            let _ = (&*ring).write_all(&[0]);
+        });
+        *looks += usize::from(is_under_way);
+        is_under_way.then_some(told)
+    }
+
+    /// Who is back; to be asked when it can be read.
+    pub(crate) fn done(&mut self) -> Vec<Back> {
         let rung = self.bell.read(&mut [0; 64]).unwrap_or(0);
-        self.heard.try_iter().take(rung)
+        let done: Vec<Back> = self.heard.try_iter().take(rung).collect();
+        for back in &done {
+            if let Back::DataDir(user) = back {
+                self.looks.entry(*user).and_modify(|looks| *looks -= 1);
+            }
+        }
+        self.looks.retain(|_, looks| *looks > 0);
+        done
     }
 }
 
@@ -70,7 +115,7 @@ struct Errand {
     key: Key,
     kept: Option<Kept>,
     ready: Option<Kept>,
-    said: Sender<(Key, Option<Kept>)>,
+    said: Sender<Back>,
     ring: Arc<PipeWriter>,
 }
 
@@ -84,7 +129,7 @@ impl Drop for Errand {
     fn drop(&mut self) {
         drop(self.kept.take());
         // Where the master is gone nobody needs to know.
-        let _ = self.said.send((self.key, self.ready.take()));
+        let _ = self.said.send(Back::Overlays(self.key, self.ready.take()));
         let _ = (&*self.ring).write_all(&[0]);
     }
 }
@@ -120,9 +165,12 @@ mod tests {
         let (said, ring) = (errands.said.clone(), Arc::clone(&errands.ring));
         let key = Key { device: 8, inode: 1 };
         errand(Errand { key, kept: Some(kept), ready: None, said, ring });
-        let mut done: Vec<_> = errands.done().collect();
+        let mut done = errands.done();
         let count = done.len();
-        (done.pop().and_then(|(_, kept)| kept), count)
+        match done.pop() {
+            Some(Back::Overlays(_, kept)) => (kept, count),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -131,5 +179,27 @@ mod tests {
         assert!(matches!(outcome(|errand| errand.run(|_| false)), (None, 1)));
         // No thread was to be had.
         assert!(matches!(outcome(drop), (None, 1)));
+    }
+
+    #[test]
+    fn a_user_has_a_few_looks_at_a_time() {
+        let mut errands = Errands::new().unwrap();
+        let (open, gate) = channel::<()>();
+        let gate = Arc::new(std::sync::Mutex::new(gate));
+        let look = |errands: &mut Errands, user| {
+            let gate = Arc::clone(&gate);
+            errands.look(user, move || gate.lock().map(|gate| gate.recv().is_ok()).is_ok())
+        };
+        let first: Vec<_> = (0..LOOKS_MAX).map(|_| look(&mut errands, 1).unwrap()).collect();
+        assert!(look(&mut errands, 1).is_none());
+        let other = look(&mut errands, 2).unwrap();
+        (0..=LOOKS_MAX).for_each(|_| open.send(()).unwrap());
+        assert!(first.iter().chain([&other]).all(|told| told.recv() == Ok(true)));
+        let mut back = 0;
+        while back <= LOOKS_MAX {
+            back += errands.done().len();
+        }
+        assert!(errands.looks.is_empty() && look(&mut errands, 1).is_some());
+        open.send(()).unwrap();
     }
 }

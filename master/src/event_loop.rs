@@ -18,7 +18,7 @@ use rustix::fs::{Mode, OFlags, open};
 use crate::cgroup::Cgroups;
 use crate::clone_guard::Stack;
 use crate::devices::Devices;
-use crate::errands::{Errands, unmount};
+use crate::errands::{Back, Errands, unmount};
 use crate::linux::{Host, Work};
 use crate::listener::{Knock, Listener};
 use crate::log_share::{LogShare, Whose};
@@ -51,7 +51,6 @@ pub struct Master {
     /// When to look for ends that no signal has named: `CLOCK_MONOTONIC`, nanoseconds; all ones
     /// if there are none.
     sweeps_ns: u64,
-    errands: Errands,
     log_share: LogShare,
     /// None for a master of one launch.
     listener: Option<Listener>,
@@ -152,16 +151,16 @@ impl Master {
             received: Descriptors::new(),
             packages,
             overlays,
+            errands: Errands::new().map_err(|error| cannot(&error))?,
             pool,
             mounts,
             command: Command::new(),
         };
         let (sessions, log_share) = Default::default();
         let adopted = Adopted::new().map_err(|error| cannot(&error))?;
-        let errands = Errands::new().map_err(|error| cannot(&error))?;
         let sweeps_ns = u64::MAX;
         let listener = None;
-        Ok(Self { host, sessions, adopted, signals, sweeps_ns, errands, log_share, listener })
+        Ok(Self { host, sessions, adopted, signals, sweeps_ns, log_share, listener })
     }
 
     /// Serves until SIGTERM or SIGINT, or, for a master of one launch, until that has ended.
@@ -190,8 +189,12 @@ impl Master {
                     }
                     Ready::Mounts => self.host.has_other_mounts(now_ns()),
                     Ready::Errands => {
-                        let done = self.errands.done();
-                        done.for_each(|(key, kept)| self.host.overlays.is_back(key, kept));
+                        for back in self.host.errands.done() {
+                            match back {
+                                Back::Overlays(key, kept) => self.host.overlays.is_back(key, kept),
+                                Back::DataDir(_) => self.host.overlays.look_again(),
+                            }
+                        }
                     }
                 }
             }
@@ -202,7 +205,7 @@ impl Master {
             self.advance_waiting();
             unmount(self.host.packages.expired(now_ns()));
             let away = self.host.overlays.leave(now_ns());
-            away.into_iter().for_each(|away| self.errands.send(away));
+            away.into_iter().for_each(|away| self.host.errands.send(away));
             drop(self.host.pool.surplus(now_ns()));
             if is_idle {
                 self.host.stock(now_ns());
@@ -222,7 +225,7 @@ impl Master {
         }
         sources.push((self.signals.as_fd(), Ready::Signals));
         sources.push((self.adopted.source(), Ready::Adopted));
-        sources.push((self.errands.source(), Ready::Errands));
+        sources.push((self.host.errands.source(), Ready::Errands));
         if let Some(listener) = &self.listener {
             sources.push((listener.socket().as_fd(), Ready::Callers));
         }
@@ -367,6 +370,7 @@ impl Master {
             link: None,
             datagram: Box::default(),
             package: None,
+            looking: None,
             data: None,
             cgroups: vec![],
             deadline_ns: now_ns() + u64::from(protocol::limits::HELLO_MS) * 1_000_000,

@@ -5,10 +5,11 @@ use core::fmt::Write as _;
 use core::task::Poll;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::TryRecvError;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
-use protocol::limits::{DESCRIPTORS_MAX, GRACE_MS, INTAKE, MOUNT_PATIENCE_MS};
+use protocol::limits::{DESCRIPTORS_MAX, GRACE_MS, INTAKE};
 use protocol::socket::{self, Buffer, Descriptors, Received, errno, now_ns};
 use protocol::{
     Actor, ClientMessage, Command, Driver, Errno, Error, Failure, GuardMessage, Item, Loss,
@@ -25,8 +26,10 @@ use crate::action::Action;
 use crate::cgroup::Cgroups;
 use crate::clone_guard::{Stack, clone_guard};
 use crate::devices::{App, Devices};
+use crate::errands::Errands;
 use crate::machine::{Outcome, Session, Wants};
 use crate::overlays::{self, Overlays};
+use crate::package::{Haste, Reach};
 use crate::packages::{Found, Lease, Packages};
 use crate::policy::{Config, Namespace};
 use crate::pool::{Pool, Ready};
@@ -56,6 +59,7 @@ pub(crate) struct Host {
     pub(crate) received: Descriptors,
     pub(crate) packages: Packages<OwnedFd>,
     pub(crate) overlays: Overlays<Kept>,
+    pub(crate) errands: Errands,
     /// Who has a data dir, of those that this master has recorded; and its guard.
     pub(crate) holders: HashMap<overlays::Key, (Name, u32)>,
     pub(crate) pool: Pool<OwnedFd>,
@@ -351,15 +355,49 @@ impl Work<'_> {
         }
     }
 
+    /// root.2. The data dir is the caller's, who can have whoever opens something in it wait: where
+    /// the kernel would have to, a thread does, and all others are served meanwhile.
+    fn open_data_dir(&mut self) -> Result<Poll<(OwnedFd, overlays::Key)>, Refusal> {
+        let Host { config, errands, .. } = &mut *self.host;
+        let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
+        if let Some(looking) = &launch.looking {
+            return match looking.try_recv() {
+                Err(TryRecvError::Empty) if now_ns() < launch.wakes_ns => Ok(Poll::Pending),
+                Err(_) => Err(Errno::TIMEDOUT.into()),
+                Ok(found) => {
+                    launch.looking = None;
+                    Ok(Poll::Ready(found?))
+                }
+            };
+        }
+        let uid = launch.caller.uid;
+        let (path, below) = {
+            let request = launch.request().ok_or(Errno::PROTO)?;
+            let path = request.data_dir.ok_or(Errno::PROTO)?;
+            let reach = config.data_reach(&launch.caller, path)?;
+            let Reach::Below(below) = reach else {
+                return Ok(Poll::Ready(package::open_data_dir(path, reach, uid, Haste::InTime)?));
+            };
+            if let Some(found) = package::open_data_dir_now(path, reach, uid) {
+                return Ok(Poll::Ready(found?));
+            }
+            [path, below].map(|path| path.as_bytes().to_vec()).into()
+        };
+        let look = move || {
+            let [path, below] = [&path, &below].map(|path| protocol::Path::new(path));
+            let broken = |rule| Error::Invalid { rule, item: Item::DataDir };
+            let reach = Reach::Below(below.map_err(broken)?);
+            package::open_data_dir(path.map_err(broken)?, reach, uid, Haste::InTime)
+        };
+        launch.looking = Some(errands.look(uid, look).ok_or(Errno::BUSY)?);
+        launch.wakes_ns = launch.gives_up_ns();
+        Ok(Poll::Pending)
+    }
+
     /// root.2. Who comes when the last rocker ends waits for that, and for its overlays.
     fn lock_data_dir(&mut self) -> Result<Poll<()>, Refusal> {
+        let Poll::Ready((data, key)) = self.open_data_dir()? else { return Ok(Poll::Pending) };
         let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
-        let (data, key) = {
-            let request = launch.request().ok_or(Errno::PROTO)?;
-            let data_dir = request.data_dir.ok_or(Errno::PROTO)?;
-            let reach = self.host.config.data_reach(&launch.caller, data_dir)?;
-            package::open_data_dir(data_dir, reach, launch.caller.uid)?
-        };
         let lock = |kept: &Kept| kept.descriptors.last().map(OwnedFd::try_clone);
         let until_ns = match self.host.overlays.find(key) {
             overlays::Found::Kept(lease) => {
@@ -371,7 +409,7 @@ impl Work<'_> {
             }
             overlays::Found::Unknown => 0,
             overlays::Found::InUse => launch.patience_ns,
-            overlays::Found::Away => launch.deadline_ns - u64::from(MOUNT_PATIENCE_MS) * 1_000_000,
+            overlays::Found::Away => launch.gives_up_ns(),
         };
         if until_ns > now_ns() {
             launch.wakes_ns = until_ns;

@@ -48,7 +48,8 @@ impl Listener {
         let cannot = |what: &str, why: &dyn core::fmt::Display| {
             format!("cannot {what} {}: {why}", path.display())
         };
-        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        let (true, Some(dir), Some(name)) = (path.is_absolute(), path.parent(), path.file_name())
+        else {
             return Err(cannot("listen on", &"it must be an absolute path of a file"));
         };
         // What is at this name is removed further down: that must not be somebody's file.

@@ -25,11 +25,11 @@ pub(crate) enum Reach<'a> {
 
 impl Reach<'_> {
     /// Opens the path as a mere place (`O_PATH`): no device is touched, no fifo waited for.
-    fn open(self, path: Path<'_>, how: OFlags) -> Result<OwnedFd, Errno> {
+    fn open(self, path: Path<'_>, how: OFlags, haste: Haste) -> Result<OwnedFd, Errno> {
         let how = how | OFlags::PATH | OFlags::CLOEXEC;
         match self {
             Self::Anywhere => {
-                let resolve = ResolveFlags::NO_MAGICLINKS;
+                let resolve = ResolveFlags::NO_MAGICLINKS | haste.resolve();
                 openat2(CWD, path.as_bytes(), how, Mode::empty(), resolve)
             }
             Self::Below(dir) => {
@@ -40,9 +40,30 @@ impl Reach<'_> {
                 let resolve = ResolveFlags::BENEATH
                     | ResolveFlags::NO_SYMLINKS
                     | ResolveFlags::NO_MAGICLINKS
-                    | ResolveFlags::NO_XDEV;
+                    | ResolveFlags::NO_XDEV
+                    | haste.resolve();
                 openat2(top, below, how, Mode::empty(), resolve)
             }
+        }
+    }
+}
+
+/// Whether a directory may be waited for. Whoever may list one can have everybody else wait for
+/// it, for as long as they like (`getdents(2)` to memory that a FUSE file is mapped to), and so can
+/// whoever freezes its file system.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Haste {
+    /// What the kernel has to wait for is `EAGAIN`; all is, before Linux 5.12.
+    Now,
+    /// In a thread, or for root.
+    InTime,
+}
+
+impl Haste {
+    const fn resolve(self) -> ResolveFlags {
+        match self {
+            Self::Now => ResolveFlags::CACHED,
+            Self::InTime => ResolveFlags::empty(),
         }
     }
 }
@@ -94,7 +115,7 @@ const LINKS_MAX: u32 = 40;
 
 /// Opens the package, not to be read yet (`O_PATH`).
 pub(crate) fn find_package(path: Path<'_>, reach: Reach<'_>) -> Result<(OwnedFd, Key), Error> {
-    let place = reach.open(path, OFlags::empty()).map_err(failed)?;
+    let place = reach.open(path, OFlags::empty(), Haste::InTime).map_err(failed)?;
     let status = fstat(&place).map_err(failed)?;
     if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
         return Err(broken(Rule::WrongType, Item::Package));
@@ -154,6 +175,7 @@ pub(crate) fn open_data_dir(
     path: Path<'_>,
     reach: Reach<'_>,
     caller: u32,
+    haste: Haste,
 ) -> Result<(OwnedFd, overlays::Key), Error> {
     // The layers of one rocker are nobody else's data.
     if path.components().any(|name| name == b".rocker") {
@@ -161,7 +183,7 @@ pub(crate) fn open_data_dir(
     }
     let opened = match reach {
         Reach::Anywhere => open_through_links_of_root(path),
-        Reach::Below(_) => reach.open(path, OFlags::DIRECTORY),
+        Reach::Below(_) => reach.open(path, OFlags::DIRECTORY, haste),
     };
     let data = opened.map_err(|errno| match errno {
         Errno::NOENT => broken(Rule::NoSuchDir, Item::DataDir),
@@ -172,8 +194,12 @@ pub(crate) fn open_data_dir(
         return Err(broken(Rule::NotTheCallers, Item::DataDir));
     }
     let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open_ours = || openat(&data, c".rocker", how, Mode::empty());
+    let open_ours = || match haste {
+        Haste::Now => openat2(&data, c".rocker", how, Mode::empty(), haste.resolve()),
+        Haste::InTime => openat(&data, c".rocker", how, Mode::empty()),
+    };
     let opened = match open_ours() {
+        Err(Errno::NOENT) if haste == Haste::Now => Err(Errno::AGAIN),
         Err(Errno::NOENT) => match mkdirat(&data, c".rocker", Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => open_ours(),
             Err(errno) => return Err(failed(errno)),
@@ -190,6 +216,17 @@ pub(crate) fn open_data_dir(
         return Err(broken(Rule::NotOurs, Item::DataDir));
     }
     Ok((ours, overlays::Key { device: status.st_dev, inode: status.st_ino }))
+}
+
+/// The same [now](Haste::Now); None if the kernel would have to wait.
+pub(crate) fn open_data_dir_now(
+    path: Path<'_>,
+    reach: Reach<'_>,
+    caller: u32,
+) -> Option<Result<(OwnedFd, overlays::Key), Error>> {
+    let opened = open_data_dir(path, reach, caller, Haste::Now);
+    let waits = [Errno::AGAIN, Errno::INVAL].map(|errno| Err(failed(errno)));
+    (!waits.contains(&opened.as_ref().map(drop).map_err(Clone::clone))).then_some(opened)
 }
 
 /// Locks that directory. The lock lasts as long as any copy of the descriptor: the guard's life,

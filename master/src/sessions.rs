@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::Receiver;
 
 use protocol::limits::MOUNT_PATIENCE_MS;
 use protocol::socket::{Descriptors, now_ns};
-use protocol::{ClientMessage, Item, Message, Name, Package, Request, wire};
+use protocol::{ClientMessage, Error, Item, Message, Name, Package, Request, wire};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
@@ -92,6 +93,8 @@ pub(crate) struct Launch {
     /// The request as it was sent; it was well-formed when it was kept.
     pub(crate) datagram: Box<[u8]>,
     pub(crate) package: Option<Opened>,
+    /// Opens the data dir's `.rocker`, in a thread.
+    pub(crate) looking: Option<Receiver<Result<(OwnedFd, overlays::Key), Error>>>,
     /// The data dir's `.rocker`, locked.
     pub(crate) data: Option<OwnedFd>,
     /// The rocker's cgroups, if it has limits.
@@ -132,6 +135,11 @@ impl Launch {
     pub(crate) fn is_patient(&mut self) {
         let patience_ns = now_ns() + u64::from(MOUNT_PATIENCE_MS) * 1_000_000;
         self.patience_ns = patience_ns.min(self.deadline_ns);
+    }
+
+    /// When it waits for its data dir no longer: its caller is still to hear why.
+    pub(crate) fn gives_up_ns(&self) -> u64 {
+        self.deadline_ns - u64::from(MOUNT_PATIENCE_MS) * 1_000_000
     }
 
     /// The request.

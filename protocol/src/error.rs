@@ -297,7 +297,7 @@ impl fmt::Display for Rule {
             Self::WrongType => "it is not a file of the kind needed here",
             Self::NotSquashfs => "it is not a squashfs image; build one with \"rocker pack\"",
             Self::UnknownFormat => "it is a squashfs of an unknown version or compression",
-            Self::Truncated => "the image is truncated",
+            Self::Truncated => "the image is truncated, or its length is no multiple of 512",
             Self::InUse => "another rocker uses it, or a master still keeps its overlays",
             Self::NotOurs => "its .rocker directory was not made by ROCKER",
             Self::TooManyRockers => {

@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         the_report_is_json_with_every_step,
         the_trace_is_one_line_a_step,
         a_report_that_cannot_be_written_starts_nothing,
+        ps_has_the_oldest_first_and_kill_takes_several,
         ps_and_kill_work_by_name,
         a_full_standard_output_is_said_in_one_line,
         doctor_says_what_is_there,
@@ -237,7 +238,7 @@ fn bad_ids_and_words_are_refused_in_one_line() {
         (&["--uid", ""], &[]),
         (&["--env", "NOTHING"], &["NAME=VALUE"]),
         (&["--env", "=x"], &["NAME=VALUE"]),
-        (&["--timeout", "0"], &["--timeout", "a time, like 0.5, 500ms or 3s"]),
+        (&["--timeout", "0"], &["--timeout", "a time, like 0.5, 500ms, 3s or 2m"]),
         (&["--timeout", "-1"], &[]),
         (&["--timeout", "nan"], &["timeout"]),
         (&["--timeout", "2h"], &["--timeout", "at most 1h"]),
@@ -755,6 +756,35 @@ fn a_report_that_cannot_be_written_starts_nothing() {
     command.arg(probe_package());
     let output = command.args(["--", "bin/probe", "say it should not run"]).output().unwrap();
     assert_refused(&output, 125, &["/nowhere/report.json", "No such file or directory"]);
+}
+
+fn ps_has_the_oldest_first_and_kill_takes_several() {
+    let daemon = Daemon::start();
+    let command = |words: &[&str]| {
+        let mut rocker = Command::new(bin("rocker"));
+        rocker.args(words).arg("--socket").arg(daemon.socket()).output().unwrap()
+    };
+    let mut names = vec![];
+    for app_id in ["3", "1", "2"] {
+        let mut rocker = Command::new(bin("rocker"));
+        rocker.args(["run", "--detach", "--app-id", app_id, "--uid", "1000", "--socket"]);
+        rocker.arg(daemon.socket()).arg("--exec-dir").arg(daemon.exec_dir()).arg(probe_package());
+        let started = rocker.args(["--", "bin/probe", "sleep 60000"]).output().unwrap();
+        assert!(started.status.success(), "{started:?}");
+        names.push(String::from_utf8(started.stdout).unwrap().trim_end().to_owned());
+        // Ages are in milliseconds.
+        std::thread::sleep(core::time::Duration::from_millis(2));
+    }
+    let listed = json_of(&command(&["ps", "--json"]).stdout);
+    let ids: Vec<_> = listed.as_array().unwrap().iter().map(|one| &one["app_id"]).collect();
+    assert_eq!(ids, [3, 1, 2], "{listed}");
+    // Nobody is killed for a name too many.
+    let [one, two, three] = [0, 1, 2].map(|at| names[at].as_str());
+    assert_refused(&command(&["kill", one, "nobody"]), 125, &["no living rocker has this name"]);
+    assert_eq!(json_of(&command(&["ps", "--json"]).stdout).as_array().map(Vec::len), Some(3));
+    let killed = command(&["kill", one, two, three]);
+    assert!(killed.status.success(), "{killed:?}");
+    assert_eq!(command(&["ps"]).stdout, b"no rockers\n");
 }
 
 fn ps_and_kill_work_by_name() {

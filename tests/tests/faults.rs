@@ -765,6 +765,11 @@ fn what_is_no_socket_stays_where_it_is() {
             format!("cannot listen on {}: it is there and is no socket", at(name).display());
         assert_eq!(said.trim_end(), format!("rocker-master: {wanted}"));
     }
+    for name in ["rel.sock", ""] {
+        let said = no_start(&at("master.toml"), Path::new(name));
+        let wanted = format!("cannot listen on {name}: it must be an absolute path of a file");
+        assert_eq!(said.trim_end(), format!("rocker-master: {wanted}"));
+    }
     assert_eq!(fs::read_to_string(at("notes.txt")).expect("it is there"), "dear");
     assert_eq!(tests::scratch::names(dir.path()), before);
 }

@@ -121,7 +121,7 @@ fn each_way_to_end_has_its_verdict() {
     }
     for (at, words) in [
         (8, "no-such-program"),
-        (9, "wall 0: it must be a time, like 0.5, 500ms or 3s"),
+        (9, "wall 0: it must be a time, like 0.5, 500ms, 3s, 2m or 1h"),
         (10, "time \"500ms\": it must be a time in whole seconds"),
         (12, "output \"64KB\": it must be a number of bytes below 2^64, or one with K, M or G"),
     ] {

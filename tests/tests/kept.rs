@@ -5,8 +5,9 @@
 use core::time::Duration;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
 
 use nix::mount::{MsFlags, mount, umount};
 use protocol::{Errno, Error, Item, Rule, Step};
@@ -15,7 +16,8 @@ use rustix::mount::{fsconfig_create, fsmount, fsopen, open_tree};
 use tests::app::{self, App};
 use tests::scratch::{directory, private_mounts};
 use tests::{
-    Answer, Daemon, Launch, Leaks, SOON, probe_package, process, replayed, runner, within,
+    APP_GID, APP_UID, Answer, Daemon, Launch, Leaks, SOON, bin, probe_package, process, replayed,
+    runner, within,
 };
 
 fn main() -> ExitCode {
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         no_disk_is_troubled_where_nothing_was_written,
         a_volatile_overlay_whose_disk_has_failed_is_not_passed_on,
         overlays_on_a_full_disk_are_kept_as_ever,
+        a_data_dir_that_makes_its_visitors_wait_delays_nobody_else,
         a_rocker_of_an_owner_leaves_them_too,
         no_working_directory_leads_to_the_layers,
         three_hundred_launches_leave_as_many_as_before,
@@ -513,6 +516,69 @@ fn what_was_written_is_on_disk_when_the_rocker_is_gone() {
     for round in 0..3 {
         assert!(disk.had(round, &format!(".rocker/up{dir}/file{round}")), "round {round}");
     }
+    daemon.stop();
+    disk.end();
+}
+
+/// A file system on which nothing is made until this is dropped: who tries waits.
+struct Frozen<'d>(&'d Disk);
+
+impl<'d> Frozen<'d> {
+    fn new(disk: &'d Disk) -> Self {
+        shell(&format!("fsfreeze --freeze {}", disk.at));
+        Self(disk)
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        let _ = succeeds(&format!("fsfreeze --unfreeze {}", self.0.at));
+    }
+}
+
+/// Its owner has many a way to do that. Here it has no `.rocker` yet, and none can be made.
+fn a_data_dir_that_makes_its_visitors_wait_delays_nobody_else() {
+    private_mounts();
+    let mut daemon = daemon();
+    let disk = Disk::new(&daemon);
+    shell(&format!("chown {APP_UID}:{APP_GID} {}", disk.at));
+    let parent = |path: &Path| path.parent().unwrap().to_owned();
+    daemon.stop();
+    daemon.configure(&format!(
+        "{LONG}[[allow]]\nuid = {APP_UID}\npackages = [{:?}]\nexec_dirs = [{:?}]\n\
+         data_dirs = [{:?}]\n",
+        parent(&probe_package()),
+        parent(&daemon.exec_dir()),
+        disk.at,
+    ));
+    daemon.restart();
+    let theirs = || {
+        let mut rocker = Command::new(bin("rocker"));
+        rocker.arg("run").arg("--socket").arg(daemon.socket()).args(["--timeout", "2s"]);
+        rocker.arg("--exec-dir").arg(daemon.exec_dir()).args(["--data-dir", &disk.at]);
+        rocker.args(["--overlay", "/mnt"]).arg(probe_package()).args(["--", "bin/probe"]);
+        rocker.uid(APP_UID).gid(APP_GID).stdout(Stdio::piped()).stderr(Stdio::piped());
+        rocker.stdin(Stdio::null()).spawn().unwrap()
+    };
+    let frozen = Frozen::new(&disk);
+    let mut waiting: Vec<_> = (0..6).map(|_| theirs()).collect();
+    let others = daemon.launch(probe_package()).timeout(Duration::from_secs(1));
+    for _ in 0..20 {
+        app::run(&others, &[]);
+    }
+    // A thread for each, but for no more than four of one user's.
+    for one in waiting.drain(..) {
+        let output = one.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(125), "{said}");
+        let is_told = ["Connection timed out", "Device or resource busy"];
+        assert!(is_told.iter().any(|why| said.contains(why)) && said.contains("root.2"), "{said}");
+    }
+    drop(frozen);
+    let output = theirs().wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let output = theirs().wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
     daemon.stop();
     disk.end();
 }

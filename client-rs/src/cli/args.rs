@@ -118,7 +118,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "PATH")]
         socket: Option<PathBuf>,
         /// Its name, or the beginning of it if no other begins so
-        name: String,
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
     },
     /// Say what this machine offers and lacks for ROCKER, and what to do about it
     Doctor {

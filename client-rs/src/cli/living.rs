@@ -40,8 +40,12 @@ pub(crate) fn ps(socket: &Path, json: bool) -> Result<ExitCode, Fault> {
     print(&if rows.is_empty() { "no rockers\n".to_owned() } else { table(&HEADER, &rows) })
 }
 
-pub(crate) fn kill(socket: &Path, beginning: &str) -> Result<ExitCode, Fault> {
-    kill_by_name(socket, by_beginning(socket, beginning)?.name.as_str(), GONE_MAX)?;
+/// None is killed before all are known.
+pub(crate) fn kill(socket: &Path, beginnings: &[String]) -> Result<ExitCode, Fault> {
+    let rockers = beginnings.iter().map(|beginning| by_beginning(socket, beginning));
+    for rocker in rockers.collect::<Result<Vec<_>, _>>()? {
+        kill_by_name(socket, rocker.name.as_str(), GONE_MAX)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

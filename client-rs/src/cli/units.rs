@@ -10,13 +10,13 @@ const SHORTEST: f64 = 0.001;
 
 /// A time that a program may run: as many milliseconds as an order can say.
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
-    let wrong = "a time, like 0.5, 500ms or 3s, of at least 1ms and at most 49 days";
+    let wrong = "a time, like 0.5, 500ms, 3s, 2m or 1h, of at least 1ms and at most 1193h";
     parsed(text, 4_294_967.0).ok_or_else(|| wrong.to_owned())
 }
 
 /// A time that a launch may take.
 pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
-    let wrong = "a time, like 0.5, 500ms or 3s, of at least 1ms and at most 1h";
+    let wrong = "a time, like 0.5, 500ms, 3s or 2m, of at least 1ms and at most 1h";
     parsed(text, f64::from(TIMEOUT_MS_MAX / 1_000)).ok_or_else(|| wrong.to_owned())
 }
 

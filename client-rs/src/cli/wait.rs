@@ -40,7 +40,7 @@ fn attempt(socket: &Path, beginning: &str, lived: &mut Option<Lived>) -> Result<
             Fault::Said(format!("rocker {name}: it was killed, and its App with it"))
         }
         (_, Some(Errno::SRCH)) => Fault::Said(format!(
-            "rocker {name}: it has no App to wait for: that has ended, or its launcher has not"
+            "rocker {name}: it has no App to wait for: that has ended, or was started without --detach"
         )),
         (_, Some(BUSY)) => {
             Fault::Said(format!("rocker {name}: somebody waits for its App already"))

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         each_way_to_end_has_its_verdict,
         a_hog_and_a_forbidden_call_have_theirs,
         one_run_finds_nothing_of_another,
+        who_shares_an_output_cannot_make_it_longer,
         jobs_are_done_by_all_that_are_ready,
         files_go_in_and_come_out,
         what_is_not_to_be_copied_leaves_the_result,
@@ -177,6 +178,28 @@ fn one_run_finds_nothing_of_another() {
     assert!(results[2]["stdout"].as_str().unwrap().ends_with("0\n"), "{}", results[2]);
     assert_eq!(results[1]["verdict"], "normal", "{}", results[1]);
     drop(daemon);
+    leaks.assert_none();
+}
+
+/// What a program leaves running has its outputs still, as its result is read.
+fn who_shares_an_output_cannot_make_it_longer() {
+    const LIMIT: usize = 4 << 20;
+    let (leaks, daemon, dir) = (Leaks::snapshot(), Daemon::start(), scratch());
+    let command = format!("rewind-output {LIMIT}");
+    let rewinds = |id: u32| json!({"id": id, "argv": ["bin/probe", command], "output": LIMIT});
+    let mut longer = shell(2, "exit 0");
+    longer["files"] = json!({"longer": {"text": "more than 8"}});
+    longer["copy_out"] = json!({"longer": dir.path().join("out")});
+    longer["output"] = json!(8);
+    let results =
+        judged(as_nobody(judge(&daemon, &["--ready", "1"])), &[rewinds(0), rewinds(1), longer]);
+    for result in &results[..2] {
+        let said = result["stdout"].as_str().map(str::len);
+        assert_eq!((said, &result["verdict"]), (Some(LIMIT), &json!("normal")));
+    }
+    let why = results[2]["not_copied"]["longer"].as_str().unwrap();
+    assert!(why.ends_with("it is longer than --output 8"), "{why}");
+    drop((daemon, dir));
     leaks.assert_none();
 }
 

@@ -192,8 +192,9 @@ Each line of standard input is a job, {\"id\": 1, \"argv\": [\"sh\", \"-c\", \"c
 
 Each line of standard output is a result, in the order in which they end: id, verdict, exit or
 signal, user_us, system_us, wall_us, peak_kib, what else the kernel tells, stdout, stderr; or id
-and error. A program sees the package, its working directory /tmp, and of the host /usr, /etc and
-what belongs to them, for reading only. What one leaves behind is gone before the next.";
+and error. Children that nobody has waited for are not in user_us and system_us. A program sees the
+package, its working directory /tmp, and of the host /usr, /etc and what belongs to them, for
+reading only. What one leaves behind is gone before the next.";
 
 /// These are the guard's to keep: it starts the App, as it does for whoever is not root.
 const LIMITS: &str = "Limits (the guard starts the App, and ends what the App leaves running)";
@@ -251,7 +252,8 @@ pub(crate) enum JudgeCommand {
 pub(crate) struct Judge {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Time of a processor for a run, in whole seconds [default: what --wall leaves it]
+    /// Time of a processor for each process of a run, in whole seconds [default: what --wall
+    /// leaves it]
     #[arg(long, value_name = "TIME", value_parser = whole_seconds)]
     pub(crate) time: Option<u64>,
     /// Time for a run, as in 500ms or 3s
@@ -372,7 +374,8 @@ pub(crate) struct Run {
     /// Kill the App when it has run for so long, as in 500ms or 3s
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = LIMITS)]
     pub(crate) wall: Option<Duration>,
-    /// End the App when it has used so much time of a processor, in whole seconds
+    /// End the App when it has used so much time of a processor, in whole seconds: each of its
+    /// processes by itself has so much
     #[arg(long, value_name = "TIME", value_parser = whole_seconds, help_heading = LIMITS)]
     pub(crate) time: Option<u64>,
     /// End the App when it writes a file longer than this, as in 16M

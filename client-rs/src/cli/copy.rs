@@ -28,6 +28,13 @@ const MODE_DEFAULT: u16 = 0o644;
 /// that is longer than any disk.
 const SIZE_MAX: u64 = 1 << 30;
 
+/// The longest file that is copied, and the option that says so.
+#[derive(Clone, Copy)]
+pub(super) struct Max {
+    pub(super) option: &'static str,
+    pub(super) bytes: u64,
+}
+
 const EXIST: protocol::Errno = protocol::Errno(17);
 
 /// Where a file comes from, or goes to.
@@ -63,6 +70,7 @@ pub(crate) fn copy(
     to: &OsStr,
     max: Option<u64>,
 ) -> Result<ExitCode, Fault> {
+    let max_or = |bytes| Max { option: "--max-size", bytes: max.unwrap_or(bytes) };
     let what = format!("copy {} to {}", from.display(), to.display());
     let attached = |name| {
         let entry = by_beginning(socket, name)?;
@@ -81,7 +89,7 @@ pub(crate) fn copy(
             let from = out_of(&mut attached(name)?, path, &what)?;
             regular(&from, &what)?;
             let to = io::stdout().as_fd().try_clone_to_owned();
-            let copied = to.and_then(|to| copied(&from, &mut to.into(), max.unwrap_or(u64::MAX)));
+            let copied = to.and_then(|to| copied(&from, &mut to.into(), max_or(u64::MAX)));
             copied.map_err(|error| match error.kind() {
                 io::ErrorKind::BrokenPipe => Fault::Unread,
                 _ => Fault::refused(&what, &error),
@@ -89,7 +97,7 @@ pub(crate) fn copy(
         }
         (Side::Rocker(name, path), Side::Host(to)) => {
             let from = out_of(&mut attached(name)?, path, &what)?;
-            out(&from, to, path.file_name(), max.unwrap_or(SIZE_MAX), &what)?;
+            out(&from, to, path.file_name(), max_or(SIZE_MAX), &what)?;
         }
         (Side::Stream, Side::Rocker(name, path)) => {
             let from = io::stdin().as_fd().try_clone_to_owned();
@@ -153,7 +161,7 @@ pub(super) fn out(
     from: &File,
     to: &Path,
     name: Option<&OsStr>,
-    max: u64,
+    max: Max,
     what: &str,
 ) -> Result<(), Fault> {
     let mode = regular(from, what)?;
@@ -187,16 +195,17 @@ fn place(to: &Path, name: Option<&OsStr>, what: &str) -> Result<(OwnedFd, OsStri
 }
 
 /// Copies at most so much, however long the file becomes meanwhile.
-fn copied(from: &File, to: &mut File, max: u64) -> io::Result<()> {
+fn copied(from: &File, to: &mut File, max: Max) -> io::Result<()> {
+    let Max { option, bytes: max } = max;
     let is_short = |bytes: u64| match bytes > max {
-        true => Err(io::Error::other(format!("it is longer than --max-size {}", sized(max)))),
+        true => Err(io::Error::other(format!("it is longer than {option} {}", sized(max)))),
         false => Ok(()),
     };
     is_short(from.metadata()?.len())?;
     is_short(io::copy(&mut from.take(max.saturating_add(1)), to)?)
 }
 
-fn write(from: &File, mode: u16, (dir, name): (OwnedFd, OsString), max: u64) -> io::Result<()> {
+fn write(from: &File, mode: u16, (dir, name): (OwnedFd, OsString), max: Max) -> io::Result<()> {
     let mut temporary = Temporary::within(dir, &name, 0o600)?;
     copied(from, &mut temporary.file, max)?;
     // As for any new file of the caller's: the App has chosen the mode.

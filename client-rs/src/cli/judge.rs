@@ -6,8 +6,9 @@ use core::num::NonZero;
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead as _, Read as _, Seek as _, Write as _};
+use std::io::{self, BufRead as _, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, mpsc};
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::args::{Judge, JudgeRun};
+use super::copy::Max;
 use super::embedded::Master;
 use super::run::{Base, PATH, open, resolved};
 use super::{Fault, copy, print, profile, report, units};
@@ -190,7 +192,8 @@ struct Plan {
     embeddable: bool,
     exec_dir: PathBuf,
     scratch: u64,
-    limits: [Option<u64>; 2],
+    time: Option<u64>,
+    output: u64,
     wall: Duration,
     filter: Option<Vec<u8>>,
 }
@@ -205,7 +208,6 @@ impl Plan {
         if let Some(count) = args.pids {
             launch = launch.pids(count);
         }
-        let limits = [args.time, Some(args.output)];
         let read = |path: &PathBuf| profile::read(path, protocol::seccomp::NOTIFY);
         let filter = args.seccomp.as_ref().map(read).transpose()?;
         Ok(Self {
@@ -213,7 +215,8 @@ impl Plan {
             embeddable,
             exec_dir,
             scratch: args.scratch,
-            limits,
+            time: args.time,
+            output: args.output,
             wall: args.wall,
             filter,
         })
@@ -275,6 +278,7 @@ impl Place {
         };
         self.copy_in(job)?;
         let input = input(job)?;
+        let output = said("output", &job.output, units::size)?.unwrap_or(plan.output);
         let [mut out, mut err] = [("stdout", &job.stdout_file), ("stderr", &job.stderr_file)]
             .map(|(name, file)| Output::new(name, file.as_deref()));
         let program = Program::new(in_package(&plan.exec_dir, path, job))
@@ -285,17 +289,17 @@ impl Place {
             job.env.iter().fold(program, |program, (name, value)| program.env(name, value));
         let program = program.cwd(WORK_DIR).stdin(input);
         let program = program.stdout(out.file()?).stderr(err.file()?);
-        let run = self.rocker.spawn(&program, &limits(plan, job)?)?;
+        let run = self.rocker.spawn(&program, &limits(plan, job, output)?)?;
         let report = self.rocker.wait(&run)?;
         let mut result = report::job(&job.id, &report);
         for (name, path) in &job.copy_out {
-            if let Err(fault) = self.copy_out(name, path) {
+            if let Err(fault) = self.copy_out(name, path, output) {
                 result["not_copied"][name] = fault.to_string().into();
             }
         }
-        for output in [&mut out, &mut err] {
-            if let Some(text) = output.text()? {
-                result[output.name] = text.into();
+        for stream in [out, err] {
+            if let Some(text) = stream.text(output)? {
+                result[stream.name] = text.into();
             }
         }
         Ok(result)
@@ -316,10 +320,11 @@ impl Place {
         Ok(())
     }
 
-    fn copy_out(&mut self, name: &str, path: &Path) -> Result<(), Fault> {
+    fn copy_out(&mut self, name: &str, path: &Path, max: u64) -> Result<(), Fault> {
         // What the program left there may be anything: a link would be followed inside only.
         let from = first(self.rocker.open_files(&[OpenFile::new(name).read()])?)?;
-        copy::out(&from, path, None, u64::MAX, &format!("copy {name} to {}", path.display()))
+        let max = Max { option: "--output", bytes: max };
+        copy::out(&from, path, None, max, &format!("copy {name} to {}", path.display()))
     }
 }
 
@@ -392,14 +397,30 @@ impl<'a> Output<'a> {
             .map_err(|error| Fault::refused(format!("write {}", path.display()), &error))
     }
 
-    /// What the program has said; none if it is in a file of the caller's.
-    fn text(&mut self) -> Result<Option<String>, Fault> {
-        let Some(file) = &mut self.held else { return Ok(None) };
-        let mut bytes = Vec::new();
-        let read = file.rewind().and_then(|()| file.read_to_end(&mut bytes));
-        read.map_err(|error| Fault::refused(format!("read {}", self.name), &error))?;
+    /// What the program has said, so many bytes at most; none if it is in a file of the caller's.
+    fn text(&self, max: u64) -> Result<Option<String>, Fault> {
+        let Some(file) = &self.held else { return Ok(None) };
+        let read = read_held(file, max);
+        let bytes = read.map_err(|error| Fault::refused(format!("read {}", self.name), &error))?;
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
+}
+
+/// Whom the program has left has the same open file still: its offset is theirs to move.
+fn read_held(file: &File, max: u64) -> io::Result<Vec<u8>> {
+    let wanted = file.metadata()?.len().min(max);
+    let mut bytes = vec![0; usize::try_from(wanted).map_err(io::Error::other)?];
+    let mut got = 0;
+    while got < bytes.len() {
+        match file.read_at(&mut bytes[got..], got as u64) {
+            Ok(0) => break, // They have made it shorter.
+            Ok(more) => got += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(got);
+    Ok(bytes)
 }
 
 /// What a job says under this key, in the command line's words.
@@ -416,18 +437,15 @@ fn said<T>(
     parsed.map(Some).map_err(|why| Fault::Said(format!("{key} {value}: it must be {why}")))
 }
 
-fn limits(plan: &Plan, job: &Job) -> Result<Limits, Fault> {
+fn limits(plan: &Plan, job: &Job, output: u64) -> Result<Limits, Fault> {
     const RLIMIT_CPU: u8 = 0;
     const RLIMIT_FSIZE: u8 = 1;
     const RLIMIT_CORE: u8 = 4;
-    let [time, output] = plan.limits;
     let wall = said("wall", &job.wall, units::time)?.unwrap_or(plan.wall);
-    let mut limits = Limits::new().wall(wall).rlimit(RLIMIT_CORE, 0, 0);
-    if let Some(seconds) = said("time", &job.time, units::whole_seconds)?.or(time) {
+    let mut limits = Limits::new().wall(wall);
+    limits = limits.rlimit(RLIMIT_CORE, 0, 0).rlimit(RLIMIT_FSIZE, output, output);
+    if let Some(seconds) = said("time", &job.time, units::whole_seconds)?.or(plan.time) {
         limits = limits.rlimit(RLIMIT_CPU, seconds, seconds.saturating_add(1));
-    }
-    if let Some(bytes) = said("output", &job.output, units::size)?.or(output) {
-        limits = limits.rlimit(RLIMIT_FSIZE, bytes, bytes);
     }
     if let Some(filter) = &plan.filter {
         limits = limits.filter(filter.clone());

@@ -130,9 +130,21 @@ pub(crate) fn namespace(pid: u32) -> Option<OsString> {
 }
 
 fn parent(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // State and parent follow the name, which ends at the last parenthesis.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    // State and parent follow the name.
+    named(&read(&format!("/proc/{pid}/stat"))?)?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// A file of the kernel's in which whoever names a process, or a place, may have put any bytes:
+/// those that are no text are told as such.
+pub(crate) fn read(path: &str) -> Option<String> {
+    std::fs::read(path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The name in a line of `/proc/PID/stat`, and the fields after it. It may hold anything, and ends
+/// at the last parenthesis.
+pub(crate) fn named(stat: &str) -> Option<(&str, &str)> {
+    let (before, after) = stat.rsplit_once(')')?;
+    Some((before.split_once('(')?.1, after))
 }
 
 #[cfg(test)]
@@ -176,5 +188,21 @@ mod tests {
         assert!(namespace(pid).is_some());
         // This process is no guard: whoever has its parent outside is not here.
         assert_eq!(namespace(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_name_may_hold_any_bytes() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let name = std::ffi::CString::new(b"\xff)\xfe".as_slice()).unwrap();
+            rustix::thread::set_name(&name).unwrap();
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()).unwrap();
+            let _ = ended.recv();
+        });
+        let pid = told.recv().unwrap();
+        assert_eq!(parent(pid), Some(std::os::unix::process::parent_id()));
+        drop(end);
+        thread.join().unwrap();
     }
 }

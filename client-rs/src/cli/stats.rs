@@ -13,7 +13,7 @@ use protocol::{Cgroup, Usage};
 use rocker_client::{RockerEntry, list};
 use serde_json::{Value, json};
 
-use super::living::{ANSWER_MAX, age, by_beginning, namespace, table};
+use super::living::{ANSWER_MAX, age, by_beginning, named, namespace, read, table};
 use super::units::sized;
 use super::{Fault, print};
 
@@ -144,15 +144,12 @@ struct Process {
 
 impl Process {
     fn of(pid: u32) -> Option<Self> {
-        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        Self::parse(pid, &String::from_utf8_lossy(&stat))
+        Self::parse(pid, &read(&format!("/proc/{pid}/stat"))?)
     }
 
     /// `man 5 proc_pid_stat`
     fn parse(pid: u32, stat: &str) -> Option<Self> {
-        // The name may hold anything, and ends at the last parenthesis.
-        let (before, after) = stat.rsplit_once(')')?;
-        let name = before.split_once('(')?.1.to_owned();
+        let (name, after) = named(stat)?;
         let fields: Vec<&str> = after.split_whitespace().collect();
         // They are counted from 1 there, and the third is the first after the name.
         let number = |field: usize| -> Option<u64> {
@@ -166,7 +163,7 @@ impl Process {
         Some(Self {
             pid,
             parent: u32::try_from(number(4)?).ok()?,
-            name,
+            name: name.to_owned(),
             user_us: micros(14, 16)?,
             system_us: micros(15, 17)?,
             threads: number(20)?,
@@ -224,7 +221,7 @@ struct Mount {
 }
 
 fn cgroup_mounts() -> Vec<Mount> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let table = read("/proc/self/mountinfo").unwrap_or_default();
     table.lines().filter_map(cgroup_mount).collect()
 }
 

@@ -54,6 +54,10 @@ fn run_unsafe(command: &str) -> bool {
                 (0..number(count)).map(|_| bear(libc::CLONE_PARENT, without_end)).collect();
             born.into_iter().find(|word| word != "ok").unwrap_or_else(|| "ok".to_owned())
         }
+        ["rewind-output", bytes] => {
+            rewind_output(number(bytes).cast_unsigned());
+            return true;
+        }
         ["traced-child"] => traced_child(),
         ["traced-by-child"] => traced_by_child(nix::unistd::getpid()),
         ["thread-traced-by-child"] => thread_traced_by_child(),
@@ -124,6 +128,24 @@ fn bear(flags: libc::c_int, live: impl FnOnce()) -> String {
         std::process::exit(0);
     }
     word(if pid < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) })
+}
+
+/// Says so many bytes, and leaves children who say one of them anew as long as they live: whoever
+/// has the same open file has its offset moved.
+fn rewind_output(bytes: u32) {
+    let said = vec![b'a'; usize::try_from(bytes).expect("of memory")];
+    std::io::Write::write_all(&mut std::io::stdout(), &said).expect("it is not too much");
+    let rewind = || {
+        let _ = nix::sys::signal::SigSet::all().thread_block();
+        let _ = rustix::process::setsid();
+        loop {
+            let _ = rustix::fs::seek(std::io::stdout(), rustix::fs::SeekFrom::Start(0));
+            let _ = rustix::io::write(std::io::stdout(), b"b");
+        }
+    };
+    for _ in 0..4 {
+        assert_eq!(bear(0, rewind), "ok");
+    }
 }
 
 /// A child that is traced by this process's parent, and so stops as it begins. That its parent

@@ -4,11 +4,15 @@ use backhand::compression::{
     CompressionAction, CompressionOptions, Compressor, DefaultCompressor, Lz4, Zstd,
 };
 use backhand::{BackhandError, FilesystemCompressor};
+use zstd::zstd_safe::{CParameter, Strategy};
 
 use super::{Compression, Options};
 
 /// Level of zstd: beyond it each percent costs seconds, and who wants the smallest takes xz
 /// (docs/bench/packages.md).
+///
+/// But for one thing: it looks for a better match once more and not twice (`ZSTD_lazy`, not
+/// `ZSTD_lazy2`). That takes a quarter less time for a third of a percent of size.
 const ZSTD_LEVEL: u8 = 9;
 
 /// What an image says of its codec, and what backhand compresses by.
@@ -42,7 +46,11 @@ impl Packer {
     pub(super) fn new(options: Options) -> Result<Self, BackhandError> {
         let Options { compression, block_size, .. } = options;
         Ok(match compression {
-            Compression::Zstd => Self::Zstd(zstd::bulk::Compressor::new(ZSTD_LEVEL.into())?),
+            Compression::Zstd => {
+                let mut zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL.into())?;
+                zstd.set_parameter(CParameter::Strategy(Strategy::ZSTD_lazy))?;
+                Self::Zstd(zstd)
+            }
             Compression::Xz | Compression::Gzip | Compression::Lz4 => {
                 Self::Other { codec: codec(compression)?, block_size }
             }

@@ -291,7 +291,7 @@ impl<'b> Linux<'b> {
                 Err(errno) => Outcome::Failed(socket::errno(errno)),
             },
             Action::Rest => {
-                reaper::rest();
+                reaper::rest(self.programs.late_ns());
                 Outcome::Done
             }
             Action::Settle => self.settle(),

@@ -257,7 +257,7 @@ impl Programs {
                 Some((_, report, _)) => return Ok(report),
                 // Its tracer has to hear of its end first.
                 None if left => {
-                    reaper::rest();
+                    reaper::rest(self.late_ns());
                     self.kill_late(reaper);
                 }
                 None => return Err(failed(Errno::CHILD)),

@@ -12,8 +12,10 @@
 
 use core::fmt::Write as _;
 use core::mem::MaybeUninit;
+use core::time::Duration;
 
 use protocol::limits::{REAPED_MAX, REST_MS};
+use protocol::socket::now_ns;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, openat, seek};
@@ -165,9 +167,10 @@ fn has_ended(process: &OwnedFd) -> Result<bool, Errno> {
     poll(&mut sources, Some(&Timespec::default())).map(|ready| ready > 0)
 }
 
-/// Lets some time pass.
-pub(crate) fn rest() {
-    let (tv_sec, tv_nsec) = (i64::from(REST_MS / 1000), i64::from(REST_MS % 1000) * 1_000_000);
+/// Lets some time pass, until then at most.
+pub(crate) fn rest(until_ns: u64) {
+    let rest = Duration::from_nanos(until_ns.saturating_sub(now_ns()));
+    let rest = rest.min(Duration::from_millis(REST_MS.into()));
     // No signal ends it early: all are blocked.
-    let _ = rustix::thread::nanosleep(&Timespec { tv_sec, tv_nsec });
+    let _ = Timespec::try_from(rest).map(|rest| rustix::thread::nanosleep(&rest));
 }

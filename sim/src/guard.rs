@@ -992,7 +992,7 @@ impl AtWork<'_> {
         if self.hands.rested_among == Some(among) && !is_late && !self.kernel.is_late(late_ms) {
             return Poll::Pending;
         }
-        let until_ms = self.kernel.now_ms + u64::from(REST_MS);
+        let until_ms = late_ms.min(self.kernel.now_ms + u64::from(REST_MS));
         let until_ms = *self.hands.rests_until_ms.get_or_insert(until_ms);
         if !self.kernel.is_late(until_ms) {
             return Poll::Pending;

@@ -764,12 +764,12 @@ impl World {
     }
 
     /// Before time passes: all who could kill a late program have had their turns, but for those
-    /// who hang or rest.
+    /// who hang. Who rests hears nothing, but knows whose time is over.
     fn check_late(&mut self) {
         for n in 0..self.guards.len() {
-            let is_excused = self.rests(n) || self.hangs(Who::Guard(n));
-            let late = self.late_program(n).or(self.unheard_program(n));
-            if let Some(pid) = late.filter(|_| !is_excused) {
+            let unheard = self.unheard_program(n).filter(|_| !self.rests(n));
+            let late = self.late_program(n).or(unheard);
+            if let Some(pid) = late.filter(|_| !self.hangs(Who::Guard(n))) {
                 self.kernel.violated(Violation::Late { pid });
             }
         }

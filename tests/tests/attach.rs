@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         a_rocker_that_stays_ends_with_its_last_process,
         an_order_instead_of_an_app_ends_the_launch,
         a_guard_without_descriptors_rests_and_goes_on,
+        a_guard_that_rests_kills_in_time,
         the_master_holds_nothing_for_those_who_are_attached,
     ])
 }
@@ -373,6 +374,22 @@ fn a_guard_without_descriptors_rests_and_goes_on() {
     assert_eq!(owner.wait(&lowered).unwrap().exit, Exit::Status(0));
     assert_eq!(status(&mut other, "exit 8"), Exit::Status(8));
     assert!(attach(&daemon, owner.guard_name()).is_ok());
+    ends(owner);
+}
+
+/// A rest ends when a program is late: whoever makes its guard rest has no time more for that.
+fn a_guard_that_rests_kills_in_time() {
+    let daemon = Daemon::start();
+    let mut owner = open(&daemon);
+    // An orphan's end has it poll with the new limit.
+    let script = sh("prlimit --pid 1 --nofile=2: && (true &); exec sleep 60");
+    let began = Instant::now();
+    let run = start(&mut owner, &script, &Limits::new().wall(Duration::from_millis(1200)));
+    assert!(has_ended(run.pidfd()));
+    // The second rest would be over after 2 s.
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(1200) && took < Duration::from_millis(1900), "{took:?}");
+    assert_eq!(owner.wait(&run).unwrap().verdict, Verdict::TimeLimitExceeded);
     ends(owner);
 }
 

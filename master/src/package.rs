@@ -224,9 +224,11 @@ pub(crate) fn open_data_dir_now(
     reach: Reach<'_>,
     caller: u32,
 ) -> Option<Result<(OwnedFd, overlays::Key), Error>> {
-    let opened = open_data_dir(path, reach, caller, Haste::Now);
-    let waits = [Errno::AGAIN, Errno::INVAL].map(|errno| Err(failed(errno)));
-    (!waits.contains(&opened.as_ref().map(drop).map_err(Clone::clone))).then_some(opened)
+    let waits = [Errno::AGAIN, Errno::INVAL].map(failed);
+    match open_data_dir(path, reach, caller, Haste::Now) {
+        Err(error) if waits.contains(&error) => None,
+        opened => Some(opened),
+    }
 }
 
 /// Locks that directory. The lock lasts as long as any copy of the descriptor: the guard's life,

@@ -208,6 +208,7 @@ fn peers_that_cannot_are_left_out_with_a_word() {
             "rocker run, warm",
             "rocker run",
             "the program alone",
+            "an empty C program",
             "floor kept, no process",
             "floor warm, no process",
             "floor best, no process"

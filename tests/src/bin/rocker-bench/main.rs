@@ -259,6 +259,8 @@ struct Bench {
     none_ready: Master,
     floor: PathBuf,
     clock: PathBuf,
+    /// A program that has a C library and does nothing.
+    empty: PathBuf,
     package: PathBuf,
     /// Its version; none if there is none.
     bwrap: Option<(u32, u32)>,
@@ -279,6 +281,7 @@ impl Bench {
         let floor = compile(top, "floor", FLOOR, &optimized)?;
         let alone = ["-O2", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-s"];
         let clock = compile(top, "clock", CLOCK, &alone)?;
+        let empty = compile(top, "empty", "int main(void) { return 0; }", &optimized)?;
         for name in ["content", "data", "again", "exec", "up", "work"] {
             fs::create_dir(top.join(name))?;
         }
@@ -304,6 +307,7 @@ impl Bench {
             none_ready,
             floor,
             clock,
+            empty,
             package,
             bwrap,
             _states,

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::replay::{self, Reports};
 use crate::scratch::{directory, names, unmount_below};
-use crate::{APP_GID, APP_UID, SOON, bin, process, scratch, within};
+use crate::{APP_GID, APP_UID, SOON, bin, probe_package, process, scratch, within};
 
 /// It listens on a socket in a scratch directory, with `exec` and `data` beside it, and ends
 /// when this is dropped. The rockers that it made must have ended by then.
@@ -42,6 +42,21 @@ impl Daemon {
         let mut daemon = Self { reports, dir, child: None };
         daemon.restart();
         daemon
+    }
+
+    /// One that lets these users start packages of its scratch directory; and a package there.
+    pub fn for_users(uids: &[u32]) -> (Self, PathBuf) {
+        let mut daemon = Self::start();
+        let package = daemon.path("app.sqfs");
+        fs::copy(probe_package(), &package).expect(WRITABLE);
+        daemon.stop();
+        let (top, exec_dir) = (daemon.dir(), daemon.exec_dir());
+        let allow = |uid| {
+            format!("[[allow]]\nuid = {uid}\npackages = [{top:?}]\nexec_dirs = [{exec_dir:?}]\n")
+        };
+        daemon.configure(&uids.iter().map(allow).collect::<String>());
+        daemon.restart();
+        (daemon, package)
     }
 
     /// Starts a master on the same socket, after [`stop`](Self::stop) or [`kill`](Self::kill).

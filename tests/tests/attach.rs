@@ -136,18 +136,8 @@ fn nine_are_too_many() {
 
 fn whoever_may_not_is_refused() {
     const STRANGER: u32 = APP_UID + 1;
-    let mut daemon = Daemon::start();
-    let package = daemon.path("app.sqfs");
-    std::fs::copy(probe_package(), &package).unwrap();
-    let (exec_dir, top) = (daemon.exec_dir(), daemon.dir().to_owned());
-    daemon.stop();
-    let allow = |uid| {
-        format!(
-            "[[allow]]\nuid = {uid}\npackages = [{top:?}]\nexec_dirs = [{exec_dir:?}]\nrun_as_gids = [{APP_GID}]\n"
-        )
-    };
-    daemon.configure(&format!("{}{}", allow(APP_UID), allow(STRANGER)));
-    daemon.restart();
+    let (daemon, package) = Daemon::for_users(&[APP_UID, STRANGER]);
+    nix::unistd::setegid(APP_GID.into()).unwrap();
     let launch = daemon.launch(&package);
     let be = |uid: u32| nix::unistd::seteuid(uid.into()).unwrap();
     be(APP_UID);

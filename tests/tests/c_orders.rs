@@ -1062,15 +1062,7 @@ fn an_end_is_the_end_of_all() {
 }
 
 fn a_user_whom_the_policy_lets_needs_no_privilege() {
-    let mut daemon = Daemon::start();
-    let package = daemon.path("app.sqfs");
-    std::fs::copy(probe_package(), &package).unwrap();
-    let (exec_dir, top) = (daemon.exec_dir(), daemon.dir().to_owned());
-    daemon.stop();
-    daemon.configure(&format!(
-        "[[allow]]\nuid = {APP_UID}\npackages = [{top:?}]\nexec_dirs = [{exec_dir:?}]\n"
-    ));
-    daemon.restart();
+    let (daemon, package) = Daemon::for_users(&[APP_UID]);
     let request = Request { package: Some(c_string(&package)), ..request(&daemon) };
     nix::unistd::setgroups(&[]).unwrap();
     nix::unistd::setresgid(APP_GID.into(), APP_GID.into(), APP_GID.into()).unwrap();

@@ -1294,16 +1294,9 @@ fn a_profile_that_says_nothing_is_refused_in_one_line() {
 }
 
 fn a_user_whom_the_policy_lets_runs_an_app() {
-    let mut daemon = Daemon::start();
-    let (package, rocker) = (daemon.path("app.sqfs"), daemon.path("rocker"));
-    fs::copy(probe_package(), &package).unwrap();
+    let (daemon, package) = Daemon::for_users(&[APP_UID]);
+    let (rocker, exec_dir) = (daemon.path("rocker"), daemon.exec_dir());
     fs::copy(bin("rocker"), &rocker).unwrap();
-    let (exec_dir, top) = (daemon.exec_dir(), daemon.dir().to_owned());
-    daemon.stop();
-    daemon.configure(&format!(
-        "[[allow]]\nuid = {APP_UID}\npackages = [{top:?}]\nexec_dirs = [{exec_dir:?}]\n"
-    ));
-    daemon.restart();
     let mut command = Command::new(&rocker);
     command.uid(APP_UID).gid(APP_UID).arg("run").arg("--socket").arg(daemon.socket());
     command.arg("--exec-dir").arg(&exec_dir).arg(&package).stdin(Stdio::null());

@@ -145,16 +145,9 @@ fn exec_passes_signals_on_and_takes_its_program_along() {
 
 fn exec_is_for_the_owner_too() {
     const STRANGER: u32 = APP_UID + 1;
-    let mut daemon = Daemon::start();
-    let (package, program) = (daemon.path("app.sqfs"), daemon.path("rocker"));
-    std::fs::copy(probe_package(), &package).unwrap();
+    let (daemon, package) = Daemon::for_users(&[APP_UID, STRANGER]);
+    let (program, exec_dir) = (daemon.path("rocker"), daemon.exec_dir());
     std::fs::copy(bin("rocker"), &program).unwrap();
-    let (exec_dir, top) = (daemon.exec_dir(), daemon.dir().to_owned());
-    daemon.stop();
-    let allow =
-        |uid| format!("[[allow]]\nuid = {uid}\npackages = [{top:?}]\nexec_dirs = [{exec_dir:?}]\n");
-    daemon.configure(&format!("{}{}", allow(APP_UID), allow(STRANGER)));
-    daemon.restart();
     let rocker = |uid: u32, verb: &str| {
         let mut command = Command::new(&program);
         command.uid(uid).gid(uid).arg(verb).arg("--socket").arg(daemon.socket());

@@ -79,17 +79,14 @@ fn a_bind_gives_no_more_than_the_apps_rights() {
 }
 
 fn an_ordinary_user_says_places() {
-    let mut daemon = Daemon::start();
-    let package = daemon.path("app.sqfs");
-    fs::copy(probe_package(), &package).unwrap();
-    let (exec_dir, top) = (daemon.exec_dir(), daemon.dir().to_owned());
-    daemon.stop();
-    daemon.configure(&format!(
-        "[[allow]]\nuid = {APP_UID}\npackages = [{top:?}]\nexec_dirs = [{exec_dir:?}]\n"
-    ));
-    daemon.restart();
+    let (daemon, package) = Daemon::for_users(&[APP_UID]);
     let mut command = Command::new(bin("rocker"));
-    command.arg("run").arg("--socket").arg(daemon.socket()).arg("--exec-dir").arg(&exec_dir);
+    command
+        .arg("run")
+        .arg("--socket")
+        .arg(daemon.socket())
+        .arg("--exec-dir")
+        .arg(daemon.exec_dir());
     command.args(["--tmpfs", "/mnt", "--bind-ro", "/etc/passwd:/mnt/users"]).arg(&package);
     command.args(["--", "cmp", "/etc/passwd", "/mnt/users"]).stdin(Stdio::null());
     assert_eq!(said(command.uid(APP_UID).gid(APP_UID)), "");

@@ -1,7 +1,6 @@
 //! `rocker stats`: what living rockers use, as the kernel tells it to whoever asks.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -124,17 +123,9 @@ fn an_entered_app_is_counted() {
 }
 
 fn an_ordinary_user_sees_his_own() {
-    let mut daemon = Daemon::start();
-    let package = daemon.path("app.sqfs");
-    fs::copy(probe_package(), &package).unwrap();
-    let (exec_dir, top) = (daemon.exec_dir(), daemon.dir().to_owned());
-    daemon.stop();
-    daemon.configure(&format!(
-        "[[allow]]\nuid = {APP_UID}\npackages = [{top:?}]\nexec_dirs = [{exec_dir:?}]\n"
-    ));
-    daemon.restart();
+    let (daemon, package) = Daemon::for_users(&[APP_UID]);
     let mut run = Command::new(bin("rocker"));
-    run.arg("run").arg("--socket").arg(daemon.socket()).arg("--exec-dir").arg(&exec_dir);
+    run.arg("run").arg("--socket").arg(daemon.socket()).arg("--exec-dir").arg(daemon.exec_dir());
     run.arg(&package).args(["--", "sh", "-c", "sleep 1000 & wait"]);
     let mut child = run.uid(APP_UID).gid(APP_UID).spawn().unwrap();
     let told = || {

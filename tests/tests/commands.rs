@@ -841,15 +841,7 @@ fn a_thousand_resets_leave_guard_and_mounts_as_they_were() {
 }
 
 fn a_user_without_privilege_configures_and_resets() {
-    let mut daemon = Daemon::start();
-    let package = daemon.path("app.sqfs");
-    fs::copy(probe_package(), &package).unwrap();
-    let (exec_dir, top) = (daemon.exec_dir(), daemon.dir().to_owned());
-    daemon.stop();
-    daemon.configure(&format!(
-        "[[allow]]\nuid = {APP_UID}\npackages = [{top:?}]\nexec_dirs = [{exec_dir:?}]\n"
-    ));
-    daemon.restart();
+    let (daemon, package) = Daemon::for_users(&[APP_UID]);
     let launch = daemon.launch(&package).ids_inside(0, 0);
     nix::unistd::setgroups(&[]).unwrap();
     nix::unistd::setresgid(APP_GID.into(), APP_GID.into(), APP_GID.into()).unwrap();

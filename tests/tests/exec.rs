@@ -339,15 +339,7 @@ fn a_killed_guard_is_told() {
 }
 
 fn a_user_whom_the_policy_lets_needs_no_privilege() {
-    let mut daemon = Daemon::start();
-    let package = daemon.path("app.sqfs");
-    std::fs::copy(probe_package(), &package).unwrap();
-    let (exec_dir, top) = (daemon.exec_dir(), daemon.dir().to_owned());
-    daemon.stop();
-    daemon.configure(&format!(
-        "[[allow]]\nuid = {APP_UID}\npackages = [{top:?}]\nexec_dirs = [{exec_dir:?}]\n"
-    ));
-    daemon.restart();
+    let (daemon, package) = Daemon::for_users(&[APP_UID]);
     let launch = daemon.launch(&package);
     // In a thread of this process that has given up everything: the test's own process.
     nix::unistd::setgroups(&[]).unwrap();

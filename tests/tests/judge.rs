@@ -300,15 +300,7 @@ fn nothing_of_the_host_can_be_written() {
 
 fn an_ordinary_user_judges() {
     let leaks = Leaks::snapshot();
-    let mut daemon = Daemon::start();
-    let package = daemon.path("app.sqfs");
-    fs::copy(probe_package(), &package).unwrap();
-    let (exec_dir, top) = (daemon.exec_dir(), daemon.dir().to_owned());
-    daemon.stop();
-    daemon.configure(&format!(
-        "[[allow]]\nuid = {APP_UID}\npackages = [{top:?}]\nexec_dirs = [{exec_dir:?}]\n"
-    ));
-    daemon.restart();
+    let (daemon, package) = Daemon::for_users(&[APP_UID]);
     let mut judge = judge(&daemon, &["--ready", "2"]);
     judge.uid(APP_UID).gid(APP_UID);
     let jobs: Vec<Value> = (0..6).map(|id| shell(id, "id -u; exit 0")).collect();

@@ -112,9 +112,8 @@ impl Launcher {
 
     /// Without it there is nothing to measure.
     const fn is_ours(self) -> bool {
-        use Launcher as L;
-        matches!(self, L::Again | L::AgainC | L::Warm | L::Rocker | L::Alone | L::Empty)
-            || self.floor_mode().is_some()
+        let ours = matches!(self, Self::Again | Self::AgainC | Self::Warm | Self::Rocker);
+        ours || matches!(self, Self::Alone | Self::Empty) || self.floor_mode().is_some()
     }
 
     const fn floor_mode(self) -> Option<&'static str> {

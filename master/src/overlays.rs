@@ -25,22 +25,28 @@ pub struct Key {
     pub inode: u64,
 }
 
+/// Where overlays are.
+#[derive(Debug)]
+enum Place<K> {
+    /// There are none yet, or a guard has them.
+    Nowhere,
+    /// Their guard has given them, and whether it has ended by itself: they remember its rocker.
+    Given { kept: K, has_ended_well: bool },
+    /// They are being made ready, or unmounted.
+    Away,
+    /// For the next launch.
+    Ready(K),
+}
+
 /// The overlays of one data dir.
 #[derive(Debug)]
 struct Entry<K> {
     key: Key,
-    /// None while a guard has them, or there are none yet, or they are away.
-    kept: RefCell<Option<K>>,
-    /// The last rocker has ended by itself.
-    has_ended_well: Cell<bool>,
-    /// They were made ready since.
-    is_ready: Cell<bool>,
+    place: RefCell<Place<K>>,
     /// The host has changed its mounts since they were made.
     is_old: Cell<bool>,
     /// The host has changed its mounts since the guard was cloned that has the data dir.
     has_old_guard: Cell<bool>,
-    /// They are being made ready, or unmounted.
-    is_away: Cell<bool>,
     /// A launch waits for them.
     is_awaited: Cell<bool>,
     /// Since when nobody has used them.
@@ -54,7 +60,21 @@ impl<K> Entry<K> {
 
     /// Nobody has anything to do with it.
     fn is_void(self: &Rc<Self>) -> bool {
-        !self.is_used() && !self.is_away.get() && self.kept.borrow().is_none()
+        !self.is_used() && matches!(*self.place.borrow(), Place::Nowhere)
+    }
+
+    /// What leaves, and whether its guard has ended by itself: if it has to, whatever it is.
+    fn leave(&self, is_over: bool, is_urgent: bool) -> Option<(K, bool)> {
+        let left = match self.place.replace(Place::Away) {
+            Place::Given { kept, has_ended_well } if is_over || is_urgent => (kept, has_ended_well),
+            Place::Ready(kept) if is_over => (kept, true),
+            stays => {
+                self.place.replace(stays);
+                return None;
+            }
+        };
+        self.is_old.set(is_over);
+        Some(left)
     }
 }
 
@@ -68,7 +88,10 @@ pub struct Lease<K> {
 impl<K> Lease<K> {
     /// What there is, while it is here.
     pub fn with<R>(&self, look: impl FnOnce(&K) -> R) -> Option<R> {
-        self.entry.kept.borrow().as_ref().map(look)
+        match &*self.entry.place.borrow() {
+            Place::Given { kept, .. } | Place::Ready(kept) => Some(look(kept)),
+            Place::Nowhere | Place::Away => None,
+        }
     }
 
     /// prepare.0: its guard has the host's mounts as they are now.
@@ -83,20 +106,23 @@ impl<K> Lease<K> {
 
     /// root.3: what there is, for the guard.
     pub fn take(&self) -> Option<K> {
-        self.entry.kept.take()
+        match self.entry.place.replace(Place::Nowhere) {
+            Place::Given { kept, .. } | Place::Ready(kept) => Some(kept),
+            Place::Nowhere | Place::Away => None,
+        }
     }
 
     /// prepare.7: what the guard has given.
     pub fn put(&self, kept: K) {
-        self.entry.kept.replace(Some(kept));
+        self.entry.place.replace(Place::Given { kept, has_ended_well: false });
         self.entry.is_old.set(self.entry.has_old_guard.get());
-        self.entry.has_ended_well.set(false);
-        self.entry.is_ready.set(false);
     }
 
     /// root.11: the guard has ended by itself, and has synced what was to be.
     pub fn ended_well(&self) {
-        self.entry.has_ended_well.set(true);
+        if let Place::Given { has_ended_well, .. } = &mut *self.entry.place.borrow_mut() {
+            *has_ended_well = true;
+        }
     }
 }
 
@@ -152,14 +178,15 @@ impl<K> Overlays<K> {
     pub fn find(&self, key: Key) -> Found<K> {
         let Some(entry) = self.known(key) else { return Found::Unknown };
         if entry.is_used() {
-            Found::InUse
-        } else if entry.is_void() {
-            Found::Unknown
-        } else if entry.is_away.get() || !entry.is_ready.get() || entry.is_old.get() {
-            entry.is_awaited.set(true);
-            Found::Away
-        } else {
-            Found::Kept(self.lease(Rc::clone(entry)))
+            return Found::InUse;
+        }
+        match *entry.place.borrow() {
+            Place::Nowhere => Found::Unknown,
+            Place::Ready(_) if !entry.is_old.get() => Found::Kept(self.lease(Rc::clone(entry))),
+            _ => {
+                entry.is_awaited.set(true);
+                Found::Away
+            }
         }
     }
 
@@ -178,12 +205,9 @@ impl<K> Overlays<K> {
         }
         let entry = Rc::new(Entry {
             key,
-            kept: RefCell::default(),
-            has_ended_well: Cell::default(),
-            is_ready: Cell::default(),
+            place: RefCell::new(Place::Nowhere),
             is_old: Cell::default(),
             has_old_guard: Cell::default(),
-            is_away: Cell::default(),
             is_awaited: Cell::default(),
             idle_since_ns: Cell::default(),
         });
@@ -229,19 +253,13 @@ impl<K> Overlays<K> {
     pub fn leave(&mut self, now_ns: u64) -> Vec<Away<K>> {
         self.forget_the_void();
         let mut away = vec![];
-        let idle = |entry: &&Rc<Entry<K>>| !entry.is_used() && !entry.is_away.get();
-        for entry in self.entries.iter().filter(idle) {
+        for entry in self.entries.iter().filter(|entry| !entry.is_used()) {
             let since_ns = entry.idle_since_ns.get().unwrap_or(now_ns);
             entry.idle_since_ns.set(Some(since_ns));
             let idle_ns = now_ns.saturating_sub(since_ns);
             let is_over = entry.is_old.get() || idle_ns >= self.idle_ns;
             let is_urgent = entry.is_awaited.get() || idle_ns >= END_NS;
-            if (is_over || is_urgent && !entry.is_ready.get())
-                && let Some(kept) = entry.kept.take()
-            {
-                entry.is_old.set(is_over);
-                entry.is_away.set(true);
-                let has_ended_well = entry.has_ended_well.get();
+            if let Some((kept, has_ended_well)) = entry.leave(is_over, is_urgent) {
                 away.push(Away { key: entry.key, kept, has_ended_well, is_over });
             }
         }
@@ -251,19 +269,19 @@ impl<K> Overlays<K> {
     /// They are ready; or, if there are none, unmounted, and the lock is free.
     pub fn is_back(&mut self, key: Key, kept: Option<K>) {
         if let Some(entry) = self.entries.iter().find(|entry| entry.key == key) {
-            entry.is_ready.set(kept.is_some());
-            entry.kept.replace(kept);
-            entry.is_away.set(false);
+            entry.place.replace(kept.map_or(Place::Nowhere, Place::Ready));
         }
         self.news.set(true);
     }
 
     /// When the next one leaves by itself; `u64::MAX`: none is idle.
     pub fn leaves_ns(&self) -> u64 {
-        let here = self.entries.iter().filter(|entry| entry.kept.borrow().is_some());
-        let leaves = here.filter_map(|entry| {
-            let idle_ns =
-                if entry.is_ready.get() { self.idle_ns } else { END_NS.min(self.idle_ns) };
+        let leaves = self.entries.iter().filter_map(|entry| {
+            let idle_ns = match *entry.place.borrow() {
+                Place::Given { .. } => END_NS.min(self.idle_ns),
+                Place::Ready(_) => self.idle_ns,
+                Place::Nowhere | Place::Away => return None,
+            };
             Some(entry.idle_since_ns.get()?.saturating_add(idle_ns))
         });
         leaves.min().unwrap_or(u64::MAX)

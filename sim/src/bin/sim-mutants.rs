@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! sim-mutants              all of them
-//! sim-mutants WORDS        only those whose name or file holds WORDS
+//! sim-mutants WORDS..      only those whose name or file holds one of WORDS
 //! sim-mutants show WORDS   what chance says to the first of these; writes sim/PLANTED.md
 //! ```
 //!
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.as_slice() {
         [show, words] if show == "show" => plant(words),
-        words => run(words.first().map(String::as_str)),
+        words => run(words),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -82,7 +82,7 @@ fn main() -> ExitCode {
 }
 
 /// Whether every mutant was noticed.
-fn run(only: Option<&str>) -> io::Result<bool> {
+fn run(only: &[String]) -> io::Result<bool> {
     let root = root();
     let list = fs::read_to_string(root.join("sim/mutants.txt"))?;
     let mutants = parse(&list);
@@ -97,7 +97,9 @@ fn run(only: Option<&str>) -> io::Result<bool> {
         return Err(io::Error::other(format!("there is something wrong as it is: {}", said?)));
     }
     let (mut noticed, mut all) = (0, 0);
-    for mutant in mutants.iter().filter(|it| only.is_none_or(|words| it.is_meant(words))) {
+    let is_meant =
+        |it: &&Mutant<'_>| only.is_empty() || only.iter().any(|words| it.is_meant(words));
+    for mutant in mutants.iter().filter(is_meant) {
         let path = scratch.join(mutant.file);
         let sound = fs::read_to_string(&path)?;
         fs::write(&path, apply(mutant, &sound)?)?;

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         detach_is_for_a_rocker_that_stays,
         wait_ends_as_the_app_does,
         an_app_is_waited_for_by_one_and_outlives_him,
+        a_signal_is_for_all_in_a_rocker,
         what_cannot_be_waited_for_is_said,
         what_is_left_is_taken_over_in_order,
     ])
@@ -228,6 +229,27 @@ fn an_app_is_waited_for_by_one_and_outlives_him() {
     rustix::process::kill_process(app, rustix::process::Signal::TERM).unwrap();
     assert_eq!(second.wait_with_output().unwrap().status.code(), Some(9));
     assert!(within(SOON, || !is_there(&daemon, &name)));
+}
+
+fn a_signal_is_for_all_in_a_rocker() {
+    let daemon = Daemon::start();
+    let dir = scratch();
+    std::os::unix::fs::chown(dir.path(), Some(54_321), None).unwrap();
+    let at = dir.path().display().to_string();
+    // One of another process group, too; each says that it listens.
+    let child = format!("trap 'touch {at}/heard; exit' TERM; touch {at}/two; sleep 1000 & wait");
+    let script =
+        format!("setsid sh -c \"{child}\" & trap 'wait; exit 7' TERM; touch {at}/one; wait");
+    let name = detached(&daemon, &[], &script);
+    let said = |file: &str| dir.path().join(file).exists();
+    assert!(within(SOON, || said("one") && said("two")));
+    let wait = waiting(&daemon, &name, &[]);
+    assert_refused(&by_name(&daemon, &["kill", "-s", "TRM", &name]), 125, &["like TERM or 15"]);
+    let told = by_name(&daemon, &["kill", "-s", "TERM", &name]);
+    assert!(told.status.success(), "{told:?}");
+    assert!(within(SOON, || !is_there(&daemon, &name)));
+    assert_eq!(wait.wait_with_output().unwrap().status.code(), Some(7));
+    assert!(said("heard"));
 }
 
 fn what_cannot_be_waited_for_is_said() {

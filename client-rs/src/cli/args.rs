@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::pack::Compression;
-use super::units::{block_size, millis, number, size, time, timeout, whole, whole_seconds};
+use super::units::{block_size, millis, number, signal, size, time, timeout, whole, whole_seconds};
 
 /// Runs Apps from squashfs packages, each in a rocker of its own.
 #[derive(Debug, Parser)]
@@ -113,7 +113,11 @@ pub(crate) enum Command {
         name: Option<String>,
     },
     /// End a rocker and all that runs in it, and return when it is gone
+    #[command(after_help = KILL)]
     Kill {
+        /// Send a signal to all that runs in it instead, by name or number, and return at once
+        #[arg(short, long, value_parser = signal)]
+        signal: Option<u8>,
         /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock]
         #[arg(long, value_name = "PATH")]
         socket: Option<PathBuf>,
@@ -154,6 +158,10 @@ gets no signal, and goes on if this ends first.
 
 Exit status: the App's; 128+n if signal n ended it; 125 if ROCKER itself failed, or there is no such
 App.";
+
+const KILL: &str = "\
+A gentle end: \"rocker kill -s TERM NAME\", and \"rocker wait NAME\" to see it. Of several names, one
+that is unknown keeps all from being killed.";
 
 const CP: &str = "\
 NAME is a rocker's name, or the beginning of it. PATH is as its programs see it, and read or

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use rocker_client::{RockerEntry, kill_by_name, list};
+use rocker_client::{OpenRocker, RockerEntry, kill_by_name, list};
 use serde_json::json;
 
 use super::{Fault, plain, print};
@@ -41,10 +41,18 @@ pub(crate) fn ps(socket: &Path, json: bool) -> Result<ExitCode, Fault> {
 }
 
 /// None is killed before all are known.
-pub(crate) fn kill(socket: &Path, beginnings: &[String]) -> Result<ExitCode, Fault> {
+pub(crate) fn kill(
+    socket: &Path,
+    beginnings: &[String],
+    signal: Option<u8>,
+) -> Result<ExitCode, Fault> {
     let rockers = beginnings.iter().map(|beginning| by_beginning(socket, beginning));
     for rocker in rockers.collect::<Result<Vec<_>, _>>()? {
-        kill_by_name(socket, rocker.name.as_str(), GONE_MAX)?;
+        let name = rocker.name.as_str();
+        match signal {
+            Some(number) => OpenRocker::attach(socket, name, ANSWER_MAX)?.signal_all(number)?,
+            None => kill_by_name(socket, name, GONE_MAX)?,
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -142,7 +142,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Stats { socket, json, name } => {
             stats::stats(&master_socket(socket), name.as_deref(), json)
         }
-        Command::Kill { socket, names } => living::kill(&master_socket(socket), &names),
+        Command::Kill { signal, socket, names } => {
+            living::kill(&master_socket(socket), &names, signal)
+        }
         Command::Doctor { socket, json } => doctor(named_socket(socket).as_deref(), json),
     };
     status(done)

@@ -1,8 +1,9 @@
-//! Times, sizes and numbers, as people write and read them.
+//! Times, sizes, numbers and signals, as people write and read them.
 
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
+use nix::sys::signal::Signal;
 use protocol::limits::TIMEOUT_MS_MAX;
 
 /// The shortest time, in seconds: the guard counts milliseconds.
@@ -96,6 +97,16 @@ pub(crate) fn number<T: TryFrom<u64>>(
     }
 }
 
+/// A signal by number or name, as `kill(1)` has it.
+pub(crate) fn signal(text: &str) -> Result<u8, String> {
+    let name = text.to_ascii_uppercase();
+    let named = format!("SIG{}", name.strip_prefix("SIG").unwrap_or(&name)).parse::<Signal>();
+    let named = named.ok().and_then(|signal| u8::try_from(signal as i32).ok());
+    named
+        .or_else(|| number(1..=64)(text).ok())
+        .ok_or_else(|| "a signal, like TERM or 15".to_owned())
+}
+
 /// As large as it can be said.
 pub(crate) fn whole(text: &str) -> Result<u32, String> {
     number(0..=u32::MAX.into())(text)
@@ -104,6 +115,16 @@ pub(crate) fn whole(text: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (text, wanted) in [("TERM", 15), ("SIGTERM", 15), ("usr1", 10), ("9", 9), ("64", 64)] {
+            assert_eq!(signal(text), Ok(wanted), "{text}");
+        }
+        for text in ["", "SIG", "TRM", "0", "65", "-15", "SIGSIGTERM"] {
+            assert!(signal(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn times_have_units() {

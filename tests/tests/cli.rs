@@ -896,6 +896,10 @@ fn doctor_says_what_is_there() {
     assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
     let text = String::from_utf8_lossy(&nobody.stdout);
     assert!(text.contains("ROCKER cannot run here: master"), "{text}");
+    let mut stranger = Command::new(bin("rocker"));
+    let stranger = stranger.arg("doctor").arg("--socket").arg(daemon.socket()).uid(54_321);
+    let text = String::from_utf8(stranger.output().unwrap().stdout).unwrap();
+    assert!(text.contains("is not for this user") && text.contains("[[allow]]"), "{text}");
 }
 
 fn pack_makes_the_same_bytes_of_the_same_input() {
@@ -982,6 +986,13 @@ fn a_command_line_nobody_understands_is_one_line_and_125() {
         (&["judge", "run", "--no-such-option"], "rocker judge run"),
     ] {
         assert_refused(&rocker(arguments), 125, &[&format!("; see {verb} --help\n")]);
+    }
+    for (arguments, meant) in [
+        (&["kil"][..], "'kil': a similar subcommand exists: 'kill'; see rocker --help"),
+        (&["run", "--ovrlay"], ": a similar argument exists: '--overlay'; see rocker run --help"),
+        (&["kill", "-x", "y"], "'-x' found; see rocker kill --help"),
+    ] {
+        assert_refused(&rocker(arguments), 125, &[meant]);
     }
     for verb in ["run", "exec"] {
         assert_refused(

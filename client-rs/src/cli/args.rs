@@ -200,9 +200,18 @@ Each line of standard input is a job, {\"id\": 1, \"argv\": [\"sh\", \"-c\", \"c
 
 Each line of standard output is a result, in the order in which they end: id, verdict, exit or
 signal, user_us, system_us, wall_us, peak_kib, what else the kernel tells, stdout, stderr; or id
-and error. Children that nobody has waited for are not in user_us and system_us. A program sees the
-package, its working directory /tmp, and of the host /usr, /etc and what belongs to them, for
-reading only. What one leaves behind is gone before the next.";
+and error. Children that nobody has waited for are not in user_us and system_us. Verdicts: normal,
+nonzero exit status, signalled, time limit exceeded, memory limit exceeded, output limit exceeded,
+disallowed system call, out of memory (the host's), runner error (nobody saw how it ended).
+
+A program sees the package, its working directory /tmp, and of the host /usr, /etc and what belongs
+to them, for reading only. What one leaves behind is gone before the next.";
+
+const JUDGED: &str = "\
+The result reads as one of \"rocker judge\", whose help tells what is in it and what a program sees.
+
+Exit status: 0 if there is a result, whatever the verdict; 125 if ROCKER itself failed, or the
+program could not be started.";
 
 /// These are the guard's to keep: it starts the App, as it does for whoever is not root.
 const LIMITS: &str = "Limits (the guard starts the App, and ends what the App leaves running)";
@@ -252,6 +261,7 @@ pub(crate) struct JudgeMany {
 #[derive(Debug, Subcommand)]
 pub(crate) enum JudgeCommand {
     /// One run, and its result
+    #[command(after_help = JUDGED)]
     Run(Box<JudgeRun>),
 }
 
@@ -307,7 +317,8 @@ pub(crate) struct JudgeRun {
     pub(crate) copy_out: Vec<OsString>,
     /// The squashfs package
     pub(crate) package: PathBuf,
-    /// What to run
+    /// What to run: a name is looked up in bin of the package, then in PATH; a relative path is
+    /// one of --copy-in, or else the package's
     #[arg(last = true, required = true, value_name = "ARGV")]
     pub(crate) argv: Vec<OsString>,
 }
@@ -389,8 +400,8 @@ pub(crate) struct Run {
     /// End the App when it writes a file longer than this, as in 16M
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = LIMITS)]
     pub(crate) output: Option<u64>,
-    /// Memory, as in 64M; at least 1M: rocker says if an App is killed for it. In all that rocker reads and prints K is 1024 bytes, M is
-    /// 1024K, and G is 1024M
+    /// Memory, as in 64M; at least 1M: rocker says if an App is killed for it. In all that rocker
+    /// reads and prints K is 1024 bytes, M is 1024K, and G is 1024M
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = TOGETHER)]
     pub(crate) memory: Option<u64>,
     /// Swap, if there is a limit of memory; 0 for none

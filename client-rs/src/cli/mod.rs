@@ -173,7 +173,11 @@ fn misspelt(error: &clap::Error) -> ExitCode {
                 return status(Err(Fault::Said(why)));
             }
             let first = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
-            first.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
+            let line = first.collect::<Vec<_>>().join(" ");
+            // Not how to say the same where it has another meaning: that is the other tip there is.
+            let tip = text.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
+            let meant = tip.filter(|tip| tip.contains(" similar ")).map(|tip| format!(": {tip}"));
+            line.trim_start_matches("error: ").to_owned() + &meant.collect::<String>()
         }
     };
     complain(&format_args!("{line}; see {} --help", verb()));

@@ -366,8 +366,8 @@ ROCKER_API ROCKER_ERR ROCKER_list(void (*each)(void *data, const RockerInfo *inf
 
 /*
  * root.10: has the master kill the rocker of this name, if it lets this user: root, and whoever has
- * launched it. Returns when all of it is gone; if that takes longer than
- * timeout_ms it may be dead all the same: it is not gone before its App's parent has waited for it. Of `options` count the same.
+ * launched it. Returns when all of it is gone, which is not before its App's parent has waited for
+ * it; after timeout_ms it fails, though the rocker may be dead. Of `options` count the same.
  */
 ROCKER_API ROCKER_ERR ROCKER_kill_named(const char *guard_pname, const RockerOptions *options,
                                         RockerError *error);
@@ -854,7 +854,8 @@ ROCKER_API int ROCKER_next(RockerOpen *open, RockerEvent *event);
 ROCKER_API int ROCKER_await(RockerOpen *open, unsigned id, int timeout_ms, RockerEvent *event);
 
 /* Runs a program to its end: ROCKER_exec() and ROCKER_await() for its events; one that waits goes
- * at once. `report` is all zeros on failure. A guard that does not answer within 10 s is taken for lost. */
+ * at once. `report` is all zeros on failure. A guard that does not answer within 10 s is taken for
+ * lost. */
 ROCKER_API ROCKER_ERR ROCKER_run(RockerOpen *open, const RockerProgram *program,
                                  const RockerExec *exec, RockerReport *report,
                                  RockerError *error);

@@ -418,7 +418,9 @@ impl Work<'_> {
         let locked = package::lock(&data);
         if let Err(Error::Invalid { rule: Rule::InUse, .. }) = locked {
             self.host.words = match self.host.holders.get(&key) {
-                Some((name, guard)) => format!("rocker {name} has it, whose guard is {guard}"),
+                Some((name, guard)) => format!(
+                    "rocker {name} has it, whose guard is {guard}: each needs a data dir of its own"
+                ),
                 None => "no rocker that this master knows has it".to_owned(),
             };
         }

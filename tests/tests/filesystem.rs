@@ -470,7 +470,9 @@ fn a_data_dir_serves_one_rocker_at_a_time() {
         assert_eq!(error.kind(), in_use);
         assert!(error.to_string().contains(text(&daemon.data_dir())), "{error}");
         let (name, guard) = (app.rocker.guard_name(), app.rocker.guard_pid());
-        let holder = format!(": rocker {name} has it, whose guard is {guard}");
+        let holder = format!(
+            ": rocker {name} has it, whose guard is {guard}: each needs a data dir of its own"
+        );
         assert!(error.to_string().ends_with(&holder), "{error}");
     }
     // Also under another name of it, and for a launch without overlays.

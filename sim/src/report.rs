@@ -95,7 +95,10 @@ impl Report {
             let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
             Self::from_json(&value)
         } else {
-            Ok(Self::from_transcript(text))
+            let report = Self::from_transcript(text);
+            // Of what is none nothing would deviate.
+            let is_one = report.steps.iter().any(|it| it.step.is_some() && !it.actor.is_empty());
+            is_one.then_some(report).ok_or_else(|| "it is neither a report nor a transcript".into())
         }
     }
 

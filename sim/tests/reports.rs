@@ -105,6 +105,10 @@ fn the_first_deviation_is_told_in_words() {
 #[test]
 fn what_is_no_report_is_refused() {
     assert!(Report::parse("{}").is_err());
+    let trace = "root.1      client        0 us  connect # given\n";
+    for text in ["", "root:x:0:0:root:/root:/bin/bash\n", trace] {
+        assert!(Report::parse(text).is_err(), "{text}");
+    }
     assert!(Report::parse("{\"steps\": [{\"actor\": \"guard\", \"step\": \"root.77\"}]}").is_err());
 }
 

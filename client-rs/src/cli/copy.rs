@@ -132,7 +132,7 @@ fn regular(file: &File, what: &str) -> Result<u16, Fault> {
 }
 
 /// What the guard says of a path, in words that say more than the kernel's.
-fn refused(what: &str, fault: Fault) -> Fault {
+pub(super) fn refused(what: &str, fault: Fault) -> Fault {
     let errno = |fault: &Fault| match fault {
         Fault::Client(error) => error.errno(),
         Fault::Said(_) | Fault::Unread => None,

@@ -308,7 +308,8 @@ impl Place {
     fn copy_in(&mut self, job: &Job) -> Result<(), Fault> {
         for (name, content) in &job.files {
             let wanted = [OpenFile::new(name).write().create_new(0o755)];
-            let mut file = first(self.rocker.open_files(&wanted)?)?;
+            let mut file = first(self.rocker.open_files(&wanted)?)
+                .map_err(|fault| copy::refused(&format!("write {name}"), fault))?;
             let copied = match content {
                 Content::Text(text) => file.write_all(text.as_bytes()),
                 Content::Path(path) => File::open(path)
@@ -322,9 +323,11 @@ impl Place {
 
     fn copy_out(&mut self, name: &str, path: &Path, max: u64) -> Result<(), Fault> {
         // What the program left there may be anything: a link would be followed inside only.
-        let from = first(self.rocker.open_files(&[OpenFile::new(name).read()])?)?;
+        let what = format!("copy {name} to {}", path.display());
+        let from = first(self.rocker.open_files(&[OpenFile::new(name).read()])?)
+            .map_err(|fault| copy::refused(&what, fault))?;
         let max = Max { option: "--output", bytes: max };
-        copy::out(&from, path, None, max, &format!("copy {name} to {}", path.display()))
+        copy::out(&from, path, None, max, &what)
     }
 }
 

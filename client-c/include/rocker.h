@@ -823,8 +823,8 @@ static inline RockerConf ROCKER_conf_new(void)
  * ROCKER_EVENT_lost names part and path. All of it has room for 32 KiB of paths and strings.
  *
  * Technically the guard mounts in a mount namespace that belongs to the rocker's user namespace,
- * with the App's ids and no right that the App has not. It gets an IPC namespace of its own with
- * it, so that shared memory goes at a reset, too.
+ * with the App's ids and no right that the App has not. It gets a new IPC namespace with it, so
+ * that shared memory goes at a reset, too.
  */
 ROCKER_API ROCKER_ERR ROCKER_configure(RockerOpen *open, const RockerConf *conf, unsigned *id,
                                        RockerError *error);

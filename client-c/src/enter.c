@@ -432,7 +432,8 @@ RK_CHILD static long join_rocker(const struct rk_entry *entry)
             return joined;
         }
     }
-    return rk_call(SYS_setns, entry->guard, CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID, 0, 0, 0);
+    return rk_call(SYS_setns, entry->guard,
+                   CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC, 0, 0, 0);
 }
 
 RK_CHILD static long perform(const struct luggage *luggage, enum rk_helper_state action)

@@ -369,7 +369,7 @@ static void say_last(struct rk_launch *launch, enum rk_helper_state last)
         rk_say(launch, entry->cgroups_count > 0 ? "echo 0 > cgroup.procs; " : "");
         rk_say(launch, "nsenter --target ");
         rk_add_number(launch->command, launch->client.guard_pid);
-        rk_say(launch, " --user --mount --pid");
+        rk_say(launch, " --user --mount --pid --ipc");
         break;
     case RK_TAKE_IDS:
         rk_say(launch, "setpriv --reuid ");

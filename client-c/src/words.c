@@ -274,7 +274,8 @@ static const char *failure_hint(int step, int e)
     case RK_CREATE_GUARD:
         return e == ELOOP ? "links are followed for root alone, and only root's" : NULL;
     case RK_CLONE_GUARD:
-        return e == ENOSPC ? "see user.max_pid_namespaces and max_mnt_namespaces" : NULL;
+        return e == ENOSPC ? "see user.max_{pid,mnt,ipc}_namespaces"
+               : e == EINVAL ? "this kernel lacks pid or ipc namespaces" : NULL;
     case RK_CREATE_LOOP:
     case RK_BIND_PACKAGE:
         return e == ENOENT || e == ENXIO || e == ENODEV ? "is the kernel's loop driver there?"

@@ -70,7 +70,7 @@ pub enum Outcome {
 pub enum HelperAction {
     /// Drop the caller's supplementary groups.
     DropGroups,
-    /// Join the guard's user, mount and pid namespaces.
+    /// Join the guard's user, mount, pid and IPC namespaces.
     JoinNamespaces,
     /// Take the App's gid and uid, and see that they are taken.
     TakeIds,
@@ -166,7 +166,7 @@ impl fmt::Display for Shell<'_, HelperAction> {
                 if scene.limited {
                     f.write_str("echo 0 > cgroup.procs; ")?;
                 }
-                write!(f, "nsenter --target {} --user --mount --pid", scene.guard_pid)
+                write!(f, "nsenter --target {} --user --mount --pid --ipc", scene.guard_pid)
             }
             HelperAction::TakeIds => {
                 write!(f, "setpriv --reuid {} --regid {}", scene.request.uid, scene.request.gid)
@@ -253,7 +253,7 @@ mod tests {
         for (action, words) in [
             (
                 HelperAction::JoinNamespaces,
-                "echo 0 > cgroup.procs; nsenter --target 70 --user --mount --pid",
+                "echo 0 > cgroup.procs; nsenter --target 70 --user --mount --pid --ipc",
             ),
             (HelperAction::TakeIds, "setpriv --reuid 1000 --regid 1001"),
             (HelperAction::EnterDirectory, "cd /x"),

@@ -250,8 +250,8 @@ impl OpenRocker {
     /// Makes the rocker look like this: once, and before its first program.
     ///
     /// Technically: the guard mounts in a mount namespace that belongs to the rocker's user
-    /// namespace, with the App's ids and no right that the App has not. It gets an IPC namespace
-    /// of its own with it, so that shared memory goes at a reset, too.
+    /// namespace, with the App's ids and no right that the App has not. It gets a new IPC
+    /// namespace with it, so that shared memory goes at a reset, too.
     ///
     /// # Errors
     ///

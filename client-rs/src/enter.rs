@@ -403,7 +403,8 @@ impl HelperDriver<'_, '_> {
                 }
                 let entrance = ThreadNameSpaceType::USER
                     | ThreadNameSpaceType::MOUNT
-                    | ThreadNameSpaceType::PROCESS_ID;
+                    | ThreadNameSpaceType::PROCESS_ID
+                    | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION;
                 let guard = self.luggage.guard.as_fd();
                 rustix::thread::move_into_thread_name_spaces(guard, entrance)
             }

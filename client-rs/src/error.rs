@@ -258,7 +258,8 @@ fn failure_hint(step: Step, errno: Errno) -> Option<&'static str> {
              by default in /etc/rocker/master.toml"
         }
         (Step::CreateGuard, Errno::LOOP) => "links are followed for root alone, and only root's",
-        (Step::CloneGuard, Errno::NOSPC) => "see user.max_pid_namespaces and max_mnt_namespaces",
+        (Step::CloneGuard, Errno::NOSPC) => "see user.max_{pid,mnt,ipc}_namespaces",
+        (Step::CloneGuard, Errno::INVAL) => "this kernel lacks pid or ipc namespaces",
         (Step::CreateLoop | Step::BindPackage, Errno::NOENT | NXIO | NODEV) => {
             "is the kernel's loop driver there?"
         }

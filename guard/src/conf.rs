@@ -13,6 +13,7 @@
 use core::ffi::CStr;
 use core::fmt::Write as _;
 
+use linux_raw_sys::general::{CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWUTS};
 use protocol::conf::{Conf, Place, Root};
 use protocol::devices::{DEVICES, DIRECTORIES, LINKS, SHM_BYTES};
 use protocol::{Command, Dev, FilePath, Path};
@@ -70,7 +71,9 @@ impl Pristine {
     /// Leaves the namespaces that the rocker was built in for the first of its own.
     pub(crate) fn new(conf: &Conf<'_>, dev: Dev<'_>) -> Result<Self, Failed> {
         let names = conf.host_name.is_some() || conf.domain_name.is_some();
-        sys::unshare(names, conf.unshare_cgroup).map_err(at(At::Namespaces))?;
+        let names = if names { CLONE_NEWUTS } else { 0 };
+        let cgroup = if conf.unshare_cgroup { CLONE_NEWCGROUP } else { 0 };
+        sys::unshare(CLONE_NEWNS | names | cgroup).map_err(at(At::Namespaces))?;
         let open = |path: &CStr, how| openat(CWD, path, how | OFlags::CLOEXEC, Mode::empty());
         let opened = || -> Result<Self, Errno> {
             Ok(Self {
@@ -103,8 +106,7 @@ impl Pristine {
         exec_dir: &[u8],
         wall: Option<&mut Wall>,
     ) -> Result<(), Failed> {
-        // Memory that is shared by number is not in the file system, and has to go as well.
-        sys::unshare(false, false).map_err(at(At::Namespaces))?;
+        sys::unshare(CLONE_NEWNS | CLONE_NEWIPC).map_err(at(At::Namespaces))?;
         if self.own_dev {
             forget_memory().map_err(at(At::Namespaces))?;
         }
@@ -132,6 +134,11 @@ impl Pristine {
             .map(drop)
             .map_err(at(At::WorkDir))
     }
+}
+
+/// Memory and queues that are shared by number are not in the file system, and go as well.
+pub(crate) fn forget_ipc() -> Result<(), Failed> {
+    sys::unshare(CLONE_NEWIPC).map_err(at(At::Namespaces))
 }
 
 /// An empty `/dev/shm`, whatever an earlier run has left in the rocker's own.

@@ -251,7 +251,7 @@ impl<'b> Linux<'b> {
                 let Request { uid, gid, .. } = self.launch().request;
                 done(privileges::take_ids(uid, gid))
             }
-            Action::UnshareUser => done(sys::unshare_user()),
+            Action::UnshareUser => done(sys::unshare(linux_raw_sys::general::CLONE_NEWUSER)),
             Action::DropPrivileges => self.drop_privileges(),
             Action::ReportDone => told(self.report_done()),
             Action::AwaitRelease => self.await_release(),

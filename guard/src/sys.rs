@@ -48,22 +48,11 @@ pub(crate) fn signals_of_children() -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// `unshare(CLONE_NEWUSER)`
-pub(crate) fn unshare_user() -> Result<(), Errno> {
-    let flags = linux_raw_sys::general::CLONE_NEWUSER as usize;
-    // SAFETY: it changes credentials, no memory and no descriptors.
-    unsafe { syscall!(Sysno::unshare, flags) }.map(drop).map_err(ours)
-}
-
-/// A mount namespace and an IPC namespace of its own, and one for the host's names and for the
-/// view of the control groups where they are wanted (`man 2 unshare`).
-pub(crate) fn unshare(names: bool, cgroup: bool) -> Result<(), Errno> {
-    use linux_raw_sys::general::{CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWUTS};
-    let names = if names { CLONE_NEWUTS } else { 0 };
-    let cgroup = if cgroup { CLONE_NEWCGROUP } else { 0 };
-    let flags = (CLONE_NEWNS | CLONE_NEWIPC | names | cgroup) as usize;
-    // SAFETY: it changes which namespaces this process is in, no memory and no descriptors.
-    unsafe { syscall!(Sysno::unshare, flags) }.map(drop).map_err(ours)
+/// Namespaces of its own, of these kinds: `CLONE_NEWUSER` for one (`man 2 unshare`).
+pub(crate) fn unshare(kinds: u32) -> Result<(), Errno> {
+    // SAFETY: it changes credentials and which namespaces this process is in, no memory and no
+    // descriptors.
+    unsafe { syscall!(Sysno::unshare, kinds as usize) }.map(drop).map_err(ours)
 }
 
 /// `setns(2)` to a mount namespace: also its root is this process's root then.

@@ -872,9 +872,7 @@ impl AtWork<'_> {
             self.kernel.violated(Violation::SawTwoViews);
         }
         self.hands.view = View::Stale;
-        if self.hands.configured {
-            self.kernel.call(Call::MountView)?;
-        }
+        self.kernel.call(Call::MountView)?;
         self.hands.view = View::Mounted;
         Ok(())
     }

@@ -16,7 +16,7 @@ pub mod fake;
 pub const OPERATIONS: [(&str, &str); 51] = [
     ("fork WHO [FD..]", "fork, and the child has these descriptors alone"),
     ("fork-sharing WHO", "clone(CLONE_FILES)"),
-    ("clone-guard WHO [FD..]", "clone(CLONE_NEWNS | CLONE_NEWPID)"),
+    ("clone-guard WHO [FD..]", "clone(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC)"),
     ("clone-app WHO", "clone(CLONE_PARENT)"),
     ("exit", "_exit"),
     ("kill WHO", "kill(SIGKILL)"),
@@ -38,7 +38,7 @@ pub const OPERATIONS: [(&str, &str); 51] = [
     ("deny-setgroups WHO", "\"deny\" to /proc/PID/setgroups"),
     ("uid-map WHO ID", "\"ID ID 1\" to /proc/PID/uid_map"),
     ("gid-map WHO ID", "\"ID ID 1\" to /proc/PID/gid_map"),
-    ("join WHO", "setns(pidfd, CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID)"),
+    ("join WHO", "setns(pidfd, CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC)"),
     ("private", "mount(MS_REC | MS_PRIVATE)"),
     ("find-loop X", "LOOP_CTL_GET_FREE: ok, or the name of the device that it is again"),
     ("bind-loop FD X", "LOOP_CONFIGURE of the package, LO_FLAGS_AUTOCLEAR"),

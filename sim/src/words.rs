@@ -178,7 +178,7 @@ pub(crate) fn session(
         State::LockDataDir { .. } => "mkdir -m 700 .rocker; flock .rocker".to_owned(),
         State::FindMount => "findmnt --types squashfs".to_owned(),
         State::MakeCgroup => "cgcreate # with its limits".to_owned(),
-        State::CloneGuard => "unshare --mount --pid --fork rocker-guard".to_owned(),
+        State::CloneGuard => "unshare --mount --pid --ipc --fork rocker-guard".to_owned(),
         State::HandOver { .. } => "sendmsg # to the guard, with descriptors".to_owned(),
         State::AwaitMount => "recvmsg # from the guard: the mount".to_owned(),
         State::AwaitDone => "recvmsg # from the guard".to_owned(),
@@ -245,7 +245,7 @@ pub(crate) fn helper(
     let id = id_of(launch);
     let did = match action {
         HelperAction::DropGroups => "setpriv --clear-groups".to_owned(),
-        HelperAction::JoinNamespaces => "nsenter --user --mount --pid".to_owned(),
+        HelperAction::JoinNamespaces => "nsenter --user --mount --pid --ipc".to_owned(),
         HelperAction::TakeIds => format!("setpriv --regid {id} --reuid {id}"),
         HelperAction::DropPrivileges => "setpriv --bounding-set -all --no-new-privs".to_owned(),
         HelperAction::EnterDirectory => format!("cd {EXEC_DIR}"),

@@ -140,6 +140,23 @@ pub fn commanded(rocker: &mut OpenRocker, program: Program) -> String {
     text
 }
 
+/// Commands that make shared memory, semaphores and queues, and those that find them: of this
+/// process's own number.
+pub fn numbered() -> [Vec<String>; 2] {
+    use libc::{SYS_msgget, SYS_semget, SYS_shmget};
+    let own = std::process::id();
+    // `IPC_CREAT | IPC_EXCL | 0600`
+    let all = |queue: &str, how: i32| {
+        vec![
+            format!("call {SYS_shmget} {own} 4096 {how}"),
+            format!("call {SYS_semget} {own} 1 {how}"),
+            format!("call {SYS_msgget} {own} {how}"),
+            format!("{queue} /rocker-test-{own}"),
+        ]
+    };
+    [all("make-queue", 0o3600), all("find-queue", 0)]
+}
+
 /// Why a launch that must fail does. Nothing is left of it.
 #[track_caller]
 pub fn refused(launch: &Launch) -> Error {

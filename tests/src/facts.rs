@@ -58,6 +58,7 @@ pub fn run_one(command: &str) -> bool {
     let answer = look(verb, rest)
         .or_else(|| change(verb, rest))
         .or_else(|| mounts(verb, rest))
+        .or_else(|| queues(verb, rest))
         .or_else(|| other_processes(verb, rest))
         .or_else(|| rockers(verb, rest));
     answer.map(|answer| say(command, answer)).is_some()
@@ -318,6 +319,19 @@ fn mounts(verb: &str, rest: &[&str]) -> Option<String> {
             };
             word(nix::sched::unshare(kinds.iter().map(kind).collect()))
         }
+        _ => return None,
+    })
+}
+
+/// `man 7 mq_overview`
+fn queues(verb: &str, rest: &[&str]) -> Option<String> {
+    use nix::mqueue::{MQ_OFlag, MqAttr, mq_open};
+    let owner = nix::sys::stat::Mode::S_IRWXU;
+    let small = MqAttr::new(0, 1, 8, 0);
+    let open = |name: &str, how| word(mq_open(name, MQ_OFlag::O_RDWR | how, owner, Some(&small)));
+    Some(match (verb, rest) {
+        ("make-queue", [name]) => open(name, MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL),
+        ("find-queue", [name]) => open(name, MQ_OFlag::empty()),
         _ => return None,
     })
 }

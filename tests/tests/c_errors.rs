@@ -371,7 +371,8 @@ fn what_cannot_be_built_is_build_rocker_failed() {
 fn what_cannot_be_entered_is_enter_rocker_failed() {
     let daemon = Daemon::start();
     let both = Both::new(&daemon);
-    let begin = "cannot enter the rocker (enter.2): nsenter --target # --user --mount --pid: ";
+    let begin =
+        "cannot enter the rocker (enter.2): nsenter --target # --user --mount --pid --ipc: ";
     let rust = replayed(both.rust.spawn_over(ambush(&daemon), &Program::new("bin/probe")));
     let c = both.c.spawn_over(ambush(&daemon), &sleeper());
     let (line, error) = same_words(rust, c);

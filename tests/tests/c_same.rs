@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         apps_of_both_are_the_same_when_stdio_is_close_on_exec,
         apps_of_both_are_the_same_when_stdin_is_closed,
         apps_of_both_are_the_same_while_the_lock_is_taken,
+        apps_of_both_are_in_their_rockers_namespaces,
         apps_of_both_are_the_same_when_the_caller_is_not_dumpable,
         the_caller_stays_dumpable_or_not_dumpable,
     ])
@@ -601,6 +602,53 @@ fn apps_of_both_are_the_same_while_the_lock_is_taken() {
     assert_eq!((missing.code(), missing.is_at_exec()), (code::APP_EXEC_FAILED, true));
     let dumpable = rustix::process::dumpable_behavior().unwrap();
     assert_eq!(dumpable, DumpableBehavior::Dumpable);
+}
+
+fn apps_of_both_are_in_their_rockers_namespaces() {
+    fn forever() -> i32 {
+        loop {
+            nix::unistd::pause();
+        }
+    }
+    let daemon = Daemon::start();
+    let Both { rust, c } = Both::new(&daemon);
+    let link = |pid: u32, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+    let assert_inside = |app: u32, guard: u32, by: &str| {
+        for kind in ["user", "mnt", "pid", "ipc"] {
+            assert_eq!(link(app, kind), link(guard, kind), "{by}");
+            assert_ne!(link(app, kind), link(std::process::id(), kind), "{by}");
+        }
+    };
+    let sleep = Program::new("sleep").arg("1000");
+    let by_rust: [&dyn Fn() -> _; 2] = [
+        &|| rust.spawn(&sleep),
+        // SAFETY: the runner gives each test a process with one thread.
+        &|| unsafe { rust.enter(forever) },
+    ];
+    for (number, launch) in by_rust.iter().enumerate() {
+        let mut rocker = replayed(launch()).unwrap();
+        assert_inside(rocker.app_pid(), rocker.guard_pid(), &format!("Rust, {number}"));
+        rocker.kill().unwrap();
+        status_of_rust(&mut rocker);
+    }
+    let sleep = c_client::Program::new("sleep").args(["1000"]);
+    let by_c: [&dyn Fn() -> _; 4] = [
+        &|| c.spawn(&sleep),
+        &|| c.begin(&sleep).complete(),
+        // SAFETY: as above.
+        &|| unsafe { c.enter(forever) },
+        &|| {
+            let mut callback = Some(forever);
+            // SAFETY: as above.
+            unsafe { c.begin_enter(&mut callback) }.complete()
+        },
+    ];
+    for (number, launch) in by_c.iter().enumerate() {
+        let mut rocker = launch().unwrap();
+        assert_inside(rocker.app_pid(), rocker.guard_pid(), &format!("C, {number}"));
+        assert_eq!(rocker.kill(), 0);
+        status_of_c(&mut rocker);
+    }
 }
 
 fn apps_of_both_are_the_same_when_the_caller_is_not_dumpable() {

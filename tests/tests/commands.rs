@@ -14,7 +14,7 @@ use protocol::{Errno, Step, Verdict};
 use rocker_client::{Conf, Error, Launch, Limits, OpenFile, OpenRocker, Run, Stdio};
 use rustix::fs::{OFlags, fcntl_getfl};
 use tests::{
-    APP_GID, APP_UID, Daemon, Package, Program, SOON, probe_package, replayed, runner, scratch,
+    APP_GID, APP_UID, Daemon, Package, Program, SOON, app, probe_package, replayed, runner, scratch,
 };
 
 const SIGKILL: u8 = 9;
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         what_cannot_be_configured_is_told,
         a_hostile_app_cannot_move_a_place,
         a_reset_leaves_nothing_of_what_ran,
+        a_reset_forgets_what_has_a_number_or_a_queues_name,
         a_thousand_resets_leave_guard_and_mounts_as_they_were,
         a_user_without_privilege_configures_and_resets,
     ])
@@ -803,6 +804,29 @@ fn a_reset_leaves_nothing_of_what_ran() {
     assert_eq!(place.rocker.wait(&run).unwrap().verdict, Verdict::Cancelled);
     assert!(place.probe(&["say on"]).contains("say: on"));
     place.ends();
+}
+
+fn a_reset_forgets_what_has_a_number_or_a_queues_name() {
+    let [make, find] = app::numbered();
+    let ask = |place: &mut Place, commands: &[String], answer: &str| {
+        let text = place.probe(&commands.iter().map(String::as_str).collect::<Vec<_>>());
+        for command in commands {
+            assert!(text.contains(&format!("{command}: {answer}\n")), "{text}");
+        }
+    };
+    for is_configured in [true, false] {
+        let mut place = place();
+        if is_configured {
+            configured(&mut place, &Conf::new());
+        }
+        for _ in 0..2 {
+            ask(&mut place, &make, "ok");
+            ask(&mut place, &find, "ok");
+            place.rocker.reset().unwrap();
+            ask(&mut place, &find, "ENOENT");
+        }
+        place.ends();
+    }
 }
 
 fn a_thousand_resets_leave_guard_and_mounts_as_they_were() {

@@ -465,7 +465,7 @@ fn every_launch_of_the_tests_goes_through_the_machines() {
         ("rocker-bench/profile.rs", 1),
         ("c_documented.rs", 2),
         ("c_errors.rs", 10),
-        ("c_same.rs", 12),
+        ("c_same.rs", 15),
         ("c_many.rs", 1),
         ("c_orders.rs", 2),
         ("limits.rs", 1),

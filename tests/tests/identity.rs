@@ -267,7 +267,7 @@ fn the_caller_stays_who_it_was() {
         });
         let dumpable = rustix::process::dumpable_behavior().unwrap();
         let links = process::fd_links(std::process::id());
-        let namespaces: Vec<_> = ["mnt", "pid", "pid_for_children", "user"]
+        let namespaces: Vec<_> = ["mnt", "pid", "pid_for_children", "ipc", "user"]
             .map(|name| fs::read_link(format!("/proc/self/ns/{name}")).unwrap())
             .into();
         (status, format!("{dumpable:?}"), links.len(), namespaces, std::env::current_dir().unwrap())

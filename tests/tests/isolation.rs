@@ -8,10 +8,10 @@ use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
 use std::time::Instant;
 
-use rocker_client::{Launch, Seccomp};
+use rocker_client::{Launch, OpenRocker, Seccomp};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType, connect, send, socket};
 use tests::app::{self, Answer, App};
 use tests::scratch::directory;
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         the_devices_are_those_that_harm_nobody,
         devices_connect_rockers_of_one_user_at_most,
         memory_is_shared_within_a_rocker_alone,
+        what_has_a_number_or_a_queues_name_is_the_rockers,
         the_hosts_devices_are_for_who_asks,
         a_device_that_is_named_is_what_it_is_outside,
         nothing_can_be_typed_into_the_callers_terminal,
@@ -399,6 +400,41 @@ fn memory_is_shared_within_a_rocker_alone() {
     assert_eq!(answer.one(&fill), "exit status: 1", "64 MiB are all there is");
     app.go_on();
     app.finish();
+}
+
+fn what_has_a_number_or_a_queues_name_is_the_rockers() {
+    let daemon = Daemon::start();
+    let [make, find] = app::numbered();
+    let [make, find] = [&make, &find].map(|all| all.iter().map(String::as_str).collect::<Vec<_>>());
+    let launch = daemon.launch(probe_package());
+    let mut app = App::start(&launch, &[&make[..], &["wait"]].concat()).unwrap();
+    for command in &make {
+        assert_eq!(app.line(), format!("{command}: ok"));
+    }
+    let assert_all = |answer: &Answer, what: &str, who: &str| {
+        find.iter().for_each(|command| assert_eq!(answer.one(command), what, "{who}: {command}"));
+    };
+    let outside = || {
+        let said = Command::new(probe()).args(&find).output().unwrap();
+        Answer::new(said.status, core::str::from_utf8(&said.stdout).unwrap())
+    };
+    let name = app.rocker.guard_name();
+    let mut attached = OpenRocker::attach(daemon.socket(), name.as_str(), SOON).unwrap();
+    let text = app::commanded(&mut attached, Program::new("bin/probe").args(&find));
+    assert_all(&Answer::new(ExitStatus::default(), &text), "ok", "who is attached");
+    let mut exec = Command::new(tests::bin("rocker"));
+    exec.arg("exec").arg("--socket").arg(daemon.socket()).args([name.as_str(), "--", "bin/probe"]);
+    let said = exec.args(&find).output().unwrap();
+    let answer = Answer::new(said.status, core::str::from_utf8(&said.stdout).unwrap());
+    assert_all(&answer, "ok", "rocker exec");
+    assert_all(&outside(), "ENOENT", "the host");
+    for other in app::both_ways(&launch, &find) {
+        assert_all(&other, "ENOENT", "another rocker");
+    }
+    drop(attached);
+    app.finish();
+    assert_all(&outside(), "ENOENT", "the host, at the end");
+    assert_all(&app::run(&launch, &find), "ENOENT", "the next rocker");
 }
 
 fn the_hosts_devices_are_for_who_asks() {

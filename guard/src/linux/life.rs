@@ -296,7 +296,11 @@ impl Linux<'_> {
 
     /// exec.1: from how the rocker was built to how it is to look.
     fn mount_view(&mut self) -> Result<(), conf::Failed> {
-        let Some(conf) = self.conf.as_ref().and_then(conf_in) else { return Ok(()) };
+        let Some(conf) = self.conf.as_ref().and_then(conf_in) else {
+            // A reset, and nothing to mount. Whoever takes no orders ends by it.
+            let goes_on = self.launch().request.options.commanded;
+            return if goes_on { conf::forget_ipc() } else { Ok(()) };
+        };
         let failed = conf::at(conf::At::Namespaces);
         let pristine = match &self.pristine {
             Some(pristine) => {

@@ -121,7 +121,8 @@ impl Linux<'_> {
             Action::BuildView | Action::RunInit => {
                 match (self.conf_failed_at, self.conf.as_ref().and_then(conf_in)) {
                     (Some(at), Some(conf)) => conf::describe(at, &conf, command),
-                    _ => Ok(()),
+                    (Some(_), None) => command.write_str("unshare --ipc"),
+                    (None, _) => Ok(()),
                 }
             }
             Action::ReportObeyed { .. }

@@ -50,7 +50,8 @@ impl Kernel {
         u32::try_from(self.processes.len() - 1).unwrap_or(Pid::MAX)
     }
 
-    /// prepare.0: a child in a mount and a PID namespace of its own.
+    /// prepare.0: a child in a mount and a PID namespace of its own. Nothing that we do knows of
+    /// its IPC namespace.
     pub(crate) fn clone_guard(&mut self, master: Pid, number: usize) -> Answer<Pid> {
         self.call(Call::CloneGuard)?;
         let space = self.spaces.len();

@@ -191,7 +191,8 @@ impl Actor {
             ["fork", name, fds @ ..] => self.begin(SIGNAL, name, fds),
             ["fork-sharing", name] => self.begin(SIGNAL | libc::CLONE_FILES, name, &[]),
             ["clone-guard", name, fds @ ..] => {
-                self.begin(SIGNAL | libc::CLONE_NEWNS | libc::CLONE_NEWPID, name, fds)
+                let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
+                self.begin(SIGNAL | namespaces, name, fds)
             }
             ["clone-app", name] => self.begin(SIGNAL | libc::CLONE_PARENT, name, &[]),
             ["alone"] => {
@@ -281,7 +282,8 @@ impl Actor {
                 told(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).map_err(Into::into))
             }
             ["join", _] => {
-                let all = Kind::USER | Kind::MOUNT | Kind::PROCESS_ID;
+                let all =
+                    Kind::USER | Kind::MOUNT | Kind::PROCESS_ID | Kind::INTER_PROCESS_COMMUNICATION;
                 done(rustix::thread::move_into_thread_name_spaces(self.pidfd(), all))
             }
             _ => return None,

@@ -615,7 +615,11 @@ mod tests {
             (launch().cpu_weight(0), "cpu weight 0: it must lie between 1 and 10000"),
             (launch().io_read(9), "read limit 9: it must be at least 64 KiB a second"),
             (launch().volatile(true), "volatile: it is about overlays, and there is none"),
-            (launch().ids_inside(0, 0), "uid 1000: ids inside are for rockers that take orders"),
+            (
+                launch().ids_inside(0, 0),
+                "uid 1000: ids inside, and limits of who is not root, are for rockers that take \
+                 orders",
+            ),
         ] {
             assert_eq!(refusal(&launch), wanted);
         }

@@ -302,7 +302,11 @@ impl Config {
                 return refused(Rule::NotAllowed, item);
             }
         }
-        Ok(())
+        // Whoever enters gets root's own way into the cgroups, and it is one for any process.
+        match first(&self.limits(caller, asked)) {
+            Some(item) if !request.options.commanded => refused(Rule::NotCommanded, item),
+            _ => Ok(()),
+        }
     }
 
     /// The limits of a caller's rocker: its own, and the policy's where it has none.
@@ -354,6 +358,20 @@ impl Config {
 
 fn is_more<T: PartialOrd>(asked: Option<T>, most: Option<T>) -> bool {
     asked.zip(most).is_some_and(|(asked, most)| asked > most)
+}
+
+/// A limit, if there is any.
+fn first(limits: &Limits<'_>) -> Option<Item> {
+    let all = [
+        (limits.memory.is_some(), Item::Memory),
+        (limits.pids.is_some(), Item::Pids),
+        (limits.cpu_millis.is_some(), Item::Cpu),
+        (limits.cpu_weight.is_some(), Item::CpuWeight),
+        (limits.cpus.is_some(), Item::Cpus),
+        (limits.io_read.is_some(), Item::IoRead),
+        (limits.io_write.is_some(), Item::IoWrite),
+    ];
+    all.into_iter().find_map(|(there, item)| there.then_some(item))
 }
 
 /// The directory of the list that `path` lies in, by its names.
@@ -494,10 +512,11 @@ mod tests {
         let mut config = config();
         let allow = &mut config.allow[0];
         (allow.max_memory, allow.max_pids, allow.max_cpu) = (Some(1 << 26), Some(32), Some(0.5));
-        let asked = |limits| {
-            let options = protocol::Options { limits, ..Default::default() };
+        let asked_so = |limits, commanded| {
+            let options = protocol::Options { limits, commanded, ..Default::default() };
             config.check(&ROBOT, &Request { options, ..request() }, Load::default())
         };
+        let asked = |limits| asked_so(limits, true);
         let none = Limits::default();
         let most = Limits {
             memory: Some(1 << 26),
@@ -513,6 +532,7 @@ mod tests {
         ] {
             assert_eq!(asked(limits), refused(Rule::NotAllowed, item));
         }
+        assert_eq!(asked_so(none, false), refused(Rule::NotCommanded, Item::Memory));
         let less = Limits { pids: Some(8), cpu_weight: Some(50), ..none };
         let pids_of = |limits: Limits<'_>| limits.pids;
         assert_eq!(config.limits(&ROBOT, none), most);

@@ -329,7 +329,9 @@ impl fmt::Display for Rule {
             Self::IoOutOfRange => "it must be at least 64 KiB a second",
             Self::TimeOutOfRange => "a time must lie between 1 ms and 49 days",
             Self::NoOverlays => "it is about overlays, and there is none",
-            Self::NotCommanded => "ids inside are for rockers that take orders",
+            Self::NotCommanded => {
+                "ids inside, and limits of who is not root, are for rockers that take orders"
+            }
             Self::NotTheCallers => "it must belong to the caller",
             Self::OutOfReach => {
                 "the App's uid and gid may neither read nor write it; give it one that may"

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         a_configuration_with_an_unknown_key_is_refused,
         others_than_root_may_do_nothing_by_default,
         whom_the_policy_does_not_name_may_do_nothing,
+        nobody_but_root_gets_the_way_into_control_groups,
         the_policy_says_what_a_user_may_do,
         the_policy_says_how_many_rockers_a_user_may_have,
         a_pid_that_is_anothers_by_now_is_nobodys,
@@ -972,6 +973,50 @@ fn whom_the_policy_does_not_name_may_do_nothing() {
     assert_eq!(asked.answer(), "Ok(0) Err(Invalid { rule: NoSuchRocker, item: Name })");
     assert!(process::is_alive(app.rocker.guard_pid()));
     app.finish();
+}
+
+/// Root's own way into them is one for any process of the host's.
+fn nobody_but_root_gets_the_way_into_control_groups() {
+    tests::cgroup::needs("pids");
+    let mut daemon = Daemon::start();
+    daemon.stop();
+    let places = Places::of(&daemon);
+    let apps = probe_package();
+    let apps = apps.parent().expect("a directory");
+    let allow = |uid: u32, more: &str| {
+        let exec_dirs = daemon.exec_dir();
+        format!(
+            "[[allow]]\nuid = {uid}\npackages = [{apps:?}]\nexec_dirs = [{exec_dirs:?}]\n\
+             run_as_gids = [{uid}]\n{more}"
+        )
+    };
+    daemon.configure(&(allow(1000, "") + &allow(1001, "max_pids = 9\n")));
+    daemon.restart();
+    let descriptors = |uid: u32, pids: Option<u32>, commanded: bool| {
+        let limits = protocol::Limits { pids, ..protocol::Limits::default() };
+        let options = protocol::Options { limits, commanded, ..protocol::Options::default() };
+        let id = if uid == 0 { APP_UID } else { uid };
+        let caller = daemon.connection_of(uid);
+        ask(&caller, Request { uid: id, gid: id, options, ..places.request() });
+        let deadline = now_ns() + u64::try_from(SOON.as_nanos()).expect("a few seconds");
+        match receive_before(&caller, &mut Buffer::default(), deadline).expect("a socket") {
+            Received::Message(Message::Guard(GuardMessage::Entrance { .. }), with) => {
+                Ok(with.len())
+            }
+            Received::Message(Message::Master(MasterMessage::Failed(failure)), _) => {
+                Err(failure.error)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let refused = Err(Error::Invalid { rule: Rule::NotCommanded, item: Item::Pids });
+    assert_eq!(descriptors(1000, None, false), Ok(1));
+    assert_eq!(descriptors(1000, Some(5), false), refused);
+    assert_eq!(descriptors(1001, None, false), refused);
+    for (uid, pids) in [(1000, Some(5)), (1001, None), (0, Some(5))] {
+        assert_eq!(descriptors(uid, pids, true), Ok(1), "{uid}");
+    }
+    assert!(descriptors(0, Some(5), false).is_ok_and(|count| count > 1));
 }
 
 fn the_policy_says_what_a_user_may_do() {

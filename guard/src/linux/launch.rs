@@ -293,15 +293,16 @@ impl<'b> Linux<'b> {
     /// another process (KERNEL A45).
     pub(super) fn send_entrance(&mut self) -> Result<(), Errno> {
         let entrance = self.building.entrance.take().map_or_else(entrance, Ok)?;
-        let groups = self.cgroups.take_entrance();
+        // Whoever gives orders enters nothing.
+        let enters = !self.launch().request.options.commanded;
+        let groups = Some(self.cgroups.take_entrance()).filter(|_| enters).unwrap_or_default();
         let Launch { name, guard_pid, ref request, deadline_ns, .. } = *self.launch();
         let filter = match request.options.seccomp {
             // Its caller has it.
             Seccomp::Filter(_) => &[],
             _ => seccomp::filter(&request.options),
         };
-        // Whoever gives orders enters nothing.
-        let wall = if request.options.commanded { None } else { self.wall.as_ref() };
+        let wall = self.wall.as_ref().filter(|_| enters);
         let client = self.peers.socket(Peer::OWNER).ok_or(Errno::PIPE)?;
         let descriptors: heapless::Vec<BorrowedFd<'_>, { CGROUPS_MAX + 2 }> =
             core::iter::once(&entrance)

@@ -278,10 +278,14 @@ impl Work<'_> {
             return Outcome::Refused(NO_SUCH_ROCKER);
         };
         let Some(connection) = client.take() else { return Outcome::Failed(Errno::BADF) };
-        // Programs may be given descriptors.
-        rights::accept(&connection);
         let message = Message::Master(MasterMessage::Attach);
         let handed = intake(&entry.held).and_then(|intake| {
+            // A guard that is stopped takes nobody, and nobody is to send the master descriptors.
+            if !is_writable(intake.as_fd()) {
+                return Err(Errno::AGAIN);
+            }
+            // Programs may be given some.
+            rights::accept(&connection);
             socket::send(&intake, &message, &[connection.as_fd()], &mut self.host.outbox)
         });
         match handed {
@@ -913,6 +917,12 @@ fn from_nix(error: nix::errno::Errno) -> Errno {
 /// A name for an open file that any system call takes, while it is open in this process.
 pub(crate) fn by_descriptor(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Whether a socket's queue has room for a message of ours.
+fn is_writable(socket: BorrowedFd<'_>) -> bool {
+    let mut ready = [PollFd::from_borrowed_fd(socket, PollFlags::OUT)];
+    matches!(poll(&mut ready, Some(&Timespec::default())), Ok(1..))
 }
 
 /// Whether there is nothing to be heard: the process behind a pidfd has not ended yet, a peer has

@@ -20,12 +20,15 @@ use protocol::{
     Rule, Step, wire,
 };
 use rocker_client::{kill_by_name, list};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, connect, sendmsg, socket_with,
 };
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, pidfd_send_signal, prlimit};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_send_signal, prlimit,
+};
 use tests::app::App;
 use tests::{APP_GID, APP_UID, Daemon, Leaks, Package, SOON, bin, scratch, within};
 use tests::{probe_package, process, runner};
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         nobody_but_root_gets_the_way_into_control_groups,
         the_policy_says_what_a_user_may_do,
         the_policy_says_how_many_rockers_a_user_may_have,
+        who_is_not_passed_on_sends_no_descriptors,
         a_pid_that_is_anothers_by_now_is_nobodys,
         who_waits_for_an_end_takes_no_place_of_others,
         a_cleaner_that_deletes_the_masters_directory_ends_no_rocker,
@@ -1123,6 +1127,47 @@ fn daemon_for_the_user() -> Daemon {
     ));
     daemon.restart();
     daemon
+}
+
+/// To close what it sends could take a caller's master as long as the caller likes.
+fn who_is_not_passed_on_sends_no_descriptors() {
+    let daemon = daemon_for_the_user();
+    let file = OwnedFd::from(fs::File::open("/dev/null").expect("it is there"));
+    if say_raw(&caller(&daemon), &[0], &file, 1) {
+        runner::skip("this kernel (before 6.16) cannot refuse descriptors");
+    }
+    let launch = daemon.launch(probe_package());
+    let rocker = tests::replayed(launch.open_over(daemon.connection_of(APP_UID))).expect("it may");
+    let guard = Pid::from_raw(rocker.guard_pid().cast_signed()).expect("it lives");
+    kill_process(guard, Signal::STOP).expect("its owner may do so, too");
+    let attach = Message::Client(ClientMessage::Attach(rocker.guard_name()));
+    let mut left = 100;
+    let attached: Vec<OwnedFd> = (0..2_000)
+        .map(|_| daemon.connection_of(APP_UID))
+        .take_while(|caller| {
+            send(caller, &attach, &[], &mut Buffer::default()).expect("there is room");
+            // At the latest when it hears of that its connection is the master's to close.
+            let mut waits = [PollFd::new(caller, PollFlags::IN)];
+            let soon = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+            if poll(&mut waits, Some(&soon)) == Ok(1) {
+                assert!(!is_sent(caller, &file), "the master has it");
+                left -= 1;
+            }
+            left > 0
+        })
+        .collect();
+    assert_eq!(left, 0, "{} wait", attached.len());
+    kill_process(guard, Signal::CONT).expect("it is ours");
+    drop(attached);
+    assert!(rocker.kill(SOON).expect("it is there"));
+}
+
+fn is_sent(caller: &OwnedFd, file: &OwnedFd) -> bool {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let files = [file.as_fd()];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&files)));
+    sendmsg(caller, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL).is_ok()
 }
 
 /// A process with this number, which nobody has.

@@ -51,6 +51,8 @@ pub(crate) struct Failed {
 /// A part of a configuration.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum At {
+    /// Those of the guard.
+    Limits,
     Namespaces,
     Root,
     /// Counted from 0.
@@ -466,6 +468,7 @@ fn mount_id(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
 /// The part as the shell command that would do the same.
 pub(crate) fn describe(part: At, conf: &Conf<'_>, command: &mut Command) -> core::fmt::Result {
     let place = match part {
+        At::Limits => return command.write_str("prlimit --pid 1 # a program has lowered them"),
         At::Namespaces => return command.write_str("unshare --mount --ipc"),
         At::HostName => return write!(command, "hostname {}", conf.host_name.unwrap_or_default()),
         At::DomainName => {

@@ -7,7 +7,7 @@ use core::fmt::{self, Write as _};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use protocol::limits::{PROGRAMS_MAX, REST_MS, UNREAD_MS};
+use protocol::limits::{PROGRAMS_MAX, REST_MS, RLIMITS_MAX, UNREAD_MS};
 use protocol::socket::now_ns;
 use protocol::usage::Ooms;
 use protocol::{Command, Exec, Exit, ExitReport, Verdict};
@@ -64,6 +64,8 @@ pub(crate) struct Programs {
     places: Vec<Place>,
     /// The guard itself heeds all signals: its children inherit that.
     heeds_signals: bool,
+    /// And its limits, as they were before there was any.
+    rlimits: [[u64; 2]; RLIMITS_MAX],
     /// What the OOM killer has done before the next one starts.
     pub(crate) ooms: Ooms,
 }
@@ -162,7 +164,7 @@ impl Programs {
         let (gate, waiter) = gate.unzip();
         if !self.heeds_signals {
             sys::heed_all_signals();
-            self.heeds_signals = true;
+            (self.heeds_signals, self.rlimits) = (true, sys::rlimits());
         }
         let (mut failure, mut named) = (Ok(()), None);
         let began_ns = now_ns();
@@ -221,6 +223,13 @@ impl Programs {
         }
         self.places[place] = Place { running: Some(program), watch, gate };
         Ok((u32::try_from(pid).unwrap_or(0), pidfd))
+    }
+
+    /// Has the next one find what the first did, now that all have ended. False if that cannot be:
+    /// one of them has changed the guard's limits (`prlimit(2)`), and it inherits those.
+    pub(crate) fn forget_all(&self) -> bool {
+        sys::forget_signals();
+        !self.heeds_signals || self.rlimits == sys::rlimits()
     }
 
     /// Whether there ever was one.

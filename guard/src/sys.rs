@@ -5,6 +5,7 @@ use core::ffi::CStr;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use protocol::limits::RLIMITS_MAX;
 use protocol::socket::now_ns;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
@@ -489,6 +490,19 @@ pub(crate) fn heed_all_signals() {
     }
 }
 
+/// Forgets the real-time signals that were sent to this process, which blocks all: the kernel keeps
+/// each of them, and they count among those that may wait for its user's processes. A signal that
+/// is ignored is dropped where it waits (`man 7 signal`).
+pub(crate) fn forget_signals() {
+    const SIGNALS: core::ops::RangeInclusive<usize> = 32..=64;
+    /// `struct sigaction`, as above: SIG_IGN, and SIG_DFL.
+    static ACTIONS: [[u64; 4]; 2] = [[1, 0, 0, 0], [0; 4]];
+    for (signal, action) in SIGNALS.flat_map(|signal| ACTIONS.iter().map(move |it| (signal, it))) {
+        // SAFETY: as above.
+        let _ = unsafe { syscall!(Sysno::rt_sigaction, signal, action.as_ptr(), 0, 8_usize) };
+    }
+}
+
 /// Unblocks every signal. No handler is there: this program sets none.
 pub(crate) fn unblock_signals() {
     const SIG_SETMASK: usize = 2;
@@ -642,6 +656,16 @@ pub(crate) fn set_rlimit(resource: u8, soft: u64, hard: u64) -> Result<(), Errno
     unsafe { syscall!(Sysno::prlimit64, 0, usize::from(resource), limit.as_ptr(), 0) }
         .map(drop)
         .map_err(ours)
+}
+
+/// All limits of this process, each with the one that it cannot go beyond.
+pub(crate) fn rlimits() -> [[u64; 2]; RLIMITS_MAX] {
+    let mut limits = [[0; 2]; RLIMITS_MAX];
+    for (resource, limit) in limits.iter_mut().enumerate() {
+        // SAFETY: the kernel writes 16 bytes, for which there is room, and reads none.
+        let _ = unsafe { syscall!(Sysno::prlimit64, 0, resource, 0, limit.as_mut_ptr()) };
+    }
+    limits
 }
 
 /// Makes the terminal at descriptor 0 the one that controls this session (`man 2 TIOCSCTTY`).

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         each_way_to_end_has_its_verdict,
         a_hog_and_a_forbidden_call_have_theirs,
         one_run_finds_nothing_of_another,
+        nobody_leaves_the_next_one_less,
         who_shares_an_output_cannot_make_it_longer,
         jobs_are_done_by_all_that_are_ready,
         files_go_in_and_come_out,
@@ -182,6 +183,27 @@ fn one_run_finds_nothing_of_another() {
 }
 
 /// What a program leaves running has its outputs still, as its result is read.
+/// What every program inherits belongs to PID 1, whose user is theirs.
+fn nobody_leaves_the_next_one_less() {
+    let (leaks, daemon) = (Leaks::snapshot(), Daemon::start());
+    let look = "ulimit -Hn; grep SigQ: /proc/self/status";
+    let jobs = [
+        shell(0, look),
+        shell(1, "prlimit --pid 1 --nofile=99:99 && echo lower"),
+        shell(2, look),
+        shell(3, "for i in 1 2 3 4 5 6 7 8 9; do kill -40 1; done; grep SigQ: /proc/self/status"),
+        shell(4, look),
+    ];
+    let results = judged(as_nobody(judge(&daemon, &["--ready", "1"])), &jobs);
+    let said: Vec<&str> = results.iter().map(|it| it["stdout"].as_str().unwrap()).collect();
+    assert_eq!(said[1], "lower\n", "{results:?}");
+    assert!(said[3].starts_with("SigQ:\t9/"), "{results:?}");
+    assert!(said[0].contains("SigQ:\t0/"), "{results:?}");
+    assert_eq!([said[2], said[4]], [said[0]; 2]);
+    drop(daemon);
+    leaks.assert_none();
+}
+
 fn who_shares_an_output_cannot_make_it_longer() {
     const LIMIT: usize = 4 << 20;
     let (leaks, daemon, dir) = (Leaks::snapshot(), Daemon::start(), scratch());

@@ -314,7 +314,11 @@ impl Linux<'_> {
     }
 
     pub(super) fn build_view(&mut self) -> Outcome {
-        let Err(conf::Failed { at, refusal }) = self.mount_view() else { return Outcome::Done };
+        let built = match self.programs.forget_all() {
+            true => self.mount_view(),
+            false => Err(conf::at(conf::At::Limits)(rustix::io::Errno::PERM)),
+        };
+        let Err(conf::Failed { at, refusal }) = built else { return Outcome::Done };
         self.conf_failed_at = Some(at);
         self.refused(Err(refusal))
     }

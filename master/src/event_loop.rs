@@ -356,7 +356,8 @@ impl Master {
 
     fn take_in(&mut self, connection: OwnedFd) {
         let Ok(caller) = Caller::of(&connection) else { return };
-        if !self.host.config.admits(&caller, self.sessions.load(&caller)) {
+        let config = &self.host.config;
+        if !config.admits(&caller, self.sessions.load(&caller, config)) {
             let error = Error::Invalid { rule: Rule::TooManyRockers, item: Item::Request };
             let failure = Failure { error, command: "" };
             let message = Message::Master(MasterMessage::Failed(failure));

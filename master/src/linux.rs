@@ -301,7 +301,7 @@ impl Work<'_> {
     fn check_caller(&mut self) -> Result<(), Refusal> {
         let launch = self.launch()?;
         let request = launch.request().ok_or(Errno::PROTO)?;
-        let load = self.sessions.load(&launch.caller);
+        let load = self.sessions.load(&launch.caller, &self.host.config);
         self.host.config.check(&launch.caller, &request, load)?;
         self.at_home()
     }

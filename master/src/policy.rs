@@ -117,6 +117,9 @@ const LAUNCHES_PER_USER_MAX: usize = 32;
 /// The same for one that the policy does not name: room for a clear answer.
 const LAUNCHES_PER_STRANGER_MAX: usize = 2;
 
+/// The same for all of those together: one user may have thousands of uids (`man 5 subuid`).
+const LAUNCHES_OF_STRANGERS_MAX: usize = 16;
+
 /// Reads the configuration. A missing file is the default, unless it was asked for by name.
 pub fn read_config(named: Option<&FilePath>) -> Result<Config, String> {
     let path = named.unwrap_or(FilePath::new("/etc/rocker/master.toml"));
@@ -227,18 +230,23 @@ pub struct Load {
     pub launches: usize,
     /// Those of this caller.
     pub launches_of_caller: usize,
+    /// Those of all whom the policy does not name.
+    pub launches_of_strangers: usize,
 }
 
 impl Config {
     /// Whether one more connection may be served at all; the caller is one of `load`.
     /// Root is never kept out by others, and whom the policy does not know has next to nothing.
     pub fn admits(&self, caller: &Caller, load: Load) -> bool {
-        let of_caller_max = match self.allow_of(caller) {
+        let is_one_too_many = match self.allow_of(caller) {
             _ if caller.uid == 0 => return true,
-            Some(_) => LAUNCHES_PER_USER_MAX,
-            None => LAUNCHES_PER_STRANGER_MAX,
+            Some(_) => load.launches_of_caller > LAUNCHES_PER_USER_MAX,
+            None => {
+                load.launches_of_caller > LAUNCHES_PER_STRANGER_MAX
+                    || load.launches_of_strangers > LAUNCHES_OF_STRANGERS_MAX
+            }
         };
-        load.launches <= self.max_launches && load.launches_of_caller <= of_caller_max
+        load.launches <= self.max_launches && !is_one_too_many
     }
 
     /// Whether anybody but root may ask for anything.
@@ -347,7 +355,7 @@ impl Config {
     }
 
     /// Whether it is root, or named.
-    pub(crate) fn knows(&self, caller: &Caller) -> bool {
+    pub fn knows(&self, caller: &Caller) -> bool {
         caller.uid == 0 || self.allow_of(caller).is_some()
     }
 

@@ -20,7 +20,7 @@ use crate::linux::is_silent;
 use crate::machine::{Session, State};
 use crate::overlays;
 use crate::packages::{Key, Lease};
-use crate::policy::{Caller, Load};
+use crate::policy::{Caller, Config, Load};
 use crate::residue::Rocker;
 use crate::unmade::Unmade;
 
@@ -200,9 +200,10 @@ impl Sessions {
     }
 
     /// What there is already; `of` is counted by itself, too.
-    pub(crate) fn load(&self, of: &Caller) -> Load {
-        let is_theirs = |entry: &&Entry| {
-            entry.held.launch.as_ref().is_some_and(|launch| launch.caller.uid == of.uid)
+    pub(crate) fn load(&self, of: &Caller, config: &Config) -> Load {
+        let callers = || {
+            let launches = self.launching.iter().filter_map(|entry| entry.held.launch.as_ref());
+            launches.map(|launch| &launch.caller).chain([of])
         };
         let owned = |entry: &&Entry| {
             entry.held.rocker.as_ref().is_some_and(|rocker| rocker.owner == of.uid)
@@ -214,7 +215,8 @@ impl Sessions {
             rockers: self.living.len() + cloned.clone().count(),
             rockers_of_caller: living_owned + cloned.filter(owned).count(),
             launches: self.launching.len() + 1,
-            launches_of_caller: self.launching.iter().filter(is_theirs).count() + 1,
+            launches_of_caller: callers().filter(|caller| caller.uid == of.uid).count(),
+            launches_of_strangers: callers().filter(|caller| !config.knows(caller)).count(),
         }
     }
 

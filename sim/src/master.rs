@@ -386,8 +386,13 @@ impl MasterActor {
             load.rockers_of_caller += usize::from(is_rocker && is_theirs && uid != ROOT);
             load.launches += usize::from(is_launching);
             load.launches_of_caller += usize::from(is_launching && is_theirs);
+            load.launches_of_strangers += usize::from(is_launching && !self.knows(slot.held.uid));
         }
         load
+    }
+
+    fn knows(&self, uid: u32) -> bool {
+        self.config.knows(&Caller::new(uid, uid, 0))
     }
 
     /// root.1: a caller more, or one too many.
@@ -401,6 +406,7 @@ impl MasterActor {
             let mut load = self.load(uid);
             load.launches += 1;
             load.launches_of_caller += 1;
+            load.launches_of_strangers += usize::from(!self.knows(uid));
             if self.config.admits(&Caller::new(uid, uid, 0), load) {
                 let deadline_ms = kernel.now_ms + u64::from(HELLO_MS);
                 let held = Held { uid, ..Held::new(table, deadline_ms) };

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         an_app_that_is_no_process_of_the_rocker_keeps_nothing_for_ever,
         three_hundred_callers_at_once_are_all_answered,
         one_user_cannot_take_every_place,
+        strangers_take_no_place_of_others,
         a_flood_of_refusals_does_not_fill_the_log,
         a_master_without_descriptors_sheds_callers_and_lives,
         a_thousand_launches_leave_the_master_as_it_was,
@@ -479,6 +480,24 @@ fn one_user_cannot_take_every_place() {
         assert_flat(&daemon, before);
     }
     assert_well(&daemon);
+}
+
+/// Who has many names, as whoever has subordinate uids.
+fn strangers_take_no_place_of_others() {
+    let mut daemon = daemon_for_the_user();
+    daemon.stop();
+    let text = fs::read_to_string(daemon.path("master.toml")).expect("it is there");
+    daemon.configure(&format!("max_launches = 20\n{text}"));
+    daemon.restart();
+    let strangers: Vec<OwnedFd> =
+        (0..40).map(|number| daemon.connection_of(100_000 + number / 2)).collect();
+    let caller = daemon.connection_of(APP_UID);
+    ask(&caller, Request { gid: APP_GID, ..Places::of(&daemon).request() });
+    let told = hear(&caller);
+    assert!(matches!(told, Told::Entrance(_)), "{told:?}");
+    let many = Error::Invalid { rule: Rule::TooManyRockers, item: Item::Request };
+    let told = hear(&strangers[16]);
+    assert!(matches!(told, Told::Failed(error) if error == many), "{told:?}");
 }
 
 /// Each user's refusals are told, or counted.

@@ -171,7 +171,7 @@ impl Master {
             let ready = self.wait().map_err(|error| format!("cannot wait for events: {error}"))?;
             self.tell_left_out(now_ns());
             let mut launching = vec![];
-            let is_idle = ready.is_empty() && self.sessions.is_quiet();
+            let is_idle = ready.is_empty() && self.sessions.quiet_ns() <= now_ns();
             for event in ready {
                 match event {
                     Ready::Signals => {
@@ -231,9 +231,7 @@ impl Master {
         }
         let mut deadline_ns = self.host.packages.expires_ns().min(self.log_share.due_ns());
         deadline_ns = deadline_ns.min(self.sweeps_ns).min(self.host.overlays.leaves_ns());
-        if self.sessions.is_quiet() {
-            deadline_ns = deadline_ns.min(self.host.pool.due_ns());
-        }
+        deadline_ns = deadline_ns.min(self.host.pool.due_ns().max(self.sessions.quiet_ns()));
         for (index, entry) in self.sessions.launching.iter().enumerate() {
             let Some(launch) = &entry.held.launch else { continue };
             deadline_ns = deadline_ns.min(entry.due_ns());
@@ -367,6 +365,7 @@ impl Master {
         }
         let launch = Launch {
             caller,
+            asked_ns: None,
             client: Some(connection),
             link: None,
             datagram: Box::default(),

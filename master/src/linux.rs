@@ -199,7 +199,9 @@ impl Work<'_> {
             | ClientMessage::Reset { .. } => Err(Outcome::Lost(Loss::Garbage)),
             ClientMessage::Launch(request) => {
                 launch.trace = request.trace;
-                launch.deadline_ns = now_ns() + u64::from(request.timeout_ms) * 1_000_000;
+                let now = now_ns();
+                launch.asked_ns = Some(now);
+                launch.deadline_ns = now + u64::from(request.timeout_ms) * 1_000_000;
                 let limits = self.host.config.limits(&launch.caller, request.options.limits);
                 let wants = Wants { data_dir: request.data_dir.is_some(), limits: limits.is_any() };
                 let message = Message::Client(ClientMessage::Launch(request));

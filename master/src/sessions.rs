@@ -82,10 +82,15 @@ impl Held {
     }
 }
 
+/// A launch takes no longer where nobody makes it wait.
+const LAUNCH_NS: u64 = 20_000_000;
+
 /// What a launch holds.
 #[derive(Debug)]
 pub(crate) struct Launch {
     pub(crate) caller: Caller,
+    /// When it was asked for: `CLOCK_MONOTONIC`, nanoseconds.
+    pub(crate) asked_ns: Option<u64>,
     /// The caller's connection, until it is handed over.
     pub(crate) client: Option<OwnedFd>,
     /// The socket pair with the guard, until that has the App.
@@ -253,9 +258,11 @@ impl Sessions {
         waiting.sum()
     }
 
-    /// Whether nobody waits for the master but those who have not said yet what they want.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.launching.iter().all(|entry| entry.machine.state() == State::AwaitRequest)
+    /// Until when somebody may wait for a launch to come to its App: none who has not said yet what
+    /// it wants, and none whose launch takes so long that it is the one who is waited for.
+    pub(crate) fn quiet_ns(&self) -> u64 {
+        let asked = self.launching.iter().filter_map(|entry| entry.held.launch.as_ref()?.asked_ns);
+        asked.max().map_or(0, |asked_ns| asked_ns.saturating_add(LAUNCH_NS))
     }
 
     /// Whether there is nobody.

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         an_app_that_is_no_process_of_the_rocker_keeps_nothing_for_ever,
         three_hundred_callers_at_once_are_all_answered,
         one_user_cannot_take_every_place,
+        who_does_not_enter_keeps_no_guard_from_being_ready,
         strangers_take_no_place_of_others,
         a_flood_of_refusals_does_not_fill_the_log,
         a_master_without_descriptors_sheds_callers_and_lives,
@@ -480,6 +481,23 @@ fn one_user_cannot_take_every_place() {
         assert_flat(&daemon, before);
     }
     assert_well(&daemon);
+}
+
+fn who_does_not_enter_keeps_no_guard_from_being_ready() {
+    let daemon = Daemon::with_config("ready_guards = 1\n");
+    let places = Places::of(&daemon);
+    let slow = caller(&daemon);
+    ask(&slow, Request { timeout_ms: 60_000, ..places.request() });
+    let told = hear(&slow);
+    assert!(matches!(told, Told::Entrance(_)), "{told:?}");
+    let finds_one = || {
+        let app = App::start(&daemon.launch(probe_package()).trace(true), &["say hello"]);
+        let app = app.expect("root may");
+        let finds_one = app.rocker.trace().iter().any(|step| step.command.ends_with(", ready"));
+        app.finish();
+        finds_one
+    };
+    assert!(within(SOON, finds_one));
 }
 
 /// Who has many names, as whoever has subordinate uids.

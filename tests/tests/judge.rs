@@ -326,12 +326,19 @@ fn nothing_of_the_host_can_be_written() {
 fn an_ordinary_user_judges() {
     let leaks = Leaks::snapshot();
     let (daemon, package) = Daemon::for_users(&[APP_UID]);
+    // The programs' own, so they may write to it where they can open it.
+    let input = daemon.path("input");
+    fs::write(&input, format!("{APP_UID}\n")).unwrap();
+    std::os::unix::fs::chown(&input, Some(APP_UID), None).unwrap();
     let mut judge = judge(&daemon, &["--ready", "2"]);
     judge.uid(APP_UID).gid(APP_UID);
-    let jobs: Vec<Value> = (0..6).map(|id| shell(id, "id -u; exit 0")).collect();
+    let mut jobs: Vec<Value> = (0..6).map(|id| shell(id, "id -u; exit 0")).collect();
+    jobs.push(shell(6, "cat; echo spoilt > /proc/self/fd/0; exit 0"));
+    jobs[6]["stdin_file"] = json!(input);
     for result in judged_with(judge, &package, &jobs) {
         assert_eq!(result["stdout"], json!(format!("{APP_UID}\n")), "{result}");
     }
+    assert_eq!(fs::read_to_string(&input).unwrap(), format!("{APP_UID}\n"));
     drop(daemon);
     leaks.assert_none();
 }

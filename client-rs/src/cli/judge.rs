@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead as _, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, mpsc};
@@ -361,10 +361,24 @@ fn input(job: &Job) -> Result<OwnedFd, Fault> {
         }
         (None, path) => {
             let path = path.as_deref().unwrap_or(Path::new("/dev/null"));
-            let opened = File::open(path).map(OwnedFd::from);
-            opened.map_err(|error| Fault::refused(format!("read {}", path.display()), &error))
+            let opened = File::open(path).and_then(|file| Ok((may_be_written(&file)?, file)));
+            let (is_writable, mut file) = opened
+                .map_err(|error| Fault::refused(format!("read {}", path.display()), &error))?;
+            if !is_writable {
+                return Ok(file.into());
+            }
+            let mut copy = in_memory("stdin")?;
+            io::copy(&mut file, &mut copy).and_then(|_| copy.rewind()).map_err(cannot)?;
+            Ok(copy.into())
         }
     }
+}
+
+/// Whether others than root may write to a regular file, or let themselves: who has it open for
+/// reading can open it for writing then, through `/proc/self/fd`, wherever else it is read-only.
+fn may_be_written(file: &File) -> io::Result<bool> {
+    let found = file.metadata()?;
+    Ok(found.is_file() && (found.uid() != 0 || found.mode() & 0o022 != 0))
 }
 
 fn in_memory(name: &str) -> Result<File, Fault> {

@@ -143,8 +143,12 @@ pub fn read_config(named: Option<&FilePath>) -> Result<Config, String> {
         Path::new(dir.as_os_str().as_bytes())
             .map_err(|rule| cannot(&format_args!("{}: {rule}", dir.display())))?;
     }
-    for allow in &config.allow {
+    for (index, allow) in config.allow.iter().enumerate() {
         allow.limits().check().map_err(|error| cannot(&error))?;
+        // The second would say nothing.
+        if config.allow.iter().take(index).any(|other| other.uid == allow.uid) {
+            return Err(cannot(&format_args!("uid {} has two [[allow]]", allow.uid)));
+        }
     }
     Ok(config)
 }

@@ -915,6 +915,11 @@ fn a_configuration_with_an_unknown_key_is_refused() {
         ),
         ("[[allow]]\nuid = 1000\npackages = [\"apps\"]\nexec_dirs = []", "apps"),
         ("max_rockers = 3\nthis is no toml", "line 2: "),
+        (
+            "[[allow]]\nuid = 7\npackages = []\nexec_dirs = []\n\
+             [[allow]]\nuid = 7\npackages = [\"/apps\"]\nexec_dirs = []",
+            "uid 7 has two [[allow]]",
+        ),
     ] {
         fs::write(&config, text).expect("a scratch directory");
         let mut program = Command::new(bin("rocker-master"));

@@ -1,7 +1,10 @@
 //! Who may ask for what: `/etc/rocker/master.toml`, and the kernel's word on who is asking.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path as FilePath, PathBuf};
 
 use nix::sys::socket::{getsockopt, sockopt};
@@ -120,13 +123,26 @@ const LAUNCHES_PER_STRANGER_MAX: usize = 2;
 /// The same for all of those together: one user may have thousands of uids (`man 5 subuid`).
 const LAUNCHES_OF_STRANGERS_MAX: usize = 16;
 
+/// What nobody but root can have written: whoever says who may do what may do all.
+fn read_trusted(path: &FilePath) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let found = file.metadata()?;
+    let others = if found.gid() == 0 { 0o002 } else { 0o022 };
+    if found.is_file() && (found.uid() != 0 || found.mode() & others != 0) {
+        return Err(io::Error::other("others than root can write to it: chown root, chmod go-w"));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// Reads the configuration. A missing file is the default, unless it was asked for by name.
 pub fn read_config(named: Option<&FilePath>) -> Result<Config, String> {
     let path = named.unwrap_or(FilePath::new("/etc/rocker/master.toml"));
     let cannot = |why: &dyn core::fmt::Display| format!("cannot read {}: {why}", path.display());
-    let text = match std::fs::read_to_string(path) {
+    let text = match read_trusted(path) {
         Ok(text) => text,
-        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {
             return Ok(Config::default());
         }
         Err(error) => return Err(cannot(&error)),

@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         the_log_says_who_asked_for_what,
         a_guard_that_cannot_be_used_is_named_at_the_start,
         a_configuration_with_an_unknown_key_is_refused,
+        a_configuration_that_others_can_write_is_refused,
         others_than_root_may_do_nothing_by_default,
         whom_the_policy_does_not_name_may_do_nothing,
         nobody_but_root_gets_the_way_into_control_groups,
@@ -935,6 +936,27 @@ fn a_configuration_with_an_unknown_key_is_refused() {
     let said = no_start(&missing, &dir.path().join("run/m.sock"));
     let wanted = format!("cannot read {}: No such file or directory\n", missing.display());
     assert_eq!(said, format!("rocker-master: {wanted}"));
+}
+
+fn a_configuration_that_others_can_write_is_refused() {
+    let dir = scratch();
+    let config = dir.path().join("master.toml");
+    fs::write(&config, "").expect("a scratch directory");
+    let said = |uid: u32, gid: u32, mode: u32| {
+        std::os::unix::fs::chown(&config, Some(uid), Some(gid)).expect("root may");
+        fs::set_permissions(&config, fs::Permissions::from_mode(mode)).expect("root may");
+        no_start(&config, &config.join("m.sock"))
+    };
+    let wanted = format!(
+        "rocker-master: cannot read {}: others than root can write to it: chown root, chmod go-w\n",
+        config.display()
+    );
+    for (uid, gid, mode) in [(0, 0, 0o602), (0, 1000, 0o620), (1000, 0, 0o600)] {
+        assert_eq!(said(uid, gid, mode), wanted, "{uid} {gid} {mode:o}");
+    }
+    for (gid, mode) in [(0, 0o664), (1000, 0o644)] {
+        assert!(!said(0, gid, mode).contains("write to it"), "{gid} {mode:o}");
+    }
 }
 
 /// A process of another user that answers with one line.

@@ -54,6 +54,9 @@ pub(crate) struct Cgroups {
 struct Used {
     hierarchy: Hierarchy,
     parent: Option<OwnedFd>,
+    /// What is at work below the parent. For that nobody has to look at what is above it, which
+    /// everybody may list, and so can keep whoever makes something there waiting (`package.rs`).
+    ready: Vec<Controller>,
 }
 
 impl Cgroups {
@@ -136,7 +139,7 @@ impl Cgroups {
     /// The end of this master: the parents go, if nobody else uses them.
     pub(crate) fn leave(&mut self) {
         self.settle();
-        for Used { hierarchy, parent } in self.used.drain(..) {
+        for Used { hierarchy, parent, .. } in self.used.drain(..) {
             let Some(parent) = parent else { continue };
             if flock(&parent, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 // Where rockers live on it is busy.
@@ -170,7 +173,7 @@ impl Cgroups {
             };
             hierarchy.controllers.retain(|it| !known(it));
             if !hierarchy.controllers.is_empty() {
-                self.used.push(Used { hierarchy, parent: None });
+                self.used.push(Used { hierarchy, parent: None, ready: vec![] });
             }
         }
     }
@@ -193,15 +196,28 @@ impl Cgroups {
         if wanted.is_empty() {
             return Ok(None);
         }
-        let parent = self.prepare_parent(index, &wanted)?;
+        let parent = match self.ready_parent(index, &wanted)? {
+            Some(parent) => parent,
+            None => self.prepare_parent(index, &wanted)?,
+        };
+        // Who finds it otherwise than it was left has it prepared again.
+        let was_ready = core::mem::take(&mut self.used[index].ready);
         if self.used[index].parent.is_none() {
             let kept = parent.open(".")?;
             self.adopt(index, kept.dir, &[]);
         }
-        let group = parent.make(name.as_str(), Mode::from_raw_mode(0o755))?;
+        let group = match parent.make(name.as_str(), Mode::from_raw_mode(0o755)) {
+            Err(Unmade::System(Errno::NOENT, _)) if !was_ready.is_empty() => {
+                self.used[index].parent = None;
+                return self.make_one(index, name, limits, disks);
+            }
+            made => made?,
+        };
         for controller in &wanted {
             group.limit(*controller, unified, limits, disks, &parent)?;
         }
+        let more = wanted.iter().filter(|it| !was_ready.contains(it));
+        self.used[index].ready = was_ready.iter().chain(more).copied().collect();
         let procs = group.open_to_write("cgroup.procs")?;
         let has = |it| wanted.contains(&it);
         let what = protocol::Cgroup {
@@ -213,6 +229,14 @@ impl Cgroups {
             io: has(Controller::Io),
         };
         Ok(Some(Made { what, procs, dir: group.dir }))
+    }
+
+    /// The parent, if these controllers are at work in what is below it.
+    fn ready_parent(&self, index: usize, wanted: &[Controller]) -> Result<Option<Group>, Unmade> {
+        let Used { hierarchy, parent, ready } = &self.used[index];
+        let is_ready = wanted.iter().all(|it| ready.contains(it));
+        let parent = parent.as_ref().filter(|_| is_ready);
+        parent.map(|dir| Group::top(dir, &hierarchy.place.join(&self.path))).transpose()
     }
 
     /// Makes the parent, with these controllers at work in what is below it.

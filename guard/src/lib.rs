@@ -4,6 +4,7 @@
 //! machine      what comes next, in diagram order; no I/O
 //! action       what the machine can ask for
 //! linux        does it, and alone knows both sides: launch, life, words
+//! superblock   prepare.2: whether the package is one
 //! loop_device  prepare.1, prepare.2
 //! mounts       prepare.3, prepare.5, and the pieces of prepare.4
 //! overlays     overlay.0, prepare.4, overlay.1: what is mounted where, and in which order
@@ -48,6 +49,7 @@ mod privileges;
 mod proc;
 mod programs;
 mod reaper;
+mod superblock;
 mod sys;
 mod violations;
 mod wall;

@@ -49,6 +49,9 @@ struct Launch<'b> {
 /// What only the building of the rocker needs; gone at root.5.
 #[derive(Default)]
 struct Building {
+    /// As a mere place.
+    place: Option<OwnedFd>,
+    /// The same, to be read.
     package: Option<OwnedFd>,
     /// The bound loop device, then the mount on it.
     loop_device: Option<OwnedFd>,
@@ -232,7 +235,7 @@ impl<'b> Linux<'b> {
             Action::AwaitRequest => self.await_request(),
             Action::IsolateMounts => done(self.isolate()),
             Action::FindFreeLoop => loop_device::find_free().map_or_else(failed, Outcome::LoopIs),
-            Action::BindLoop { loop_dev } => done(self.bind(loop_dev)),
+            Action::BindLoop { loop_dev } => self.bind(loop_dev),
             Action::MountPackage { loop_dev } => {
                 let mounted = self.mount_package(loop_dev);
                 self.refused(mounted)

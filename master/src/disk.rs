@@ -1,19 +1,16 @@
 //! root.2: which disk a file is on. The kernel limits reading and writing for each disk by itself.
 
-use std::os::fd::AsFd;
-
 use protocol::{Error, Item, Rule};
-use rustix::fs::{CWD, fstat, major, minor};
+use rustix::fs::{CWD, major, minor};
 use rustix::io::Errno;
 
 use crate::hierarchies::{open_dir, read};
 use crate::unmade::Unmade;
 
-/// The disk of an item's file system, as `MAJOR:MINOR`: for a partition the whole one, for there
+/// The disk of an item's file system, by its `st_dev`, as `MAJOR:MINOR`: for a partition the whole one, for there
 /// is no limit of less.
-pub(crate) fn disk_of(file: impl AsFd, item: Item) -> Result<String, Unmade> {
+pub(crate) fn disk_of(device: u64, item: Item) -> Result<String, Unmade> {
     let failed = |command: String| move |errno| Unmade::System(errno, command);
-    let device = fstat(file).map_err(failed(format!("stat # the {item}")))?.st_dev;
     if major(device) == 0 {
         let error = Error::Invalid { rule: Rule::NoDisk, item };
         return Err(Unmade::Rule(error, String::new()));

@@ -1,6 +1,5 @@
 //! What may take long and waits for disks, in threads: nobody else waits with it.
 
-use std::collections::HashMap;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use rustix::fs::{Mode, OFlags, openat, syncfs};
 use rustix::io::Errno;
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 
+use crate::looks::Looks;
 use crate::overlays::{Away, Key};
 use crate::sessions::Kept;
 
@@ -30,24 +30,19 @@ fn in_a_thread(errand: impl FnOnce() + Send + 'static) -> bool {
 
 /// What has come of an errand.
 #[derive(Debug)]
-pub(crate) enum Back {
+enum Back {
     /// Overlays that are ready, or none.
     Overlays(Key, Option<Kept>),
-    /// Somebody's data dir was looked at: the user's who asked.
-    DataDir(u32),
+    /// A look of this user's.
+    Look(u32),
 }
-
-/// Looks at data dirs that a user may have under way: each is a thread for as long as the user can
-/// make it last.
-const LOOKS_MAX: usize = 4;
 
 /// Those that come back, or do not.
 #[derive(Debug)]
 pub(crate) struct Errands {
     heard: Receiver<Back>,
     said: Sender<Back>,
-    /// By user.
-    looks: HashMap<u32, usize>,
+    pub(crate) looks: Looks,
     /// Holds a byte for each that can be heard.
     bell: PipeReader,
     ring: Arc<PipeWriter>,
@@ -56,7 +51,7 @@ pub(crate) struct Errands {
 impl Errands {
     pub(crate) fn new() -> io::Result<Self> {
         let ((said, heard), (bell, ring)) = (channel(), io::pipe()?);
-        Ok(Self { heard, said, looks: HashMap::new(), bell, ring: Arc::new(ring) })
+        Ok(Self { heard, said, looks: Looks::default(), bell, ring: Arc::new(ring) })
     }
 
     /// What becomes readable when somebody is back.
@@ -74,37 +69,40 @@ impl Errands {
         });
     }
 
-    /// Looks at a data dir for a user. None: no thread is to be had, or this user has enough.
+    /// Looks at something for a user, who may have to wait for that to begin: then there is nobody
+    /// to be heard yet.
     pub(crate) fn look<T: Send + 'static>(
         &mut self,
         user: u32,
         look: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<Receiver<T>> {
-        let looks = self.looks.entry(user).or_default();
-        if *looks >= LOOKS_MAX {
-            return None;
+    ) -> Result<Option<Receiver<T>>, Errno> {
+        if !self.looks.begin(user) {
+            return Ok(None);
         }
         let (said, ring, (tell, told)) = (self.said.clone(), Arc::clone(&self.ring), channel());
         let is_under_way = in_a_thread(move || {
             // Who asked may have given up.
             let _ = tell.send(look());
-            let _ = said.send(Back::DataDir(user));
+            let _ = said.send(Back::Look(user));
             let _ = (&*ring).write_all(&[0]);
         });
-        *looks += usize::from(is_under_way);
-        is_under_way.then_some(told)
+        if !is_under_way {
+            self.looks.end(user);
+            return Err(Errno::BUSY);
+        }
+        Ok(Some(told))
     }
 
-    /// Who is back; to be asked when it can be read.
-    pub(crate) fn done(&mut self) -> Vec<Back> {
+    /// Overlays that are back; to be asked when it can be read.
+    pub(crate) fn done(&mut self) -> Vec<(Key, Option<Kept>)> {
         let rung = self.bell.read(&mut [0; 64]).unwrap_or(0);
-        let done: Vec<Back> = self.heard.try_iter().take(rung).collect();
-        for back in &done {
-            if let Back::DataDir(user) = back {
-                self.looks.entry(*user).and_modify(|looks| *looks -= 1);
+        let mut done = vec![];
+        for back in self.heard.try_iter().take(rung) {
+            match back {
+                Back::Overlays(key, kept) => done.push((key, kept)),
+                Back::Look(user) => self.looks.end(user),
             }
         }
-        self.looks.retain(|_, looks| *looks > 0);
         done
     }
 }
@@ -156,6 +154,7 @@ fn make_ready(kept: &Kept, has_ended_well: bool) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::looks::LOOKS_MAX;
 
     /// What has come of overlays whose descriptors nobody asks for anything.
     fn outcome(errand: impl FnOnce(Errand)) -> (Option<Kept>, usize) {
@@ -168,8 +167,8 @@ mod tests {
         let mut done = errands.done();
         let count = done.len();
         match done.pop() {
-            Some(Back::Overlays(_, kept)) => (kept, count),
-            other => panic!("{other:?}"),
+            Some((_, kept)) => (kept, count),
+            None => (None, count),
         }
     }
 
@@ -188,18 +187,17 @@ mod tests {
         let gate = Arc::new(std::sync::Mutex::new(gate));
         let look = |errands: &mut Errands, user| {
             let gate = Arc::clone(&gate);
-            errands.look(user, move || gate.lock().map(|gate| gate.recv().is_ok()).is_ok())
+            errands.look(user, move || gate.lock().map(|gate| gate.recv().is_ok()).is_ok()).unwrap()
         };
         let first: Vec<_> = (0..LOOKS_MAX).map(|_| look(&mut errands, 1).unwrap()).collect();
         assert!(look(&mut errands, 1).is_none());
         let other = look(&mut errands, 2).unwrap();
         (0..=LOOKS_MAX).for_each(|_| open.send(()).unwrap());
         assert!(first.iter().chain([&other]).all(|told| told.recv() == Ok(true)));
-        let mut back = 0;
-        while back <= LOOKS_MAX {
-            back += errands.done().len();
+        while !errands.looks.is_idle() {
+            assert!(errands.done().is_empty() && errands.looks.has_news());
         }
-        assert!(errands.looks.is_empty() && look(&mut errands, 1).is_some());
+        assert!(look(&mut errands, 1).is_some());
         open.send(()).unwrap();
     }
 }

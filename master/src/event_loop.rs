@@ -18,7 +18,7 @@ use rustix::fs::{Mode, OFlags, open};
 use crate::cgroup::Cgroups;
 use crate::clone_guard::Stack;
 use crate::devices::Devices;
-use crate::errands::{Back, Errands, unmount};
+use crate::errands::{Errands, unmount};
 use crate::linux::{Host, Work};
 use crate::listener::{Knock, Listener};
 use crate::log_share::{LogShare, Whose};
@@ -28,8 +28,8 @@ use crate::packages::Packages;
 use crate::policy::{Caller, Config, Namespace};
 use crate::pool::Pool;
 use crate::residue::Records;
-use crate::rights;
 use crate::sessions::{Adopted, Entry, Held, Launch, Sessions};
+use crate::{proc, rights};
 
 /// Users whose rockers share devices at a time.
 const DEVICE_USERS: usize = 4;
@@ -118,6 +118,7 @@ impl Master {
         let signals = SignalFd::with_flags(&caught, flags).map_err(|error| cannot(&error))?;
         let null = open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| cannot(&error))?;
+        let proc = proc::own().map_err(|error| cannot(&error))?;
         let packages = Packages::new(config.max_packages, config.package_idle_ms);
         let mounts = if config.ready_guards > 0 || config.max_overlays > 0 {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
@@ -142,7 +143,8 @@ impl Master {
             words: String::new(),
             config,
             guard,
-            home: Namespace::of("self").map_err(|error| cannot(&error))?,
+            home: Namespace::of(&proc, "self").map_err(|error| cannot(&error))?,
+            proc,
             null,
             stack: Stack::new(),
             records: None,
@@ -189,11 +191,8 @@ impl Master {
                     }
                     Ready::Mounts => self.host.has_other_mounts(now_ns()),
                     Ready::Errands => {
-                        for back in self.host.errands.done() {
-                            match back {
-                                Back::Overlays(key, kept) => self.host.overlays.is_back(key, kept),
-                                Back::DataDir(_) => self.host.overlays.look_again(),
-                            }
+                        for (key, kept) in self.host.errands.done() {
+                            self.host.overlays.is_back(key, kept);
                         }
                     }
                 }
@@ -371,9 +370,11 @@ impl Master {
             datagram: Box::default(),
             package: None,
             looking: None,
+            found: None,
             data: None,
             cgroups: vec![],
             deadline_ns: now_ns() + u64::from(protocol::limits::HELLO_MS) * 1_000_000,
+            gives_up_ns: 0,
             patience_ns: 0,
             wakes_ns: 0,
             trace: false,
@@ -391,10 +392,14 @@ impl Master {
         }
     }
 
-    /// Those who wait for another launch to mount their package: it has, or never will; or for
-    /// their data dir, which may be free.
+    /// Those who wait for another launch to mount their package: it has, or never will; for their
+    /// data dir, which may be free; or for a look.
     fn advance_waiting(&mut self) {
-        while self.host.packages.has_news() | self.host.overlays.has_news() {
+        let has_news = |host: &mut Host| {
+            let has_looked = host.errands.looks.has_news();
+            host.packages.has_news() | host.overlays.has_news() | has_looked
+        };
+        while has_news(&mut self.host) {
             let launching = self.sessions.launching.iter().enumerate();
             let waiting = launching.filter(|(_, entry)| entry.awaits_another());
             let mut waiting: Vec<usize> = waiting.map(|(index, _)| index).collect();

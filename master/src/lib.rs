@@ -12,6 +12,7 @@
 //! policy        root.1: who is asking, and may they
 //! package       root.2: package and data dir, each opened once
 //! packages      which of them are mounted, for all rockers that are made from one
+//! looks         who may look at what may take long
 //! overlays      which are kept for the next launch of their data dir
 //! errands       what waits for disks, in threads
 //! cgroup        root.2: limits
@@ -20,6 +21,7 @@
 //! hierarchies   which controllers this host has, and where
 //! guard_binary  the guard's program, sealed
 //! clone_guard   prepare.0
+//! proc          /proc, which nobody else can hold up
 //! id_maps       prepare.8
 //! residue       root.15
 //! rights        no descriptors from strangers
@@ -38,12 +40,14 @@ mod id_maps;
 mod linux;
 mod listener;
 mod log_share;
+pub mod looks;
 pub mod machine;
 pub mod overlays;
 mod package;
 pub mod packages;
 pub mod policy;
 pub mod pool;
+mod proc;
 mod residue;
 mod rights;
 mod sessions;

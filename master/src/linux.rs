@@ -4,7 +4,7 @@
 use core::fmt::Write as _;
 use core::task::Poll;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::TryRecvError;
 
 use nix::sys::signal::{Signal, kill};
@@ -29,7 +29,7 @@ use crate::devices::{App, Devices};
 use crate::errands::Errands;
 use crate::machine::{Outcome, Session, Wants};
 use crate::overlays::{self, Overlays};
-use crate::package::{Haste, Reach};
+use crate::package::{Haste, Look, Place};
 use crate::packages::{Found, Lease, Packages};
 use crate::policy::{Config, Namespace};
 use crate::pool::{Pool, Ready};
@@ -44,6 +44,7 @@ pub(crate) struct Host {
     pub(crate) config: Config,
     /// The guard's program.
     pub(crate) guard: OwnedFd,
+    pub(crate) proc: OwnedFd,
     /// The user namespace of this process.
     pub(crate) home: Namespace,
     /// What a guard has for output.
@@ -199,15 +200,15 @@ impl Work<'_> {
             | ClientMessage::Reset { .. } => Err(Outcome::Lost(Loss::Garbage)),
             ClientMessage::Launch(request) => {
                 launch.trace = request.trace;
-                let now = now_ns();
-                launch.asked_ns = Some(now);
-                launch.deadline_ns = now + u64::from(request.timeout_ms) * 1_000_000;
+                launch.asked_ns = Some(now_ns());
+                let timeout_ms = request.timeout_ms;
                 let limits = self.host.config.limits(&launch.caller, request.options.limits);
                 let wants = Wants { data_dir: request.data_dir.is_some(), limits: limits.is_any() };
                 let message = Message::Client(ClientMessage::Launch(request));
                 launch.datagram = wire::encode(&message, self.host.outbox.bytes())
                     .ok_or(Outcome::Lost(Loss::Garbage))?
                     .into();
+                launch.begins(timeout_ms);
                 Ok(Some(Asked::Launch(wants)))
             }
         }
@@ -312,25 +313,63 @@ impl Work<'_> {
     fn at_home(&self) -> Result<(), Refusal> {
         let launch = self.launch()?;
         let connection = launch.client.as_ref().ok_or(Errno::BADF)?;
-        match launch.caller.is_at_home(connection, self.host.home).map_err(errno)? {
+        let Host { proc, home, .. } = &*self.host;
+        match launch.caller.is_at_home(connection, proc, *home).map_err(errno)? {
             true => Ok(()),
             false => Err(FOREIGN.into()),
         }
     }
 
+    /// root.2. A path of the caller's may lead to where the kernel would have to wait: then a thread
+    /// goes there, and all others are served meanwhile. Whoever looks in time goes there anyway.
+    fn look(&mut self, item: Item, haste: Haste) -> Result<Poll<Place>, Refusal> {
+        let Host { config, errands, .. } = &mut *self.host;
+        let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
+        if let Some(looking) = &launch.looking {
+            match looking.try_recv() {
+                Err(TryRecvError::Empty) if now_ns() < launch.gives_up_ns => {}
+                Err(_) => return Err(package::TOO_SLOW.into()),
+                Ok(place) => {
+                    launch.looking = None;
+                    return Ok(Poll::Ready(place?));
+                }
+            }
+            launch.wakes_ns = launch.gives_up_ns;
+            return Ok(Poll::Pending);
+        }
+        let sent = {
+            let request = launch.request().ok_or(Errno::PROTO)?;
+            let (path, reach) = if item == Item::Package {
+                (request.package, config.package_reach(&launch.caller, request.package)?)
+            } else {
+                let path = request.data_dir.ok_or(Errno::PROTO)?;
+                (path, config.data_reach(&launch.caller, path)?)
+            };
+            let look = Look { item, path, reach, caller: launch.caller.uid };
+            if haste == Haste::Now
+                && let Some(place) = look.now()
+            {
+                return Ok(Poll::Ready(place?));
+            }
+            if launch.gives_up_ns <= now_ns() {
+                return Err(package::TOO_SLOW.into());
+            }
+            errands.look(launch.caller.uid, look.in_time()).map_err(package::failed)?
+        };
+        (launch.looking, launch.wakes_ns) = (sent, launch.gives_up_ns);
+        Ok(Poll::Pending)
+    }
+
     /// root.2
-    fn open_package(&mut self) -> Result<(), Refusal> {
-        let launch = self.launch()?;
-        let path = launch.request().ok_or(Errno::PROTO)?.package;
-        let reach = self.host.config.package_reach(&launch.caller, path)?;
-        let (place, key) = package::find_package(path, reach)?;
-        // Of what is mounted nothing is read again.
-        let is_read = !self.host.packages.has(key);
-        let file = if is_read { package::open_package(&place, key)? } else { place };
+    fn open_package(&mut self) -> Result<Poll<()>, Refusal> {
+        let Poll::Ready(place) = self.look(Item::Package, Haste::Now)? else {
+            return Ok(Poll::Pending);
+        };
         let launch = self.launch_mut()?;
         launch.is_patient();
-        launch.package = Some(Opened { file, is_read, key, how: Package::Own });
-        Ok(())
+        let (key, how) = (place.package(), Package::Own);
+        launch.package = Some(Opened { place: place.file, key, how });
+        Ok(Poll::Ready(()))
     }
 
     /// root.2
@@ -347,13 +386,6 @@ impl Work<'_> {
                 Poll::Pending
             }
             Found::Package(how, lease) => {
-                // Where it is mounted no more by now, it is to be.
-                if !opened.is_read && !matches!(how, Package::Shared { .. }) {
-                    match package::open_package(&opened.file, opened.key) {
-                        Ok(file) => opened.file = file,
-                        Err(error) => return Poll::Ready(Outcome::Refused(error)),
-                    }
-                }
                 opened.how = how;
                 self.held.lease = lease;
                 Poll::Ready(Outcome::PackageIs(how))
@@ -361,48 +393,14 @@ impl Work<'_> {
         }
     }
 
-    /// root.2. The data dir is the caller's, who can have whoever opens something in it wait: where
-    /// the kernel would have to, a thread does, and all others are served meanwhile.
-    fn open_data_dir(&mut self) -> Result<Poll<(OwnedFd, overlays::Key)>, Refusal> {
-        let Host { config, errands, .. } = &mut *self.host;
-        let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
-        if let Some(looking) = &launch.looking {
-            return match looking.try_recv() {
-                Err(TryRecvError::Empty) if now_ns() < launch.wakes_ns => Ok(Poll::Pending),
-                Err(_) => Err(Errno::TIMEDOUT.into()),
-                Ok(found) => {
-                    launch.looking = None;
-                    Ok(Poll::Ready(found?))
-                }
-            };
-        }
-        let uid = launch.caller.uid;
-        let (path, below) = {
-            let request = launch.request().ok_or(Errno::PROTO)?;
-            let path = request.data_dir.ok_or(Errno::PROTO)?;
-            let reach = config.data_reach(&launch.caller, path)?;
-            let Reach::Below(below) = reach else {
-                return Ok(Poll::Ready(package::open_data_dir(path, reach, uid, Haste::InTime)?));
-            };
-            if let Some(found) = package::open_data_dir_now(path, reach, uid) {
-                return Ok(Poll::Ready(found?));
-            }
-            [path, below].map(|path| path.as_bytes().to_vec()).into()
-        };
-        let look = move || {
-            let [path, below] = [&path, &below].map(|path| protocol::Path::new(path));
-            let broken = |rule| Error::Invalid { rule, item: Item::DataDir };
-            let reach = Reach::Below(below.map_err(broken)?);
-            package::open_data_dir(path.map_err(broken)?, reach, uid, Haste::InTime)
-        };
-        launch.looking = Some(errands.look(uid, look).ok_or(Errno::BUSY)?);
-        launch.wakes_ns = launch.gives_up_ns();
-        Ok(Poll::Pending)
-    }
-
     /// root.2. Who comes when the last rocker ends waits for that, and for its overlays.
     fn lock_data_dir(&mut self) -> Result<Poll<()>, Refusal> {
-        let Poll::Ready((data, key)) = self.open_data_dir()? else { return Ok(Poll::Pending) };
+        let looked = match self.launch_mut()?.found.take() {
+            Some(place) => Poll::Ready(place),
+            None => self.look(Item::DataDir, Haste::Now)?,
+        };
+        let Poll::Ready(mut place) = looked else { return Ok(Poll::Pending) };
+        let key = place.data_dir();
         let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
         let lock = |kept: &Kept| kept.descriptors.last().map(OwnedFd::try_clone);
         let until_ns = match self.host.overlays.find(key) {
@@ -415,14 +413,21 @@ impl Work<'_> {
             }
             overlays::Found::Unknown => 0,
             overlays::Found::InUse => launch.patience_ns,
-            overlays::Found::Away => launch.gives_up_ns(),
+            overlays::Found::Away => launch.gives_up_ns,
         };
         if until_ns > now_ns() {
-            launch.wakes_ns = until_ns;
+            (launch.found, launch.wakes_ns) = (Some(place), until_ns);
             return Ok(Poll::Pending);
         }
-        let locked = package::lock(&data);
-        if let Err(Error::Invalid { rule: Rule::InUse, .. }) = locked {
+        if !place.is_open && launch.caller.uid == 0 {
+            place.open_dir()?;
+        }
+        // Who serves its file system may have whoever opens it wait.
+        if !place.is_open && until_ns < launch.gives_up_ns {
+            return Ok(self.look(Item::DataDir, Haste::InTime)?.map(drop));
+        }
+        let locked = if place.is_open { package::lock(&place.file) } else { Err(package::IN_USE) };
+        if locked == Err(package::IN_USE) {
             self.host.words = match self.host.holders.get(&key) {
                 Some((name, guard)) => format!(
                     "rocker {name} has it, whose guard is {guard}: each needs a data dir of its own"
@@ -431,7 +436,7 @@ impl Work<'_> {
             };
         }
         locked?;
-        launch.data = Some(data);
+        launch.data = Some(place.file);
         self.held.data_dir = Some(key);
         self.held.overlays = self.host.overlays.enter(key);
         Ok(Poll::Ready(()))
@@ -446,7 +451,7 @@ impl Work<'_> {
             let request = launch.request().ok_or(Errno::PROTO)?;
             let limits = config.limits(&launch.caller, request.options.limits);
             let disks = match limits.io_read.or(limits.io_write) {
-                Some(_) => launch.disks(),
+                Some(_) => launch.disks(self.held.data_dir),
                 None => Ok(vec![]),
             };
             disks.and_then(|disks| cgroups.make(name, &limits, &disks))
@@ -505,7 +510,7 @@ impl Work<'_> {
             let handed = if let Package::Shared { .. } = package {
                 mount.ok_or(Errno::BADF)?
             } else {
-                &opened.file
+                &opened.place
             };
             let cgroups = launch.cgroups.iter().map(|made| made.what).collect();
             let message = Message::Master(MasterMessage::HandOver {
@@ -602,10 +607,11 @@ impl Work<'_> {
         let guard = self.guard_pid().ok().filter(|_| !self.held.exited).ok_or(Errno::SRCH)?;
         let request = self.launch()?.request().ok_or(Errno::PROTO)?;
         let inside = request.ids.inside(request.uid, request.gid);
+        let proc = &self.host.proc;
         let written = match action {
-            Action::DenySetgroups => id_maps::deny_setgroups(guard),
-            Action::WriteUidMap => id_maps::write_uid_map(guard, inside.0, request.uid),
-            _ => id_maps::write_gid_map(guard, inside.1, request.gid),
+            Action::DenySetgroups => id_maps::deny_setgroups(proc, guard),
+            Action::WriteUidMap => id_maps::write_uid_map(proc, guard, inside.0, request.uid),
+            _ => id_maps::write_gid_map(proc, guard, inside.1, request.gid),
         };
         Ok(written.map_err(errno)?)
     }
@@ -692,10 +698,13 @@ impl Work<'_> {
         let answer = match action {
             Action::AwaitRequest => return self.await_request(),
             Action::CheckCaller => self.check_caller(),
-            Action::OpenPackage => self.open_package(),
+            Action::OpenPackage => match self.open_package() {
+                Ok(Poll::Pending) => return Poll::Pending,
+                answer => answer.map(drop),
+            },
             Action::LockDataDir => match self.lock_data_dir() {
                 Ok(Poll::Pending) => return Poll::Pending,
-                answer => answer.map(|_| ()),
+                answer => answer.map(drop),
             },
             Action::FindMount => return self.find_mount(),
             Action::MakeCgroup => self.make_cgroup(),
@@ -914,11 +923,6 @@ fn from_io(error: &std::io::Error) -> Errno {
 
 fn from_nix(error: nix::errno::Errno) -> Errno {
     Errno(u16::try_from(error as i32).unwrap_or(0))
-}
-
-/// A name for an open file that any system call takes, while it is open in this process.
-pub(crate) fn by_descriptor(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// Whether a socket's queue has room for a message of ours.

@@ -238,11 +238,6 @@ impl<K> Overlays<K> {
         }
     }
 
-    /// Something else has come of what a launch waits for.
-    pub fn look_again(&self) {
-        self.news.set(true);
-    }
-
     /// Whether something has come of what launches wait for, since this was asked last.
     pub fn has_news(&self) -> bool {
         self.news.take()

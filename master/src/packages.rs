@@ -119,11 +119,6 @@ impl<M> Packages<M> {
         Found::Package(package, Some(Lease { entry, news: Rc::clone(&self.news), is_first }))
     }
 
-    /// Whether it is mounted at this moment.
-    pub fn has(&self, key: Key) -> bool {
-        self.entries.iter().any(|entry| entry.key == key && entry.mount.get().is_some())
-    }
-
     fn known(&self, key: Key) -> Option<Rc<Entry<M>>> {
         self.entries.iter().find(|entry| entry.key == key).cloned()
     }
@@ -205,7 +200,6 @@ mod tests {
         assert!(packages.has_news() && !packages.has_news());
         let second = lease(packages.find(key(1), false), Package::Shared { loop_dev: 7 }).unwrap();
         assert_eq!(second.mount(), Some(&"mount"));
-        assert!(packages.has(key(1)) && !packages.has(key(2)) && !packages.has(key(3)));
         drop((first, other));
         assert!(packages.expired(1).is_empty());
         drop(second);

@@ -10,6 +10,7 @@ use std::path::{Path as FilePath, PathBuf};
 use nix::sys::socket::{getsockopt, sockopt};
 use protocol::toml::Wrong;
 use protocol::{Dev, Error, Item, Limits, Path, Request, Rule, Seccomp};
+use rustix::fs::AtFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
 
@@ -178,8 +179,8 @@ pub(crate) struct Namespace {
 
 impl Namespace {
     /// That of a process, or of `self`.
-    pub(crate) fn of(pid: &str) -> Result<Self, rustix::io::Errno> {
-        let found = rustix::fs::stat(format!("/proc/{pid}/ns/user"))?;
+    pub(crate) fn of(proc: &OwnedFd, pid: &str) -> Result<Self, rustix::io::Errno> {
+        let found = rustix::fs::statat(proc, format!("{pid}/ns/user"), AtFlags::empty())?;
         Ok(Self { device: found.st_dev, inode: found.st_ino })
     }
 }
@@ -213,6 +214,7 @@ impl Caller {
     pub(crate) fn is_at_home(
         &self,
         connection: &OwnedFd,
+        proc: &OwnedFd,
         home: Namespace,
     ) -> Result<bool, rustix::io::Errno> {
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(false) };
@@ -228,7 +230,7 @@ impl Caller {
             Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(false),
             answer => answer?,
         };
-        let theirs = Namespace::of(&self.pid.to_string());
+        let theirs = Namespace::of(proc, &self.pid.to_string());
         // Alive still: so nobody else had that pid meanwhile.
         let is_alive = crate::linux::is_silent(process.as_fd());
         Ok(is_alive && theirs == Ok(home))

@@ -19,6 +19,7 @@ use crate::disk::disk_of;
 use crate::linux::is_silent;
 use crate::machine::{Session, State};
 use crate::overlays;
+use crate::package::Place;
 use crate::packages::{Key, Lease};
 use crate::policy::{Caller, Config, Load};
 use crate::residue::Rocker;
@@ -32,9 +33,12 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Whether it waits for another launch to mount its package, or for its data dir.
+    /// Whether it waits for a look, for another launch to mount its package, or for its data dir.
     pub(crate) fn awaits_another(&self) -> bool {
-        matches!(self.machine.state(), State::FindMount | State::LockDataDir { .. })
+        matches!(
+            self.machine.state(),
+            State::OpenPackage(_) | State::FindMount | State::LockDataDir { .. }
+        )
     }
 
     /// When it must be looked at even if nothing happens; `CLOCK_MONOTONIC`, nanoseconds.
@@ -98,14 +102,18 @@ pub(crate) struct Launch {
     /// The request as it was sent; it was well-formed when it was kept.
     pub(crate) datagram: Box<[u8]>,
     pub(crate) package: Option<Opened>,
-    /// Opens the data dir's `.rocker`, in a thread.
-    pub(crate) looking: Option<Receiver<Result<(OwnedFd, overlays::Key), Error>>>,
+    /// Looks at a path of the caller's, in a thread.
+    pub(crate) looking: Option<Receiver<Result<Place, Error>>>,
+    /// The data dir's `.rocker`.
+    pub(crate) found: Option<Place>,
     /// The data dir's `.rocker`, locked.
     pub(crate) data: Option<OwnedFd>,
     /// The rocker's cgroups, if it has limits.
     pub(crate) cgroups: Vec<Made>,
     /// When to give up waiting: `CLOCK_MONOTONIC`, nanoseconds.
     pub(crate) deadline_ns: u64,
+    /// The same for a look, and for the data dir: its caller is still to hear why.
+    pub(crate) gives_up_ns: u64,
     /// The same for another launch, or rocker.
     pub(crate) patience_ns: u64,
     /// When to look at it again while it waits for another: the same clock.
@@ -124,27 +132,27 @@ pub(crate) struct Kept {
     pub(crate) is_volatile: bool,
 }
 
-/// The caller's package, opened.
+/// The caller's package, as a mere place: whoever opens it may wait for its owner.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    pub(crate) file: OwnedFd,
-    /// Whether it is open to be read, and was looked into: not if it was mounted already.
-    pub(crate) is_read: bool,
+    pub(crate) place: OwnedFd,
     pub(crate) key: Key,
     /// How the guard gets it.
     pub(crate) how: Package,
 }
 
 impl Launch {
+    /// From now on it has this long, of which a little, or half, is for an answer to arrive in.
+    pub(crate) fn begins(&mut self, timeout_ms: u32) {
+        self.deadline_ns = now_ns() + u64::from(timeout_ms) * 1_000_000;
+        let answer_ms = MOUNT_PATIENCE_MS.min(timeout_ms / 2);
+        self.gives_up_ns = self.deadline_ns - u64::from(answer_ms) * 1_000_000;
+    }
+
     /// From now on it waits a little for another launch, and no longer than it may take itself.
     pub(crate) fn is_patient(&mut self) {
         let patience_ns = now_ns() + u64::from(MOUNT_PATIENCE_MS) * 1_000_000;
         self.patience_ns = patience_ns.min(self.deadline_ns);
-    }
-
-    /// When it waits for its data dir no longer: its caller is still to hear why.
-    pub(crate) fn gives_up_ns(&self) -> u64 {
-        self.deadline_ns - u64::from(MOUNT_PATIENCE_MS) * 1_000_000
     }
 
     /// The request.
@@ -156,12 +164,12 @@ impl Launch {
     }
 
     /// The disks of the package and of the data dir, each once.
-    pub(crate) fn disks(&self) -> Result<Vec<String>, Unmade> {
-        let package = self.package.as_ref().map(|opened| (&opened.file, Item::Package));
-        let data = self.data.as_ref().map(|dir| (dir, Item::DataDir));
+    pub(crate) fn disks(&self, data_dir: Option<overlays::Key>) -> Result<Vec<String>, Unmade> {
+        let package = self.package.as_ref().map(|opened| (opened.key.device, Item::Package));
+        let data = data_dir.map(|key| (key.device, Item::DataDir));
         let mut disks = vec![];
-        for (file, item) in package.into_iter().chain(data) {
-            let disk = disk_of(file, item)?;
+        for (device, item) in package.into_iter().chain(data) {
+            let disk = disk_of(device, item)?;
             if !disks.contains(&disk) {
                 disks.push(disk);
             }

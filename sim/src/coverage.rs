@@ -51,7 +51,7 @@ const GUARD: Contract = Contract {
         ("AwaitRequest", "Good=RequestIs Failed Died Garbage Version"),
         ("IsolateMounts", "Done Failed"),
         ("CreateLoop", "Good=LoopIs Failed"),
-        ("BindPackage", "Done Failed Busy"),
+        ("BindPackage", "Done Failed Busy Refused"),
         ("BindPackageAgain", "Done Failed Busy"),
         ("BindPackageLast", "Busy"),
         ("MountBare", "Done Failed"),
@@ -97,7 +97,8 @@ const GUARD: Contract = Contract {
     ],
     reasons: &[
         "Died, Silent, Garbage, Version: only an action that waits for a peer can lose it",
-        "Refused: only overlay.0 (a forbidden directory) and prepare.9 (the master's word)",
+        "Refused: only prepare.2 (no image), overlay.0 (a forbidden directory) and prepare.9 (the master's word)",
+        "BindPackageAgain Refused: it was looked into the first time",
         "Rest, HangUp, KillLate Failed: their drivers take every errno for done",
         "Listen Died, Silent, Garbage, Version: whatever is wrong with a peer, it is lost",
         "BindPackageLast Done, Failed: as BindPackage; only Busy has another arm at the last try",

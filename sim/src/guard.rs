@@ -5,7 +5,7 @@ use core::task::Poll;
 use guard::action::{Action, Order};
 use guard::machine::{Guard, Outcome, Peer, State, forbidden_overlay};
 use protocol::limits::{REST_MS, UNREAD_MS};
-use protocol::{Driver, Errno, Error, Exit, Loss, Name, Path, Step, request};
+use protocol::{Driver, Errno, Error, Exit, Item, Loss, Name, Path, Rule, Step, request};
 
 use crate::app::AppActor;
 use crate::client::check_app;
@@ -14,7 +14,8 @@ use crate::kernel::{Answer, Fd, Gate, Kernel, Pid, Received, Role, Seal, TreeKin
 use crate::message::{Body, Message};
 use crate::orders::{Programs, Running, SIGKILL};
 use crate::scene::{
-    DIRECTORIES, Does, EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, Place, STAGE, id_of,
+    DIRECTORIES, Does, EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, Place, STAGE, TEXT_PACKAGE,
+    id_of,
 };
 use crate::violation::Violation;
 
@@ -176,7 +177,10 @@ impl AtWork<'_> {
                 Ok(device) => Outcome::LoopIs(u32::try_from(device).unwrap_or(u32::MAX)),
                 Err(errno) => Outcome::Failed(errno),
             },
-            Action::BindLoop { loop_dev } => told(self.bind(device(loop_dev))),
+            Action::BindLoop { loop_dev } => match self.launch() {
+                Ok((_, scene)) if scene.package == TEXT_PACKAGE => Outcome::Refused(NO_IMAGE),
+                _ => told(self.bind(device(loop_dev))),
+            },
             Action::MountPackage { loop_dev } => told(self.mount_package(device(loop_dev))),
             Action::SharePackage { loop_dev } => told(self.share_package(loop_dev)),
             Action::ReusePackage { loop_dev } => told(self.reuse_package(device(loop_dev))),
@@ -1033,6 +1037,8 @@ impl Ended {
         }
     }
 }
+
+const NO_IMAGE: Error = Error::Invalid { rule: Rule::NotSquashfs, item: Item::Package };
 
 fn told(answer: Answer) -> Outcome {
     answer.map_or_else(Outcome::Failed, |()| Outcome::Done)

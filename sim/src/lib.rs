@@ -57,8 +57,8 @@ pub use fault::{At, Call, Fault, Mode, Planned, Who};
 pub use library::Library;
 pub use master::Limits;
 pub use scene::{
-    App, DIRECTORIES, Does, End, HEIRS, LEFT, Launch, ORDERS, PRIVATE_PACKAGE, ROOT, Task, Terms,
-    USERS, VISITS,
+    App, DIRECTORIES, Does, End, HEIRS, LEFT, Launch, ORDERS, PRIVATE_PACKAGE, ROOT, TEXT_PACKAGE,
+    Task, Terms, USERS, VISITS,
 };
 pub use violation::Violation;
 pub use world::{Choice, Order, World};

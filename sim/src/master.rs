@@ -10,6 +10,7 @@ use core::task::Poll;
 use std::rc::Rc;
 
 use master::action::Action;
+use master::looks::Looks;
 use master::machine::{Outcome, Session, State, Wants};
 use master::overlays::{self, Away, Overlays};
 use master::packages::{Found, Key, Lease, Packages};
@@ -67,6 +68,9 @@ pub(crate) struct MasterActor {
     overlays: Overlays<Kept>,
     /// What is done to them beside all else.
     errands: Vec<Away<Kept>>,
+    looks: Looks,
+    /// The threads that look.
+    lookers: Vec<Looker>,
     /// Who waits, each with a table of its own.
     pool: Pool<usize>,
     /// The host's mounts, as it knows them.
@@ -82,6 +86,22 @@ pub(crate) struct MasterActor {
 struct Kept {
     table: usize,
     seal: Seal,
+}
+
+/// A thread that looks at a path of a caller's.
+#[derive(Clone, Copy, Debug)]
+struct Looker {
+    session: usize,
+    user: u32,
+    ends_ms: u64,
+}
+
+/// What a session knows of such a thread.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Look {
+    Due,
+    UnderWay,
+    Done,
 }
 
 /// One connection, from its request to the end of its rocker.
@@ -118,8 +138,13 @@ struct Held {
     package: Package,
     lease: Option<Lease<usize>>,
     overlays: Option<overlays::Lease<Kept>>,
+    look: Look,
+    /// Whether its data dir was found already.
+    has_found: bool,
     /// When to look at it again while it waits for another.
     wakes_ms: u64,
+    /// Until when to wait for a look, and for its data dir.
+    gives_up_ms: u64,
     /// Until when to wait for a launch that mounts its package.
     patience_ms: u64,
     deadline_ms: u64,
@@ -152,6 +177,8 @@ impl MasterActor {
             packages,
             overlays,
             errands: vec![],
+            looks: Looks::default(),
+            lookers: vec![],
             pool,
             mounts,
             has_debts: false,
@@ -212,10 +239,12 @@ impl MasterActor {
 
     /// prepare.0 for whoever comes next.
     fn stock(&mut self, around: &mut Around<'_>) -> bool {
-        let is_under_way = |slot: &Slot| {
-            slot.place == Place::Launching && slot.machine.state() != State::AwaitRequest
+        let is_idle = |slot: &Slot| match slot.machine.state() {
+            State::AwaitRequest | State::OpenPackage(_) => true,
+            State::LockDataDir { .. } => !slot.held.has_found,
+            _ => slot.place != Place::Launching,
         };
-        if self.sessions.iter().any(is_under_way) {
+        if !self.sessions.iter().all(is_idle) {
             return false;
         }
         let now_ns = around.kernel.now_ms * NS_PER_MS;
@@ -285,7 +314,9 @@ impl MasterActor {
             let_go = true;
         }
         let_go |= self.run_errands(kernel);
-        let has_news = self.packages.has_news() | self.overlays.has_news();
+        self.heed_lookers(kernel);
+        let has_looked = self.looks.has_news();
+        let has_news = self.packages.has_news() | self.overlays.has_news() | has_looked;
         for mount in self.packages.expired(kernel.now_ms * NS_PER_MS) {
             kernel.close_table(mount);
         }
@@ -300,7 +331,10 @@ impl MasterActor {
             if slot.place != Place::Launching {
                 continue;
             }
-            if matches!(slot.machine.state(), State::FindMount | State::LockDataDir { .. }) {
+            if matches!(
+                slot.machine.state(),
+                State::OpenPackage(_) | State::FindMount | State::LockDataDir { .. }
+            ) {
                 if kernel.is_late(slot.held.wakes_ms) || has_news {
                     launching.push(index);
                 }
@@ -342,6 +376,19 @@ impl MasterActor {
         order.reverse();
         self.ready = order;
         let_go
+    }
+
+    /// Threads that are done with their look, whether anybody still waits for it or not.
+    fn heed_lookers(&mut self, kernel: &mut Kernel) {
+        let Self { lookers, looks, sessions, .. } = self;
+        lookers.retain(|looker| {
+            let is_done = kernel.is_late(looker.ends_ms);
+            if is_done {
+                looks.end(looker.user);
+                sessions[looker.session].held.look = Look::Done;
+            }
+            !is_done
+        });
     }
 
     /// root.11. A launching session only remembers; its socket moves it on.
@@ -528,7 +575,10 @@ impl Held {
             package: Package::Own,
             lease: None,
             overlays: None,
+            look: Look::Due,
+            has_found: false,
             wakes_ms: 0,
+            gives_up_ms: 0,
             patience_ms: 0,
             deadline_ms,
             trace: false,
@@ -583,7 +633,10 @@ impl AtWork<'_, '_> {
         let answer = match action {
             Action::AwaitRequest => return self.await_request(),
             Action::CheckCaller => self.check_caller(),
-            Action::OpenPackage => self.open_package(),
+            Action::OpenPackage => match self.open_package() {
+                Ok(Poll::Pending) => return Poll::Pending,
+                answer => answer.map(|_| ()),
+            },
             Action::LockDataDir => match self.lock_data_dir() {
                 Ok(Poll::Pending) => return Poll::Pending,
                 answer => answer.map(|_| ()),
@@ -664,6 +717,8 @@ impl AtWork<'_, '_> {
                 let deadline_ms = self.around.kernel.now_ms + scene.timeout_ms;
                 let held = self.held();
                 (held.launch, held.deadline_ms) = (Some(number), deadline_ms);
+                let answer_ms = u64::from(MOUNT_PATIENCE_MS).min(scene.timeout_ms / 2);
+                held.gives_up_ms = deadline_ms - answer_ms;
                 held.trace = scene.trace;
                 let limits = scene.limited;
                 Outcome::RequestIs(Wants { data_dir: scene.has_data_dir(), limits })
@@ -771,9 +826,42 @@ impl AtWork<'_, '_> {
         self.master.config.check(&caller, &request, load).map_err(Refusal::Rule)
     }
 
+    /// root.2. What is slow is a thread's.
+    fn look(&mut self, call: Call) -> Result<Poll<()>, Refusal> {
+        let slow_ms = self.scene()?.slow_ms;
+        let (index, now_ms) = (self.index, self.around.kernel.now_ms);
+        let Held { look, uid, gives_up_ms, .. } = *self.held();
+        let is_late = gives_up_ms <= now_ms;
+        match look {
+            Look::Due if slow_ms > 0 && !is_late => {
+                if self.master.looks.begin(uid) {
+                    let ends_ms = now_ms + slow_ms;
+                    self.master.lookers.push(Looker { session: index, user: uid, ends_ms });
+                    self.held().look = Look::UnderWay;
+                    self.around.kernel.is_late(ends_ms);
+                }
+            }
+            Look::UnderWay if !is_late => {}
+            Look::Due if slow_ms == 0 => {
+                self.around.kernel.call(call).map_err(at_root_2)?;
+                return Ok(Poll::Ready(()));
+            }
+            Look::Done => {
+                self.held().look = Look::Due;
+                self.around.kernel.call(call).map_err(at_root_2)?;
+                return Ok(Poll::Ready(()));
+            }
+            Look::Due | Look::UnderWay => return Err(at_root_2(Errno::TIMEDOUT)),
+        }
+        self.held().wakes_ms = gives_up_ms;
+        Ok(Poll::Pending)
+    }
+
     /// root.2
-    fn open_package(&mut self) -> Result<(), Refusal> {
-        self.around.kernel.call(Call::OpenPackage).map_err(at_root_2)?;
+    fn open_package(&mut self) -> Result<Poll<()>, Refusal> {
+        if self.look(Call::OpenPackage)?.is_pending() {
+            return Ok(Poll::Pending);
+        }
         let Launch { package, .. } = self.scene()?;
         if package == PRIVATE_PACKAGE && self.held().uid != ROOT {
             return Err(at_root_2(Errno::ACCES));
@@ -783,7 +871,7 @@ impl AtWork<'_, '_> {
         held.patience_ms = patience_ms.min(held.deadline_ms);
         let table = self.held().table;
         self.around.kernel.install(table, Role::Package, Fd::Package(package));
-        Ok(())
+        Ok(Poll::Ready(()))
     }
 
     /// root.2
@@ -810,7 +898,10 @@ impl AtWork<'_, '_> {
     fn lock_data_dir(&mut self) -> Result<Poll<()>, Refusal> {
         let data = self.scene()?.data;
         let table = self.held().table;
-        self.around.kernel.call(Call::OpenDataDir).map_err(at_root_2)?;
+        if !self.held().has_found && self.look(Call::OpenDataDir)?.is_pending() {
+            return Ok(Poll::Pending);
+        }
+        self.held().has_found = true;
         let key = overlays::Key { device: 0, inode: data.into() };
         let until_ms = match self.master.overlays.find(key) {
             overlays::Found::Kept(lease) => {
@@ -822,9 +913,7 @@ impl AtWork<'_, '_> {
             }
             overlays::Found::Unknown => 0,
             overlays::Found::InUse => self.held().patience_ms,
-            overlays::Found::Away => {
-                self.held().deadline_ms.saturating_sub(MOUNT_PATIENCE_MS.into())
-            }
+            overlays::Found::Away => self.held().gives_up_ms,
         };
         if self.around.kernel.now_ms < until_ms {
             self.held().wakes_ms = until_ms;

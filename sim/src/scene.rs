@@ -38,6 +38,8 @@ pub struct Launch {
     pub package: u8,
     /// Whether the package holds a file system.
     pub good_package: bool,
+    /// How long whoever looks at its paths has to wait, at each.
+    pub slow_ms: u64,
     /// What the App does while it runs.
     pub app: App,
     /// What `AppMaster` does with its rocker, if that is to take orders and not to be entered.
@@ -333,6 +335,7 @@ impl Launch {
         exec_dir: true,
         package: 0,
         good_package: true,
+        slow_ms: 0,
         app: App::Plain,
         orders: None,
         greets: true,
@@ -414,6 +417,9 @@ pub const ROOT: u32 = 0;
 /// Who may have two rockers at once; who may put none where packages are mounted here; and a
 /// caller that the policy does not name is anybody else.
 pub const USERS: [u32; 2] = [500, 501];
+
+/// The package that is no image.
+pub const TEXT_PACKAGE: u8 = 8;
 
 /// The package that root alone can open.
 pub const PRIVATE_PACKAGE: u8 = 9;

@@ -27,7 +27,7 @@ use crate::kernel::{INIT, Kernel, Received, Role};
 use crate::master::{Around, Limits, MasterActor};
 use crate::message::Body;
 use crate::orders::{Caller, KILLED, Left};
-use crate::scene::{App, End, Launch, ROOT, Task, USERS, policy};
+use crate::scene::{App, End, Launch, ROOT, TEXT_PACKAGE, Task, USERS, policy};
 use crate::violation::Violation;
 use crate::words;
 
@@ -940,7 +940,8 @@ impl World {
             let rivals = self.scenes.len() > 1 || self.config.max_rockers == 0;
             for n in 0..self.clients.len() {
                 let Launch { forbidden, good_package, caller, deceives, .. } = self.scenes[n];
-                let is_hopeless = forbidden || !good_package || caller != ROOT || deceives;
+                let is_good = good_package && self.scenes[n].package != TEXT_PACKAGE;
+                let is_hopeless = forbidden || !is_good || caller != ROOT || deceives;
                 let app = self.clients[n].started().map(|(_, app)| app);
                 let ends = self.scenes[n].end == End::ByItself;
                 let is_well = match &self.callers[n] {

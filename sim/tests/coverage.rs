@@ -3,7 +3,8 @@
 
 use sim::walk::{Walk, faults_in, faults_of};
 use sim::{
-    App, Call, End, Fault, Launch, Library, Limits, Mode, ORDERS, Order, Planned, Task, World,
+    App, Call, End, Fault, Launch, Library, Limits, Mode, ORDERS, Order, Planned, TEXT_PACKAGE,
+    Task, World,
 };
 
 /// What a plain launch does not meet by single faults.
@@ -20,6 +21,7 @@ fn rare_cases(walk: &mut Walk, plain: Launch) {
         &[],
     );
     walk.world(&[Launch { good_package: false, ..plain }], Order::CallerFirst, &[]);
+    walk.world(&[Launch { package: TEXT_PACKAGE, ..plain }], Order::CallerFirst, &[]);
     // Two launches of one package, and one that is not to be kept waiting.
     let two = [plain; 2];
     walk.single_faults(&two, Order::InTurn);

@@ -1,7 +1,7 @@
 //! Many launches at once: nobody waits for another, and limits are kept. Every other caller is
 //! written in C.
 
-use protocol::{Error, Item, Rule};
+use protocol::{Errno, Error, Item, Rule, Step};
 use sim::walk::run;
 use sim::{
     At, Coverage, End, Fault, Launch, Library, Limits, Mode, Order, Planned, ROOT, USERS, Who,
@@ -37,6 +37,50 @@ fn delays_nobody_else(launches: &[Launch], order: Order) {
             assert_eq!(ended, Ok(()), "{planned}\n{}", world.transcript());
             assert_eq!(world.told_ms(1), Some(0), "{planned}\n{}", world.transcript());
         }
+    }
+}
+
+/// So does the path of a user's, whoever makes it slow, and however many there are.
+#[test]
+fn whose_paths_are_slow_delays_nobody_else() {
+    let theirs =
+        |n| Launch { caller: USERS[0], slow_ms: 60_000, library: library(n), ..Launch::BARE };
+    let roots = |data, slow_ms| Launch { data, slow_ms, ..Launch::overlaid(1) };
+    for order in Order::ALL {
+        let mut launches: Vec<Launch> = (0..9).map(theirs).collect();
+        launches.extend([roots(0, 0), roots(1, 30)]);
+        let mut world = World::new(&launches).users().order(order).transcribed();
+        assert_eq!(run(&mut world, &mut Coverage::default()), Ok(()), "{}", world.transcript());
+        let error = Error::Failed { step: Step::CreateGuard, errno: Errno::TIMEDOUT };
+        for n in 0..9 {
+            // The answer arrives before its caller gives up.
+            let told = (world.told(n), world.told_ms(n));
+            assert_eq!(told, (Some(Err(error)), Some(4900)), "{}", world.transcript());
+        }
+        // The second waits for its package, and for its data dir.
+        for (n, ms) in [(9, 0), (10, 60)] {
+            assert!(matches!(world.told(n), Some(Ok(_))), "{}", world.transcript());
+            assert_eq!(world.told_ms(n), Some(ms), "{}", world.transcript());
+        }
+    }
+}
+
+/// Four at a time, and each as soon as it can.
+#[test]
+fn a_users_slow_paths_wait_for_each_other() {
+    let launch = |n| Launch { slow_ms: 40, timeout_ms: 180, library: library(n), ..Launch::BARE };
+    let launches: Vec<Launch> = (0..17).map(launch).collect();
+    for order in Order::ALL {
+        let mut world = World::new(&launches).order(order).transcribed();
+        assert_eq!(run(&mut world, &mut Coverage::default()), Ok(()), "{}", world.transcript());
+        let mut told: Vec<_> = (0..17).filter_map(|n| world.told_ms(n)).collect();
+        told.sort_unstable();
+        // Half of the time there is at least for looking.
+        let wanted = [40, 80, 90].into_iter().zip([4, 4, 9]);
+        let wanted: Vec<u64> = wanted.flat_map(|(ms, n)| core::iter::repeat_n(ms, n)).collect();
+        assert_eq!(told, wanted, "{}", world.transcript());
+        let started = (0..17).filter(|&n| matches!(world.told(n), Some(Ok(_)))).count();
+        assert_eq!(started, 8, "{}", world.transcript());
     }
 }
 

@@ -130,7 +130,7 @@ fn bad_packages(daemon: &Daemon) -> Vec<(PathBuf, &'static str)> {
         (daemon.socket(), "not a file of the kind"),
         ("/dev/null".into(), "not a file of the kind"),
         ("/dev/loop-control".into(), "not a file of the kind"),
-        ("/proc/self/mem".into(), "(root.2)"),
+        ("/proc/self/mem".into(), "(prepare.2)"),
     ]
 }
 

@@ -4,12 +4,13 @@
 
 use core::time::Duration;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use nix::mount::{MsFlags, mount, umount};
+use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
 use protocol::{Errno, Error, Item, Rule, Step};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 use rustix::mount::{fsconfig_create, fsmount, fsopen, open_tree};
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         a_volatile_overlay_whose_disk_has_failed_is_not_passed_on,
         overlays_on_a_full_disk_are_kept_as_ever,
         a_data_dir_that_makes_its_visitors_wait_delays_nobody_else,
+        a_package_that_makes_its_visitors_wait_delays_nobody_else,
         a_rocker_of_an_owner_leaves_them_too,
         no_working_directory_leads_to_the_layers,
         three_hundred_launches_leave_as_many_as_before,
@@ -536,6 +538,8 @@ impl Drop for Frozen<'_> {
     }
 }
 
+const TOO_SLOW: &str = "Connection timed out";
+
 /// Its owner has many a way to do that. Here it has no `.rocker` yet, and none can be made.
 fn a_data_dir_that_makes_its_visitors_wait_delays_nobody_else() {
     private_mounts();
@@ -571,8 +575,7 @@ fn a_data_dir_that_makes_its_visitors_wait_delays_nobody_else() {
         let output = one.wait_with_output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(125), "{said}");
-        let is_told = ["Connection timed out", "Device or resource busy"];
-        assert!(is_told.iter().any(|why| said.contains(why)) && said.contains("root.2"), "{said}");
+        assert!(said.contains("(root.2)") && said.trim_end().ends_with(TOO_SLOW), "{said}");
     }
     drop(frozen);
     let output = theirs().wait_with_output().unwrap();
@@ -581,6 +584,77 @@ fn a_data_dir_that_makes_its_visitors_wait_delays_nobody_else() {
     assert!(output.status.success(), "{output:?}");
     daemon.stop();
     disk.end();
+}
+
+/// A file system of somebody's who answers nothing until this is dropped (`man 4 fuse`).
+struct Silent {
+    at: PathBuf,
+    _server: fs::File,
+}
+
+impl Silent {
+    fn new(at: PathBuf) -> Self {
+        let server = fs::File::options().read(true).write(true).open("/dev/fuse");
+        let server = server.unwrap_or_else(|error| runner::skip(&format!("/dev/fuse: {error}")));
+        let options = format!(
+            "fd={},rootmode=40000,user_id={APP_UID},group_id={APP_GID},allow_other",
+            server.as_raw_fd()
+        );
+        mount(Some("silent"), &at, Some("fuse"), MsFlags::empty(), Some(&*options)).unwrap();
+        Self { at, _server: server }
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let _ = umount2(&self.at, MntFlags::MNT_DETACH);
+    }
+}
+
+/// Neither a user's nor root's.
+fn a_package_that_makes_its_visitors_wait_delays_nobody_else() {
+    private_mounts();
+    let mut daemon = daemon();
+    let (at, data) = (directory(daemon.path("silent"), 0o755, APP_UID), daemon.path("theirs"));
+    directory(data.clone(), 0o755, APP_UID);
+    daemon.stop();
+    daemon.configure(&format!(
+        "[[allow]]\nuid = {APP_UID}\npackages = [{at:?}]\nexec_dirs = [{:?}]\n\
+         data_dirs = [{data:?}]\nrun_as_gids = [{APP_GID}]\n",
+        daemon.exec_dir().parent().unwrap(),
+    ));
+    daemon.restart();
+    let package = at.join("app.sqfs");
+    let launch = daemon.launch(&package).data_dir(&data).overlay("/mnt");
+    let launch = launch.timeout(Duration::from_secs(2));
+    let open = |connection| {
+        let opened = replayed(launch.open_over(connection));
+        let rocker = opened.map_err(|error| error.to_string())?;
+        rocker.kill(SOON).map_err(|error| error.to_string())
+    };
+    let silent = Silent::new(at.clone());
+    // A thread for each, but for no more than four of one user's.
+    let theirs = [APP_UID, APP_UID, APP_UID, APP_UID, APP_UID, APP_UID, 0];
+    let theirs = theirs.map(|uid| daemon.connection_of(uid));
+    std::thread::scope(|threads| {
+        let waiting = theirs.map(|connection| threads.spawn(|| open(connection)));
+        let others = daemon.launch(probe_package()).timeout(Duration::from_secs(1));
+        for _ in 0..20 {
+            app::run(&others, &[]);
+        }
+        for one in waiting {
+            let error = one.join().unwrap().unwrap_err();
+            assert!(error.contains("(root.2): open ") && error.ends_with(TOO_SLOW), "{error}");
+        }
+    });
+    drop(silent);
+    // Nobody is left who looks.
+    let threads = format!("/proc/{}/task", daemon.pid());
+    assert!(within(SOON, || fs::read_dir(&threads).unwrap().count() == 1));
+    fs::copy(probe_package(), &package).unwrap();
+    for uid in [APP_UID, 0] {
+        assert_eq!(open(daemon.connection_of(uid)), Ok(true));
+    }
 }
 
 /// A disk that is told to write takes a millisecond, even where it has nothing to write.

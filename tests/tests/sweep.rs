@@ -233,7 +233,8 @@ fn die_once(daemon: &Daemon, by: &By, victim: Victim, calls: usize) -> Option<u6
             kill_at(helper, calls, || false)
         }
         Victim::Guard => {
-            seize(master, births);
+            // A thread is born as well, where a path is looked at.
+            seize(master, Options::PTRACE_O_TRACEVFORK);
             client.go();
             let guard = first_child(master).expect("a master makes a guard");
             ptrace::setoptions(guard, sweep_options()).expect("it is stopped");

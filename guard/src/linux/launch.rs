@@ -20,6 +20,7 @@ use crate::machine::{Life, Outcome, Peer, forbidden_overlay};
 use crate::mounts::Refusal;
 use crate::overlays::{Kept, NoPlan, Plan};
 use crate::reaper::Reaper;
+use crate::superblock::{self, Unfit};
 use crate::wall::Wall;
 use crate::{durability, loop_device, mount_table, mounts, privileges};
 
@@ -79,7 +80,7 @@ impl<'b> Linux<'b> {
         };
         descriptors.next().into_iter().for_each(|client| self.peers.own(client));
         match package {
-            Package::Own | Package::First => self.building.package = descriptors.next(),
+            Package::Own | Package::First => self.building.place = descriptors.next(),
             Package::Shared { .. } => self.building.shared_mount = descriptors.next(),
         }
         self.data = request.data_dir.and_then(|_| descriptors.next());
@@ -105,7 +106,14 @@ impl<'b> Linux<'b> {
         mounts::make_private()
     }
 
-    pub(super) fn bind(&mut self, loop_dev: u32) -> Result<(), rustix::io::Errno> {
+    pub(super) fn bind(&mut self, loop_dev: u32) -> Outcome {
+        self.look_and_bind(loop_dev).map_or_else(Unfit::into, |()| Outcome::Done)
+    }
+
+    fn look_and_bind(&mut self, loop_dev: u32) -> Result<(), Unfit> {
+        if let Some(place) = self.building.place.take() {
+            self.building.package = Some(superblock::open(place.as_fd())?);
+        }
         let package = self.building.package.as_ref().ok_or(rustix::io::Errno::BADF)?;
         let device = loop_device::bind(loop_dev, package.as_fd())?;
         self.building.loop_device = Some(device);

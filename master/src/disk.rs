@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use crate::hierarchies::{open_dir, read};
 use crate::unmade::Unmade;
 
-/// The disk of an item's file system, by its `st_dev`, as `MAJOR:MINOR`: for a partition the whole one, for there
-/// is no limit of less.
+/// The disk of an item's file system, which has this `st_dev`, as `MAJOR:MINOR`: for a partition
+/// the whole one, for there is no limit of less.
 pub(crate) fn disk_of(device: u64, item: Item) -> Result<String, Unmade> {
     let failed = |command: String| move |errno| Unmade::System(errno, command);
     if major(device) == 0 {

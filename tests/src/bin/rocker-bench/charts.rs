@@ -58,12 +58,12 @@ impl Page {
     }
 }
 
-/// `2 processors (AMD EPYC)`
+/// `2 processors (AMD EPYC)`, whichever this program may use
 fn processors() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = text.lines().find_map(|line| line.strip_prefix("model name"));
     let model = model.map_or("unknown", |model| model.trim_start_matches([' ', '\t', ':']));
-    let count = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
+    let count = text.lines().filter(|line| line.starts_with("processor")).count();
     format!("{count} processors ({model})")
 }
 

@@ -20,6 +20,7 @@
 //! devices       root.3: a /dev that is not the host's
 //! hierarchies   which controllers this host has, and where
 //! guard_binary  the guard's program, sealed
+//! heap          does not grow with the number of launches
 //! clone_guard   prepare.0
 //! proc          /proc, which nobody else can hold up
 //! id_maps       prepare.8
@@ -35,6 +36,7 @@ mod disk;
 mod errands;
 pub mod event_loop;
 pub mod guard_binary;
+pub mod heap;
 mod hierarchies;
 mod id_maps;
 mod linux;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use master::event_loop::Master;
-use master::{guard_binary, policy};
+use master::{guard_binary, heap, policy};
 
 // What std needs of libgcc for a stack trace becomes a part of the program: to load, relocate and
 // initialise the shared one takes a fifth of a start (ARCHITECTURE.md).
@@ -90,6 +90,7 @@ fn serve(arguments: &Arguments) -> Result<(), String> {
             .map_err(|error| format!("cannot take the connection: {error}"))?;
         return Master::serve_one(config, guard, connection)?.run();
     }
+    heap::join_free_pieces();
     let socket = config.socket.clone();
     let mut master = Master::listen(config, guard)?;
     log::info!("listening on {}", socket.display());

@@ -25,8 +25,9 @@ const LINES: usize = 10;
 /// How long what is kept for the next launch may be kept: guards that are ready, and mounts.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// What the master's memory may grow by, in KiB: pages that its allocator keeps.
-const GROWTH_KIB: u64 = 512;
+/// What the master's memory may grow by, in KiB: its allocator has come to know what launches ask
+/// for after some thousands.
+const GROWTH_KIB: u64 = 128;
 
 /// What there is at one moment.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

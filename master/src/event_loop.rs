@@ -118,7 +118,9 @@ impl Master {
         let signals = SignalFd::with_flags(&caught, flags).map_err(|error| cannot(&error))?;
         let null = open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| cannot(&error))?;
-        let proc = proc::own().map_err(|error| cannot(&error))?;
+        let proc = proc::own().map_err(|error| {
+            cannot(&format!("cannot mount a /proc, which takes root's capabilities: {error}"))
+        })?;
         let packages = Packages::new(config.max_packages, config.package_idle_ms);
         let mounts = if config.ready_guards > 0 || config.max_overlays > 0 {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;

@@ -3,19 +3,11 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
-/// Its top directory; that of the host's where none can be mounted.
+/// Its top directory.
 pub(crate) fn own() -> Result<OwnedFd, Errno> {
-    mounted().or_else(|_| {
-        let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        open(c"/proc", how, Mode::empty())
-    })
-}
-
-fn mounted() -> Result<OwnedFd, Errno> {
     let context = fsopen(c"proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(context.as_fd())?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID

@@ -302,21 +302,29 @@ impl Work<'_> {
 
     /// root.1
     fn check_caller(&mut self) -> Result<(), Refusal> {
-        let launch = self.launch()?;
-        let request = launch.request().ok_or(Errno::PROTO)?;
-        let load = self.sessions.load(&launch.caller, &self.host.config);
-        self.host.config.check(&launch.caller, &request, load)?;
+        {
+            let launch = self.launch()?;
+            let request = launch.request().ok_or(Errno::PROTO)?;
+            let load = self.sessions.load(&launch.caller, &self.host.config);
+            self.host.config.check(&launch.caller, &request, load)?;
+        }
         self.at_home()
     }
 
     /// The caller has to sit in the master's own user namespace.
-    fn at_home(&self) -> Result<(), Refusal> {
-        let launch = self.launch()?;
+    fn at_home(&mut self) -> Result<(), Refusal> {
+        let Host { proc, home, words, .. } = &mut *self.host;
+        let launch = self.held.launch.as_deref().ok_or(Errno::BADF)?;
         let connection = launch.client.as_ref().ok_or(Errno::BADF)?;
-        let Host { proc, home, .. } = &*self.host;
-        match launch.caller.is_at_home(connection, proc, *home).map_err(errno)? {
-            true => Ok(()),
-            false => Err(FOREIGN.into()),
+        match launch.caller.is_at_home(connection, proc, *home) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(FOREIGN.into()),
+            Err(error) => {
+                if error == rustix::io::Errno::SRCH {
+                    "the process that connected has ended".clone_into(words);
+                }
+                Err(errno(error).into())
+            }
         }
     }
 

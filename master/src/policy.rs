@@ -210,13 +210,15 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// The kernel's, if it could not say: it is out of descriptors.
+    /// `ESRCH`: it has ended, and its pid may be another's. Others are the kernel's, if it could not
+    /// say: it is out of descriptors.
     pub(crate) fn is_at_home(
         &self,
         connection: &OwnedFd,
         proc: &OwnedFd,
         home: Namespace,
     ) -> Result<bool, rustix::io::Errno> {
+        // In a PID namespace that this one does not see.
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(false) };
         // The pidfd of the very peer.
         let process = getsockopt(connection, sockopt::PeerPidfd).map_err(raw);
@@ -225,15 +227,17 @@ impl Caller {
             Err(rustix::io::Errno::NOPROTOOPT) => pidfd_open(pid, PidfdFlags::empty()),
             answer => answer,
         };
-        let process = match process {
-            // It is gone, and its pid may be another's.
-            Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(false),
-            answer => answer?,
-        };
+        let ended = rustix::io::Errno::SRCH;
+        let process = process.map_err(|errno| match errno {
+            rustix::io::Errno::INVAL => ended,
+            errno => errno,
+        })?;
         let theirs = Namespace::of(proc, &self.pid.to_string());
         // Alive still: so nobody else had that pid meanwhile.
-        let is_alive = crate::linux::is_silent(process.as_fd());
-        Ok(is_alive && theirs == Ok(home))
+        if !crate::linux::is_silent(process.as_fd()) {
+            return Err(ended);
+        }
+        Ok(theirs == Ok(home))
     }
 }
 

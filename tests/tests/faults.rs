@@ -16,8 +16,8 @@ use nix::unistd::{ForkResult, Gid, Uid, fork, setgroups, setresgid, setresuid};
 use protocol::limits::MESSAGE_MAX;
 use protocol::socket::{Buffer, Received, now_ns, receive_before, send};
 use protocol::{
-    ClientMessage, Error, GuardMessage, Ids, Item, Loss, MasterMessage, Message, Overlays, Request,
-    Rule, Step, wire,
+    ClientMessage, Errno, Error, GuardMessage, Ids, Item, Loss, MasterMessage, Message, Overlays,
+    Request, Rule, Step, wire,
 };
 use rocker_client::{kill_by_name, list};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -1277,10 +1277,12 @@ fn a_pid_that_is_anothers_by_now_is_nobodys() {
         ask(&caller, Request { gid: APP_GID, ..places.request() });
         let told = hear(&caller);
         end(innocent);
-        let (rule, item) = (Rule::ForeignNamespace, Item::Request);
+        let (step, errno) = (Step::RequestRocker, Errno::SRCH);
         let is_refused =
-            matches!(told, Told::Failed(error) if error == Error::Invalid { rule, item });
+            matches!(told, Told::Failed(error) if error == Error::Failed { step, errno });
         assert!(is_refused, "{told:?}");
+        let why = "(root.1): the process that connected has ended: No such process";
+        assert!(daemon.log().contains(why), "{}", daemon.log());
         return;
     }
     runner::skip("a number cannot be had again here");

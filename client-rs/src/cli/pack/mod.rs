@@ -36,7 +36,7 @@ use core::error::Error;
 use core::fmt;
 use core::num::NonZero;
 use std::ffi::OsStr;
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -268,7 +268,9 @@ fn check_manifest(root: &Path) -> Result<(), Fault> {
         }
         Ok(_) => {}
     }
-    let text = std::fs::read_to_string(&path).map_err(|error| fault(&error))?;
+    let mut text = String::new();
+    let file = source::open(&path).map_err(|error| fault(&error))?;
+    file.take(manifest::SIZE_MAX).read_to_string(&mut text).map_err(|error| fault(&error))?;
     Manifest::parse(&text).map_err(|error| fault(&error))?;
     Ok(())
 }

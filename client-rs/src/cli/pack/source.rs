@@ -1,10 +1,12 @@
 //! One file of the tree, from the disk to the writer.
 
 use core::fmt;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use super::Fault;
 
@@ -80,10 +82,9 @@ impl Read for Source {
     }
 }
 
-/// Follows no link and waits for nobody, whatever stands at the path now.
+/// Waits for nobody, and follows no link, whatever stands at the path now: whoever may change the
+/// tree could turn a directory of it into one that leads to what only its packer may read.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
+    let how = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(openat2(CWD, path, how, Mode::empty(), ResolveFlags::NO_SYMLINKS)?.into())
 }

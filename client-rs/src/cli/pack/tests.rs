@@ -240,6 +240,20 @@ fn source_that_changed_is_an_error() {
 }
 
 #[test]
+fn a_directory_that_became_a_link_leads_nowhere() {
+    let (_place, tree) = place();
+    let (dir, elsewhere) = (tree.join("dir"), tree.join("elsewhere"));
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("key"), b"secret").unwrap();
+    symlink("elsewhere", &dir).unwrap();
+    let key = dir.join("key");
+    // As if the link had been there when the walk looked at it, too.
+    let mut source = Source::new(&key, Path::new("dir/key"), &key.metadata().unwrap());
+    let told = source.read_to_end(&mut Vec::new()).unwrap_err().to_string();
+    assert_eq!(told, "dir/key: Too many levels of symbolic links");
+}
+
+#[test]
 fn parse_epoch_takes_32_bits() {
     let epoch = |text: &str| parse_epoch(Some(OsStr::new(text))).ok();
     assert_eq!(parse_epoch(None).ok(), Some(0));

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 
@@ -27,6 +28,8 @@ fn main() -> ExitCode {
         a_terminal_is_passed_through_and_restored,
         a_terminal_is_restored_however_it_ends,
         a_terminal_that_is_hung_up_takes_the_programs_along,
+        no_program_gets_its_callers_terminal,
+        what_a_program_leaves_cannot_keep_it_from_its_end,
     ])
 }
 
@@ -302,5 +305,69 @@ fn a_terminal_that_is_hung_up_takes_the_programs_along() {
     drop((here, theirs));
     assert_eq!(status(child), Some(129));
     assert!(within(SOON, || process::inside(rocker.guard_pid()).is_empty()));
+    assert!(rocker.kill(SOON).unwrap());
+}
+
+fn no_program_gets_its_callers_terminal() {
+    let daemon = Daemon::start();
+    let rocker = open(&daemon);
+    let run = |script| exec(&daemon, rocker.guard_name(), &["--", "sh", "-c", script]);
+    let mut terminal = Terminal::new();
+    let script = "cat; test ! -t 0 && test -t 1 && test -t 2 && stty size <&1; \
+        stat -L -c dev=%t,%T /dev/fd/1 /dev/fd/2; trap 'stty size <&1' WINCH; \
+        trap 'echo caught >&2; exit 5' INT; echo ready; while :; do sleep 0.05; done";
+    let child = terminal.start(run(script));
+    terminal.await_words("ready\r\n");
+    assert!(terminal.shown.starts_with("33 77\r\n"), "{}", terminal.shown);
+    let here = terminal.theirs.metadata().unwrap().rdev();
+    let here = format!("dev={:x},{:x}", rustix::fs::major(here), rustix::fs::minor(here));
+    assert_eq!(terminal.shown.matches("dev=").count(), 2);
+    assert!(!terminal.shown.contains(&here), "{here}: {}", terminal.shown);
+    terminal.assert_restored();
+    let caller = Pid::from_raw(child.id().cast_signed()).unwrap();
+    let size = rustix::termios::Winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&terminal.here, size).unwrap();
+    kill_process(caller, Signal::WINCH).unwrap();
+    terminal.await_words("40 100");
+    // What is typed meanwhile is for whoever reads here next.
+    terminal.here.write_all(b"typed\n").unwrap();
+    kill_process(caller, Signal::INT).unwrap();
+    terminal.await_words("caught\r\n");
+    assert_eq!(status(child), Some(5));
+    let mut typed = [0; 9];
+    assert_eq!(terminal.theirs.read(&mut typed).unwrap(), 6);
+    // Of the three only those that are a terminal.
+    let mut command = run("cat; seq 20000 >&2; test ! -t 1 && test -t 2 && echo told");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(terminal.theirs.try_clone().unwrap()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"in\n").unwrap();
+    terminal.await_words("\r\n20000\r\n");
+    assert_eq!(text(&child.wait_with_output().unwrap().stdout), "in\ntold\n");
+    assert!(rocker.kill(SOON).unwrap());
+}
+
+fn what_a_program_leaves_cannot_keep_it_from_its_end() {
+    let daemon = Daemon::start();
+    let rocker = open(&daemon);
+    let terminal = Terminal::new();
+    let script = "setsid sh -c 'trap \"\" HUP; yes' & sleep 0.1; exit 3";
+    let at_terminal = exec(&daemon, rocker.guard_name(), &["--", "sh", "-c", script]);
+    for command in [at_terminal, exec_tty(&daemon, &rocker, script)] {
+        let mut child = terminal.start(command);
+        let mut ended = None;
+        assert!(within(SOON, || {
+            while wait_readable(&terminal.here, now_ns()).unwrap() {
+                let count = (&terminal.here).read(&mut [0; 4096]).unwrap();
+                ended = child.try_wait().unwrap();
+                if count == 0 || ended.is_some() {
+                    break;
+                }
+            }
+            ended = child.try_wait().unwrap();
+            ended.is_some()
+        }));
+        assert_eq!(ended.unwrap().code(), Some(3));
+        terminal.assert_restored();
+    }
     assert!(rocker.kill(SOON).unwrap());
 }

@@ -465,7 +465,8 @@ pub(crate) struct Exec {
     /// Where the program starts [default: the exec dir]
     #[arg(long, value_name = "D")]
     pub(crate) cwd: Option<PathBuf>,
-    /// Give the program a terminal of its own, and pass this one through to it
+    /// Give the program a terminal of its own, and pass this one through to it [default: what it
+    /// writes is shown on this one, and it reads nothing that is typed]
     #[arg(long)]
     pub(crate) tty: bool,
     /// Kill the program when it has run for so long, as in 500ms or 3s

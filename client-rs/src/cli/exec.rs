@@ -1,10 +1,13 @@
 //! `rocker exec`: one more program in a living rocker, started by its guard.
 
 use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 
-use rocker_client::{Limits, OpenRocker, Program};
+use rocker_client::{Limits, OpenRocker, Program, Stdio};
+use rustix::stdio::{stderr, stdin, stdout};
+use rustix::termios::isatty;
 
 use super::args::Exec;
 use super::living::{ANSWER_MAX, by_beginning};
@@ -33,7 +36,7 @@ fn attempt(socket: &Path, args: &Exec, lived: &mut Option<Lived>) -> Result<Endi
     let mut rocker = OpenRocker::attach(socket, entry.name.as_str(), ANSWER_MAX)?;
     let (program, terminal) = match args.tty {
         true => on_terminal(program, entry.uid).map(|(program, it)| (program, Some(it)))?,
-        false => (program, None),
+        false => beside_terminal(program, entry.uid)?,
     };
     let run = rocker.spawn(&program, &limits)?;
     // The program's end of the terminal is the program's alone.
@@ -51,10 +54,32 @@ fn attempt(socket: &Path, args: &Exec, lived: &mut Option<Lived>) -> Result<Endi
 }
 
 fn on_terminal(program: Program, uid: u32) -> Result<(Program, Terminal), Fault> {
-    let (terminal, theirs) = Terminal::new(uid)?;
-    let again = || theirs.try_clone().map_err(|error| Fault::refused("make a terminal", &error));
-    let program = program.stdin(again()?).stdout(again()?).stderr(theirs).terminal();
+    let (terminal, theirs) = Terminal::passed_through(uid)?;
+    let program = program.stdin(again(&theirs)?).stdout(again(&theirs)?).stderr(theirs).terminal();
     Ok((program, terminal))
+}
+
+/// Each of the program's three that would be this terminal is another: it reads nothing, and what
+/// it writes is shown here.
+fn beside_terminal(mut program: Program, uid: u32) -> Result<(Program, Option<Terminal>), Fault> {
+    if isatty(stdin()) {
+        program = program.stdin(Stdio::Null);
+    }
+    let Some(this) = [stdout(), stderr()].into_iter().find(|fd| isatty(fd)) else {
+        return Ok((program, None));
+    };
+    let (terminal, theirs) = Terminal::shown_at(this, uid)?;
+    if isatty(stdout()) {
+        program = program.stdout(again(&theirs)?);
+    }
+    if isatty(stderr()) {
+        program = program.stderr(theirs);
+    }
+    Ok((program, Some(terminal)))
+}
+
+fn again(theirs: &OwnedFd) -> Result<OwnedFd, Fault> {
+    theirs.try_clone().map_err(|error| Fault::refused("make a terminal", &error))
 }
 
 fn program(args: &Exec) -> Result<Program, Fault> {

@@ -1,6 +1,7 @@
-//! `rocker exec --tty`: a terminal of the program's own, and this one passed through to it. What
-//! is typed becomes lines and signals over there; here it is bytes. If this one is hung up, so is
-//! the program's. One poll, as in `vigil`.
+//! `rocker exec` at a terminal: the program never has this one, for it could leave somebody in the
+//! rocker who reads what is typed here later. It has one of its own, and what it writes there is
+//! shown here. With `--tty` what is typed goes there, too, and becomes lines and signals over
+//! there; here it is bytes. If this one is hung up, so is the program's. One poll, as in `vigil`.
 
 use core::ops::Range;
 use std::io;
@@ -24,38 +25,66 @@ use super::vigil::{Signals, is_final};
 const SIGWINCH: i32 = 28;
 const SIGCONT: i32 = 18;
 
-/// Two terminals: the one at standard input, and the other end of the program's.
+/// So much is shown at most of what comes when the program has ended: more than a terminal holds
+/// of what is written, so that what the program has left cannot keep this from its end.
+const REST_MAX: usize = 64 * 1024;
+
+/// Two terminals: this one, and the other end of the program's.
 #[derive(Debug)]
 pub(crate) struct Terminal {
     /// None once it is hung up.
     pty: Option<OwnedFd>,
     typed: Flow,
     shown: Flow,
-    /// This terminal as it was.
-    saved: Termios,
+    this: BorrowedFd<'static>,
+    /// Where it is shown.
+    to: BorrowedFd<'static>,
+    /// This terminal as it was, if what is typed is the program's.
+    saved: Option<Termios>,
 }
 
 impl Terminal {
-    /// A new one, of the size and with the keys of this one, and the program's end of it. It
-    /// belongs to the rocker's user, if this is root, as after a login.
-    pub(crate) fn new(uid: u32) -> Result<(Self, OwnedFd), Fault> {
+    /// `--tty`: one with the keys of this one, which is at standard input.
+    pub(crate) fn passed_through(uid: u32) -> Result<(Self, OwnedFd), Fault> {
         if !isatty(stdin()) {
             return Err(Fault::Said("tty: standard input is no terminal".to_owned()));
         }
+        Self::new(stdin(), stdout(), true, uid)
+    }
+
+    /// One to write to alone. This terminal, which it is shown at, stays as it is: it makes lines
+    /// of what it gets.
+    pub(crate) fn shown_at(this: BorrowedFd<'static>, uid: u32) -> Result<(Self, OwnedFd), Fault> {
+        Self::new(this, this, false, uid)
+    }
+
+    /// A new one of the size of this one, and the program's end of it. It belongs to the rocker's
+    /// user, if this is root, as after a login.
+    fn new(
+        this: BorrowedFd<'static>,
+        to: BorrowedFd<'static>,
+        is_typed_at: bool,
+        uid: u32,
+    ) -> Result<(Self, OwnedFd), Fault> {
         let made = || {
-            let saved = tcgetattr(stdin())?;
+            let saved = tcgetattr(this)?;
             let how = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
             let pty = openpt(how)?;
             grantpt(&pty)?;
             unlockpt(&pty)?;
             fcntl_setfl(&pty, OFlags::NONBLOCK)?;
             let theirs = ioctl_tiocgptpeer(&pty, how)?;
-            tcsetattr(&theirs, OptionalActions::Now, &saved)?;
+            let mut wanted = saved.clone();
+            if !is_typed_at {
+                wanted.make_raw();
+            }
+            tcsetattr(&theirs, OptionalActions::Now, &wanted)?;
             if rustix::process::geteuid().is_root() {
                 fchown(&theirs, Some(uid), None)?;
             }
-            let (typed, shown) = (Flow::default(), Flow::default());
-            Ok((Self { pty: Some(pty), typed, shown, saved }, theirs))
+            let typed = Flow { is_over: !is_typed_at, ..Flow::default() };
+            let saved = is_typed_at.then_some(saved);
+            Ok((Self { pty: Some(pty), typed, shown: Flow::default(), this, to, saved }, theirs))
         };
         let (terminal, theirs) =
             made().map_err(|error: io::Error| Fault::refused("make a terminal", &error))?;
@@ -63,16 +92,16 @@ impl Terminal {
         Ok((terminal, theirs))
     }
 
-    /// From here on every key is the program's.
+    /// From here on every key is the program's, if any is.
     fn make_raw(&self) -> io::Result<()> {
-        let mut raw = self.saved.clone();
+        let Some(mut raw) = self.saved.clone() else { return Ok(()) };
         raw.make_raw();
-        Ok(tcsetattr(stdin(), OptionalActions::Now, &raw)?)
+        Ok(tcsetattr(self.this, OptionalActions::Now, &raw)?)
     }
 
     /// One that is gone has no size.
     fn resize(&self) {
-        if let (Some(pty), Ok(size)) = (&self.pty, tcgetwinsize(stdin())) {
+        if let (Some(pty), Ok(size)) = (&self.pty, tcgetwinsize(self.this)) {
             let _ = tcsetwinsize(pty, size);
         }
     }
@@ -97,7 +126,11 @@ impl Terminal {
                     SIGWINCH => self.resize(),
                     // A shell may have had it meanwhile.
                     SIGCONT => self.make_raw().map_err(cannot)?,
-                    _ => rocker.signal(run, u8::try_from(signal).unwrap_or(0))?,
+                    _ => {}
+                }
+                // These two are not for a program whose terminal sends them.
+                if self.saved.is_none() || !matches!(signal, SIGWINCH | SIGCONT) {
+                    rocker.signal(run, u8::try_from(signal).unwrap_or(0))?;
                 }
             }
         }
@@ -110,21 +143,21 @@ impl Terminal {
         let Some(pty) = &self.pty else { return poll_all(&mut [connection, signals]) };
         let pty = pty.as_fd();
         let mut all = vec![connection, signals];
-        all.extend(self.typed.wants(stdin(), pty));
+        all.extend(self.typed.wants(self.this, pty));
         let typed = all.len();
-        all.extend(self.shown.wants(pty, stdout()));
+        all.extend(self.shown.wants(pty, self.to));
         poll_all(&mut all)?;
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
         let is_typed = all[2..typed].iter().any(is_ready);
         let is_shown = all[typed..].iter().any(is_ready);
         drop(all);
-        if is_typed && self.typed.pass(stdin(), pty).is_err() {
+        if is_typed && self.typed.pass(self.this, pty).is_err() {
             // The program has closed its end: nobody reads what was typed.
             self.typed.held = 0..0;
         }
-        let is_lost = is_shown && self.shown.pass(pty, stdout()).is_err();
+        let is_lost = is_shown && self.shown.pass(pty, self.to).is_err();
         // Nobody is here any more: that hangs up the program's, too.
-        if is_lost || self.typed.is_over {
+        if is_lost || (is_typed && self.typed.is_over) {
             self.pty = None;
         }
         Ok(())
@@ -133,15 +166,17 @@ impl Terminal {
     /// What the program wrote before it ended is there; nobody has to take it.
     fn show_the_rest(&mut self, signals: &Signals) {
         let Some(pty) = &self.pty else { return };
+        let mut left = REST_MAX;
         loop {
-            if self.shown.is_empty() && !self.shown.fill(pty.as_fd()) {
+            if self.shown.is_empty() && (left == 0 || !self.shown.fill(pty.as_fd())) {
                 return;
             }
             let signals_in = PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN);
-            let taken = PollFd::from_borrowed_fd(stdout(), PollFlags::OUT);
+            let taken = PollFd::from_borrowed_fd(self.to, PollFlags::OUT);
             let waited = poll_all(&mut [signals_in, taken]);
             let is_over = matches!(signals.next(), Ok(Some(signal)) if is_final(signal));
-            if is_over || waited.is_err() || self.shown.drain(stdout()).is_err() {
+            left = left.saturating_sub(self.shown.held.len());
+            if is_over || waited.is_err() || self.shown.drain(self.to).is_err() {
                 return;
             }
         }
@@ -150,8 +185,10 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Where it is gone there is nothing to restore.
-        let _ = tcsetattr(stdin(), OptionalActions::Now, &self.saved);
+        if let Some(saved) = &self.saved {
+            // Where it is gone there is nothing to restore.
+            let _ = tcsetattr(self.this, OptionalActions::Now, saved);
+        }
     }
 }
 

@@ -2,16 +2,17 @@
 //! next.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use core::time::Duration;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Output, Stdio};
 
 use serde_json::{Value, json};
 use tests::cgroup::needs;
-use tests::output::{json_lines_of, json_of};
-use tests::{APP_UID, Daemon, Leaks, bin, probe_package, runner, scratch};
+use tests::output::{assert_refused, json_lines_of, json_of};
+use tests::{APP_UID, Daemon, Leaks, SOON, bin, probe_package, runner, scratch};
 
 fn main() -> ExitCode {
     runner::main(tests::root![
@@ -21,6 +22,8 @@ fn main() -> ExitCode {
         nobody_leaves_the_next_one_less,
         who_shares_an_output_cannot_make_it_longer,
         jobs_are_done_by_all_that_are_ready,
+        each_rocker_may_have_a_uid_of_its_own,
+        a_rocker_that_cannot_be_made_anew_is_tried_again,
         files_go_in_and_come_out,
         what_is_not_to_be_copied_leaves_the_result,
         what_is_no_job_is_said_and_the_next_one_done,
@@ -234,6 +237,47 @@ fn jobs_are_done_by_all_that_are_ready() {
     }
     drop(daemon);
     leaks.assert_none();
+}
+
+fn each_rocker_may_have_a_uid_of_its_own() {
+    let (leaks, daemon) = (Leaks::snapshot(), Daemon::start());
+    let jobs = [shell(0, "id -u; sleep 0.5"), shell(1, "id -u; sleep 0.5")];
+    let options = ["--ready", "2", "--own-uids"];
+    let results = judged(as_nobody(judge(&daemon, &options)), &jobs);
+    let mut uids: Vec<_> = results.iter().map(|result| result["stdout"].as_str()).collect();
+    uids.sort_unstable();
+    assert_eq!(uids, [Some("54321\n"), Some("54322\n")]);
+    // Whose those beyond nobody are is not ours to say.
+    let unsaid = fed(judge(&daemon, &options).arg(probe_package()), "");
+    assert_refused(&unsaid, 125, &["--uid"]);
+    drop(daemon);
+    leaks.assert_none();
+}
+
+fn a_rocker_that_cannot_be_made_anew_is_tried_again() {
+    let mut daemon = Daemon::start();
+    let mut judge = as_nobody(judge(&daemon, &["--ready", "1"]));
+    judge.arg(probe_package()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = judge.spawn().unwrap();
+    let mut give = child.stdin.take().unwrap();
+    let mut told = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&told.next().unwrap().unwrap()).unwrap() };
+    writeln!(give, "{}", shell(0, "echo done")).unwrap();
+    assert_eq!(next()["verdict"], "normal");
+    let name = rocker_client::list(daemon.socket(), SOON).unwrap()[0].name;
+    rocker_client::kill_by_name(daemon.socket(), name.as_str(), SOON).unwrap();
+    daemon.stop();
+    // This one finds that the rocker is gone, if the reset of the last one has not.
+    writeln!(give, "{}", shell(1, "echo done")).unwrap();
+    // It has been tried in vain by then.
+    std::thread::sleep(Duration::from_millis(200));
+    daemon.restart();
+    assert_eq!(next()["id"], 1);
+    writeln!(give, "{}", shell(2, "echo done")).unwrap();
+    let last = next();
+    assert_eq!((&last["id"], &last["verdict"]), (&json!(2), &json!("normal")));
+    drop(give);
+    assert!(child.wait().unwrap().success());
 }
 
 fn files_go_in_and_come_out() {

@@ -251,6 +251,10 @@ pub(crate) struct JudgeMany {
     /// processor]
     #[arg(long, value_name = "N", value_parser = number::<u16>(1..=1024))]
     pub(crate) ready: Option<u16>,
+    /// Each of them has a uid of its own, --uid and those that follow it: of what the kernel counts
+    /// for each uid, a program takes nothing from those that run meanwhile then
+    #[arg(long, requires = "uid")]
+    pub(crate) own_uids: bool,
     /// The squashfs package; jobs are read from standard input
     #[arg(required = true)]
     pub(crate) package: Option<PathBuf>,

@@ -12,12 +12,13 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Instant;
 
 use rocker_client::{Conf, Launch, Limits, OpenFile, OpenRocker, Program};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::args::{Judge, JudgeRun};
+use super::args::{Judge, JudgeMany, JudgeRun};
 use super::copy::Max;
 use super::embedded::Master;
 use super::run::{Base, PATH, open, resolved};
@@ -32,6 +33,9 @@ const HOST_DIRS: [&str; 9] =
 
 /// The empty `/` holds nothing but names.
 const ROOT_BYTES: u64 = 1 << 20;
+
+/// From one attempt at a new rocker to the next.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A run. What is not named is as the command line has it.
 #[derive(Debug, Default, Deserialize)]
@@ -103,7 +107,7 @@ pub(crate) fn run(run: &JudgeRun) -> Result<ExitCode, Fault> {
         job.copy_out.insert(from, to.into());
     }
     let plan = Plan::new(&run.judge, &run.package)?;
-    let mut place = Place::new(&plan)?;
+    let mut place = Place::new(&plan, 0)?;
     let result = place.judge(&plan, &job);
     place.end()?;
     print(&format!("{}\n", result?))
@@ -111,12 +115,15 @@ pub(crate) fn run(run: &JudgeRun) -> Result<ExitCode, Fault> {
 
 /// `rocker judge`: a job for each line of standard input, a line for each result, in the order in
 /// which they come to an end.
-pub(crate) fn serve(args: &Judge, ready: Option<u16>, package: &Path) -> Result<ExitCode, Fault> {
-    let plan = Plan::new(args, package)?;
+pub(crate) fn serve(args: &JudgeMany, package: &Path) -> Result<ExitCode, Fault> {
+    let plan = Plan::new(&args.judge, package)?;
     let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
-    let ready = ready.map_or_else(processors, usize::from);
+    let ready = args.ready.map_or_else(processors, usize::from);
     // All are there before the first job is taken: what cannot work is said at once.
-    let places = (0..ready).map(|_| Place::new(&plan)).collect::<Result<Vec<_>, Fault>>()?;
+    let places = (0_u32..)
+        .take(ready)
+        .map(|number| Place::new(&plan, if args.own_uids { number } else { 0 }))
+        .collect::<Result<Vec<_>, Fault>>()?;
     let (give, jobs) = mpsc::sync_channel::<Result<Job, NoJob>>(1);
     let jobs = Arc::new(Mutex::new(jobs));
     let ended = std::thread::scope(|scope| {
@@ -189,6 +196,7 @@ fn refusal(id: &Value, fault: &Fault) -> Value {
 /// What all jobs have in common.
 struct Plan {
     launch: Launch,
+    uid: u32,
     embeddable: bool,
     exec_dir: PathBuf,
     scratch: u64,
@@ -200,7 +208,7 @@ struct Plan {
 
 impl Plan {
     fn new(args: &Judge, package: &Path) -> Result<Self, Fault> {
-        let Base { mut launch, exec_dir, embeddable, .. } =
+        let Base { mut launch, identity, exec_dir, embeddable } =
             Base::new(&args.common, &resolved(package)?)?;
         if let Some(bytes) = args.memory {
             launch = launch.memory(bytes);
@@ -212,6 +220,7 @@ impl Plan {
         let filter = args.seccomp.as_ref().map(read).transpose()?;
         Ok(Self {
             launch,
+            uid: identity.uid,
             embeddable,
             exec_dir,
             scratch: args.scratch,
@@ -245,22 +254,33 @@ impl Plan {
 struct Place {
     rocker: OpenRocker,
     master: Option<Master>,
+    /// What its uid has beyond the first one.
+    number: u32,
 }
 
 impl Place {
-    fn new(plan: &Plan) -> Result<Self, Fault> {
-        let (mut rocker, master) = open(&plan.launch, plan.embeddable)?;
+    fn new(plan: &Plan, number: u32) -> Result<Self, Fault> {
+        let launch = plan.launch.clone().uid(plan.uid.saturating_add(number));
+        let (mut rocker, master) = open(&launch, plan.embeddable)?;
         rocker.configure(&plan.conf())?;
-        Ok(Self { rocker, master })
+        Ok(Self { rocker, master, number })
     }
 
-    /// As new, or a new one where that cannot be.
+    /// As new, or a new one where that cannot be. That is tried for as long as a run may take: a
+    /// program may have what all of its uid share, and others do the jobs meanwhile.
     fn renewed(mut self, plan: &Plan) -> Result<Self, Fault> {
         match self.rocker.reset() {
             Ok(()) => Ok(self),
             Err(_) => {
+                let (number, until) = (self.number, Instant::now() + plan.wall);
                 self.end()?;
-                Self::new(plan)
+                loop {
+                    match Self::new(plan, number) {
+                        // Nothing tells when it would be worth it.
+                        Err(_) if Instant::now() < until => std::thread::sleep(AGAIN),
+                        made => break made,
+                    }
+                }
             }
         }
     }

@@ -132,7 +132,7 @@ pub(crate) fn main() -> ExitCode {
         }
         Command::Judge(args) => match (&args.command, &args.package) {
             (Some(JudgeCommand::Run(run)), _) => judge::run(run),
-            (None, Some(package)) => judge::serve(&args.judge, args.ready, package),
+            (None, Some(package)) => judge::serve(&args, package),
             (None, None) => Err(Fault::Said("no package is given".to_owned())),
         },
         Command::Ps { socket, json } => living::ps(&master_socket(socket), json),

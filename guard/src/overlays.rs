@@ -508,7 +508,9 @@ fn top_directories() -> Result<Vec<Directory>, NoPlan> {
 fn open_directory(path: &[u8]) -> io::Result<Directory> {
     let (fd, path) = match mounts::open_without_links(path, OFlags::DIRECTORY) {
         Err(io::Errno::LOOP) => {
-            let fd = mounts::open_place(CWD, path, OFlags::DIRECTORY, ResolveFlags::empty())?;
+            // Where a process of somebody else's is, is not for its caller to know.
+            let links = ResolveFlags::NO_MAGICLINKS;
+            let fd = mounts::open_place(CWD, path, OFlags::DIRECTORY, links)?;
             let leads = readlinkat(CWD, mounts::by_descriptor(fd.as_fd()), Vec::new())?;
             (fd, leads.into_bytes())
         }

@@ -253,6 +253,11 @@ fn directories_of_the_host_alone_are_refused_also_through_links() {
         assert_eq!(error.kind(), wanted, "{name}");
         assert!(error.to_string().contains(text(&link)), "{error}");
     }
+    // Where a process is at work is not told: who asks may be one that may not look.
+    let link = daemon.path("to-cwd");
+    symlink(format!("/proc/{}/cwd", daemon.pid()), &link).unwrap();
+    let error = app::refused(&daemon.overlaid(probe_package(), &[text(&link)]));
+    assert!(error.to_string().contains(text(&link)), "{error}");
     for dir in ["/", "/proc", "/sys/fs", "/dev", "/run", "//./run"] {
         let error = app::refused(&daemon.overlaid(probe_package(), &[dir]));
         let wanted = Error::Invalid { rule: Rule::Forbidden, item: Item::OverlayDir(0) };

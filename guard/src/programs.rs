@@ -328,8 +328,17 @@ impl Programs {
 
     /// Nobody asks for these any more: they are killed, as is who waits, or go on as nobody's.
     pub(crate) fn forget(&mut self, peer: Peer, kills: bool) {
+        self.forget_those(|program| program.peer == Some(peer), kills);
+    }
+
+    /// The same for one whose beginning could not be told; who is taken over stays nobody's.
+    pub(crate) fn disown(&mut self, peer: Peer, id: u32) {
+        self.forget_those(|program| program.peer == Some(peer) && program.id == id, true);
+    }
+
+    fn forget_those(&mut self, is_its: impl Fn(&Running) -> bool, kills: bool) {
         for Place { running, gate, .. } in &mut self.places {
-            let is_its = |program: &&mut Running| program.peer == Some(peer);
+            let is_its = |program: &&mut Running| is_its(program);
             let Some(program) = running.as_mut().filter(is_its) else { continue };
             program.peer = None;
             let waits = gate.take().is_some_and(|gate| gate.is_shut());

@@ -3,14 +3,20 @@
 
 use core::time::Duration;
 use std::fs::File;
-use std::io::Read;
+use std::io::{IoSlice, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::time::Instant;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use protocol::{Errno, Exit, ExitReport, Step, Verdict};
-use rocker_client::{Error, Limits, OpenRocker, Run, Stdio};
+use rocker_client::{Error, Limits, OpenFile, OpenRocker, Run, Stdio};
 use tests::app::Answer;
-use tests::{APP_GID, APP_UID, Daemon, Program, SOON, probe_package, process, replayed, runner};
+use tests::{
+    APP_GID, APP_UID, Daemon, Program, SOON, probe_package, process, replayed, runner, within,
+};
 
 const RLIMIT_CPU: u8 = 0;
 const RLIMIT_FSIZE: u8 = 1;
@@ -29,6 +35,7 @@ fn main() -> ExitCode {
         signals_reach_one_or_all,
         a_hostile_program_cannot_stall_the_guard,
         a_program_cannot_feign_its_end,
+        who_has_all_descriptors_of_its_user_under_way_ends_no_other_rocker,
         whose_end_a_tracer_keeps_is_late_all_the_same,
         regression_a_program_without_time_ends_alone,
         a_closed_connection_ends_the_rocker,
@@ -370,5 +377,52 @@ fn ten_thousand_runs_leave_guard_and_master_as_they_were() {
     let before = measure();
     run(&mut rocker, 10_000);
     assert_eq!(measure(), before);
+    ends(rocker);
+}
+
+fn who_has_all_descriptors_of_its_user_under_way_ends_no_other_rocker() {
+    // Nobody else's in any test.
+    const UID: u32 = 54399;
+    let daemon = Daemon::start();
+    let mut rocker = replayed(daemon.launch(probe_package()).uid(UID).open()).unwrap();
+    assert_eq!(probe(&mut rocker, &["ids"], &Limits::new()).0.exit, Exit::Status(0));
+    let (held, is_held) = mpsc::channel();
+    let (release, is_over) = mpsc::channel::<()>();
+    let holder = std::thread::spawn(move || {
+        // Of this thread alone.
+        let uid = rustix::process::Uid::from_raw(UID);
+        rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+        let null = File::open("/dev/null").unwrap();
+        let mut pairs = vec![];
+        'all: loop {
+            pairs.push(UnixDatagram::pair().unwrap());
+            let (from, _) = pairs.last().unwrap();
+            from.set_nonblocking(true).unwrap();
+            let descriptors = [null.as_raw_fd(); 253];
+            let control = [ControlMessage::ScmRights(&descriptors)];
+            loop {
+                let bytes = [IoSlice::new(b"x")];
+                let none = MsgFlags::empty();
+                match sendmsg::<()>(from.as_raw_fd(), &bytes, &control, none, None) {
+                    Ok(_) => {}
+                    Err(nix::Error::EAGAIN) => break,
+                    Err(nix::Error::ETOOMANYREFS) => break 'all,
+                    Err(errno) => panic!("{errno}"),
+                }
+            }
+        }
+        held.send(()).unwrap();
+        let _ = is_over.recv();
+    });
+    is_held.recv().unwrap();
+    let error = rocker.spawn(&Program::new("bin/probe"), &Limits::new()).unwrap_err();
+    assert!(error.to_string().contains("(exec.2)"), "{error}");
+    let opened = rocker.open_files(&[OpenFile::new("share/hello"), OpenFile::new("nope")]).unwrap();
+    let errnos = opened.iter().map(|file| file.as_ref().unwrap_err().errno().unwrap().0);
+    assert_eq!(errnos.collect::<Vec<_>>(), [109, 2]);
+    drop(release);
+    holder.join().unwrap();
+    assert!(within(SOON, || process::inside(rocker.guard_pid()).is_empty()));
+    assert_eq!(probe(&mut rocker, &["ids"], &Limits::new()).0.exit, Exit::Status(0));
     ends(rocker);
 }

@@ -1,6 +1,7 @@
 //! exec.0 to root.9: what a guard does while its rocker lives: it listens, obeys and reaps.
 
 use alloc::format;
+use core::fmt::Write as _;
 use core::time::Duration;
 
 use protocol::limits::{DESCRIPTORS_MAX, PROGRAMS_MAX, RESET_MS};
@@ -47,6 +48,11 @@ struct Ready {
     /// Who has something to say, or has read something.
     peers: heapless::Vec<Peer, PEERS_MAX>,
 }
+
+/// `ETOOMANYREFS`: the processes of the App's user, in other rockers too, have sent so many
+/// descriptors to each other that nobody has received that no more may be sent. That is no reason
+/// to lose a peer.
+const TOOMANYREFS: Errno = Errno(109);
 
 /// All that a guard waits for: children, somebody it watches, peers, new ones, and filters that
 /// tell.
@@ -367,18 +373,34 @@ impl Linux<'_> {
 
     /// exec.2
     pub(super) fn report_obeyed(&mut self, peer: Peer, id: u32) -> Result<(), Errno> {
-        let Some(Opened { errnos, files }) = self.opened.take() else {
+        let Some(Opened { mut errnos, files }) = self.opened.take() else {
             return self.reply(peer, &Message::Guard(GuardMessage::Obeyed { id }), &[]);
         };
-        let files: heapless::Vec<BorrowedFd<'_>, DESCRIPTORS_MAX> =
+        let sent: heapless::Vec<BorrowedFd<'_>, DESCRIPTORS_MAX> =
             files.iter().map(AsFd::as_fd).collect();
-        self.reply(peer, &Message::Guard(GuardMessage::Opened { id, errnos }), &files)
+        let message = Message::Guard(GuardMessage::Opened { id, errnos: errnos.clone() });
+        match self.reply(peer, &message, &sent) {
+            Err(TOOMANYREFS) => {
+                errnos.iter_mut().filter(|errno| errno.0 == 0).for_each(|it| *it = TOOMANYREFS);
+                self.reply(peer, &Message::Guard(GuardMessage::Opened { id, errnos }), &[])
+            }
+            told => told,
+        }
     }
 
     pub(super) fn report_started(&mut self, peer: Peer, id: u32) -> Result<(), Errno> {
         let (pid, pidfd) = self.started.take().ok_or(Errno::SRCH)?;
         let message = Message::Guard(GuardMessage::Started { id, pid });
-        self.reply(peer, &message, &[pidfd.as_fd()])
+        match self.reply(peer, &message, &[pidfd.as_fd()]) {
+            Err(errno @ TOOMANYREFS) => {
+                self.programs.disown(peer, id);
+                self.command.clear();
+                let _ = self.command.write_str("sendmsg # to the caller, with a pidfd");
+                let error = Error::Failed { step: Step::ReportStarted, errno };
+                self.report_not_started(peer, id, error)
+            }
+            told => told,
+        }
     }
 
     pub(super) fn report_not_started(

@@ -1,9 +1,14 @@
 //! What `/proc` says about a process.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::fd::OwnedFd;
+use std::fs::{self, File};
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// A line of `/proc/PID/stat`.
@@ -121,4 +126,52 @@ pub fn inside(guard: u32) -> Vec<u32> {
         .into_iter()
         .filter(|&pid| pid != guard && namespace(pid).as_ref() == Some(&theirs))
         .collect()
+}
+
+/// As many descriptors as there may be of this user's are on their way through sockets, until
+/// this is dropped. The user is to be nobody else's in any test.
+pub fn hold_descriptors(uid: u32) -> Held {
+    let (held, is_held) = mpsc::channel();
+    let (release, is_over) = mpsc::channel();
+    let holder = std::thread::spawn(move || {
+        // Of this thread alone.
+        let uid = rustix::process::Uid::from_raw(uid);
+        rustix::thread::set_thread_res_uid(uid, uid, uid).expect("this is root");
+        let null = File::open("/dev/null").expect("it is there");
+        let descriptors = [null.as_raw_fd(); 253];
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        let bytes = [IoSlice::new(b"x")];
+        let mut pairs = vec![];
+        loop {
+            pairs.push(UnixDatagram::pair().expect("there is room for a socket"));
+            let from = pairs.last().map_or(-1, |(from, _)| from.as_raw_fd());
+            let send =
+                || sendmsg::<()>(from, &bytes, &control, MsgFlags::MSG_DONTWAIT, None).map(drop);
+            let refused = core::iter::repeat_with(send).find_map(Result::err);
+            if refused == Some(nix::Error::ETOOMANYREFS) {
+                break;
+            }
+        }
+        let _ = held.send(());
+        // Until nobody can say anything any more.
+        let _ = is_over.recv();
+    });
+    is_held.recv().expect("they are on their way");
+    Held { release: Some(release), holder: Some(holder) }
+}
+
+/// See [`hold_descriptors`].
+#[derive(Debug)]
+pub struct Held {
+    release: Option<mpsc::Sender<()>>,
+    holder: Option<JoinHandle<()>>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.release = None;
+        if let Some(holder) = self.holder.take() {
+            let _ = holder.join();
+        }
+    }
 }

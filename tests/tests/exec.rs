@@ -3,14 +3,10 @@
 
 use core::time::Duration;
 use std::fs::File;
-use std::io::{IoSlice, Read};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixDatagram;
+use std::io::Read;
 use std::process::ExitCode;
-use std::sync::mpsc;
 use std::time::Instant;
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use protocol::{Errno, Exit, ExitReport, Step, Verdict};
 use rocker_client::{Error, Limits, OpenFile, OpenRocker, Run, Stdio};
 use tests::app::Answer;
@@ -386,42 +382,13 @@ fn who_has_all_descriptors_of_its_user_under_way_ends_no_other_rocker() {
     let daemon = Daemon::start();
     let mut rocker = replayed(daemon.launch(probe_package()).uid(UID).open()).unwrap();
     assert_eq!(probe(&mut rocker, &["ids"], &Limits::new()).0.exit, Exit::Status(0));
-    let (held, is_held) = mpsc::channel();
-    let (release, is_over) = mpsc::channel::<()>();
-    let holder = std::thread::spawn(move || {
-        // Of this thread alone.
-        let uid = rustix::process::Uid::from_raw(UID);
-        rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
-        let null = File::open("/dev/null").unwrap();
-        let mut pairs = vec![];
-        'all: loop {
-            pairs.push(UnixDatagram::pair().unwrap());
-            let (from, _) = pairs.last().unwrap();
-            from.set_nonblocking(true).unwrap();
-            let descriptors = [null.as_raw_fd(); 253];
-            let control = [ControlMessage::ScmRights(&descriptors)];
-            loop {
-                let bytes = [IoSlice::new(b"x")];
-                let none = MsgFlags::empty();
-                match sendmsg::<()>(from.as_raw_fd(), &bytes, &control, none, None) {
-                    Ok(_) => {}
-                    Err(nix::Error::EAGAIN) => break,
-                    Err(nix::Error::ETOOMANYREFS) => break 'all,
-                    Err(errno) => panic!("{errno}"),
-                }
-            }
-        }
-        held.send(()).unwrap();
-        let _ = is_over.recv();
-    });
-    is_held.recv().unwrap();
+    let held = process::hold_descriptors(UID);
     let error = rocker.spawn(&Program::new("bin/probe"), &Limits::new()).unwrap_err();
     assert!(error.to_string().contains("(exec.2)"), "{error}");
     let opened = rocker.open_files(&[OpenFile::new("share/hello"), OpenFile::new("nope")]).unwrap();
     let errnos = opened.iter().map(|file| file.as_ref().unwrap_err().errno().unwrap().0);
     assert_eq!(errnos.collect::<Vec<_>>(), [109, 2]);
-    drop(release);
-    holder.join().unwrap();
+    drop(held);
     assert!(within(SOON, || process::inside(rocker.guard_pid()).is_empty()));
     assert_eq!(probe(&mut rocker, &["ids"], &Limits::new()).0.exit, Exit::Status(0));
     ends(rocker);

@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, Output, Stdio};
 use serde_json::{Value, json};
 use tests::cgroup::needs;
 use tests::output::{assert_refused, json_lines_of, json_of};
-use tests::{APP_UID, Daemon, Leaks, SOON, bin, probe_package, runner, scratch};
+use tests::{APP_UID, Daemon, Leaks, SOON, bin, probe_package, process, runner, scratch};
 
 fn main() -> ExitCode {
     runner::main(tests::root![
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         jobs_are_done_by_all_that_are_ready,
         each_rocker_may_have_a_uid_of_its_own,
         a_rocker_that_cannot_be_made_anew_is_tried_again,
+        who_takes_what_a_uid_has_keeps_no_job_from_its_result,
         files_go_in_and_come_out,
         what_is_not_to_be_copied_leaves_the_result,
         what_is_no_job_is_said_and_the_next_one_done,
@@ -276,6 +277,31 @@ fn a_rocker_that_cannot_be_made_anew_is_tried_again() {
     writeln!(give, "{}", shell(2, "echo done")).unwrap();
     let last = next();
     assert_eq!((&last["id"], &last["verdict"]), (&json!(2), &json!("normal")));
+    drop(give);
+    assert!(child.wait().unwrap().success());
+}
+
+fn who_takes_what_a_uid_has_keeps_no_job_from_its_result() {
+    // Nobody else's in any test.
+    const UID: u32 = 54398;
+    let daemon = Daemon::start();
+    let mut judge = judge(&daemon, &["--ready", "1", "--uid", &UID.to_string()]);
+    judge.arg(probe_package()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = judge.spawn().unwrap();
+    let mut give = child.stdin.take().unwrap();
+    let mut told = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&told.next().unwrap().unwrap()).unwrap() };
+    for files in [json!({}), json!({"a": {"text": "b"}})] {
+        let job = json!({"argv": ["sh", "-c", "echo done"], "files": files});
+        writeln!(give, "{job}").unwrap();
+        assert_eq!(next()["verdict"], "normal");
+        let held = process::hold_descriptors(UID);
+        writeln!(give, "{job}").unwrap();
+        // It has been tried in vain by then.
+        std::thread::sleep(Duration::from_millis(200));
+        drop(held);
+        assert_eq!(next()["verdict"], "normal");
+    }
     drop(give);
     assert!(child.wait().unwrap().success());
 }

@@ -37,6 +37,8 @@ pub(super) struct Max {
 
 const EXIST: protocol::Errno = protocol::Errno(17);
 
+pub(super) const TOOMANYREFS: protocol::Errno = protocol::Errno(109);
+
 /// Where a file comes from, or goes to.
 #[derive(Debug, Eq, PartialEq)]
 enum Side<'a> {
@@ -144,8 +146,9 @@ pub(super) fn refused(what: &str, fault: Fault) -> Fault {
         Some(nix::errno::Errno::EXDEV) => {
             Fault::cannot(what, "a relative path leads out of where it begins")
         }
+        // Not about the path.
+        Some(nix::errno::Errno::ETOOMANYREFS) | None => fault,
         Some(errno) => Fault::cannot(what, errno.desc()),
-        None => fault,
     }
 }
 

@@ -176,7 +176,17 @@ fn work(
         };
         let Ok(job) = next else { break };
         let result = match job {
-            Ok(job) => place.judge(plan, &job).unwrap_or_else(|fault| refusal(&job.id, &fault)),
+            Ok(job) => {
+                let until = Instant::now() + plan.wall;
+                let mut judged = place.judge(plan, &job);
+                // Another program has what all of its uid share, and ends: see `renewed`.
+                while judged.as_ref().is_err_and(is_crowded) && Instant::now() < until {
+                    std::thread::sleep(AGAIN);
+                    place = place.renewed(plan)?;
+                    judged = place.judge(plan, &job);
+                }
+                judged.unwrap_or_else(|fault| refusal(&job.id, &fault))
+            }
             Err(NoJob { id, why }) => refusal(&id, &why),
         };
         // One line at once: workers do not write into each other's.
@@ -187,6 +197,11 @@ fn work(
         place = place.renewed(plan)?;
     }
     place.end()
+}
+
+/// Whether no descriptor could be sent in the name of the program's user.
+fn is_crowded(fault: &Fault) -> bool {
+    matches!(fault, Fault::Client(error) if error.errno() == Some(copy::TOOMANYREFS))
 }
 
 fn refusal(id: &Value, fault: &Fault) -> Value {

@@ -1,6 +1,6 @@
-//! exec.0: whose orders the guard takes, and how its master brings it another. Nobody of them can make it wait: an order is heard when
-//! there is room for its answer, an end is told when there is room for it, and who leaves no room
-//! for too long is lost.
+//! exec.0: whose orders the guard takes, and how its master brings it another. Nobody of them can
+//! make it wait: an order is heard when there is room for its answer, an end is told when there is
+//! room for it, and who leaves no room for too long is lost.
 
 use core::array;
 
@@ -12,6 +12,7 @@ use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::machine::Peer;
+use crate::sys;
 
 /// The owner, and whoever was attached.
 pub(crate) const PEERS_MAX: usize = 1 + ATTACHED_MAX;
@@ -56,17 +57,25 @@ impl Intake {
         &self.inside
     }
 
-    /// Takes one connection.
+    /// Takes one connection, out of a socket that only the guard has by now: its master has closed
+    /// the connection before it sent that.
     pub(crate) fn take(&self, buffer: &mut Buffer) -> Result<Option<OwnedFd>, Errno> {
-        Ok(match receive(&self.inside, buffer)? {
-            Received::Message(Message::Master(MasterMessage::Attach), mut descriptors) => {
-                descriptors.pop()
-            }
-            // The descriptor did not get through, or a master of another version has sent it:
-            // whoever waits for an answer sees the connection closed.
-            Received::Message(..) | Received::Lost(_) | Received::Empty => None,
-        })
+        match passed_on(&self.inside, buffer)? {
+            Some(parcel) => passed_on(&parcel, buffer),
+            None => Ok(None),
+        }
     }
+}
+
+fn passed_on(through: &OwnedFd, buffer: &mut Buffer) -> Result<Option<OwnedFd>, Errno> {
+    Ok(match receive(through, buffer)? {
+        Received::Message(Message::Master(MasterMessage::Attach), mut descriptors) => {
+            descriptors.pop()
+        }
+        // The descriptor did not get through, or a master of another version has sent it: whoever
+        // waits for an answer sees the connection closed.
+        Received::Message(..) | Received::Lost(_) | Received::Empty => None,
+    })
 }
 
 impl Peers {
@@ -105,6 +114,12 @@ impl Peers {
     /// A connection that is open.
     pub(crate) fn socket(&self, peer: Peer) -> Option<&OwnedFd> {
         Some(&self.connections.get(usize::from(peer.0))?.as_ref()?.socket)
+    }
+
+    /// Has a peer send descriptors from now on, which its master refuses: nobody but this guard
+    /// has its connection any more, and so has to close them.
+    pub(crate) fn accept_descriptors(&self, peer: Peer) {
+        self.socket(peer).into_iter().for_each(sys::accept_descriptors);
     }
 
     /// Whether a peer can be told something without a wait. One that cannot has to read soon.

@@ -604,6 +604,18 @@ pub(crate) fn send_through(
     unsafe { syscall!(Sysno::sendmsg, number(way), message, 0, a, b, c) }.map(drop).map_err(ours)
 }
 
+/// Has a socket take descriptors (`SO_PASSRIGHTS`, Linux 6.16). A kernel that does not know the
+/// option takes them anyway.
+pub(crate) fn accept_descriptors(socket: &OwnedFd) {
+    /// asm-generic/socket.h
+    const SOL_SOCKET: usize = 1;
+    const SO_PASSRIGHTS: usize = 83;
+    static YES: i32 = 1;
+    let (fd, at) = (number(socket.as_fd()), &raw const YES);
+    // SAFETY: the kernel reads one int through the pointer, and keeps nothing.
+    let _ = unsafe { syscall!(Sysno::setsockopt, fd, SOL_SOCKET, SO_PASSRIGHTS, at, 4) };
+}
+
 /// The descriptor that somebody has sent, if it is there.
 pub(crate) fn receive_one(way: BorrowedFd<'_>) -> Option<OwnedFd> {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};

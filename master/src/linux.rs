@@ -36,7 +36,7 @@ use crate::pool::{Pool, Ready};
 use crate::residue::{Records, Rocker};
 use crate::sessions::{Held, Kept, Launch, Opened, Sessions};
 use crate::unmade::Unmade;
-use crate::{id_maps, package, rights};
+use crate::{id_maps, package};
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -280,23 +280,15 @@ impl Work<'_> {
         let Some(entry) = self.sessions.rocker_of(caller, name) else {
             return Outcome::Refused(NO_SUCH_ROCKER);
         };
-        let Some(connection) = client.take() else { return Outcome::Failed(Errno::BADF) };
-        let message = Message::Master(MasterMessage::Attach);
+        let Host { inbox, outbox, .. } = &mut *self.host;
         let handed = intake(&entry.held).and_then(|intake| {
-            // A guard that is stopped takes nobody, and nobody is to send the master descriptors.
-            if !is_writable(intake.as_fd()) {
-                return Err(Errno::AGAIN);
-            }
-            // Programs may be given some.
-            rights::accept(&connection);
-            socket::send(&intake, &message, &[connection.as_fd()], &mut self.host.outbox)
+            let parcel = pack(client, outbox)?;
+            let sent = socket::send(&intake, &PASSED_ON, &[parcel.as_fd()], outbox);
+            sent.inspect_err(|_| *client = unpack(&parcel, inbox))
         });
         match handed {
             Ok(()) => Outcome::Answered,
-            Err(errno) => {
-                *client = Some(connection);
-                Outcome::Refused(Error::Failed { step: Step::HandOver, errno })
-            }
+            Err(errno) => Outcome::Refused(Error::Failed { step: Step::HandOver, errno }),
         }
     }
 
@@ -546,8 +538,6 @@ impl Work<'_> {
                     given.iter().map(AsFd::as_fd).collect();
                 socket::send(link, &message, &given, &mut self.host.outbox)?;
             }
-            // enter.4 brings the guard a pidfd.
-            launch.client.iter().for_each(rights::accept);
             socket::send(link, &message, &descriptors, &mut self.host.outbox)?;
         }
         (launch.client, launch.package, launch.data) = (None, None, None);
@@ -884,6 +874,8 @@ const LIST_QUEUE: usize = 16 << 20;
 /// Connections of one user's that wait for the ends of rockers.
 const WAITERS_MAX: usize = 16;
 
+const PASSED_ON: Message<'_> = Message::Master(MasterMessage::Attach);
+
 const NO_SUCH_ROCKER: Error = Error::Invalid { rule: Rule::NoSuchRocker, item: Item::Name };
 
 /// 60 random bits are unique among living rockers.
@@ -925,18 +917,32 @@ fn intake(held: &Held) -> Result<OwnedFd, Errno> {
     get(pidfd_open(pid, PidfdFlags::empty()).map_err(errno)?.as_fd())
 }
 
+/// Puts a connection where a guard takes it out, and closes it. The guard lets others send
+/// descriptors to it: if the guard had it before the master has closed it, and ended, the master
+/// would have to close those, which can take as long as their sender likes (`rights.rs`).
+fn pack(connection: &mut Option<OwnedFd>, outbox: &mut Buffer) -> Result<OwnedFd, Errno> {
+    let (family, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
+    let (ours, parcel) = socketpair(family, SocketType::SEQPACKET, flags, None).map_err(errno)?;
+    let packed = connection.as_ref().ok_or(Errno::BADF)?;
+    socket::send(&ours, &PASSED_ON, &[packed.as_fd()], outbox)?;
+    *connection = None;
+    Ok(parcel)
+}
+
+/// Takes it out again.
+fn unpack(parcel: &OwnedFd, inbox: &mut Buffer) -> Option<OwnedFd> {
+    match socket::receive(parcel, inbox) {
+        Ok(Received::Message(_, mut packed)) => packed.pop(),
+        _ => None,
+    }
+}
+
 fn from_io(error: &std::io::Error) -> Errno {
     Errno(error.raw_os_error().and_then(|number| u16::try_from(number).ok()).unwrap_or(0))
 }
 
 fn from_nix(error: nix::errno::Errno) -> Errno {
     Errno(u16::try_from(error as i32).unwrap_or(0))
-}
-
-/// Whether a socket's queue has room for a message of ours.
-fn is_writable(socket: BorrowedFd<'_>) -> bool {
-    let mut ready = [PollFd::from_borrowed_fd(socket, PollFlags::OUT)];
-    matches!(poll(&mut ready, Some(&Timespec::default())), Ok(1..))
 }
 
 /// Whether there is nothing to be heard: the process behind a pidfd has not ended yet, a peer has

@@ -292,7 +292,8 @@ pub enum MasterMessage<'a> {
     /// loop device with them, unless the package is shared: it stays mounted for others, and for as
     /// long after the last of them as the master is configured to.
     Gone,
-    /// To a living guard: somebody whose orders it may take. One descriptor: the connection.
+    /// To a living guard: somebody whose orders it may take. One descriptor: a socket, from which
+    /// the same comes with the connection.
     Attach,
     /// root.3, to the guard, before HandOver: its overlays are to be kept for the next launch of
     /// the data dir ([`GuardMessage::Kept`]). If an earlier launch has left some, they come

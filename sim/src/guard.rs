@@ -585,6 +585,7 @@ impl AtWork<'_> {
             if self.kernel.is_writable(self.hands.table, Role::Connection) {
                 self.kernel.call(Call::OpenPidfd)?;
             }
+            self.kernel.accept_descriptors(self.hands.table, Role::Connection)?;
             Ok(Body::Entrance { name: handed.name, guard: handed.pid })
         });
         let body = match opened {
@@ -717,7 +718,7 @@ impl AtWork<'_> {
         }
         if is_attached {
             match self.receive(Role::Intake, u64::MAX) {
-                Poll::Ready(Ok(message)) => return Poll::Ready(self.admit(message)),
+                Poll::Ready(Ok(message)) => return Poll::Ready(self.take_in(message)),
                 Poll::Ready(Err(Outcome::Lost(_))) | Poll::Pending => {}
                 failed @ Poll::Ready(Err(_)) => {
                     return failed.map(|it| it.err().unwrap_or(Outcome::Done));
@@ -746,6 +747,21 @@ impl AtWork<'_> {
         if changed { Poll::Ready(Outcome::Changed) } else { Poll::Pending }
     }
 
+    /// The connection is in a socket that was passed on.
+    fn take_in(&mut self, message: Message) -> Outcome {
+        if let Some(parcel) = message.fds[0] {
+            self.kernel.install(self.hands.table, Role::Newcomer, parcel);
+        }
+        self.kernel.drop_message(message);
+        let packed = self.receive(Role::Newcomer, u64::MAX);
+        self.kernel.close(self.hands.table, Role::Newcomer);
+        match packed {
+            Poll::Ready(Ok(message)) => self.admit(message),
+            Poll::Ready(Err(Outcome::Lost(_))) | Poll::Pending => Outcome::Changed,
+            Poll::Ready(Err(outcome)) => outcome,
+        }
+    }
+
     fn admit(&mut self, message: Message) -> Outcome {
         let table = self.hands.table;
         let Some(connection) = message.fds[0].filter(|_| message.body == Body::Newcomer) else {
@@ -765,6 +781,7 @@ impl AtWork<'_> {
             self.hands.hurt.push(peer);
             return Err(errno);
         }
+        self.kernel.accept_descriptors(self.hands.table, role_of(peer))?;
         let body = Body::Entrance { name: handed.name, guard: handed.pid };
         self.reply(peer, body, &[Fd::Pidfd(self.hands.pid)])
     }

@@ -152,6 +152,27 @@ struct Held {
     trace: bool,
 }
 
+/// Puts a session's connection where its guard will take it out.
+fn pack(kernel: &mut Kernel, table: usize) -> Answer<Fd> {
+    let [ours, parcel] = kernel.socketpair();
+    kernel.install(table, Role::Intake, ours);
+    kernel.install(table, Role::Newcomer, parcel);
+    let connection = kernel.fd(table, Role::Connection)?;
+    kernel.send(table, Role::Intake, Body::Newcomer, &[connection])?;
+    kernel.close(table, Role::Connection);
+    Ok(parcel)
+}
+
+/// Takes it out again.
+fn unpack(kernel: &mut Kernel, table: usize) {
+    if let Ok(Received::Message(message)) = kernel.receive(table, Role::Newcomer) {
+        message.fds.into_iter().flatten().for_each(|connection| {
+            kernel.install(table, Role::Connection, connection);
+        });
+        kernel.drop_message(message);
+    }
+}
+
 /// All that a turn of the master touches.
 pub(crate) struct Around<'a> {
     pub(crate) kernel: &'a mut Kernel,
@@ -790,17 +811,20 @@ impl AtWork<'_, '_> {
         let table = self.held().table;
         let kernel = &mut *self.around.kernel;
         let handed = guard.ok_or(Errno::SRCH).and_then(|guard| {
-            let connection = kernel.fd(table, Role::Connection)?;
             let intake = kernel.get_fd(guard, Role::IntakeOutside)?;
             kernel.install(table, Role::Link, intake);
-            kernel.send(table, Role::Link, Body::Newcomer, &[connection])
-        });
-        kernel.close(table, Role::Link);
-        match handed {
-            Ok(()) => {
-                kernel.close(table, Role::Connection);
-                Outcome::Answered
+            let parcel = pack(kernel, table)?;
+            let sent = kernel.send(table, Role::Link, Body::Newcomer, &[parcel]);
+            if sent.is_err() {
+                unpack(kernel, table);
             }
+            sent
+        });
+        for role in [Role::Link, Role::Intake, Role::Newcomer] {
+            kernel.close(table, role);
+        }
+        match handed {
+            Ok(()) => Outcome::Answered,
             Err(errno) => Outcome::Refused(Error::Failed { step: Step::HandOver, errno }),
         }
     }

@@ -13,7 +13,7 @@
 pub mod fake;
 
 /// What can be asked, and which system call that is.
-pub const OPERATIONS: [(&str, &str); 51] = [
+pub const OPERATIONS: [(&str, &str); 52] = [
     ("fork WHO [FD..]", "fork, and the child has these descriptors alone"),
     ("fork-sharing WHO", "clone(CLONE_FILES)"),
     ("clone-guard WHO [FD..]", "clone(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC)"),
@@ -57,11 +57,12 @@ pub const OPERATIONS: [(&str, &str); 51] = [
     ("send FD NUMBER [FD..]", "sendmsg(MSG_DONTWAIT), with descriptors"),
     ("receive FD [FD..]", "recvmsg(MSG_DONTWAIT): NUMBER, eof; descriptors go to these places"),
     ("fill FD", "sendmsg again and again, until it is refused"),
+    ("accept-descriptors FD", "SO_PASSRIGHTS of yes"),
     ("readable FD", "poll: yes, no"),
     ("shut-reading FD", "shutdown(SHUT_RD)"),
     ("close FD", "close"),
     ("lock FD DATA", "flock(LOCK_EX | LOCK_NB) of .rocker, opened anew"),
-    ("listen", "bind(2) in the file system, and listen(16)"),
+    ("listen", "bind(2) in the file system, listen(16), and SO_PASSRIGHTS of no"),
     ("stop-listening", "close of that socket; its file stays"),
     ("connect a", "connect(2), without waiting"),
     ("accept a", "accept(2), without waiting"),

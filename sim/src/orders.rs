@@ -217,7 +217,12 @@ impl Caller {
             return is_late;
         }
         self.unsent_until_ms = None;
-        let sent = kernel.send(self.table, Role::Connection, body, &[]);
+        // The standard streams of a program.
+        let streams = match body {
+            Body::Exec { .. } => &[Fd::Stream; 3][..],
+            _ => &[],
+        };
+        let sent = kernel.send(self.table, Role::Connection, body, streams);
         self.say(kernel, Step::RequestExec, || {
             let came = sent.map_or_else(words::errno_name, |()| "ok".to_owned());
             format!("sendmsg # to the guard: {} -> {came}", words::order(body))

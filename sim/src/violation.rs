@@ -31,6 +31,8 @@ pub enum Violation {
         /// Which data dir.
         data: u8,
     },
+    /// Somebody has sent descriptors to whom a master may be the one to close them.
+    SentTooEarly,
     /// A rocker got overlays that remember names of an earlier one's.
     Remembers {
         /// Of which data dir.
@@ -226,6 +228,7 @@ impl fmt::Display for Violation {
             Self::WrongPackage { launch } => write!(f, "launch {launch} has another package"),
             Self::MountedTwice { package } => write!(f, "package {package} is mounted twice"),
             Self::AppRanWrongly { why } => write!(f, "App code ran {why}"),
+            Self::SentTooEarly => f.write_str("descriptors were sent that a guard did not ask for"),
             Self::ToldTwice => f.write_str("a caller was told twice"),
             Self::NeverTold { launch } => write!(f, "the caller of launch {launch} was never told"),
             Self::ToldLate { launch, at_ms } => {

@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         nobody_but_root_gets_the_way_into_control_groups,
         the_policy_says_what_a_user_may_do,
         the_policy_says_how_many_rockers_a_user_may_have,
-        who_is_not_passed_on_sends_no_descriptors,
+        only_a_guard_is_sent_descriptors,
         a_pid_that_is_anothers_by_now_is_nobodys,
         who_waits_for_an_end_takes_no_place_of_others,
         a_cleaner_that_deletes_the_masters_directory_ends_no_rocker,
@@ -1180,12 +1180,16 @@ fn the_policy_says_how_many_rockers_a_user_may_have() {
 
 /// A daemon that lets the App's user run the usual package.
 fn daemon_for_the_user() -> Daemon {
+    daemon_for_the_user_with("")
+}
+
+fn daemon_for_the_user_with(more: &str) -> Daemon {
     let package = probe_package();
     let packages = package.parent().expect("it lies in a directory");
     let mut daemon = Daemon::start();
     daemon.stop();
     daemon.configure(&format!(
-        "[[allow]]\nuid = {APP_UID}\nrun_as_gids = [{APP_GID}]\npackages = [{packages:?}]\n\
+        "{more}[[allow]]\nuid = {APP_UID}\nrun_as_gids = [{APP_GID}]\npackages = [{packages:?}]\n\
          exec_dirs = [{:?}]\n",
         daemon.exec_dir(),
     ));
@@ -1193,37 +1197,61 @@ fn daemon_for_the_user() -> Daemon {
     daemon
 }
 
-/// To close what it sends could take a caller's master as long as the caller likes.
-fn who_is_not_passed_on_sends_no_descriptors() {
-    let daemon = daemon_for_the_user();
+/// To close them could take whoever has the connection as long as their sender likes: that is never
+/// a master.
+fn only_a_guard_is_sent_descriptors() {
+    let daemon = daemon_for_the_user_with("ready_guards = 1\n");
     let file = OwnedFd::from(fs::File::open("/dev/null").expect("it is there"));
     if say_raw(&caller(&daemon), &[0], &file, 1) {
         runner::skip("this kernel (before 6.16) cannot refuse descriptors");
     }
+    let signal = |pid: u32, signal| {
+        let pid = Pid::from_raw(pid.cast_signed()).expect("it is one");
+        kill_process(pid, signal).expect("it lives");
+    };
+    // It waits for a launch, and its connection has come to it by now.
+    let ready = || process::descendants(daemon.pid()).first().map(|(guard, _)| *guard);
+    assert!(within(SOON, || ready().is_some()), "no guard is ready");
+    let guard = ready().expect("it waits");
+    signal(guard, Signal::STOP);
+    let launching = daemon.connection_of(APP_UID);
+    ask(&launching, Request { uid: APP_UID, gid: APP_GID, ..Places::of(&daemon).request() });
+    assert!(!is_told_soon(&launching), "another guard has it");
+    assert!(!is_sent(&launching, &file), "nobody says that there is an entrance");
+    signal(guard, Signal::CONT);
+    assert!(matches!(hear(&launching), Told::Entrance(_)));
+    assert!(is_sent(&launching, &file), "the guard has it alone");
+
     let launch = daemon.launch(probe_package());
-    let rocker = tests::replayed(launch.open_over(daemon.connection_of(APP_UID))).expect("it may");
-    let guard = Pid::from_raw(rocker.guard_pid().cast_signed()).expect("it lives");
-    kill_process(guard, Signal::STOP).expect("its owner may do so, too");
+    let opened = tests::replayed(launch.open_over(daemon.connection_of(APP_UID)));
+    let mut rocker = opened.expect("it may");
+    rocker.delete("/nowhere").expect_err("it takes orders");
+    // Its owner may do so, too.
+    signal(rocker.guard_pid(), Signal::STOP);
     let attach = Message::Client(ClientMessage::Attach(rocker.guard_name()));
     let mut left = 100;
     let attached: Vec<OwnedFd> = (0..2_000)
         .map(|_| daemon.connection_of(APP_UID))
         .take_while(|caller| {
             send(caller, &attach, &[], &mut Buffer::default()).expect("there is room");
-            // At the latest when it hears of that its connection is the master's to close.
-            let mut waits = [PollFd::new(caller, PollFlags::IN)];
-            let soon = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
-            if poll(&mut waits, Some(&soon)) == Ok(1) {
-                assert!(!is_sent(caller, &file), "the master has it");
-                left -= 1;
-            }
+            // Who is told something has not been passed on: there is no room in the guard's queue.
+            left -= i32::from(is_told_soon(caller));
+            assert!(!is_sent(caller, &file), "nobody says that there is an entrance");
             left > 0
         })
         .collect();
     assert_eq!(left, 0, "{} wait", attached.len());
-    kill_process(guard, Signal::CONT).expect("it is ours");
+    signal(rocker.guard_pid(), Signal::CONT);
+    assert!(matches!(hear(&attached[0]), Told::Entrance(_)));
+    assert!(is_sent(&attached[0], &file), "the guard has it alone");
     drop(attached);
     assert!(rocker.kill(SOON).expect("it is there"));
+}
+
+fn is_told_soon(caller: &OwnedFd) -> bool {
+    let mut waits = [PollFd::new(caller, PollFlags::IN)];
+    let soon = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+    poll(&mut waits, Some(&soon)) == Ok(1)
 }
 
 fn is_sent(caller: &OwnedFd, file: &OwnedFd) -> bool {

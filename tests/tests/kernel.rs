@@ -37,6 +37,8 @@ fn linux_answers_as_it_is_written() {
         let difference = (0..tries).map(|_| Stage::new(&scenario, &package).play(&scenario));
         differences.extend(difference.take_while(Option::is_some).last().flatten());
     }
+    // Before Linux 6.16 there is no SO_PASSRIGHTS.
+    differences.retain(|difference: &String| !difference.ends_with("ENOPROTOOPT"));
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 

@@ -311,6 +311,8 @@ impl<'b> Linux<'b> {
             _ => seccomp::filter(&request.options),
         };
         let wall = self.wall.as_ref().filter(|_| enters);
+        // The master has let go of it before prepare.9. enter.4 and exec.0 bring some.
+        self.peers.accept_descriptors(Peer::OWNER);
         let client = self.peers.socket(Peer::OWNER).ok_or(Errno::PIPE)?;
         let descriptors: heapless::Vec<BorrowedFd<'_>, { CGROUPS_MAX + 2 }> =
             core::iter::once(&entrance)

@@ -483,6 +483,7 @@ impl Linux<'_> {
     /// The answer to an Attach is that to a launch.
     pub(super) fn welcome(&mut self, peer: Peer) -> Result<(), Errno> {
         let entrance = entrance()?;
+        self.peers.accept_descriptors(peer);
         let Launch { name, guard_pid, .. } = *self.launch();
         // Who gives orders enters nothing.
         let (filter, more) = ([].as_slice(), 0);

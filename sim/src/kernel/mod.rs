@@ -75,6 +75,8 @@ pub(crate) enum Fd {
     Cgroup(usize),
     /// What Landlock is to enforce.
     Ruleset,
+    /// A program's input, output or errors.
+    Stream,
 }
 
 /// What a descriptor is for.
@@ -267,6 +269,8 @@ struct End {
     mute: bool,
     /// The other end has gone without reading everything: told once, before what is here.
     reset: bool,
+    /// `SO_PASSRIGHTS`: descriptors are refused to their sender.
+    refuses: bool,
 }
 
 #[derive(Clone, Debug, Default)]

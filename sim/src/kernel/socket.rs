@@ -71,7 +71,12 @@ impl Kernel {
                 Some(lock) => lock.1 += 1,
                 None => self.locks.push((data, 1)),
             },
-            Fd::Pidfd(_) | Fd::Package(_) | Fd::Layers { .. } | Fd::Cgroup(_) | Fd::Ruleset => {}
+            Fd::Pidfd(_)
+            | Fd::Package(_)
+            | Fd::Layers { .. }
+            | Fd::Cgroup(_)
+            | Fd::Ruleset
+            | Fd::Stream => {}
         }
     }
 
@@ -105,7 +110,12 @@ impl Kernel {
                     }
                 }
             }
-            Fd::Pidfd(_) | Fd::Package(_) | Fd::Layers { .. } | Fd::Cgroup(_) | Fd::Ruleset => {}
+            Fd::Pidfd(_)
+            | Fd::Package(_)
+            | Fd::Layers { .. }
+            | Fd::Cgroup(_)
+            | Fd::Ruleset
+            | Fd::Stream => {}
         }
     }
 
@@ -150,6 +160,8 @@ impl Kernel {
         self.retain(far);
         let Fd::Socket { connection, .. } = far else { return Err(Errno::BADF) };
         self.connections[connection].uid = self.process(self.tables[table].owner).uid;
+        // As the listening socket does.
+        self.connections[connection].ends[1].refuses = true;
         self.backlog.push(connection);
         Ok(true)
     }
@@ -214,6 +226,10 @@ impl Kernel {
         if far.fds == 0 || far.deaf || it.cut {
             return Err(Errno::PIPE);
         }
+        if far.refuses && !fds.is_empty() {
+            self.violated(Violation::SentTooEarly);
+            return Err(Errno::PERM);
+        }
         if far.inbox.len() >= self.queue_max && !it.wide {
             return Err(Errno::AGAIN);
         }
@@ -226,6 +242,13 @@ impl Kernel {
         }
         message.fds.into_iter().flatten().for_each(|fd| self.retain(fd));
         self.connections[connection].ends[1 - side].inbox.push(message);
+        Ok(())
+    }
+
+    /// `SO_PASSRIGHTS`
+    pub(crate) fn accept_descriptors(&mut self, table: usize, role: Role) -> Answer {
+        let (connection, side) = self.socket(table, role)?;
+        self.connections[connection].ends[side].refuses = false;
         Ok(())
     }
 

@@ -284,6 +284,7 @@ impl Asker {
                     Some(message) => self.take(me, message, places),
                 })
             }
+            ["accept-descriptors", fd] => done(self.kernel.accept_descriptors(me.table, place(fd))),
             ["readable", fd] => yes(self.kernel.is_readable(me.table, place(fd))),
             ["shut-reading", fd] => done(self.kernel.shut_reading(me.table, place(fd))),
             ["close", fd] => self.kernel.fd(me.table, place(fd)).and_then(|_| {

@@ -407,6 +407,7 @@ impl Actor {
                 }
             },
             ["receive", from, places @ ..] => receive(from, places),
+            ["accept-descriptors", at] => fd(at).and_then(|fd| done(pass_rights(fd, 1))),
             ["readable", from] => fd(from).and_then(|fd| yes(is_readable(fd))),
             ["shut-reading", at] => {
                 fd(at).and_then(|fd| done(rustix::net::shutdown(fd, rustix::net::Shutdown::Read)))
@@ -436,6 +437,8 @@ impl Actor {
                 new().and_then(|socket| {
                     bind(&socket, &address()?)?;
                     listen(&socket, 16)?;
+                    // Linux before 6.16 has no such option.
+                    let _ = pass_rights(socket.as_fd(), 0);
                     put(LISTENER, &socket)
                 })
             }
@@ -511,6 +514,17 @@ fn send(to: &str, text: &str, fds: &[&str]) -> Result<(), Errno> {
     }
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     sendmsg(fd(to)?, &[io::IoSlice::new(text.as_bytes())], &mut control, flags).map(drop)
+}
+
+fn pass_rights(socket: BorrowedFd<'_>, value: i32) -> Result<(), Errno> {
+    /// `SO_PASSRIGHTS`, asm-generic/socket.h
+    const PASS_RIGHTS: i32 = 83;
+    let (fd, at) = (socket.as_raw_fd(), (&raw const value).cast());
+    // SAFETY: the kernel reads one int through the pointer, which is to a live one.
+    match unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, PASS_RIGHTS, at, 4) } {
+        0 => Ok(()),
+        _ => Err(ours(io::Error::last_os_error())),
+    }
 }
 
 fn receive(from: &str, places: &[&str]) -> Answer {

@@ -445,13 +445,13 @@ impl Work<'_> {
     /// root.2
     fn make_cgroup(&mut self) -> Result<(), Refusal> {
         let name = draw_name()?;
-        let Host { config, cgroups, words, .. } = &mut *self.host;
+        let Host { config, cgroups, words, proc, .. } = &mut *self.host;
         let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
         let made = {
             let request = launch.request().ok_or(Errno::PROTO)?;
             let limits = config.limits(&launch.caller, request.options.limits);
             let disks = match limits.io_read.or(limits.io_write) {
-                Some(_) => launch.disks(self.held.data_dir),
+                Some(_) => launch.disks(proc, self.held.data_dir),
                 None => Ok(vec![]),
             };
             disks.and_then(|disks| cgroups.make(name, &limits, &disks))

@@ -164,12 +164,16 @@ impl Launch {
     }
 
     /// The disks of the package and of the data dir, each once.
-    pub(crate) fn disks(&self, data_dir: Option<overlays::Key>) -> Result<Vec<String>, Unmade> {
+    pub(crate) fn disks(
+        &self,
+        proc: &OwnedFd,
+        data_dir: Option<overlays::Key>,
+    ) -> Result<Vec<String>, Unmade> {
         let package = self.package.as_ref().map(|opened| (opened.key.device, Item::Package));
         let data = data_dir.map(|key| (key.device, Item::DataDir));
         let mut disks = vec![];
         for (device, item) in package.into_iter().chain(data) {
-            let disk = disk_of(device, item)?;
+            let disk = disk_of(proc, device, item)?;
             if !disks.contains(&disk) {
                 disks.push(disk);
             }

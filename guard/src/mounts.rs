@@ -91,9 +91,7 @@ fn set_layer(
 /// nobody waits until what was written is on disk, neither the App (`fsync(2)`) nor, at its end,
 /// the rocker.
 pub(crate) fn overlay(
-    lower: BorrowedFd<'_>,
-    upper: BorrowedFd<'_>,
-    work: BorrowedFd<'_>,
+    [lower, upper, work]: [BorrowedFd<'_>; 3],
     volatile: bool,
 ) -> Result<OwnedFd, Refusal> {
     let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;

@@ -31,6 +31,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::mount_table::{self, Mount, below, is_strictly_below};
 use crate::mounts::{self, Refusal, open_beneath};
+use crate::privileges;
 
 /// How a layer's directories are opened, of which nobody but the guard has laid any.
 const TO_READ: OFlags =
@@ -101,6 +102,16 @@ impl Upper {
 fn changed_at(directory: &OwnedFd) -> io::Result<(i64, u32)> {
     let changed = statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::CTIME)?.stx_ctime;
     Ok((changed.tv_sec, changed.tv_nsec))
+}
+
+/// What a layer's overlay is, but for the directories that it is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Manner {
+    /// Nobody waits until what was written is on disk.
+    pub(crate) volatile: bool,
+    /// Whose disk space it takes.
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
 /// Overlays of an earlier launch, as the master gives them: to be used or to be closed.
@@ -236,9 +247,9 @@ impl Plan {
         &mut self,
         kept: Kept,
         data: BorrowedFd<'_>,
-        volatile: bool,
+        manner: Manner,
     ) -> Option<Vec<u8>> {
-        let is_same = self.seal(data, volatile).is_ok_and(|seal| seal == kept.seal);
+        let is_same = self.seal(data, manner).is_ok_and(|seal| seal == kept.seal);
         if !is_same {
             return None;
         }
@@ -248,15 +259,17 @@ impl Plan {
         Some(kept.seal)
     }
 
-    /// What says that two overlays are the same: whether they are volatile, where their host mounts
-    /// are, and which directories they are made of, with the kernel's own below `work`. While an
+    /// What says that two overlays are the same: what they are like, where their host mounts are,
+    /// and which directories they are made of, with the kernel's own below `work`. While an
     /// overlay has these open nothing else can have their numbers. The merged root shows what it
     /// has once read of the upper one's mode and owner.
     ///
     /// `EXDEV` if a layer is not on the file system of `data`, which is what is synced.
-    pub(crate) fn seal(&mut self, data: BorrowedFd<'_>, volatile: bool) -> io::Result<Vec<u8>> {
+    pub(crate) fn seal(&mut self, data: BorrowedFd<'_>, manner: Manner) -> io::Result<Vec<u8>> {
         let disk = fstat(data)?.st_dev;
+        let Manner { volatile, uid, gid } = manner;
         let mut seal = vec![u8::from(volatile)];
+        seal.extend([uid, gid].iter().flat_map(|id| id.to_ne_bytes()));
         for layer in &mut self.layers {
             let [upper, work] = directory_names(&layer.mountpoint);
             let upper = openat(data, &*upper, TO_READ, Mode::empty())?;
@@ -303,14 +316,16 @@ impl Plan {
         &mut self,
         index: u16,
         data: BorrowedFd<'_>,
-        volatile: bool,
+        manner: Manner,
     ) -> Result<(), Refusal> {
+        let Manner { volatile, uid, gid } = manner;
         let layer = &mut self.layers[usize::from(index)];
         let [upper, work] = directory_names(&layer.mountpoint);
         let upper = layer_directory(data, &upper, layer.lower.as_fd())?;
         let work = layer_directory(data, &work, layer.lower.as_fd())?;
-        let overlay = mounts::overlay(layer.lower.as_fd(), upper.as_fd(), work.as_fd(), volatile)?;
-        layer.tree = Some(overlay);
+        let layers = [&layer.lower, &upper, &work].map(AsFd::as_fd);
+        let make = || mounts::overlay(layers, volatile);
+        layer.tree = Some(privileges::with_file_ids(uid, gid, make)?);
         Ok(())
     }
 

@@ -1,13 +1,38 @@
-//! prepare.6: from root to nobody in particular, in three steps that the machine orders.
+//! prepare.6: from root to nobody in particular, in three steps that the machine orders. At prepare.4
+//! the guard is the App's user for a moment, where files are concerned.
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, openat};
 use rustix::io::{Errno, write};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, set_capabilities, set_keep_capabilities, set_thread_groups,
-    set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_keep_capabilities,
+    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
+
+use crate::sys;
+
+/// prepare.4: makes an overlay with the App's ids. Whatever an App writes there is written with the
+/// credentials of who has made it, and some file systems keep their last blocks for a uid or a group
+/// (`man 5 ext4`, resuid): for root, if the host does not say otherwise.
+///
+/// All capabilities stay: copying up a file of another user's takes some, as the work directory does.
+/// But for `CAP_SYS_RESOURCE`, which is as good as being root there: the kernel leaves it out by
+/// itself once the overlay is made (`ovl_fill_super`). Until then it makes one on a disk that is full.
+pub(crate) fn with_file_ids<T, E: From<Errno>>(
+    uid: u32,
+    gid: u32,
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    // They go at prepare.6 anyway.
+    set_thread_groups(&[])?;
+    let all = capabilities(None)?;
+    sys::set_file_ids(uid, gid);
+    // Those over files have gone with uid 0, and come back with it (`man 7 capabilities`).
+    let answer = set_capabilities(None, all).map_err(E::from).and_then(|()| work());
+    sys::set_file_ids(0, 0);
+    answer
+}
 
 /// Gives up groups, gid and uid of root, in the only order in which each is still allowed
 /// (KERNEL A24, A28). `CAP_SYS_ADMIN` is kept for `unshare(USER)`, which some hosts allow to

@@ -63,6 +63,20 @@ pub(crate) fn enter_mounts(namespace: BorrowedFd<'_>) -> Result<(), Errno> {
     unsafe { syscall!(Sysno::setns, number(namespace), kind) }.map(drop).map_err(ours)
 }
 
+/// `setfsuid(2)` and `setfsgid(2)`. They tell no error: who may not have these ids keeps the old
+/// ones.
+pub(crate) fn set_file_ids(uid: u32, gid: u32) {
+    #[cfg(not(target_arch = "arm"))]
+    use Sysno::{setfsgid, setfsuid};
+    // Those without a number have 16 bits there.
+    #[cfg(target_arch = "arm")]
+    use Sysno::{setfsgid32 as setfsgid, setfsuid32 as setfsuid};
+    for (call, id) in [(setfsgid, gid), (setfsuid, uid)] {
+        // SAFETY: it changes credentials, and touches no memory.
+        let _ = unsafe { syscall!(call, id as usize) };
+    }
+}
+
 /// `sethostname(2)`
 pub(crate) fn set_host_name(name: &[u8]) -> Result<(), Errno> {
     // SAFETY: the kernel reads as many bytes as there are.

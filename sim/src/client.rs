@@ -11,7 +11,7 @@ use crate::fault::{Call, Who};
 use crate::kernel::{Answer, CONNRESET, Capabilities, Fd, Kernel, Pid, Received, Role, TreeKind};
 use crate::library::{ClientMachine, HelperMachine, Library};
 use crate::message::{Body, Message};
-use crate::scene::{Does, EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, STAGE, Terms, id_of};
+use crate::scene::{Does, EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, STAGE, Terms};
 use crate::violation::Violation;
 
 /// One launch as its caller has it: the client's machine, and what its driver holds.
@@ -321,7 +321,7 @@ pub(crate) struct HelperAtWork<'a> {
 
 impl Driver<HelperMachine> for HelperAtWork<'_> {
     fn perform(&mut self, _: Step, action: HelperAction) -> Poll<HelperOutcome> {
-        let id = id_of(self.hands.launch);
+        let id = self.scene.id(self.hands.launch);
         let done = match action {
             HelperAction::DropGroups => self.kernel.drop_groups(self.helper),
             HelperAction::JoinNamespaces => self.join(),
@@ -384,7 +384,7 @@ impl HelperAtWork<'_> {
 /// The first instruction of an App, or of a program: everything it is must be final by now.
 pub(crate) fn check_app(kernel: &mut Kernel, app: Pid, launch: usize, scene: &Launch) {
     kernel.write_as(app);
-    let id = id_of(launch);
+    let id = scene.id(launch);
     let guard = kernel.init_of(app);
     let (it, pid1) = (kernel.process(app), kernel.process(guard));
     let at = |path: &str| kernel.kind_at(app, path);

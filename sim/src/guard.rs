@@ -15,7 +15,6 @@ use crate::message::{Body, Message};
 use crate::orders::{Programs, Running, SIGKILL};
 use crate::scene::{
     DIRECTORIES, Does, EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, Place, STAGE, TEXT_PACKAGE,
-    id_of,
 };
 use crate::violation::Violation;
 
@@ -400,6 +399,12 @@ impl AtWork<'_> {
         Ok(())
     }
 
+    /// The App's.
+    fn id(&self) -> Answer<u32> {
+        let (handed, scene) = self.launch()?;
+        Ok(scene.id(handed.number))
+    }
+
     /// overlay.0
     fn list_top_dirs(&mut self) -> Outcome {
         let found = self.kernel.call(Call::OpenDirectories).and_then(|()| self.launch());
@@ -430,8 +435,8 @@ impl AtWork<'_> {
             self.kernel.call(Call::OpenLayers)?;
             let space = self.kernel.space_of(pid);
             self.kernel.install(table, Role::Layers, Fd::Layers { data, space });
-            let layers = self.launch()?.1.layers();
-            if self.hands.kept != Some(self.kernel.seal(data, layers)) {
+            let (layers, id) = (self.launch()?.1.layers(), self.id()?);
+            if self.hands.kept != Some(self.kernel.seal(data, layers, id)) {
                 self.kernel.close(table, Role::LayerOfRoot);
                 self.kernel.close(table, Role::LayerOfVar);
             }
@@ -443,8 +448,11 @@ impl AtWork<'_> {
             return Err(Errno::BADF);
         };
         let kind = TreeKind::Overlay { data, layer, made };
-        let tree = self.kernel.new_tree(pid, Call::MountOverlay, kind)?;
-        self.kernel.install(table, layer_role(layer), tree);
+        let id = self.id()?;
+        self.kernel.set_file_ids(pid, id);
+        let tree = self.kernel.new_tree(pid, Call::MountOverlay, kind);
+        self.kernel.set_file_ids(pid, 0);
+        self.kernel.install(table, layer_role(layer), tree?);
         Ok(())
     }
 
@@ -515,8 +523,7 @@ impl AtWork<'_> {
 
     /// prepare.6
     fn take_ids(&mut self) -> Answer {
-        let (handed, _) = self.launch()?;
-        let (pid, id) = (self.hands.pid, id_of(handed.number));
+        let (pid, id) = (self.hands.pid, self.id()?);
         self.kernel.drop_groups(pid)?;
         self.kernel.take_ids(pid, id, id)?;
         self.kernel.keep_admin(pid)
@@ -542,7 +549,7 @@ impl AtWork<'_> {
         else {
             return self.send(Role::Link, Body::Done, &[]);
         };
-        let seal = self.kernel.seal(data, scene.layers());
+        let seal = self.kernel.seal(data, scene.layers(), self.id()?);
         let layers = (0..scene.layers()).map(|layer| self.kernel.fd(table, layer_role(layer)));
         let fds: heapless::Vec<Fd, 3> = layers.chain([lock]).collect::<Answer<_>>()?;
         self.send(Role::Link, Body::Kept { seal }, &fds)?;

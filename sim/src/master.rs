@@ -24,7 +24,7 @@ use crate::fault::{Call, Who};
 use crate::guard::GuardActor;
 use crate::kernel::{Answer, Fd, IdMap, Kernel, Pid, Received, Record, Role, Seal, TreeKind};
 use crate::message::{Body, Message};
-use crate::scene::{Launch, PRIVATE_PACKAGE, ROOT, id_of};
+use crate::scene::{Launch, PRIVATE_PACKAGE, ROOT};
 use crate::violation::Violation;
 use crate::words;
 
@@ -500,7 +500,8 @@ impl MasterActor {
         let before = slot.machine.state();
         let number = slot.held.launch;
         around.kernel.say(Some(step), Numbered(number), || {
-            words::session(before, outcome, slot.held.rocker, number)
+            let scene = number.and_then(|number| around.scenes.get(number));
+            words::session(before, outcome, slot.held.rocker, scene, number)
         });
         around.coverage.session(before, outcome);
         slot.held.let_go |= is_let_go(before, outcome);
@@ -1112,7 +1113,7 @@ impl AtWork<'_, '_> {
     fn write_map(&mut self, action: Action) -> Answer {
         // A pid that was reaped may be another's by now.
         let guard = self.guard().ok().filter(|_| !self.held().exited).ok_or(Errno::SRCH)?;
-        let id = id_of(self.held().launch.ok_or(Errno::PROTO)?);
+        let id = self.scene()?.id(self.held().launch.ok_or(Errno::PROTO)?);
         let map = match action {
             Action::DenySetgroups => IdMap::DenySetgroups,
             Action::WriteUidMap => IdMap::Uid(id),

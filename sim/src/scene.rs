@@ -16,6 +16,8 @@ pub struct Launch {
     pub dirs: usize,
     /// Which data dir; two launches with the same one are rivals.
     pub data: u8,
+    /// The App's uid and gid, if they are not its own alone.
+    pub user: Option<u32>,
     /// Who asks: [`ROOT`], one of [`USERS`], or somebody whom the policy does not name.
     pub caller: u32,
     /// `--overlay auto`: whatever the host has, as far as it may be overlaid.
@@ -323,6 +325,7 @@ impl Launch {
     pub const BARE: Self = Self {
         library: Library::Rust,
         dirs: 0,
+        user: None,
         caller: ROOT,
         auto: false,
         trace: false,
@@ -369,6 +372,11 @@ impl Launch {
             (Some(_), false) => Life::Owner,
             (Some(_), true) => Life::OwnerThenProcesses,
         }
+    }
+
+    /// The App's uid and gid.
+    pub(crate) fn id(&self, launch: usize) -> u32 {
+        self.user.unwrap_or(id_of(launch))
     }
 
     /// With limits and a data dir.
@@ -435,8 +443,8 @@ impl Launch {
         };
         Request {
             app_id: 0,
-            uid: id_of(launch),
-            gid: id_of(launch),
+            uid: self.id(launch),
+            gid: self.id(launch),
             package: path("/apps/app.sqfs"),
             exec_dir: path(EXEC_DIR),
             data_dir: self.has_data_dir().then(|| path("/srv/data")),
@@ -504,7 +512,7 @@ pub(crate) const HOST_MOUNT: &str = "/var/cache";
 /// Where packages are mounted.
 pub(crate) const EXEC_DIR: &str = "/var/app/exec";
 
-/// The App of a launch has this uid and gid.
-pub(crate) fn id_of(launch: usize) -> u32 {
+/// The App of a launch has this uid and gid, unless [`Launch::user`] says another.
+fn id_of(launch: usize) -> u32 {
     1000_u32.saturating_add(u32::try_from(launch).unwrap_or(0))
 }

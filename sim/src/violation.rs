@@ -43,6 +43,11 @@ pub enum Violation {
         /// Of which data dir.
         data: u8,
     },
+    /// What an App writes to its overlays takes another's room on the disk.
+    WritesAsAnother {
+        /// Which data dir.
+        data: u8,
+    },
     /// A launch has overlays that were made before the host changed its mounts.
     OldOverlays {
         /// Of which data dir.
@@ -211,6 +216,9 @@ impl fmt::Display for Violation {
             }
             Self::OtherLayers { data } => {
                 write!(f, "the overlays of data dir {data} are not those that were to be")
+            }
+            Self::WritesAsAnother { data } => {
+                write!(f, "the overlays of data dir {data} write as another than the App")
             }
             Self::OldOverlays { data } => {
                 write!(f, "the overlays of data dir {data} are of mounts that are no more")

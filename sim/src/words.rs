@@ -6,7 +6,7 @@ use protocol::{Errno, Error, Exit, Loss, Name, Package};
 
 use crate::kernel::Record;
 use crate::message::Body;
-use crate::scene::{EXEC_DIR, HOST_MOUNT, Launch, Place, Terms, id_of};
+use crate::scene::{EXEC_DIR, HOST_MOUNT, Launch, Place, Terms};
 
 /// `EBUSY` for 16.
 pub(crate) fn errno_name(errno: Errno) -> String {
@@ -71,7 +71,7 @@ pub(crate) fn guard(
     launch: usize,
 ) -> String {
     use guard::machine::State;
-    let id = id_of(launch);
+    let id = scene.map_or(0, |scene| scene.id(launch));
     let places = |index: u16| scene.and_then(|scene| scene.places().nth(usize::from(index)));
     let did = match before {
         State::AwaitRequest => "recvmsg # the request, with descriptors".to_owned(),
@@ -164,10 +164,11 @@ pub(crate) fn session(
     before: master::machine::State,
     outcome: master::machine::Outcome,
     rocker: Option<Record>,
+    scene: Option<&Launch>,
     launch: Option<usize>,
 ) -> String {
     use master::machine::{Outcome, State};
-    let id = launch.map_or(0, id_of);
+    let id = scene.zip(launch).map_or(0, |(scene, launch)| scene.id(launch));
     let number = launch.unwrap_or(0);
     let guard = rocker.map_or(0, |rocker| rocker.guard);
     let name = rocker.map_or(Name::from_random(0), |rocker| rocker.name);
@@ -239,10 +240,9 @@ pub(crate) fn client(
 pub(crate) fn helper(
     action: rocker_client::action::HelperAction,
     outcome: rocker_client::action::HelperOutcome,
-    launch: usize,
+    id: u32,
 ) -> String {
     use rocker_client::action::{HelperAction, HelperOutcome};
-    let id = id_of(launch);
     let did = match action {
         HelperAction::DropGroups => "setpriv --clear-groups".to_owned(),
         HelperAction::JoinNamespaces => "nsenter --user --mount --pid --ipc".to_owned(),

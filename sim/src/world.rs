@@ -656,7 +656,7 @@ impl World {
         let mut work = client::HelperAtWork { kernel, hands, helper: pid, apps, scene };
         let Poll::Ready(outcome) = work.perform(step, action) else { return false };
         let who = Who::Helper(n);
-        self.kernel.say(Some(step), who, || words::helper(action, outcome, n));
+        self.kernel.say(Some(step), who, || words::helper(action, outcome, scene.id(n)));
         coverage.helper(action, outcome);
         machine.advance(outcome);
         true

@@ -18,13 +18,13 @@ fn made(world: &World) -> usize {
     world.calls().iter().filter(|(call, _)| *call == Call::MountOverlay).count()
 }
 
-/// Each begins when the one before it is gone.
+/// Each begins when the one before it is gone. Their Apps are one user's.
 fn in_turn<const N: usize>(launch: Launch) -> [Launch; N] {
     core::array::from_fn(|n| Launch { after: n.checked_sub(1), ..launch })
 }
 
 fn brief(dirs: usize) -> Launch {
-    Launch { end: End::ByItself, ..Launch::overlaid(dirs) }
+    Launch { end: End::ByItself, user: Some(1000), ..Launch::overlaid(dirs) }
 }
 
 #[test]
@@ -46,10 +46,12 @@ fn the_next_launch_makes_no_overlay() {
 #[test]
 fn other_layers_are_made_anew_and_others_make_room() {
     for order in Order::ALL {
-        // One more layer; another data dir, where there is room for one.
+        // One more layer; another user; another data dir, where there is room for one.
         let [first, second] = in_turn::<2>(brief(1));
         let more = [first, Launch { dirs: 3, host_mount: true, ..second }];
         assert_eq!(made(&run_well(World::new(&more).order(order).keeping(8))), 3);
+        let other = [first, Launch { user: None, ..second }];
+        assert_eq!(made(&run_well(World::new(&other).order(order).keeping(8))), 2);
         let [first, second, third] = in_turn::<3>(brief(1));
         let other = [first, Launch { data: 1, ..second }, third];
         for (most, overlays) in [(1, 3), (2, 2)] {
@@ -139,8 +141,9 @@ fn layers_that_were_removed_and_mounts_that_changed_are_noticed() {
 fn every_single_fault_of_launches_in_turn_is_told_and_leaves_nothing() {
     let mut walk = Walk::default();
     for order in Order::ALL {
-        let owned = Launch { orders: Some(ORDERS[2]), ..Launch::overlaid(1) };
-        for all in [in_turn::<2>(brief(1)), in_turn(Launch::overlaid(3)), in_turn(owned)] {
+        let stopped = Launch { end: End::StopAll, ..brief(3) };
+        let owned = Launch { orders: Some(ORDERS[2]), end: End::StopAll, ..brief(1) };
+        for all in [in_turn::<2>(brief(1)), in_turn(stopped), in_turn(owned)] {
             let world = || World::new(&all).order(order).keeping(1);
             for fault in faults_in(world()) {
                 walk.run(&all, &[fault], &|| world().faults(&[fault]));

@@ -41,7 +41,10 @@ const NOT_ASKED: [(&str, &str); 9] = [
         "clone_program new_session exit_with signal kill_group signal_all pass_gate \
          fails_at_gate warn_group make_forbidden_call hear_violation",
     ),
-    ("the root test kept sees them work", "layer_of seal wipe refresh write_as sync check_synced"),
+    (
+        "the root test kept sees them work",
+        "layer_of seal wipe refresh write_as sync check_synced set_file_ids",
+    ),
     ("the root test landlock sees them work", "make_ruleset enforce"),
     (
         "the root tests see them work",

@@ -38,14 +38,16 @@ fn launch() -> impl Strategy<Value = Launch> {
     let orders = prop_oneof![2 => Just(None), 1 => prop::sample::select(ORDERS.map(Some).to_vec())];
     // The one before it, if there is one.
     let after = prop::sample::select(vec![None, Some(usize::MAX)]);
-    let all = (library, dirs, caller, any::<bool>(), 0..3_u8, end, app, orders, after);
-    all.prop_map(|(library, dirs, caller, trace, data, end, app, orders, after)| Launch {
+    let user = prop::sample::select(vec![None, Some(1000), Some(1000)]);
+    let all = (library, dirs, caller, any::<bool>(), 0..3_u8, user, end, app, orders, after);
+    all.prop_map(|(library, dirs, caller, trace, data, user, end, app, orders, after)| Launch {
         library,
         orders,
         caller,
         // C asks for none.
         trace: trace && library == Library::Rust,
         data,
+        user,
         end,
         app,
         after,

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         what_was_done_to_the_layers_is_seen,
         the_mode_of_a_layer_is_seen,
         other_overlays_are_made_anew,
-        whoever_may_gets_them,
+        another_user_gets_others,
         they_serve_one_rocker_at_a_time,
         a_killed_rocker_is_followed_at_once,
         a_failed_launch_is_followed_at_once,
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         layers_on_two_mounts_are_kept_together,
         what_was_written_is_on_disk_when_the_rocker_is_gone,
         no_disk_is_troubled_where_nothing_was_written,
+        what_a_disk_keeps_for_others_no_app_gets,
         a_volatile_overlay_whose_disk_has_failed_is_not_passed_on,
         overlays_on_a_full_disk_are_kept_as_ever,
         a_data_dir_that_makes_its_visitors_wait_delays_nobody_else,
@@ -239,15 +240,20 @@ fn other_overlays_are_made_anew() {
     }
 }
 
-/// The policy says who may have a data dir; what its overlays are is not about users.
-fn whoever_may_gets_them() {
+/// The policy says who may have a data dir. Its overlays write as whoever they were made for.
+fn another_user_gets_others() {
     let daemon = daemon();
     let dir = host(&daemon);
     let (write, read) = (format!("write {dir}/file x"), format!("read {dir}/file"));
-    run(&overlaid(&daemon, &[&dir]), &[&write, &format!("chmod 600 {dir}/file")]);
-    let other = overlaid(&daemon, &[&dir]).uid(tests::APP_UID + 1);
-    let (from, answer) = run(&other, &[&read]);
-    assert_eq!((from, answer.one(&read)), (FOUND, "EACCES"));
+    let launch = overlaid(&daemon, &[&dir]);
+    run(&launch, &[&write, &format!("chmod 600 {dir}/file")]);
+    assert_eq!(run(&launch, &[]).0, FOUND);
+    for other in [launch.clone().uid(APP_UID + 1), launch.clone().gid(APP_GID + 1)] {
+        assert_eq!(run(&other, &[]).0, MADE);
+        assert_eq!(run(&other, &[]).0, FOUND);
+    }
+    let (from, answer) = run(&launch.uid(APP_UID + 1), &[&read]);
+    assert_eq!((from, answer.one(&read)), (MADE, "EACCES"));
 }
 
 const IN_USE: Error = Error::Invalid { rule: Rule::InUse, item: Item::DataDir };
@@ -682,6 +688,58 @@ fn no_disk_is_troubled_where_nothing_was_written() {
     }
     assert_eq!([0, 1, 2].map(|at| disk.had(at, &format!("other{at}"))), [false, true, true]);
     assert!(disk.had(1, &format!(".rocker/up{dir}/file")));
+    daemon.stop();
+    disk.end();
+}
+
+/// The last twentieth of a disk is for root, or for whom the host says (`man 5 ext4`): an App gets
+/// of it what its user gets outside, whether its overlays were kept or not.
+fn what_a_disk_keeps_for_others_no_app_gets() {
+    private_mounts();
+    // Of the master's groups an App has none.
+    nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(APP_GID + 1)]).unwrap();
+    let mut daemon = daemon();
+    let (disk, dir) = (Disk::new(&daemon), host(&daemon));
+    let launch = daemon.launch(probe_package()).data_dir(&disk.at).overlay(&dir).trace(true);
+    let [inside, outside] =
+        [format!("{}/.rocker/up{dir}/big", disk.at), format!("{}/all/big", disk.at)];
+    directory(format!("{}/all", disk.at), 0o777, 0);
+    run(&launch, &[&format!("mkdir {dir}/made")]);
+    let free = || rustix::fs::statvfs(&*disk.at).unwrap().f_bfree;
+    let empty = free();
+    let room = |file: &str| {
+        let bytes = fs::metadata(file).unwrap().len();
+        fs::remove_file(file).unwrap();
+        // An overlay has it open for a moment longer.
+        assert!(within(SOON, || free() >= empty));
+        bytes >> 10
+    };
+    let fill = |file: &str| format!("run dd if=/dev/zero of={file} bs=4k status=none");
+    let mut found = 0;
+    // Whether they are made anew depends on when the master hears of the host's mounts.
+    let mut room_inside = || {
+        let fill = fill(&format!("{dir}/big"));
+        let (from, answer) = run(&launch, &[&fill]);
+        assert_eq!(answer.one(&fill), "exit status: 1");
+        found += from.1;
+        room(&inside)
+    };
+    let room_outside = || {
+        let fill = fill(&outside);
+        let mut words = fill.split(' ').skip(1);
+        let mut dd = Command::new(words.next().unwrap());
+        assert!(!dd.args(words).uid(APP_UID).gid(APP_GID).status().unwrap().success());
+        room(&outside)
+    };
+    let kept_for = [(0, 0), (0, APP_GID + 1), (0, APP_GID), (APP_UID, 0)];
+    let rooms = kept_for.map(|(uid, gid)| {
+        shell(&format!("mount -o remount,resuid={uid},resgid={gid} {}", disk.at));
+        [room_inside(), room_inside(), room_outside()]
+    });
+    assert!(found > 0, "none was kept");
+    let (usual, all) = (rooms[0][2], rooms[3][2]);
+    assert!(usual + 500 < all, "{usual} KiB of {all}");
+    assert_eq!(rooms, [[usual; 3], [usual; 3], [all; 3], [all; 3]]);
     daemon.stop();
     disk.end();
 }

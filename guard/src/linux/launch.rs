@@ -8,7 +8,7 @@ use protocol::devices::SHM_BYTES;
 use protocol::limits::{CGROUPS_MAX, KEPT_LAYERS_MAX};
 use protocol::socket::{Buffer, Received, now_ns};
 use protocol::{
-    Errno, GuardMessage, Loss, MasterMessage, Message, Package, Seccomp, seccomp, socket,
+    Errno, GuardMessage, Loss, MasterMessage, Message, Package, Request, Seccomp, seccomp, socket,
 };
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -18,7 +18,7 @@ use super::{Building, Launch, Linux, entrance, show};
 use crate::cgroups::Cgroups;
 use crate::machine::{Life, Outcome, Peer, forbidden_overlay};
 use crate::mounts::Refusal;
-use crate::overlays::{Kept, NoPlan, Plan};
+use crate::overlays::{Kept, Manner, NoPlan, Plan};
 use crate::reaper::Reaper;
 use crate::superblock::{self, Unfit};
 use crate::wall::Wall;
@@ -171,30 +171,35 @@ impl<'b> Linux<'b> {
         let locked = self.data.as_ref().ok_or(rustix::io::Errno::BADF)?;
         let data_dir = self.launch().request.data_dir.ok_or(rustix::io::Errno::BADF)?;
         let layers = mounts::open_layers(data_dir.as_bytes(), locked.as_fd())?;
-        let volatile = self.launch().request.options.volatile;
+        let manner = self.manner();
         if let Some(kept) = self.building.kept.take() {
-            self.building.seal = self.building.plan.reuse(kept, layers.as_fd(), volatile);
+            self.building.seal = self.building.plan.reuse(kept, layers.as_fd(), manner);
         }
         if self.building.seal.is_none() {
-            durability::settle(layers.as_fd(), volatile)?;
+            durability::settle(layers.as_fd(), manner.volatile)?;
         }
         self.building.layers = Some(layers);
         Ok(())
+    }
+
+    fn manner(&self) -> Manner {
+        let Request { uid, gid, ref options, .. } = self.launch().request;
+        Manner { volatile: options.volatile, uid, gid }
     }
 
     pub(super) fn build_overlay(&mut self, layer: u16) -> Result<(), Refusal> {
         if self.building.layers.is_none() {
             self.open_layers()?;
         }
-        let volatile = self.launch().request.options.volatile;
+        let manner = self.manner();
         let Building { plan, layers, keeps, seal, .. } = &mut self.building;
         let data = layers.as_ref().ok_or(rustix::io::Errno::BADF)?.as_fd();
         if !plan.has(layer) {
-            plan.build(layer, data, volatile)?;
+            plan.build(layer, data, manner)?;
         }
         if *keeps && seal.is_none() && layer + 1 == plan.layers() {
             // Without one they go with the rocker.
-            *seal = plan.seal(data, volatile).ok();
+            *seal = plan.seal(data, manner).ok();
         }
         Ok(())
     }

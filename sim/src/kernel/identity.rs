@@ -58,8 +58,15 @@ impl Kernel {
             return Err(Errno::PERM);
         }
         let it = self.process_mut(pid);
-        (it.uid, it.gid) = (uid, gid);
+        (it.uid, it.gid, it.file_id) = (uid, gid, uid);
         Ok(())
+    }
+
+    /// `setfsuid`, `setfsgid`, which do not tell whether they did it.
+    pub(crate) fn set_file_ids(&mut self, pid: Pid, id: u32) {
+        if !self.is_unprivileged(pid) {
+            self.process_mut(pid).file_id = id;
+        }
     }
 
     /// prepare.6: all capabilities in the new namespace, none outside it any more.

@@ -158,6 +158,8 @@ pub(crate) struct Process {
     user: usize,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// As whom it writes.
+    file_id: u32,
     /// Whether it has supplementary groups of the host's.
     pub(crate) groups: bool,
     pub(crate) capabilities: Capabilities,
@@ -355,6 +357,7 @@ impl Kernel {
             user: HOST,
             uid: 0,
             gid: 0,
+            file_id: 0,
             groups: true,
             capabilities: Capabilities::All,
             walled: false,

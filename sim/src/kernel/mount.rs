@@ -102,7 +102,8 @@ impl Kernel {
                 if made != space {
                     return Err(Errno::INVAL);
                 }
-                self.made_overlay(data, layer, made);
+                let writes_as = self.process(pid).file_id;
+                self.made_overlay(data, layer, made, writes_as);
             }
             self.check_layer(data, layer, made);
             self.used_overlay(data, layer, made, space);

@@ -16,6 +16,8 @@ pub(super) struct Overlay {
     born: u32,
     /// What it was made of.
     seal: Seal,
+    /// Who had made it, for files.
+    writes_as: u32,
     /// Something was written that is not on disk.
     is_dirty: bool,
 }
@@ -25,12 +27,14 @@ pub(super) struct Overlay {
 pub(crate) struct Seal {
     layers: u16,
     wiped: usize,
+    id: u32,
 }
 
 impl Kernel {
-    /// What a launch with so many layers would make now.
-    pub(crate) fn seal(&self, data: u8, layers: u16) -> Seal {
-        Seal { layers, wiped: self.wiped.iter().filter(|&&it| it == data).count() }
+    /// What a launch with so many layers would make now, for an App with this id.
+    pub(crate) fn seal(&self, data: u8, layers: u16, id: u32) -> Seal {
+        let wiped = self.wiped.iter().filter(|&&it| it == data).count();
+        Seal { layers, wiped, id }
     }
 
     /// `AppMaster` removes the layers of a data dir in which nobody lives.
@@ -43,10 +47,10 @@ impl Kernel {
         is_free
     }
 
-    pub(super) fn made_overlay(&mut self, data: u8, layer: u16, made: usize) {
-        let seal = Seal { layers: 0, ..self.seal(data, 0) };
+    pub(super) fn made_overlay(&mut self, data: u8, layer: u16, made: usize, writes_as: u32) {
+        let (seal, is_dirty) = (self.seal(data, 0, 0), false);
         let (knows, born) = (Some(made), self.spaces[made].born);
-        self.overlays.push(Overlay { data, layer, made, knows, born, seal, is_dirty: false });
+        self.overlays.push(Overlay { data, layer, made, knows, born, seal, writes_as, is_dirty });
     }
 
     /// Part of one comes to a namespace: it belongs to nobody else, and remembers nobody else's
@@ -59,7 +63,7 @@ impl Kernel {
         if is_elsewhere || !self.locks.iter().any(|lock| lock.0 == data) {
             self.violated(Violation::LayerShared { data });
         }
-        let seal = Seal { layers: 0, ..self.seal(data, 0) };
+        let seal = self.seal(data, 0, 0);
         let mounts = self.spaces[space].born;
         let Some(overlay) = self.overlay(data, layer, made) else { return };
         let (knows, was, is_old) =
@@ -109,15 +113,18 @@ impl Kernel {
         Ok(())
     }
 
-    /// An App runs, and writes.
+    /// An App runs, and writes. Room for that is who has made the overlay's.
     pub(crate) fn write_as(&mut self, pid: Pid) {
-        let space = self.process(pid).mounts;
+        let Process { mounts: space, uid, .. } = *self.process(pid);
         for at in 0..self.spaces[space].mounts.len() {
             let kind = self.trees[self.spaces[space].mounts[at].tree].kind;
             if let TreeKind::Overlay { data, layer, made } = kind
                 && let Some(overlay) = self.overlay(data, layer, made)
             {
                 overlay.is_dirty = true;
+                if overlay.writes_as != uid {
+                    self.violated(Violation::WritesAsAnother { data });
+                }
             }
         }
     }

@@ -5,6 +5,7 @@
 use core::time::Duration;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Output, Stdio};
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         what_is_no_job_is_said_and_the_next_one_done,
         nothing_of_the_host_can_be_written,
         an_ordinary_user_judges,
+        who_writes_a_users_file_has_no_rights_over_it,
     ])
 }
 
@@ -409,6 +411,30 @@ fn an_ordinary_user_judges() {
         assert_eq!(result["stdout"], json!(format!("{APP_UID}\n")), "{result}");
     }
     assert_eq!(fs::read_to_string(&input).unwrap(), format!("{APP_UID}\n"));
+    drop(daemon);
+    leaks.assert_none();
+}
+
+/// The programs are that user's too, who may give a file any rights: setuid and for all, for one.
+fn who_writes_a_users_file_has_no_rights_over_it() {
+    let leaks = Leaks::snapshot();
+    let (daemon, package) = Daemon::for_users(&[APP_UID]);
+    let dir = daemon.path("results");
+    fs::create_dir(&dir).unwrap();
+    std::os::unix::fs::chown(&dir, Some(APP_UID), None).unwrap();
+    let mut judge = judge(&daemon, &["--ready", "1"]);
+    judge.uid(APP_UID).gid(APP_UID);
+    // Who is left running has the output still when it is in its file.
+    let later = "(sleep 0.2; echo later) & chmod 6777 /proc/self/fd/1; echo said; exit 0";
+    let mut jobs = [shell(0, later), shell(1, "chmod 6777 /proc/self/fd/2; echo said >&2; exit 0")];
+    jobs[0]["stdout_file"] = json!(dir.join("0"));
+    jobs[1]["stderr_file"] = json!(dir.join("1"));
+    judged_with(judge, &package, &jobs);
+    for name in ["0", "1"] {
+        let found = fs::metadata(dir.join(name)).unwrap();
+        assert_eq!((found.mode() & 0o7777, found.uid()), (0o644, APP_UID), "{name}");
+        assert_eq!(fs::read_to_string(dir.join(name)).unwrap(), "said\n", "{name}");
+    }
     drop(daemon);
     leaks.assert_none();
 }

@@ -190,7 +190,8 @@ Each line of standard input is a job, {\"id\": 1, \"argv\": [\"sh\", \"-c\", \"c
   argv, env                 what to run: a name is looked up in bin of the package, then in PATH; a
                             relative path is one of \"files\", or else the package's
   stdin, stdin_file         its standard input, or a file with it
-  stdout_file, stderr_file  where its outputs go; they are part of the result otherwise
+  stdout_file, stderr_file  files that get its outputs at its end; they are part of the result
+                            otherwise
   files                     what lies in its working directory: {\"name\": {\"text\": \"...\"}} or
                             {\"name\": {\"path\": \"...\"}}
   copy_out                  what is to be had of it after: {\"name\": \"path\"}; why one is not to
@@ -307,10 +308,10 @@ pub(crate) struct JudgeRun {
     /// Standard input [default: nothing]
     #[arg(long, value_name = "FILE")]
     pub(crate) stdin: Option<PathBuf>,
-    /// Where standard output goes [default: into the result]
+    /// A file that gets standard output at the end [default: the result has it]
     #[arg(long, value_name = "FILE")]
     pub(crate) stdout: Option<PathBuf>,
-    /// Where standard error goes [default: into the result]
+    /// A file that gets standard error at the end [default: the result has it]
     #[arg(long, value_name = "FILE")]
     pub(crate) stderr: Option<PathBuf>,
     /// A file for the working directory, as in a.out:a.out, any number of times

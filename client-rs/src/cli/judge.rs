@@ -314,8 +314,8 @@ impl Place {
         self.copy_in(job)?;
         let input = input(job)?;
         let output = said("output", &job.output, units::size)?.unwrap_or(plan.output);
-        let [mut out, mut err] = [("stdout", &job.stdout_file), ("stderr", &job.stderr_file)]
-            .map(|(name, file)| Output::new(name, file.as_deref()));
+        let out = Output::new("stdout", job.stdout_file.as_deref())?;
+        let err = Output::new("stderr", job.stderr_file.as_deref())?;
         let program = Program::new(in_package(&plan.exec_dir, path, job))
             .args(rest)
             .env("PATH", format!("{}:{PATH}", plan.exec_dir.join("bin").display()))
@@ -333,8 +333,9 @@ impl Place {
             }
         }
         for stream in [out, err] {
+            let name = stream.name;
             if let Some(text) = stream.text(output)? {
-                result[stream.name] = text.into();
+                result[name] = text.into();
             }
         }
         Ok(result)
@@ -422,40 +423,44 @@ fn in_memory(name: &str) -> Result<File, Fault> {
         .map_err(|errno| Fault::refused(format!("hold {name}"), &errno.into()))
 }
 
-/// Where an output goes: a file, so that its limit is the kernel's to keep.
+/// An output: a file, so that its limit is the kernel's to keep, and one in memory, for its owner
+/// may give it any permissions, and a program of an ordinary user's is that user.
 struct Output<'a> {
     name: &'static str,
-    path: Option<&'a Path>,
-    held: Option<File>,
+    held: File,
+    /// The caller's file that gets it.
+    to: Option<(&'a Path, File)>,
 }
 
 impl<'a> Output<'a> {
-    fn new(name: &'static str, path: Option<&'a Path>) -> Self {
-        Self { name, path, held: None }
+    fn new(name: &'static str, path: Option<&'a Path>) -> Result<Self, Fault> {
+        let to = path.map(|path| File::create(path).map(|file| (path, file)).map_err(wrote(path)));
+        Ok(Self { name, held: in_memory(name)?, to: to.transpose()? })
     }
 
     /// For the program.
-    fn file(&mut self) -> Result<OwnedFd, Fault> {
-        let Some(path) = self.path else {
-            let file = in_memory(self.name)?;
-            let copy = file.try_clone();
-            self.held = Some(file);
-            return copy
-                .map(OwnedFd::from)
-                .map_err(|error| Fault::refused(format!("hold {}", self.name), &error));
-        };
-        File::create(path)
-            .map(OwnedFd::from)
-            .map_err(|error| Fault::refused(format!("write {}", path.display()), &error))
+    fn file(&self) -> Result<OwnedFd, Fault> {
+        let copy = self.held.try_clone();
+        copy.map(OwnedFd::from)
+            .map_err(|error| Fault::refused(format!("hold {}", self.name), &error))
     }
 
-    /// What the program has said, so many bytes at most; none if it is in a file of the caller's.
-    fn text(&self, max: u64) -> Result<Option<String>, Fault> {
-        let Some(file) = &self.held else { return Ok(None) };
-        let read = read_held(file, max);
+    /// What the program has said, so many bytes at most; none if the caller's file has it.
+    fn text(self, max: u64) -> Result<Option<String>, Fault> {
+        let read = read_held(&self.held, max);
         let bytes = read.map_err(|error| Fault::refused(format!("read {}", self.name), &error))?;
-        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+        match self.to {
+            Some((path, mut file)) => {
+                file.write_all(&bytes).map_err(wrote(path))?;
+                Ok(None)
+            }
+            None => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        }
     }
+}
+
+fn wrote(path: &Path) -> impl Fn(io::Error) -> Fault {
+    move |error| Fault::refused(format!("write {}", path.display()), &error)
 }
 
 /// Whom the program has left has the same open file still: its offset is theirs to move.

@@ -160,8 +160,9 @@ Exit status: the App's; 128+n if signal n ended it; 125 if ROCKER itself failed,
 App.";
 
 const KILL: &str = "\
-A gentle end: \"rocker kill -s TERM NAME\", and \"rocker wait NAME\" to see it. Of several names, one
-that is unknown keeps all from being killed.";
+A gentle end: \"rocker kill -s TERM NAME\", and \"rocker wait NAME\" to see it.
+
+Exit status: 0 if all were killed; 125 if one was not, which is told, and the others were.";
 
 const CP: &str = "\
 NAME is a rocker's name, or the beginning of it. PATH is as its programs see it, and read or

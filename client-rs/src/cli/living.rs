@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use rocker_client::{OpenRocker, RockerEntry, kill_by_name, list};
 use serde_json::json;
 
-use super::{Fault, plain, print};
+use super::{Fault, plain, print, status};
 
 /// How long the master may take to answer.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -40,33 +40,45 @@ pub(crate) fn ps(socket: &Path, json: bool) -> Result<ExitCode, Fault> {
     print(&if rows.is_empty() { "no rockers\n".to_owned() } else { table(&HEADER, &rows) })
 }
 
-/// None is killed before all are known.
+/// All names are looked up before anybody is killed: of what lives then, each may name one. Those
+/// that cannot be killed are told, and keep no other alive.
 pub(crate) fn kill(
     socket: &Path,
     beginnings: &[String],
     signal: Option<u8>,
 ) -> Result<ExitCode, Fault> {
-    let rockers = beginnings.iter().map(|beginning| by_beginning(socket, beginning));
-    for rocker in rockers.collect::<Result<Vec<_>, _>>()? {
-        let name = rocker.name.as_str();
-        match signal {
-            Some(number) => OpenRocker::attach(socket, name, ANSWER_MAX)?.signal_all(number)?,
-            None => kill_by_name(socket, name, GONE_MAX)?,
+    let living = list(socket, ANSWER_MAX)?;
+    let found: Vec<_> = beginnings.iter().map(|beginning| only(&living, beginning)).collect();
+    let mut done = ExitCode::SUCCESS;
+    for rocker in found {
+        let killed = rocker.and_then(|rocker| {
+            let name = rocker.name.as_str();
+            match signal {
+                Some(number) => OpenRocker::attach(socket, name, ANSWER_MAX)?.signal_all(number)?,
+                None => kill_by_name(socket, name, GONE_MAX)?,
+            }
+            Ok(())
+        });
+        if let Err(fault) = killed {
+            done = status(Err(fault));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(done)
 }
 
 /// The one living rocker whose name begins so.
 pub(crate) fn by_beginning(socket: &Path, beginning: &str) -> Result<RockerEntry, Fault> {
-    let mut matching = list(socket, ANSWER_MAX)?;
-    matching.retain(|rocker| rocker.name.as_str().starts_with(beginning));
-    let why = match matching.as_slice() {
+    only(&list(socket, ANSWER_MAX)?, beginning).cloned()
+}
+
+fn only<'a>(living: &'a [RockerEntry], beginning: &str) -> Result<&'a RockerEntry, Fault> {
+    let mut matching = living.iter().filter(|rocker| rocker.name.as_str().starts_with(beginning));
+    let why = match (matching.next(), matching.next()) {
         // An unset variable in a script is no name, however few rockers there are.
         _ if beginning.is_empty() => "no name".to_owned(),
-        [rocker] => return Ok(rocker.clone()),
-        [] => "no living rocker has this name".to_owned(),
-        [one, other, ..] => {
+        (Some(rocker), None) => return Ok(rocker),
+        (None, _) => "no living rocker has this name".to_owned(),
+        (Some(one), Some(other)) => {
             format!("several begin so: {} and {}, for example", one.name, other.name)
         }
     };

@@ -831,8 +831,9 @@ ROCKER_API ROCKER_ERR ROCKER_configure(RockerOpen *open, const RockerConf *conf,
 
 /*
  * Ends every program, which is told like any end, and makes the rocker what it was after
- * ROCKER_configure(): memory is empty again, what was mounted is mounted anew, the init program has
- * run. Not touched are the host's own directories, and the layers in the data dir.
+ * ROCKER_configure(), or at its beginning without one: memory is empty again, what was mounted is
+ * mounted anew, the init program has run. Not touched are the host's own directories, and the
+ * layers in the data dir.
  *
  * ROCKER_EVENT_done; or ROCKER_EVENT_failed: ETIME if some process cannot be killed within 5 s, and
  * then nothing else was done. After any other failure the rocker ends: ROCKER_EVENT_lost.

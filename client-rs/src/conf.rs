@@ -300,8 +300,9 @@ impl OpenRocker {
     }
 
     /// Ends every program, which is told as [`wait`](Self::wait) tells it, and makes the rocker
-    /// what it was after [`configure`](Self::configure): memory is empty again, what was mounted
-    /// is mounted anew, the init command has run. It takes as long whatever an App has left.
+    /// what it was after [`configure`](Self::configure), or at its beginning without one: memory
+    /// is empty again, what was mounted is mounted anew, the init command has run. It takes as
+    /// long whatever an App has left.
     ///
     /// Not touched are the host's own directories, and the persistent overlays of
     /// [`Launch::overlay`](crate::Launch::overlay).

@@ -71,27 +71,15 @@ pub(crate) fn at<E: Into<Refusal>>(at: At) -> impl Fn(E) -> Failed {
 
 impl Pristine {
     /// Leaves the namespaces that the rocker was built in for the first of its own.
-    pub(crate) fn new(conf: &Conf<'_>, dev: Dev<'_>) -> Result<Self, Failed> {
-        let names = conf.host_name.is_some() || conf.domain_name.is_some();
-        let names = if names { CLONE_NEWUTS } else { 0 };
-        let cgroup = if conf.unshare_cgroup { CLONE_NEWCGROUP } else { 0 };
-        sys::unshare(CLONE_NEWNS | names | cgroup).map_err(at(At::Namespaces))?;
+    pub(crate) fn new(dev: Dev<'_>) -> Result<Self, Errno> {
+        sys::unshare(CLONE_NEWNS)?;
         let open = |path: &CStr, how| openat(CWD, path, how | OFlags::CLOEXEC, Mode::empty());
-        let opened = || -> Result<Self, Errno> {
-            Ok(Self {
-                namespace: open(c"/proc/self/ns/mnt", OFlags::RDONLY)?,
-                root: open(c"/", OFlags::PATH | OFlags::DIRECTORY)?,
-                proc: open(c"/proc", OFlags::PATH | OFlags::DIRECTORY)?,
-                own_dev: dev.is_own(),
-            })
-        };
-        let pristine = opened().map_err(at(At::Namespaces))?;
-        let named = |name: Option<&str>, set: fn(&[u8]) -> Result<(), Errno>| {
-            name.map_or(Ok(()), |name| set(name.as_bytes()))
-        };
-        named(conf.host_name, sys::set_host_name).map_err(at(At::HostName))?;
-        named(conf.domain_name, sys::set_domain_name).map_err(at(At::DomainName))?;
-        Ok(pristine)
+        Ok(Self {
+            namespace: open(c"/proc/self/ns/mnt", OFlags::RDONLY)?,
+            root: open(c"/", OFlags::PATH | OFlags::DIRECTORY)?,
+            proc: open(c"/proc", OFlags::PATH | OFlags::DIRECTORY)?,
+            own_dev: dev.is_own(),
+        })
     }
 
     /// Goes back to how the rocker was built. What was configured is gone once no process sees it.
@@ -108,7 +96,15 @@ impl Pristine {
         exec_dir: &[u8],
         wall: Option<&mut Wall>,
     ) -> Result<(), Failed> {
-        sys::unshare(CLONE_NEWNS | CLONE_NEWIPC).map_err(at(At::Namespaces))?;
+        let names = conf.host_name.is_some() || conf.domain_name.is_some();
+        let names = if names { CLONE_NEWUTS } else { 0 };
+        let cgroup = if conf.unshare_cgroup { CLONE_NEWCGROUP } else { 0 };
+        sys::unshare(CLONE_NEWNS | CLONE_NEWIPC | names | cgroup).map_err(at(At::Namespaces))?;
+        let named = |name: Option<&str>, set: fn(&[u8]) -> Result<(), Errno>| {
+            name.map_or(Ok(()), |name| set(name.as_bytes()))
+        };
+        named(conf.host_name, sys::set_host_name).map_err(at(At::HostName))?;
+        named(conf.domain_name, sys::set_domain_name).map_err(at(At::DomainName))?;
         if self.own_dev {
             forget_memory().map_err(at(At::Namespaces))?;
         }
@@ -136,11 +132,6 @@ impl Pristine {
             .map(drop)
             .map_err(at(At::WorkDir))
     }
-}
-
-/// Memory and queues that are shared by number are not in the file system, and go as well.
-pub(crate) fn forget_ipc() -> Result<(), Failed> {
-    sys::unshare(CLONE_NEWIPC).map_err(at(At::Namespaces))
 }
 
 /// An empty `/dev/shm`, whatever an earlier run has left in the rocker's own.

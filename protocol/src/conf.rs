@@ -8,7 +8,7 @@ use crate::request::Path;
 
 /// The rocker as its programs will see it. Done in this order: the root, the places one after
 /// the other, names, the init command.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Conf<'a> {
     /// What `/` is.
     #[serde(borrow)]

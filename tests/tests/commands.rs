@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         what_cannot_be_configured_is_told,
         a_hostile_app_cannot_move_a_place,
         a_reset_leaves_nothing_of_what_ran,
+        one_that_was_not_configured_is_reset_as_well,
         a_reset_forgets_what_has_a_number_or_a_queues_name,
         a_thousand_resets_leave_guard_and_mounts_as_they_were,
         a_user_without_privilege_configures_and_resets,
@@ -796,13 +797,27 @@ fn a_reset_leaves_nothing_of_what_ran() {
         }
         assert_eq!(scratch::names(&top), Vec::<String>::new());
     }
-    // One that was not configured has nothing to be emptied, but may be reset.
     place.ends();
+}
+
+fn one_that_was_not_configured_is_reset_as_well() {
+    let mut place = place();
+    let write = ["ls /dev/shm", "write /dev/shm/x y"];
+    for _ in 0..2 {
+        assert!(place.probe(&write).contains("ls /dev/shm: \nwrite /dev/shm/x y: ok\n"));
+        let run = place.sh("exec sleep 1000");
+        place.rocker.reset().unwrap();
+        assert_eq!(place.rocker.wait(&run).unwrap().verdict, Verdict::Cancelled);
+    }
+    place.ends();
+    // What is said after a reset is heard.
     let mut place = crate::place();
-    let run = place.sh("exec sleep 1000");
     place.rocker.reset().unwrap();
-    assert_eq!(place.rocker.wait(&run).unwrap().verdict, Verdict::Cancelled);
-    assert!(place.probe(&["say on"]).contains("say: on"));
+    let conf = with_tmp(&place).host_name("reset");
+    configured(&mut place, &conf);
+    assert!(place.probe(&["read /proc/sys/kernel/hostname"]).contains(": reset\n"));
+    place.rocker.reset().unwrap();
+    assert!(place.probe(&["read /proc/sys/kernel/hostname"]).contains(": reset\n"));
     place.ends();
 }
 

@@ -302,18 +302,19 @@ impl Linux<'_> {
 
     /// exec.1: from how the rocker was built to how it is to look.
     fn mount_view(&mut self) -> Result<(), conf::Failed> {
-        let Some(conf) = self.conf.as_ref().and_then(conf_in) else {
-            // A reset, and nothing to mount. Whoever takes no orders ends by it.
-            let goes_on = self.launch().request.options.commanded;
-            return if goes_on { conf::forget_ipc() } else { Ok(()) };
-        };
+        let options = self.launch().request.options;
+        // A reset of one that takes no orders, which ends by it.
+        if !options.commanded {
+            return Ok(());
+        }
+        let conf = self.conf.as_ref().and_then(conf_in).unwrap_or_default();
         let failed = conf::at(conf::At::Namespaces);
         let pristine = match &self.pristine {
             Some(pristine) => {
                 pristine.restore().map_err(failed)?;
                 pristine
             }
-            None => self.pristine.insert(Pristine::new(&conf, self.launch().request.options.dev)?),
+            None => self.pristine.insert(Pristine::new(options.dev).map_err(failed)?),
         };
         let exec_dir = self.launch.as_ref().map(|launch| launch.request.exec_dir.as_bytes());
         pristine.configure(&conf, exec_dir.unwrap_or(b"/"), self.wall.as_mut())

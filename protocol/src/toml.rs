@@ -35,7 +35,7 @@ impl fmt::Display for Wrong<'_> {
             write!(f, "line {line}: ")?;
             self.key(line).map_or(Ok(()), |key| write!(f, "{key}: "))?;
         }
-        if let Some((wanted, found)) = mistyped(self.message) {
+        if let Some((wanted, found)) = mistyped(self.message, "a table") {
             return write!(f, "it must be {wanted}, not {found}");
         }
         for (index, line) in self.message.lines().enumerate() {
@@ -46,8 +46,9 @@ impl fmt::Display for Wrong<'_> {
     }
 }
 
-/// What was wanted and what was found, where the message says it in words of Rust's.
-fn mistyped(message: &str) -> Option<(&'static str, &str)> {
+/// What was wanted and what was found, where a message of serde's says it in words of Rust's.
+/// `table` is what the format calls names with values.
+pub fn mistyped<'a>(message: &'a str, table: &'static str) -> Option<(&'static str, &'a str)> {
     let said = ["invalid type: ", "invalid value: "].map(|it| message.strip_prefix(it));
     let (found, wanted) = said.into_iter().flatten().next()?.rsplit_once(", expected ")?;
     let wanted = match wanted {
@@ -58,10 +59,12 @@ fn mistyped(message: &str) -> Option<(&'static str, &str)> {
         "a boolean" => "true or false",
         "a string" | "path string" => "a text in quotes",
         "a sequence" => "a list",
+        "a map" => table,
+        _ if wanted.starts_with("struct ") => table,
         _ => return None,
     };
     let found = match found {
-        "map" => "a table",
+        "map" => table,
         "sequence" => "a list",
         _ => found.strip_prefix("string ").or(found.split('`').nth(1)).unwrap_or(found),
     };

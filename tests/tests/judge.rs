@@ -356,22 +356,28 @@ fn what_is_no_job_is_said_and_the_next_one_done() {
     let (leaks, daemon) = (Leaks::snapshot(), Daemon::start());
     let mut judge = as_nobody(judge(&daemon, &["--ready", "1"]));
     let jobs = format!(
-        "{{\n\n{}\n{}\n{}\n{}\n",
+        "{{\n\n{}\n{}\n{}\n{}\n{}\n{}\n",
         json!({"id": 1, "argv": []}),
         json!({"id": 2, "argv": ["true"], "nonsense": 1}),
         json!({"id": 3, "argv": ["true"], "files": {"../x": {"text": ""}}}),
         json!({"id": 4, "argv": ["true"]}),
+        json!({"id": 5, "argv": ["true"], "files": {"x": "text"}}),
+        json!({"id": 6, "argv": ["true"], "files": {"x": {}}}),
     );
     let output = fed(judge.arg(probe_package()), &jobs);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let results = json_lines_of(&output.stdout);
     let errors: Vec<&str> =
         results.iter().map(|result| result["error"].as_str().unwrap_or("none")).collect();
-    assert_eq!(errors.len(), 5, "{results:?}");
-    assert!(errors[0].starts_with("not a job: ") && errors[2].contains("nonsense"), "{results:?}");
+    assert_eq!(errors.len(), 7, "{results:?}");
+    assert_eq!(errors[0], "not a job: line 1: it is not JSON: it ends within an object");
+    let unknown = "not a job: line 4: unknown key \"nonsense\": known are id, argv, env, ";
+    assert!(errors[2].starts_with(unknown), "{results:?}");
+    assert_eq!(errors[5], "not a job: line 7: x: it must be an object, not \"text\"");
+    assert_eq!(errors[6], "files, x: it takes text or path");
     // What is no JSON has no id either.
     let ids: Vec<&Value> = results.iter().map(|result| &result["id"]).collect();
-    assert_eq!(json!(ids), json!([null, 1, 2, 3, 4]));
+    assert_eq!(json!(ids), json!([null, 1, 2, 3, 4, 5, 6]));
     assert!(
         errors[1].starts_with("argv") && errors[3].contains("../x: a relative path"),
         "{results:?}"

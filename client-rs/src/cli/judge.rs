@@ -16,13 +16,13 @@ use std::time::Instant;
 
 use rocker_client::{Conf, Launch, Limits, OpenFile, OpenRocker, Program};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{Judge, JudgeMany, JudgeRun};
 use super::copy::Max;
 use super::embedded::Master;
 use super::run::{Base, PATH, open, resolved};
-use super::{Fault, copy, print, profile, report, units};
+use super::{Fault, copy, json, print, profile, report, units};
 
 /// Where a program starts. It can write there, and elsewhere only to what is in memory, too.
 const WORK_DIR: &str = "/tmp";
@@ -72,11 +72,12 @@ struct NoJob {
     why: Fault,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case")]
-enum Content {
-    Text(String),
-    Path(PathBuf),
+/// One of the two.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    text: Option<String>,
+    path: Option<PathBuf>,
 }
 
 /// `rocker judge run`
@@ -100,7 +101,7 @@ pub(crate) fn run(run: &JudgeRun) -> Result<ExitCode, Fault> {
     };
     for words in &run.copy_in {
         let (from, to) = pair(words)?;
-        job.files.insert(to, Content::Path(from.into()));
+        job.files.insert(to, Content { path: Some(from.into()), ..Content::default() });
     }
     for words in &run.copy_out {
         let (from, to) = pair(words)?;
@@ -146,14 +147,14 @@ pub(crate) fn serve(args: &JudgeMany, package: &Path) -> Result<ExitCode, Fault>
 }
 
 fn read_jobs(give: &mpsc::SyncSender<Result<Job, NoJob>>) -> Result<(), Fault> {
-    for line in io::stdin().lock().lines() {
+    for (line, number) in io::stdin().lock().lines().zip(1..) {
         let line = line.map_err(|error| Fault::refused("read the jobs", &error))?;
         if line.trim().is_empty() {
             continue;
         }
         let job = serde_json::from_str(&line).map_err(|error| NoJob {
             id: serde_json::from_str(&line).map_or(Value::Null, |line: Value| line["id"].clone()),
-            why: Fault::Said(format!("not a job: {error}")),
+            why: Fault::Said(format!("not a job: {}", json::wrong(&line, number, &error))),
         });
         if give.send(job).is_err() {
             // Nobody works any more, and says why.
@@ -205,7 +206,7 @@ fn is_crowded(fault: &Fault) -> bool {
 }
 
 fn refusal(id: &Value, fault: &Fault) -> Value {
-    json!({"id": id, "error": fault.to_string()})
+    serde_json::json!({"id": id, "error": fault.to_string()})
 }
 
 /// What all jobs have in common.
@@ -346,11 +347,12 @@ impl Place {
             let wanted = [OpenFile::new(name).write().create_new(0o755)];
             let mut file = first(self.rocker.open_files(&wanted)?)
                 .map_err(|fault| copy::refused(&format!("write {name}"), fault))?;
-            let copied = match content {
-                Content::Text(text) => file.write_all(text.as_bytes()),
-                Content::Path(path) => File::open(path)
+            let copied = match (&content.text, &content.path) {
+                (Some(text), None) => file.write_all(text.as_bytes()),
+                (None, Some(path)) => File::open(path)
                     .map_err(|error| Fault::refused(format!("read {}", path.display()), &error))
                     .map(|mut from| io::copy(&mut from, &mut file).map(drop))?,
+                _ => return Err(Fault::Said(format!("files, {name}: it takes text or path"))),
             };
             copied.map_err(|error| Fault::refused(format!("copy to {name}"), &error))?;
         }

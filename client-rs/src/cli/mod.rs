@@ -19,6 +19,7 @@
 //! pack      rocker pack
 //! manifest  rocker.toml
 //! profile   --seccomp FILE
+//! json      what is wrong with a text in JSON
 //! doctor    rocker doctor
 //! units     times and sizes, as people write them
 //! ```
@@ -29,6 +30,7 @@ mod doctor;
 mod embedded;
 mod exec;
 mod identity;
+mod json;
 mod judge;
 mod living;
 mod manifest;

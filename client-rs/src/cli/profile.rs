@@ -16,7 +16,7 @@ use protocol::seccomp::{
 use serde::Deserialize;
 use syscalls::Sysno;
 
-use super::Fault;
+use super::{Fault, json};
 
 /// As much as the kernel takes.
 type Code = Assembler<{ protocol::request::FILTER_MAX }>;
@@ -86,7 +86,8 @@ pub(super) fn read(path: &Path, kill: u32) -> Result<Vec<u8>, Fault> {
 }
 
 fn compile(text: &str, kill: u32) -> Result<Vec<u8>, String> {
-    let profile: Profile = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let profile: Profile =
+        serde_json::from_str(text).map_err(|error| json::wrong(text, 1, &error))?;
     let default = action(&profile.default_action, profile.default_errno_ret, kill)?;
     let mut calls: BTreeMap<u32, Vec<Clause<'_>>> = BTreeMap::new();
     for rule in &profile.syscalls {
@@ -338,12 +339,22 @@ mod tests {
                 r#"{"names": [], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "x"}}"#,
                 "x is no version",
             ),
-            (r#"{"names": [], "action": "SCMP_ACT_ALLOW", "when": "now"}"#, "`when`"),
+            (
+                r#"{"names": [], "action": "SCMP_ACT_ALLOW", "when": "now"}"#,
+                "line 1: unknown key \"when\": known are names, ",
+            ),
+            (r#"{"names": "x"}"#, "line 1: names: it must be a list, not \"x\""),
+            (r#"{"names": [1]}"#, "line 1: names: it must be a text in quotes, not 1"),
+            ("\n{\"names\": []}", "line 2: \"action\" is missing"),
+            (r#"{"names": [], "names": []}"#, "line 1: \"names\" is there twice"),
+            ("3", "line 1: syscalls: it must be an object, not 3"),
+            ("{\n3}", "line 2, column 1: it is not JSON: key must be a string"),
         ] {
             let said = refusal(&with_rule(rule));
             assert!(said.contains(word), "{word}: {said}");
         }
-        assert!(refusal("{}").contains("defaultAction"));
+        assert_eq!(refusal("{}"), "line 1: \"defaultAction\" is missing");
+        assert_eq!(refusal("{\n"), "line 2: it is not JSON: it ends within an object");
         assert!(refusal(r#"{"defaultAction": "no"}"#).contains("no is no action"));
     }
 

@@ -1,6 +1,8 @@
 //! The root daemon: reads its configuration, takes the guard's program, and serves.
 
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,7 +45,7 @@ fn main() -> ExitCode {
     let _ = log::set_logger(&StandardError);
     log::set_max_level(log::LevelFilter::Info);
     let mut arguments = Arguments::default();
-    let mut given = std::env::args_os().skip(1);
+    let mut given = std::env::args_os().skip(1).flat_map(apart);
     while let Some(argument) = given.next() {
         match argument.to_str() {
             Some("--config") => match given.next() {
@@ -69,6 +71,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `--config=FILE` as `--config FILE`.
+fn apart(word: OsString) -> Vec<OsString> {
+    for name in ["--config", "--socket"] {
+        let value = word.as_bytes().strip_prefix(name.as_bytes());
+        if let Some(value) = value.and_then(|rest| rest.strip_prefix(b"=")) {
+            return vec![name.into(), OsStr::from_bytes(value).to_owned()];
+        }
+    }
+    vec![word]
 }
 
 fn serve(arguments: &Arguments) -> Result<(), String> {

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         there_is_one_master_per_socket,
         what_is_no_socket_stays_where_it_is,
         an_argument_without_its_value_is_refused,
+        a_value_may_stand_behind_an_equals_sign,
         the_log_says_who_asked_for_what,
         a_guard_that_cannot_be_used_is_named_at_the_start,
         a_configuration_with_an_unknown_key_is_refused,
@@ -829,6 +830,20 @@ fn an_argument_without_its_value_is_refused() {
         assert_eq!(said, format!("rocker-master: {wanted}; see --help\n"));
         assert_eq!(output.status.code(), Some(2));
     }
+}
+
+fn a_value_may_stand_behind_an_equals_sign() {
+    let start = |arguments: [&str; 2]| {
+        let mut program = Command::new(bin("rocker-master"));
+        let output = program.env_clear().args(arguments).output().expect("it can be started");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = start(["--config=/dev/null", "--socket=here"]);
+    assert!(said.contains("cannot listen on here: it must be an absolute path"), "{said}");
+    let said = start(["--config=/nonexistent", "--socket=/here"]);
+    assert!(said.contains("/nonexistent"), "{said}");
+    let said = start(["--config", "--version=1"]);
+    assert!(said.contains("--version=1"), "{said}");
 }
 
 fn the_log_says_who_asked_for_what() {

@@ -343,8 +343,8 @@ pub(crate) struct Run {
     pub(crate) app_id: u32,
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Where the overlays keep what the App writes [default, with overlays:
-    /// /var/lib/rocker/<package's name>, made if missing]
+    /// Where the overlays keep what the App writes; another --uid finds it there as another user's
+    /// [default, with overlays: /var/lib/rocker/<package's name>, made if missing]
     #[arg(long, value_name = "D")]
     pub(crate) data_dir: Option<PathBuf>,
     /// A directory that the App can change for itself, up to 16 times; or "auto": all in / but

@@ -556,7 +556,8 @@ typedef struct {
     /* Processes and threads now, the guard among them; and the most at once, from Linux 6.11 on. */
     uint64_t pids;
     uint64_t pids_peak;
-    /* Processor time in microseconds. */
+    /* Processor time in microseconds, that of children nobody has waited for among it; with
+     * cgroups of version 1 only if it was limited, and cpu and cpuacct are one hierarchy. */
     uint64_t cpu_us;
     /* Bytes read from block devices, and written to them. */
     uint64_t read;

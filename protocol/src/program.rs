@@ -167,7 +167,8 @@ pub struct Usage {
     pub pids: Option<u64>,
     /// The most at once; from Linux 6.11 on.
     pub pids_peak: Option<u64>,
-    /// Processor time in microseconds.
+    /// Processor time in microseconds, that of children nobody has waited for among it; with
+    /// cgroups of version 1 only if it was limited, and `cpu` and `cpuacct` are one hierarchy.
     pub cpu_us: Option<u64>,
     /// Bytes read from block devices.
     pub read: Option<u64>,

@@ -23,11 +23,11 @@ impl Usage {
             self.pids = read("pids.current", &number);
             self.pids_peak = read("pids.peak", &number);
         }
-        if what.cpu {
-            self.cpu_us = match what.unified {
-                true => read("cpu.stat", &|text| named(text, "usage_usec")),
-                false => read("cpuacct.usage", &number).map(|ns| ns / 1000),
-            };
+        // Version 2 counts it without a controller.
+        if what.unified {
+            self.cpu_us = read("cpu.stat", &|text| named(text, "usage_usec"));
+        } else if what.cpu {
+            self.cpu_us = read("cpuacct.usage", &number).map(|ns| ns / 1000);
         }
         if what.io {
             let (file, keys) = match what.unified {
@@ -105,6 +105,22 @@ mod tests {
         assert_eq!(named(events, "oom_"), None);
         assert_eq!(number("67108864\n"), Some(64 << 20));
         assert_eq!(number("max\n"), None);
+    }
+
+    #[test]
+    fn processor_time_is_counted_wherever_it_can_be() {
+        let count = |unified, cpu| {
+            let mut usage = Usage::default();
+            let read = |file: &str, parse: Parse<'_>| match file {
+                "cpu.stat" => parse("usage_usec 7\nuser_usec 5\n"),
+                "cpuacct.usage" => parse("7000\n"),
+                _ => None,
+            };
+            usage.count(Cgroup { unified, cpu, ..Cgroup::default() }, read);
+            usage.cpu_us
+        };
+        assert_eq!([count(true, true), count(true, false)], [Some(7); 2]);
+        assert_eq!([count(false, true), count(false, false)], [Some(7), None]);
     }
 
     #[test]

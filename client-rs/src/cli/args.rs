@@ -202,9 +202,11 @@ Each line of standard input is a job, {\"id\": 1, \"argv\": [\"sh\", \"-c\", \"c
 
 Each line of standard output is a result, in the order in which they end: id, verdict, exit or
 signal, user_us, system_us, wall_us, peak_kib, what else the kernel tells, stdout, stderr; or id
-and error. Children that nobody has waited for are not in user_us and system_us. Verdicts: normal,
-nonzero exit status, signalled, time limit exceeded, memory limit exceeded, output limit exceeded,
-disallowed system call, out of memory (the host's), runner error (nobody saw how it ended).
+and error. Children that nobody has waited for are not in user_us and system_us, but in
+rocker_cpu_us, which is of all jobs of this rocker so far, if it has --memory or --pids and cgroups
+are of version 2. Verdicts: normal, nonzero exit status, signalled, time limit exceeded, memory
+limit exceeded, output limit exceeded, disallowed system call, out of memory (the host's), runner
+error (nobody saw how it ended).
 
 A program sees the package, its working directory /tmp, and of the host /usr, /etc and what belongs
 to them, for reading only. What one leaves behind is gone before the next.";

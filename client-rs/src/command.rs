@@ -205,6 +205,11 @@ impl<'r> Command<'r> {
     /// The same, and all that it says until nobody can say any more. Of what was not said
     /// otherwise, standard output and error are piped, and standard input leads to `/dev/null`.
     ///
+    /// All of it is held in memory, however much: the bound is the program's time, as with
+    /// [`std::process::Command::output`]. Whom one does not trust has a [file](Self::stdout) and
+    /// `RLIMIT_FSIZE` ([`Limits::rlimit`]), or a [pipe](Self::stdout_piped) that is read no
+    /// further than one likes.
+    ///
     /// # Errors
     ///
     /// As above, and that what it says cannot be read.

@@ -1,6 +1,7 @@
 //! The system calls that rustix has no function for, each with a safe face.
 #![allow(unsafe_code, reason = "raw system calls")]
 
+use alloc::format;
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -113,13 +114,21 @@ pub(crate) fn restrict_at(
         .map_err(ours)
 }
 
-/// `fchmodat2(2)` of an open file, also one that is open by `O_PATH`. `ENOSYS` before Linux 6.6.
-pub(crate) fn chmod(file: BorrowedFd<'_>, mode: rustix::fs::Mode) -> Result<(), Errno> {
+/// `fchmodat2(2)` of an open file, also one that is open by `O_PATH`.
+pub(crate) fn chmod(file: BorrowedFd<'_>, how: rustix::fs::Mode) -> Result<(), Errno> {
     let (path, flags) = (c"".as_ptr(), linux_raw_sys::general::AT_EMPTY_PATH as usize);
-    let mode = mode.as_raw_mode() as usize;
+    let mode = how.as_raw_mode() as usize;
     // SAFETY: the kernel reads the empty, NUL-ended path; the descriptor is open for the whole
     // call.
-    unsafe { syscall!(Sysno::fchmodat2, number(file), path, mode, flags) }.map(drop).map_err(ours)
+    let done = unsafe { syscall!(Sysno::fchmodat2, number(file), path, mode, flags) };
+    match done.map(drop).map_err(ours) {
+        // Before Linux 6.6 by its name in /proc, which leads to it and nothing else.
+        Err(Errno::NOSYS) => {
+            let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+            rustix::fs::chmod(name, how)
+        }
+        answer => answer,
+    }
 }
 
 /// Which version of Landlock there is. `ENOSYS` without, `EOPNOTSUPP` if it is not enabled.

@@ -18,11 +18,13 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree, unmount,
+    fsconfig_set_string, fsmount, fsopen, mount_change, mount_remount, move_mount, open_tree,
+    unmount,
 };
 
+use crate::mount_table::{self, Mount, below};
 use crate::sys;
 
 /// A refused mount: the kernel's number, and its words where it has any.
@@ -186,9 +188,18 @@ pub(crate) fn attach_at(tree: BorrowedFd<'_>, place: &CStr) -> Result<(), Refusa
 /// prepare.5: the host's control groups can be looked at but not changed. A part of the tree
 /// that the host has delegated to the App's user would let it end that user's processes outside.
 pub(crate) fn close_cgroups() -> Result<(), Errno> {
-    match sys::restrict_at(CWD, c"/sys/fs/cgroup", MountAttrFlags::MOUNT_ATTR_RDONLY) {
-        // There is no such place, or nothing is mounted there; or Linux before 5.12.
-        Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS) => Ok(()),
+    let place = c"/sys/fs/cgroup";
+    match sys::restrict_at(CWD, place, MountAttrFlags::MOUNT_ATTR_RDONLY) {
+        // There is no such place, or nothing is mounted there.
+        Err(Errno::NOENT | Errno::INVAL) => Ok(()),
+        // Before Linux 5.12 one by one.
+        Err(Errno::NOSYS) => {
+            let how = MountFlags::BIND | MountFlags::RDONLY;
+            let how = how | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+            let is_there = |mount: &Mount| below(&mount.at, place.to_bytes()).is_some();
+            let mut there = mount_table::read()?.into_iter().filter(is_there);
+            there.try_for_each(|mount| mount_remount(mount.at, how, c""))
+        }
         answer => answer,
     }
 }

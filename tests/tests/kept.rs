@@ -549,7 +549,7 @@ const TOO_SLOW: &str = "Connection timed out";
 /// Its owner has many a way to do that. Here it has no `.rocker` yet, and none can be made.
 fn a_data_dir_that_makes_its_visitors_wait_delays_nobody_else() {
     private_mounts();
-    let mut daemon = daemon();
+    let mut daemon = Daemon::with_config(LONG);
     let disk = Disk::new(&daemon);
     shell(&format!("chown {APP_UID}:{APP_GID} {}", disk.at));
     let parent = |path: &Path| path.parent().unwrap().to_owned();
@@ -620,7 +620,7 @@ impl Drop for Silent {
 /// Neither a user's nor root's.
 fn a_package_that_makes_its_visitors_wait_delays_nobody_else() {
     private_mounts();
-    let mut daemon = daemon();
+    let mut daemon = Daemon::with_config(LONG);
     let (at, data) = (directory(daemon.path("silent"), 0o755, APP_UID), daemon.path("theirs"));
     directory(data.clone(), 0o755, APP_UID);
     daemon.stop();

@@ -13,7 +13,7 @@
 use core::ffi::CStr;
 use core::fmt::Write as _;
 
-use linux_raw_sys::general::{CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWUTS};
+use linux_raw_sys::general::{CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWUTS};
 use protocol::conf::{Conf, Place, Root};
 use protocol::devices::{DEVICES, DIRECTORIES, LINKS, SHM_BYTES};
 use protocol::{Command, Dev, FilePath, Path};
@@ -25,6 +25,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
+use crate::ipc;
 use crate::mounts::{self, Refusal};
 use crate::privileges;
 use crate::sys;
@@ -95,11 +96,13 @@ impl Pristine {
         conf: &Conf<'_>,
         exec_dir: &[u8],
         wall: Option<&mut Wall>,
+        until_ns: u64,
     ) -> Result<(), Failed> {
         let names = conf.host_name.is_some() || conf.domain_name.is_some();
         let names = if names { CLONE_NEWUTS } else { 0 };
         let cgroup = if conf.unshare_cgroup { CLONE_NEWCGROUP } else { 0 };
-        sys::unshare(CLONE_NEWNS | CLONE_NEWIPC | names | cgroup).map_err(at(At::Namespaces))?;
+        sys::unshare(CLONE_NEWNS | names | cgroup).map_err(at(At::Namespaces))?;
+        ipc::isolate(until_ns).map_err(at(At::Namespaces))?;
         let named = |name: Option<&str>, set: fn(&[u8]) -> Result<(), Errno>| {
             name.map_or(Ok(()), |name| set(name.as_bytes()))
         };

@@ -18,6 +18,7 @@
 //! files        exec.1: what is opened, deleted and linked at their command
 //! wall         prepare.6, exec.1: Landlock
 //! violations   exec.3: what a program's own filter forbids
+//! ipc          prepare.0, exec.1: a namespace of its own for queues and shared memory
 //! cgroups      prepare.0, root.5, exec.3: the limits, and what was used
 //! reaper       exec.3, root.9: who has ended
 //! sys          the system calls that rustix has no function for
@@ -38,6 +39,7 @@ mod conf;
 mod durability;
 mod files;
 mod gate;
+mod ipc;
 pub mod linux;
 mod loop_device;
 pub mod machine;

@@ -67,6 +67,7 @@ struct Building {
     proc: Option<OwnedFd>,
     user_limits: Option<OwnedFd>,
     own_devices: Option<[OwnedFd; 2]>,
+    own_ipc: bool,
     /// Whether the host's control groups are closed already.
     closed_cgroups: bool,
     /// What the caller is to enter by.

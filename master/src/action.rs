@@ -17,7 +17,7 @@ pub enum Action {
     LockDataDir,
     /// root.2: make the rocker's cgroups, and set its limits.
     MakeCgroup,
-    /// prepare.0: `clone(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC)` and execute the guard.
+    /// prepare.0: `clone(CLONE_NEWNS | CLONE_NEWPID)` and execute the guard.
     CloneGuard,
     /// root.3: request, package, data dir and the caller's own connection.
     HandOver,

@@ -1,5 +1,5 @@
-//! prepare.0: the guard is cloned into new mount, PID and IPC namespaces and becomes another
-//! program before the master goes on (`man 2 clone`, `man 2 execveat`).
+//! prepare.0: the guard is cloned into new mount and PID namespaces and becomes another program
+//! before the master goes on (`man 2 clone`, `man 2 execveat`).
 //!
 //! Never a plain fork: that copies the master's page tables, 8 to 10 us for each MB, and its
 //! memory into every rocker. `CLONE_VM | CLONE_VFORK` shares them until the exec, as vfork(2)
@@ -45,7 +45,7 @@ pub(crate) fn clone_guard(
 ) -> Result<u32, Errno> {
     let [guard, link, null] = [guard, link, null].map(|fd| fd.as_raw_fd());
     let mut start = Start { guard, link, null, errno: 0 };
-    let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
+    let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | namespaces;
     let top = stack.0.as_mut_ptr_range().end;
     // SAFETY: the child runs `become_guard` on a stack that is exclusively ours to lend, is

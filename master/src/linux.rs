@@ -469,7 +469,7 @@ impl Work<'_> {
         let ready = self.host.pool.take(began_ns);
         if let (Some(ready), true) = (&ready, self.launch()?.trace) {
             self.host.words =
-                format!("unshare --mount --pid --ipc --fork rocker-guard # {}, ready", ready.pid);
+                format!("unshare --mount --pid --fork rocker-guard # {}, ready", ready.pid);
         }
         let Ready { pid: guard_pid, link } = match ready {
             Some(ready) => ready,
@@ -767,9 +767,7 @@ impl Work<'_> {
                 let name = self.held.limited.map(|name| name.to_string()).unwrap_or_default();
                 write!(command, "cgcreate -g *:{}/{name}", self.host.config.cgroup.display())
             }
-            Action::CloneGuard => {
-                command.write_str("unshare --mount --pid --ipc --fork rocker-guard")
-            }
+            Action::CloneGuard => command.write_str("unshare --mount --pid --fork rocker-guard"),
             Action::HandOver => command.write_str("sendmsg # to the guard, with descriptors"),
             Action::AwaitMount => command.write_str("recvmsg # from the guard, with the mount"),
             Action::AwaitDone => command.write_str("recvmsg # from the guard"),

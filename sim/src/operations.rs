@@ -16,7 +16,7 @@ pub mod fake;
 pub const OPERATIONS: [(&str, &str); 52] = [
     ("fork WHO [FD..]", "fork, and the child has these descriptors alone"),
     ("fork-sharing WHO", "clone(CLONE_FILES)"),
-    ("clone-guard WHO [FD..]", "clone(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC)"),
+    ("clone-guard WHO [FD..]", "clone(CLONE_NEWNS | CLONE_NEWPID)"),
     ("clone-app WHO", "clone(CLONE_PARENT)"),
     ("exit", "_exit"),
     ("kill WHO", "kill(SIGKILL)"),

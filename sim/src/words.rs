@@ -75,7 +75,7 @@ pub(crate) fn guard(
     let places = |index: u16| scene.and_then(|scene| scene.places().nth(usize::from(index)));
     let did = match before {
         State::AwaitRequest => "recvmsg # the request, with descriptors".to_owned(),
-        State::IsolateMounts { .. } => "mount --make-rprivate /".to_owned(),
+        State::IsolateMounts { .. } => "unshare --ipc; mount --make-rprivate /".to_owned(),
         State::CreateLoop { .. } => "losetup --find".to_owned(),
         State::BindPackage { loop_dev, .. } => {
             format!("losetup --read-only /dev/loop{loop_dev} app{launch}.sqfs")
@@ -179,7 +179,7 @@ pub(crate) fn session(
         State::LockDataDir { .. } => "mkdir -m 700 .rocker; flock .rocker".to_owned(),
         State::FindMount => "findmnt --types squashfs".to_owned(),
         State::MakeCgroup => "cgcreate # with its limits".to_owned(),
-        State::CloneGuard => "unshare --mount --pid --ipc --fork rocker-guard".to_owned(),
+        State::CloneGuard => "unshare --mount --pid --fork rocker-guard".to_owned(),
         State::HandOver { .. } => "sendmsg # to the guard, with descriptors".to_owned(),
         State::AwaitMount => "recvmsg # from the guard: the mount".to_owned(),
         State::AwaitDone => "recvmsg # from the guard".to_owned(),

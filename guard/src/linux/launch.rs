@@ -22,7 +22,7 @@ use crate::overlays::{Kept, Manner, NoPlan, Plan};
 use crate::reaper::Reaper;
 use crate::superblock::{self, Unfit};
 use crate::wall::Wall;
-use crate::{durability, loop_device, mount_table, mounts, privileges};
+use crate::{durability, ipc, loop_device, mount_table, mounts, privileges};
 
 impl<'b> Linux<'b> {
     pub(super) fn await_request(&mut self) -> Outcome {
@@ -38,6 +38,7 @@ impl<'b> Linux<'b> {
             let proc = self.building.proc.as_ref();
             self.building.user_limits = proc.and_then(|proc| privileges::user_limits(proc).ok());
             self.building.own_devices = mounts::own_devices(SHM_BYTES).ok();
+            self.building.own_ipc = ipc::isolate(0).is_ok();
             self.building.closed_cgroups = mounts::close_cgroups().is_ok();
             self.building.entrance = entrance().ok();
         }
@@ -103,6 +104,10 @@ impl<'b> Linux<'b> {
         let name = core::ffi::CStr::from_bytes_until_nul(&name);
         rustix::thread::set_name(name.map_err(|_| rustix::io::Errno::INVAL)?)?;
         self.cgroups.join()?;
+        if !self.building.own_ipc {
+            // There is as much time again for all else, and for whoever is to be told.
+            ipc::isolate(now_ns() + u64::from(self.launch().request.timeout_ms) * 500_000)?;
+        }
         mounts::make_private()
     }
 

@@ -308,6 +308,7 @@ impl Linux<'_> {
             return Ok(());
         }
         let conf = self.conf.as_ref().and_then(conf_in).unwrap_or_default();
+        let until_ns = now_ns() + u64::from(RESET_MS) * 1_000_000;
         let failed = conf::at(conf::At::Namespaces);
         let pristine = match &self.pristine {
             Some(pristine) => {
@@ -317,7 +318,7 @@ impl Linux<'_> {
             None => self.pristine.insert(Pristine::new(options.dev).map_err(failed)?),
         };
         let exec_dir = self.launch.as_ref().map(|launch| launch.request.exec_dir.as_bytes());
-        pristine.configure(&conf, exec_dir.unwrap_or(b"/"), self.wall.as_mut())
+        pristine.configure(&conf, exec_dir.unwrap_or(b"/"), self.wall.as_mut(), until_ns)
     }
 
     pub(super) fn build_view(&mut self) -> Outcome {

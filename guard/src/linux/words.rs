@@ -42,10 +42,10 @@ impl Linux<'_> {
         match action {
             Action::AwaitRequest => command.write_str("recvmsg # the request, with descriptors"),
             Action::IsolateMounts if self.cgroups.is_empty() => {
-                command.write_str("mount --make-rprivate /")
+                command.write_str("unshare --ipc; mount --make-rprivate /")
             }
             Action::IsolateMounts => {
-                command.write_str("echo 0 > cgroup.procs; mount --make-rprivate /")
+                command.write_str("echo 0 > cgroup.procs; unshare --ipc; mount --make-rprivate /")
             }
             Action::FindFreeLoop => command.write_str("losetup --find"),
             Action::BindLoop { loop_dev } => {

@@ -191,7 +191,7 @@ impl Actor {
             ["fork", name, fds @ ..] => self.begin(SIGNAL, name, fds),
             ["fork-sharing", name] => self.begin(SIGNAL | libc::CLONE_FILES, name, &[]),
             ["clone-guard", name, fds @ ..] => {
-                let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
+                let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
                 self.begin(SIGNAL | namespaces, name, fds)
             }
             ["clone-app", name] => self.begin(SIGNAL | libc::CLONE_PARENT, name, &[]),

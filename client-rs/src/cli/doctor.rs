@@ -99,7 +99,8 @@ const FEATURES: [(&str, Version, &str); 3] = [
     (
         "mount_setattr",
         Version { major: 5, minor: 12 },
-        "a launch fails where the host has a mount below an overlaid directory",
+        "no \"rocker judge\", and nothing is bound or masked; a launch fails where the host has a \
+         mount below an overlaid directory",
     ),
     (
         "close_range",
@@ -109,8 +110,8 @@ const FEATURES: [(&str, Version, &str); 3] = [
     (
         "many ipc namespaces",
         Version { major: 6, minor: 3 },
-        "one takes milliseconds to go: launches and resets that come faster for long fail when \
-         user.max_ipc_namespaces wait for that",
+        "one takes milliseconds to go: launches and resets that come faster for long wait for it \
+         when there are user.max_ipc_namespaces",
     ),
 ];
 

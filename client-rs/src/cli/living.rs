@@ -146,7 +146,9 @@ fn app_pid(guard_pid: u32) -> Option<u32> {
 
 /// The pid namespace of a process; none where this user may not look.
 pub(crate) fn namespace(pid: u32) -> Option<OsString> {
-    std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok().map(Into::into)
+    let name: OsString = std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok()?.into();
+    // Linux 5.10 says nothing, and that it went well.
+    Some(name).filter(|name| !name.is_empty())
 }
 
 fn parent(pid: u32) -> Option<u32> {

@@ -641,7 +641,7 @@ impl Bench {
             Figure::new("sizes", what, bytes as f64, "bytes").at_most(limit as f64)
         };
         Ok(vec![
-            size("rocker-guard, stripped", guard_file, 154_000),
+            size("rocker-guard, stripped", guard_file, tests::GUARD_MAX),
             size("idle guard, memory of its own", idle?, 48 << 10),
             // All guards share these pages, which the master has sealed.
             size("the same with its program", alone?, 200 << 10),

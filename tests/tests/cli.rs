@@ -1286,7 +1286,7 @@ fn a_profile_that_says_nothing_is_refused_in_one_line() {
     let daemon = Daemon::start();
     let file = daemon.path("profile.json");
     for (text, words) in [
-        ("", ["profile.json", "EOF"]),
+        ("", ["profile.json", "line 1: it is not JSON: it ends within a value"]),
         ("{\"defaultAction\": \"SCMP_ACT_DENY\"}", ["profile.json", "SCMP_ACT_DENY is no action"]),
         (
             "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\":\n[{\"names\": [\"opne\"], \

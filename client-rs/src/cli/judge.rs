@@ -276,6 +276,7 @@ struct Place {
 
 impl Place {
     fn new(plan: &Plan, number: u32) -> Result<Self, Fault> {
+        // Beyond the last uid there is none, which is told.
         let launch = plan.launch.clone().uid(plan.uid.saturating_add(number));
         let (mut rocker, master) = open(&launch, plan.embeddable)?;
         rocker.configure(&plan.conf())?;
@@ -335,7 +336,7 @@ impl Place {
         }
         for stream in [out, err] {
             let name = stream.name;
-            if let Some(text) = stream.text(output)? {
+            if let Some(text) = stream.deliver(output)? {
                 result[name] = text.into();
             }
         }
@@ -447,8 +448,9 @@ impl<'a> Output<'a> {
             .map_err(|error| Fault::refused(format!("hold {}", self.name), &error))
     }
 
-    /// What the program has said, so many bytes at most; none if the caller's file has it.
-    fn text(self, max: u64) -> Result<Option<String>, Fault> {
+    /// Hands over what the program has said, so many bytes at most: to the caller's file, and
+    /// none is left, or else for the result.
+    fn deliver(self, max: u64) -> Result<Option<String>, Fault> {
         let read = read_held(&self.held, max);
         let bytes = read.map_err(|error| Fault::refused(format!("read {}", self.name), &error))?;
         match self.to {

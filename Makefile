@@ -39,6 +39,7 @@ check: test
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@$(CARGO) clippy --locked -p guard --bin rocker-guard --release --target $(TARGET) $(STATIC) -- -D warnings
+	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --keep-going
 
 bench: build
 	@$(RELEASE) -p tests --bin rocker-bench

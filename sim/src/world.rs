@@ -235,7 +235,7 @@ impl World {
         self
     }
 
-    /// The policy names [`USERS`](crate::USERS).
+    /// The policy names [`USERS`].
     #[must_use]
     pub fn users(mut self) -> Self {
         self.configure(Config { allow: policy(), ..(*self.config).clone() });

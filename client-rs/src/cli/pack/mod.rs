@@ -11,8 +11,7 @@
 //!   parties that must not harm each other have put into one tree.
 //!
 //! What an image made here could not hold is refused, never dropped: sockets, fifos, device
-//! nodes, extended attributes (see [`refuse_xattrs`]) and symlinks beyond [`SYMLINK_MAX`].
-
+//! nodes, extended attributes but SELinux's, and symlinks too long for backhand.
 //!
 //! ```text
 //! writer     the tree becomes an image

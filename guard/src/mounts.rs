@@ -318,12 +318,7 @@ pub(crate) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(),
     move_mount(tree, c"", target, c"", by_descriptors)
 }
 
-/// Takes a mount out of the tree; whoever has it open keeps it.
-pub(crate) fn detach(tree: &OwnedFd) -> Result<(), Errno> {
-    unmount(by_descriptor(tree.as_fd()), UnmountFlags::DETACH)
-}
-
-/// The same for the mount whose root is the working directory.
+/// Takes the mount whose root is the working directory out of the tree.
 pub(crate) fn detach_here() -> Result<(), Errno> {
     unmount(c".", UnmountFlags::DETACH)
 }

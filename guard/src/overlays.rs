@@ -54,7 +54,7 @@ struct Layer {
     mount_id: u64,
     /// The overlay, once prepare.4 has made it.
     tree: Option<OwnedFd>,
-    /// Whether it had to be attached somewhere before parts of it could be cloned.
+    /// Whether it is attached where nobody but root may go: to its own work directory.
     staged: bool,
     /// Whether an earlier launch has made it.
     reused: bool,
@@ -311,12 +311,15 @@ impl Plan {
         uppers.take(KEPT_LAYERS_MAX).collect()
     }
 
-    /// prepare.4: makes layer `index`, with its directories in `data`, the `.rocker` directory.
+    /// prepare.4: makes layer `index`, with its directories in `data`, the `.rocker` directory. One
+    /// that nobody `keeps` goes with the rocker's other mounts: unmounted by itself, it would take as
+    /// long once more.
     pub(crate) fn build(
         &mut self,
         index: u16,
         data: BorrowedFd<'_>,
         manner: Manner,
+        keeps: bool,
     ) -> Result<(), Refusal> {
         let Manner { volatile, uid, gid } = manner;
         let layer = &mut self.layers[usize::from(index)];
@@ -325,7 +328,11 @@ impl Plan {
         let work = layer_directory(data, &work, layer.lower.as_fd())?;
         let layers = [&layer.lower, &upper, &work].map(AsFd::as_fd);
         let make = || mounts::overlay(layers, volatile);
-        layer.tree = Some(privileges::with_file_ids(uid, gid, make)?);
+        let tree = layer.tree.insert(privileges::with_file_ids(uid, gid, make)?);
+        if !keeps {
+            mounts::attach(tree.as_fd(), work.as_fd())?;
+            layer.staged = true;
+        }
         Ok(())
     }
 
@@ -350,7 +357,9 @@ impl Plan {
         let part = match mounts::clone_beneath(tree.as_fd(), inside) {
             // Before Linux 6.15 only what is attached can be cloned (KERNEL A14).
             Err(io::Errno::INVAL) if !*staged => {
-                stage(tree.as_fd(), data)?;
+                let [_, work] = directory_names(mountpoint);
+                let work = open_beneath(data, work.as_bytes(), OFlags::DIRECTORY)?;
+                mounts::attach(tree.as_fd(), work.as_fd())?;
                 (*staged, self.was_staged) = (true, true);
                 mounts::clone_beneath(tree.as_fd(), inside)?
             }
@@ -404,18 +413,6 @@ impl Plan {
         let parent = &self.places[parent];
         let tree = parent.tree.as_ref().ok_or(io::Errno::INVAL)?;
         open_beneath(tree.as_fd(), below(path, &parent.path).ok_or(io::Errno::INVAL)?, how)
-    }
-
-    /// Takes the staging mounts away again.
-    pub(crate) fn unstage(&mut self) -> Result<(), io::Errno> {
-        // Each stands on those before it, and would take those after it along.
-        for layer in self.layers.iter_mut().rev().filter(|layer| layer.staged) {
-            if let Some(tree) = &layer.tree {
-                mounts::detach(tree)?;
-            }
-            layer.staged = false;
-        }
-        Ok(())
     }
 
     /// Opens a directory of the merged view. A missing one is made, with its parents, where
@@ -649,16 +646,6 @@ fn layer_directory(
     fchown(&directory, Some(Uid::from_raw(like.st_uid)), Some(Gid::from_raw(like.st_gid)))?;
     fchmod(&directory, Mode::from_raw_mode(like.st_mode))?;
     Ok(directory)
-}
-
-/// Attaches a layer where nobody looks, so that its parts can be cloned.
-fn stage(tree: BorrowedFd<'_>, data: BorrowedFd<'_>) -> Result<(), io::Errno> {
-    match mkdirat(data, c"stage", Mode::RWXU) {
-        Ok(()) | Err(io::Errno::EXIST) => {}
-        Err(error) => return Err(error),
-    }
-    let stage = open_beneath(data, b"stage", OFlags::DIRECTORY)?;
-    mounts::attach(tree, stage.as_fd())
 }
 
 fn ours(error: io::Errno) -> Errno {

@@ -11,7 +11,7 @@ use crate::fault::{Call, Who};
 use crate::kernel::{Answer, CONNRESET, Capabilities, Fd, Kernel, Pid, Received, Role, TreeKind};
 use crate::library::{ClientMachine, HelperMachine, Library};
 use crate::message::{Body, Message};
-use crate::scene::{Does, EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, STAGE, Terms};
+use crate::scene::{Does, EXEC_DIR, HOST_DIRECTORIES, HOST_MOUNT, Launch, Terms};
 use crate::violation::Violation;
 
 /// One launch as its caller has it: the client's machine, and what its driver holds.
@@ -406,7 +406,6 @@ pub(crate) fn check_app(kernel: &mut Kernel, app: Pid, launch: usize, scene: &La
         (!scene.directories().iter().all(overlaid), "without its overlays"),
         (hides, "without a host mount below an overlay"),
         (HOST_DIRECTORIES.iter().any(overlaid), "without a directory of the host's"),
-        (at(STAGE).is_some(), "beside a layer that nobody put away"),
     ];
     if let Some((_, why)) = wrong.into_iter().find(|(is_wrong, _)| *is_wrong) {
         kernel.violated(Violation::AppRanWrongly { why });

@@ -69,7 +69,6 @@ calls! {
     OpenTree: 2 12 24;
     OpenExecDir: 2 20 13 12;
     MoveMount: 22 40 12;
-    Unmount: 22 12;
     MountProc: 1 16 12;
     OpenProc: 24 12;
     OpenDev: 2 20 40 12;

@@ -452,7 +452,12 @@ impl AtWork<'_> {
         self.kernel.set_file_ids(pid, id);
         let tree = self.kernel.new_tree(pid, Call::MountOverlay, kind);
         self.kernel.set_file_ids(pid, 0);
-        self.kernel.install(table, layer_role(layer), tree?);
+        let tree = tree?;
+        self.kernel.install(table, layer_role(layer), tree);
+        if !self.hands.keeps {
+            self.kernel.attach(pid, tree, None, STAGE)?;
+            self.hands.staged[usize::from(layer)] = true;
+        }
         Ok(())
     }
 
@@ -490,10 +495,6 @@ impl AtWork<'_> {
     fn attach_package(&mut self) -> Answer {
         let (pid, table) = (self.hands.pid, self.hands.table);
         let (_, scene) = self.launch()?;
-        for staged in self.hands.staged.iter_mut().filter(|staged| **staged) {
-            self.kernel.detach(pid, STAGE)?;
-            *staged = false;
-        }
         self.kernel.call(Call::OpenExecDir)?;
         let on = self.kernel.walk(pid, EXEC_DIR);
         if !scene.exec_dir && on.is_none() {

@@ -503,8 +503,8 @@ pub const DIRECTORIES: [&str; 16] = [
 /// What else lies there, and stays the host's.
 pub(crate) const HOST_DIRECTORIES: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
 
-/// Where a layer lies while parts of it are cloned, on kernels that need it.
-pub(crate) const STAGE: &str = "/stage";
+/// Where a layer lies that nobody keeps, and on kernels that clone no part of it elsewhere.
+pub(crate) const STAGE: &str = ".rocker/work";
 
 /// A file system of the host's below the first of them.
 pub(crate) const HOST_MOUNT: &str = "/var/cache";

@@ -200,7 +200,7 @@ impl<'b> Linux<'b> {
         let Building { plan, layers, keeps, seal, .. } = &mut self.building;
         let data = layers.as_ref().ok_or(rustix::io::Errno::BADF)?.as_fd();
         if !plan.has(layer) {
-            plan.build(layer, data, manner)?;
+            plan.build(layer, data, manner, *keeps)?;
         }
         if *keeps && seal.is_none() && layer + 1 == plan.layers() {
             // Without one they go with the rocker.
@@ -215,7 +215,6 @@ impl<'b> Linux<'b> {
     }
 
     pub(super) fn attach_package(&mut self) -> Result<(), rustix::io::Errno> {
-        self.building.plan.unstage()?;
         let package = self.building.package_mount.as_ref().ok_or(rustix::io::Errno::BADF)?;
         let exec_dir = self.launch().request.exec_dir;
         let target = self.building.plan.open_or_make(exec_dir.as_bytes())?;

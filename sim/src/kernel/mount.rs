@@ -123,20 +123,6 @@ impl Kernel {
         self.new_tree(pid, Call::OpenTree, kind)
     }
 
-    /// `umount -l`
-    pub(crate) fn detach(&mut self, pid: Pid, at: &'static str) -> Answer {
-        self.privileged(pid)?;
-        self.call(Call::Unmount)?;
-        let space = self.process(pid).mounts;
-        let mounts = &mut self.spaces[space].mounts;
-        let top = mounts.iter_mut().rev().find(|mount| mount.at == at).ok_or(Errno::INVAL)?;
-        let tree = top.tree;
-        top.at = NOWHERE;
-        self.trees[tree].places -= 1;
-        self.tree_let_go(tree);
-        Ok(())
-    }
-
     /// Linux does not refuse two overlays with one upper directory, and both break (A11).
     pub(super) fn check_layer(&mut self, data: u8, layer: u16, made: usize) {
         let is_same = |tree: &Tree| {
@@ -260,9 +246,6 @@ impl Kernel {
         Ok(())
     }
 }
-
-/// Where a mount was that is gone: no path begins like this.
-pub(super) const NOWHERE: &str = "-";
 
 /// Whatever lies on the mount `on` at `at`, and on that, and so on.
 fn top_at(mounts: &[Mount], mut on: Option<usize>, at: &str) -> Option<usize> {

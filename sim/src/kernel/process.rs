@@ -3,7 +3,6 @@
 
 use protocol::{Errno, Exit, Step};
 
-use super::mount::NOWHERE;
 use super::{
     Answer, CHILD, Gate, HOST, INIT, Kernel, Life, Pid, Process, Space, pid_index, pid_of,
 };
@@ -180,8 +179,7 @@ impl Kernel {
         if self.spaces[space].viewers > 0 || space == HOST {
             return;
         }
-        let mut mounts = core::mem::take(&mut self.spaces[space].mounts);
-        mounts.retain(|mount| mount.at != NOWHERE);
+        let mounts = core::mem::take(&mut self.spaces[space].mounts);
         if !mounts.is_empty() {
             self.consequence(Step::UmountOverlay, || {
                 let places: Vec<&str> = mounts.iter().rev().map(|mount| mount.at).collect();

@@ -162,6 +162,7 @@ fn peers_that_cannot_are_left_out_with_a_word() {
     let dir = scratch();
     let says_no = "echo not today >&2; exit 3";
     let peers = [
+        ("musl-gcc", says_no),
         ("bwrap", "[ $1 != --version ] || exec echo bubblewrap 0.12.0; echo not today >&2; exit 3"),
         // Once it can.
         (
@@ -186,6 +187,7 @@ fn peers_that_cannot_are_left_out_with_a_word() {
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{complaint}");
     for (name, why) in [
+        ("launch in C, static, again", "musl-gcc: exit status: 3: not today"),
         ("bwrap", "bwrap: exit status: 3: not today"),
         ("nsjail", "nsjail: exit status: 3: not today"),
         ("crun run", "crun: exit status: 3: not today"),

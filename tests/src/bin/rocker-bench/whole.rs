@@ -4,8 +4,9 @@
 //! an image instead, which is there beforehand, and one overlay over all of it. `again` is ours by
 //! a master as it is by default, which has started that App before: a master is there to have the
 //! package mounted, a guard ready and the overlays kept, and the goals are about that. `warm` has
-//! new overlays; `launch in C` is the example of that name, linked with the C library, as `again`.
-//! Without a name ours does the very work of the others: all of it is made anew.
+//! new overlays; `launch in C` is the example of that name, linked with the C library, as `again`;
+//! `static` is the same with musl (`musl-gcc`, of Debian's musl-tools), which on many a device is the
+//! C library that there is. Without a name ours does the very work of the others: all of it is made anew.
 //! What a process costs, whoever starts it, is in the rows of the program and of an empty one that
 //! has a C library; what the system calls of a launch alone cost in this scene is in floor's, which
 //! lives on and launches when it is asked to. The last two together, with overlays kept, are the
@@ -38,6 +39,7 @@ const CALM_NS: u64 = 20_000_000;
 enum Launcher {
     Again,
     AgainC,
+    AgainStatic,
     Warm,
     Rocker,
     Alone,
@@ -55,9 +57,10 @@ enum Launcher {
 }
 
 impl Launcher {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Again,
         Self::AgainC,
+        Self::AgainStatic,
         Self::Warm,
         Self::Rocker,
         Self::Alone,
@@ -78,6 +81,7 @@ impl Launcher {
         match self {
             Self::Again => "rocker run, again",
             Self::AgainC => "launch in C, again",
+            Self::AgainStatic => "launch in C, static, again",
             Self::Warm => "rocker run, warm",
             Self::Rocker => "rocker run",
             Self::Alone => "the program alone",
@@ -112,7 +116,8 @@ impl Launcher {
 
     /// Without it there is nothing to measure.
     const fn is_ours(self) -> bool {
-        let ours = matches!(self, Self::Again | Self::AgainC | Self::Warm | Self::Rocker);
+        let again = matches!(self, Self::Again | Self::AgainC | Self::AgainStatic);
+        let ours = again || matches!(self, Self::Warm | Self::Rocker);
         ours || matches!(self, Self::Alone | Self::Empty) || self.floor_mode().is_some()
     }
 
@@ -123,6 +128,12 @@ impl Launcher {
             Self::FloorBest => Some("best"),
             _ => None,
         }
+    }
+
+    /// Whether nobody can have it everywhere.
+    const fn is_rare(self) -> bool {
+        // Before Linux 6.15 no overlay can be kept.
+        !self.is_ours() || matches!(self, Self::AgainStatic | Self::FloorKept)
     }
 
     /// Whether the package is mounted for it.
@@ -190,6 +201,7 @@ impl Bench {
             helpers.floors.insert(mode, self.floor(mode, OVERLAYS[2])?);
         }
         match launcher {
+            Launcher::AgainStatic => self.compile_launch(),
             _ if launcher.is_ours() => Ok(()),
             Launcher::Docker => {
                 helpers.docker = Some(Docker::start(self.bundle("docker"), &self.clock)?);
@@ -227,7 +239,8 @@ impl Bench {
         }
         let mut command = match launcher {
             Launcher::Again => self.rocker_command(&self.again, "again"),
-            Launcher::AgainC => self.launch_command(),
+            Launcher::AgainC => self.launch_command(Path::new(env!("ROCKER_EXAMPLE_LAUNCH"))),
+            Launcher::AgainStatic => self.launch_command(&self.path("launch")),
             Launcher::Warm => self.rocker_command(&self.warm, "data"),
             Launcher::Rocker => self.rocker_command(&self.master, "data"),
             Launcher::Alone | Launcher::FloorKept | Launcher::FloorWarm | Launcher::FloorBest => {
@@ -277,8 +290,28 @@ impl Bench {
         rocker
     }
 
-    fn launch_command(&self) -> Command {
-        let mut launch = Command::new(env!("ROCKER_EXAMPLE_LAUNCH"));
+    /// The example again, with the C library from its sources.
+    fn compile_launch(&self) -> Result<()> {
+        let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client-c");
+        let mut compile = Command::new("musl-gcc");
+        compile.args([
+            "-std=c11",
+            "-Os",
+            "-static",
+            "-ffunction-sections",
+            "-Wl,--gc-sections",
+            "-s",
+        ]);
+        compile.arg("-I").arg(library.join("include")).arg("-o").arg(self.path("launch"));
+        compile.arg(library.join("examples/launch.c"));
+        for file in fs::read_dir(library.join("src"))? {
+            compile.args(Some(file?.path()).filter(|file| file.extension() == Some("c".as_ref())));
+        }
+        run(&mut compile).map(drop)
+    }
+
+    fn launch_command(&self, program: &Path) -> Command {
+        let mut launch = Command::new(program);
         launch.args([&self.again.socket, &self.package]);
         launch.args([self.path("exec"), self.path("again")]);
         launch.args(["1000", "./clock"]).args(OVERLAYS[2]);
@@ -418,8 +451,7 @@ fn run_bytes(command: &mut Command) -> Result<()> {
 
 /// A peer that cannot, or not any more, is left out. We have to.
 fn forgive(launcher: Launcher, why: Box<dyn Error>) -> Result<()> {
-    // Before Linux 6.15 no overlay can be kept.
-    if launcher.is_ours() && launcher != Launcher::FloorKept {
+    if !launcher.is_rare() {
         return Err(why);
     }
     skip(launcher.name(), why);
@@ -439,7 +471,8 @@ fn to_text(rows: &[Row]) -> String {
             .map(|values| percentiles(values).map(|us| format!("{us:8.0}")).join(" "));
         text += &format!("{:30} {all} {alone}\n", row.launcher.name());
     }
-    let heads = ["again", "in C", "anew", "floor"].map(|head| format!("{head:>8}")).join(" ");
+    let heads =
+        ["again", "in C", "static", "anew", "floor"].map(|head| format!("{head:>8}")).join(" ");
     text += &format!("\n{:42}{heads}\n", "");
     for Ratio { row, times } in ratios(rows) {
         let [again, ..] = times;
@@ -447,7 +480,11 @@ fn to_text(rows: &[Row]) -> String {
             format!("  goal {goal}: {}", if again >= goal { "met" } else { "missed" })
         });
         let name = format!("{} takes, times", row.launcher.name());
-        let times = times.map(|times| format!("{times:8.1}")).join(" ");
+        let times = times.map(|times| match times.is_nan() {
+            true => format!("{:>8}", "-"),
+            false => format!("{times:8.1}"),
+        });
+        let times = times.join(" ");
         text += &format!("{name:42}{times}{verdict}\n");
     }
     text
@@ -469,25 +506,28 @@ fn to_json(rows: &[Row]) -> Value {
         said.push(json!({"what": row.launcher.name(), "launches": row.all.len(), "all_us": all,
             "alone_us": alone, "times_again": ratio.as_ref().map(|ratio| ratio.times[0]),
             "times_in_c": ratio.as_ref().map(|ratio| ratio.times[1]),
-            "times_ours": ratio.as_ref().map(|ratio| ratio.times[2]),
-            "times_floor": ratio.as_ref().map(|ratio| ratio.times[3]),
+            "times_static": ratio.as_ref().map(|ratio| ratio.times[2]),
+            "times_ours": ratio.as_ref().map(|ratio| ratio.times[3]),
+            "times_floor": ratio.as_ref().map(|ratio| ratio.times[4]),
             "goal": row.launcher.goal()}));
     }
     said.into()
 }
 
-/// Another's median by those of `rocker run` again, of the same in C, and of all made anew; and by
-/// `floor kept`, or `warm` where none can be, with an empty process.
+/// Another's median by those of `rocker run` again, of the same in C, also static, and of all made
+/// anew; and by `floor kept`, or `warm` where none can be, with an empty process.
 struct Ratio<'r> {
     row: &'r Row,
-    times: [f64; 4],
+    times: [f64; 5],
 }
 
 fn ratios(rows: &[Row]) -> Vec<Ratio<'_>> {
     let median = |row: &Row| percentiles(&row.all)[0];
     let of = |launcher| rows.iter().find(|row| row.launcher == launcher).map_or(f64::NAN, median);
     let floor = of(Launcher::FloorKept).min(of(Launcher::FloorWarm)) + of(Launcher::Empty);
-    let ours = [of(Launcher::Again), of(Launcher::AgainC), of(Launcher::Rocker), floor];
+    let again = [Launcher::Again, Launcher::AgainC, Launcher::AgainStatic].map(of);
+    let [run, in_c, in_static] = again;
+    let ours = [run, in_c, in_static, of(Launcher::Rocker), floor];
     let others = rows.iter().filter(|row| !row.launcher.is_ours());
     others.map(|row| Ratio { row, times: ours.map(|ours| median(row) / ours) }).collect()
 }

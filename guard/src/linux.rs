@@ -165,8 +165,9 @@ impl<'b> Linux<'b> {
             return Err(rustix::io::Errno::PERM);
         }
         // What whoever started the master left open in it is nothing to a rocker, nor is its
-        // working directory, nor what it masks.
+        // working directory, nor what it masks, nor its groups.
         sys::close_from(3)?;
+        rustix::thread::set_thread_groups(&[])?;
         rustix::process::chdir(c"/")?;
         rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
         let master = rustix::io::fcntl_dupfd_cloexec(sys::stdio(0), 3)?;

@@ -166,9 +166,13 @@ struct Directory {
 
 impl Plan {
     /// overlay.0. `table` is the mount table, if it is known.
-    pub(crate) fn new(overlays: &Overlays<'_>, table: Option<Vec<Mount>>) -> Result<Self, NoPlan> {
+    pub(crate) fn new(
+        overlays: &Overlays<'_>,
+        Manner { uid, gid, .. }: Manner,
+        table: Option<Vec<Mount>>,
+    ) -> Result<Self, NoPlan> {
         let mut directories = match overlays {
-            Overlays::Dirs(listed) => listed_directories(listed)?,
+            Overlays::Dirs(listed) => privileges::as_user(uid, gid, || listed_directories(listed))?,
             Overlays::AllTopDirs => top_directories()?,
         };
         sort(&mut directories, |directory| &directory.path);

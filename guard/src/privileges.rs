@@ -24,12 +24,15 @@ pub(crate) fn with_file_ids<T, E: From<Errno>>(
     gid: u32,
     work: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
-    // They go at prepare.6 anyway.
-    set_thread_groups(&[])?;
     let all = capabilities(None)?;
+    as_user(uid, gid, || set_capabilities(None, all).map_err(E::from).and_then(|()| work()))
+}
+
+/// overlay.0: looks files up as the App's user does, who learns of no others by what is refused.
+/// The capabilities over files go with uid 0, and come back with it (`man 7 capabilities`).
+pub(crate) fn as_user<T>(uid: u32, gid: u32, work: impl FnOnce() -> T) -> T {
     sys::set_file_ids(uid, gid);
-    // Those over files have gone with uid 0, and come back with it (`man 7 capabilities`).
-    let answer = set_capabilities(None, all).map_err(E::from).and_then(|()| work());
+    let answer = work();
     sys::set_file_ids(0, 0);
     answer
 }

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         a_link_to_a_directory_is_overlaid_where_it_leads,
         a_missing_directory_cannot_be_overlaid,
         a_file_cannot_be_overlaid,
+        what_the_apps_user_may_not_look_up_is_not_told,
         a_directory_that_is_listed_twice_or_nested_is_served_once,
         directories_of_the_host_alone_are_refused_also_through_links,
         names_with_commas_colons_and_blanks_are_only_names,
@@ -218,6 +219,21 @@ fn a_file_cannot_be_overlaid() {
     let error = app::refused(&daemon.overlaid(probe_package(), &["/etc/passwd"]));
     assert_eq!(error.kind(), Error::Failed { step: Step::ListTopDirs, errno: Errno::NOTDIR });
     assert!(error.to_string().contains("/etc/passwd"), "{error}");
+}
+
+fn what_the_apps_user_may_not_look_up_is_not_told() {
+    let daemon = Daemon::start();
+    let closed = directory(daemon.path("closed"), 0o700, 0);
+    directory(closed.join("there"), 0o777, 0);
+    symlink(closed.join("there"), daemon.path("link")).unwrap();
+    for path in [closed.join("there"), closed.join("missing"), daemon.path("link")] {
+        let error = app::refused(&daemon.overlaid(probe_package(), &[text(&path)]));
+        let wanted = Error::Failed { step: Step::ListTopDirs, errno: Errno::ACCES };
+        assert_eq!(error.kind(), wanted, "{error}");
+    }
+    // That one itself anybody may look up.
+    let answer = daemon.probe_overlaid(&[text(&closed)], &["mounts"]);
+    assert_eq!(answer.all(&format!("at {}", text(&closed))).len(), 1);
 }
 
 fn a_directory_that_is_listed_twice_or_nested_is_served_once() {

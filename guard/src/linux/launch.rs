@@ -155,7 +155,7 @@ impl<'b> Linux<'b> {
 
     pub(super) fn list_top_dirs(&mut self) -> Outcome {
         let mounts = self.building.mounts.take();
-        match Plan::new(&self.launch().request.overlays, mounts) {
+        match Plan::new(&self.launch().request.overlays, self.manner(), mounts) {
             Ok(plan) => {
                 let found = Outcome::DirsAre { layers: plan.layers(), places: plan.places() };
                 self.building.plan = plan;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 
 use rocker_client::protocol::{Errno, Exit};
@@ -124,6 +125,11 @@ fn its_outputs_are_files() {
     };
     refused("--stdout", "/dev/zero", "it is no regular file");
     refused("--stdin", &at(""), "it is no regular file");
+    // Whoever owns the directory can have laid it.
+    symlink(at("log"), at("link")).unwrap();
+    for option in ["--stdin", "--stdout", "--stderr"] {
+        refused(option, &at("link"), "it is a link: name what it leads to");
+    }
     refused("--stdin", &at("nowhere"), "No such file or directory");
     refused("--stderr", "/nowhere/log", "No such file or directory");
     let mut attached = Command::new(bin("rocker"));

@@ -438,10 +438,10 @@ pub(crate) struct Run {
     /// processes in its rocker have ended; "rocker wait" tells how it ends. Takes a rocker-master
     #[arg(long, conflicts_with_all = ["json", "report"], help_heading = DETACHED)]
     pub(crate) detach: bool,
-    /// A regular file for its standard input [default: /dev/null]
+    /// A regular file for its standard input, no link [default: /dev/null]
     #[arg(long, value_name = "FILE", requires = "detach", help_heading = DETACHED)]
     pub(crate) stdin: Option<PathBuf>,
-    /// A regular file to append its standard output to, made if it is not there [default:
+    /// A regular file to append its standard output to, no link, made if it is not there [default:
     /// /dev/null]
     #[arg(long, value_name = "FILE", requires = "detach", help_heading = DETACHED)]
     pub(crate) stdout: Option<PathBuf>,

@@ -35,6 +35,9 @@ pub(super) struct Max {
     pub(super) bytes: u64,
 }
 
+/// Why a file of this host is not opened.
+pub(super) const IS_LINK: &str = "it is a link: name what it leads to";
+
 const EXIST: protocol::Errno = protocol::Errno(17);
 
 pub(super) const TOOMANYREFS: protocol::Errno = protocol::Errno(109);
@@ -191,7 +194,7 @@ fn place(to: &Path, name: Option<&OsStr>, what: &str) -> Result<(OwnedFd, OsStri
     match kind.map(|found| FileType::from_raw_mode(found.st_mode)) {
         Ok(FileType::RegularFile) | Err(Errno::NOENT) => Ok((dir, name.to_owned())),
         Ok(FileType::Directory) => cannot("it is a directory"),
-        Ok(FileType::Symlink) => cannot("it is a link: name what it leads to"),
+        Ok(FileType::Symlink) => cannot(IS_LINK),
         Ok(_) => cannot("it is no regular file"),
         Err(errno) => Err(Fault::refused(what, &errno.into())),
     }

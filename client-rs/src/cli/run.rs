@@ -19,6 +19,7 @@ use rocker_client::{
 };
 
 use super::args::{Common, Dev, Run};
+use super::copy::IS_LINK;
 use super::embedded::Master;
 use super::identity::Identity;
 use super::manifest::{self, Manifest};
@@ -213,9 +214,13 @@ fn background(args: &Run, program: Program) -> Result<Program, Fault> {
             return Ok(Stdio::Null);
         };
         let what = format!("open {}", path.display());
-        // A fifo would have us wait for somebody.
-        let opened = how.clone().custom_flags(libc::O_NONBLOCK).open(path);
-        let file = opened.map_err(|error| Fault::refused(&what, &error))?;
+        // A fifo would have us wait for somebody, and a link of the directory's owner lead what the
+        // App writes into a file of ours.
+        let opened = how.clone().custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path);
+        let file = opened.map_err(|error| match path.is_symlink() {
+            true => Fault::cannot(&what, IS_LINK),
+            false => Fault::refused(&what, &error),
+        })?;
         match file.metadata().is_ok_and(|found| found.is_file()) {
             true => Ok(Stdio::from(file)),
             false => Err(Fault::cannot(what, "it is no regular file")),

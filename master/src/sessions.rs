@@ -47,6 +47,11 @@ impl Entry {
         if self.awaits_another() { launch.wakes_ns } else { launch.deadline_ns }
     }
 
+    /// Whether the policy lets it be a rocker.
+    fn is_admitted(&self) -> bool {
+        !matches!(self.machine.state(), State::AwaitRequest | State::CheckCaller(_))
+    }
+
     /// Whether its guard has heard prepare.9 and its App is on the way.
     fn is_released(&self) -> bool {
         self.machine.state() == State::AwaitApp
@@ -223,14 +228,14 @@ impl Sessions {
             launches.map(|launch| &launch.caller).chain([of])
         };
         let owned = |entry: &&Entry| {
-            entry.held.rocker.as_ref().is_some_and(|rocker| rocker.owner == of.uid)
+            entry.held.launch.as_ref().is_some_and(|launch| launch.caller.uid == of.uid)
         };
-        // A launch whose guard is cloned is as good as a rocker: many come at once.
-        let cloned = self.launching.iter().filter(|entry| entry.held.rocker.is_some());
+        // A launch that is admitted is as good as a rocker: many come at once, and wait.
+        let admitted = self.launching.iter().filter(|entry| entry.is_admitted());
         let living_owned = self.owned.get(&of.uid).copied().unwrap_or_default();
         Load {
-            rockers: self.living.len() + cloned.clone().count(),
-            rockers_of_caller: living_owned + cloned.filter(owned).count(),
+            rockers: self.living.len() + admitted.clone().count(),
+            rockers_of_caller: living_owned + admitted.filter(owned).count(),
             launches: self.launching.len() + 1,
             launches_of_caller: callers().filter(|caller| caller.uid == of.uid).count(),
             launches_of_strangers: callers().filter(|caller| !config.knows(caller)).count(),

@@ -443,13 +443,13 @@ impl MasterActor {
         has_any || !self.errands.is_empty()
     }
 
-    /// How many there are, as `sessions.rs` counts: a launch whose guard is cloned is as good as a
+    /// How many there are, as `sessions.rs` counts: a launch that is admitted is as good as a
     /// rocker.
     fn load(&self, uid: u32) -> Load {
         let mut load = Load::default();
         for slot in self.sessions.iter().filter(|slot| slot.place != Place::Gone) {
             let (is_theirs, is_launching) = (slot.held.uid == uid, slot.place == Place::Launching);
-            let is_rocker = slot.held.rocker.is_some();
+            let is_rocker = slot.place == Place::Living || slot.is_admitted();
             load.rockers += usize::from(is_rocker);
             load.rockers_of_caller += usize::from(is_rocker && is_theirs && uid != ROOT);
             load.launches += usize::from(is_launching);
@@ -570,6 +570,11 @@ impl Slot {
     /// Root may know of all rockers, others of their own.
     fn may_be_known_to(&self, uid: u32) -> bool {
         uid == ROOT || uid == self.held.uid
+    }
+
+    /// Whether the policy lets it be a rocker.
+    fn is_admitted(&self) -> bool {
+        !matches!(self.machine.state(), State::AwaitRequest | State::CheckCaller(_))
     }
 
     /// Whether a caller can know of its rocker: it does from root.5 on.

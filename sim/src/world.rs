@@ -242,6 +242,15 @@ impl World {
         self
     }
 
+    /// Each of them may have so many rockers.
+    #[must_use]
+    pub fn rockers_each(mut self, max_rockers: usize) -> Self {
+        let mut config = (*self.config).clone();
+        config.allow.iter_mut().for_each(|allow| allow.max_rockers = max_rockers);
+        self.configure(config);
+        self
+    }
+
     /// No package is mounted for more than one rocker, as by a master of one launch.
     #[must_use]
     pub fn unshared(mut self) -> Self {

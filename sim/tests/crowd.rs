@@ -49,7 +49,7 @@ fn whose_paths_are_slow_delays_nobody_else() {
     for order in Order::ALL {
         let mut launches: Vec<Launch> = (0..9).map(theirs).collect();
         launches.extend([roots(0, 0), roots(1, 30)]);
-        let mut world = World::new(&launches).users().order(order).transcribed();
+        let mut world = World::new(&launches).users().rockers_each(9).order(order).transcribed();
         assert_eq!(run(&mut world, &mut Coverage::default()), Ok(()), "{}", world.transcript());
         let error = Error::Failed { step: Step::CreateGuard, errno: Errno::TIMEDOUT };
         for n in 0..9 {
@@ -97,12 +97,15 @@ fn a_crowd_is_served_and_leaves_nothing() {
     }
 }
 
-/// A crowd that comes at once does not get past `max_rockers` either.
+/// A crowd that comes at once does not get past `max_rockers` either, nor does one that waits.
 #[test]
 fn limits_are_kept() {
-    let launches: [Launch; 12] =
-        core::array::from_fn(|n| Launch { library: library(n), ..Launch::BARE });
-    for launches_max in [1, 3, 100] {
+    let scenes = [(0, false), (0, true), (5, false), (5, true)].into_iter();
+    let scenes = scenes.flat_map(|scene| [1, 3, 100].map(|launches_max| (scene, launches_max)));
+    for ((slow_ms, limited), launches_max) in scenes {
+        let launch = Launch { slow_ms, limited, ..Launch::BARE };
+        let launches: [Launch; 12] =
+            core::array::from_fn(|n| Launch { library: library(n), ..launch });
         let limits = Limits { rockers: 5, launches: launches_max };
         let mut world = World::with_limits(&launches, limits).transcribed();
         assert_eq!(run(&mut world, &mut Coverage::default()), Ok(()), "{}", world.transcript());

@@ -4,6 +4,7 @@
 //! It lies below a parent that masters alone use, and is called as the rocker is. So its place is
 //! its record: what is left of a master that was killed is found there by the next one.
 
+use core::time::Duration;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -21,10 +22,10 @@ use crate::unmade::Unmade;
 /// The period that quotas of processor time are for, in microseconds: the kernel's own default.
 const PERIOD_US: u32 = 100_000;
 
-/// How long to wait, in milliseconds, before the kernel is asked again to remove a cgroup, and for
-/// how many times. What is there longer is a rocker that has lost its master.
-const RETRY_MS: u32 = 20;
-const SOON: u32 = 100;
+/// How long to wait before the kernel is asked again to remove a cgroup, and for how many times.
+/// What is there longer is a rocker that has lost its master.
+pub(crate) const RETRY: Duration = Duration::from_millis(20);
+pub(crate) const SOON: u32 = 100;
 
 /// One cgroup of a rocker's.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ struct Used {
     hierarchy: Hierarchy,
     parent: Option<OwnedFd>,
     /// What is at work below the parent. For that nobody has to look at what is above it, which
-    /// everybody may list, and so can keep whoever makes something there waiting (`package.rs`).
+    /// everybody may list, and so can keep whoever makes something there waiting (`steward.rs`).
     ready: Vec<Controller>,
 }
 
@@ -66,7 +67,7 @@ impl Cgroups {
         Self { path, used: vec![], debts: vec![], tries: 0 }
     }
 
-    /// Makes a rocker's cgroups and sets its limits. On failure nothing is left.
+    /// Makes a rocker's cgroups and sets its limits. What a failure leaves is to be removed.
     /// Reading and writing are limited for each of these disks.
     pub(crate) fn make(
         &mut self,
@@ -85,17 +86,8 @@ impl Cgroups {
             let error = Error::Invalid { rule: Rule::NotHeld, item: Item::IoWrite };
             return Err(Unmade::Rule(error, String::new()));
         }
-        let mut made = vec![];
-        for index in 0..self.used.len() {
-            match self.make_one(index, name, limits, disks) {
-                Ok(one) => made.extend(one),
-                Err(refusal) => {
-                    self.remove(name);
-                    return Err(refusal);
-                }
-            }
-        }
-        Ok(made)
+        let made = (0..self.used.len()).map(|index| self.make_one(index, name, limits, disks));
+        made.filter_map(Result::transpose).collect()
     }
 
     /// root.15: removes a rocker's cgroups, now or as soon as the kernel lets them go.
@@ -113,10 +105,13 @@ impl Cgroups {
         self.debts = debts.into_iter().filter(|&name| !self.is_gone(name)).collect();
     }
 
-    /// When to try again, in nanoseconds from now; none if nothing is left.
-    pub(crate) fn retry_ns(&self) -> Option<u64> {
-        let soon = if self.may_hope() { RETRY_MS } else { REST_MS };
-        (!self.debts.is_empty()).then_some(u64::from(soon) * 1_000_000)
+    /// When to try again, from now on.
+    pub(crate) fn retry(&self) -> Duration {
+        match self.debts.len() {
+            0 => Duration::MAX,
+            _ if self.may_hope() => RETRY,
+            _ => Duration::from_millis(REST_MS.into()),
+        }
     }
 
     /// Whether what is left may go within a moment.
@@ -196,20 +191,17 @@ impl Cgroups {
         if wanted.is_empty() {
             return Ok(None);
         }
-        let parent = match self.ready_parent(index, &wanted)? {
-            Some(parent) => parent,
-            None => self.prepare_parent(index, &wanted)?,
-        };
-        // Who finds it otherwise than it was left has it prepared again.
+        // Who finds the parent otherwise than it was left has it prepared again.
         let was_ready = core::mem::take(&mut self.used[index].ready);
-        if self.used[index].parent.is_none() {
-            let kept = parent.open(".")?;
-            self.adopt(index, kept.dir, &[]);
+        let is_ready = wanted.iter().all(|it| was_ready.contains(it));
+        if !is_ready {
+            self.prepare_parent(index, &wanted)?;
         }
-        let group = match parent.make(name.as_str(), Mode::from_raw_mode(0o755)) {
-            Err(Unmade::System(Errno::NOENT, _)) if !was_ready.is_empty() => {
-                self.used[index].parent = None;
-                return self.make_one(index, name, limits, disks);
+        let (parent, group) = match self.make_below(index, name) {
+            // It is gone.
+            Err(Unmade::System(Errno::NOENT, _)) if is_ready => {
+                self.prepare_parent(index, &wanted)?;
+                self.make_below(index, name)?
             }
             made => made?,
         };
@@ -231,16 +223,19 @@ impl Cgroups {
         Ok(Some(Made { what, procs, dir: group.dir }))
     }
 
-    /// The parent, if these controllers are at work in what is below it.
-    fn ready_parent(&self, index: usize, wanted: &[Controller]) -> Result<Option<Group>, Unmade> {
-        let Used { hierarchy, parent, ready } = &self.used[index];
-        let is_ready = wanted.iter().all(|it| ready.contains(it));
-        let parent = parent.as_ref().filter(|_| is_ready);
-        parent.map(|dir| Group::top(dir, &hierarchy.place.join(&self.path))).transpose()
+    /// The parent, and the rocker's cgroup in it. Only root lists that: an App in a cgroup namespace
+    /// of its own could pass it on to somebody who then keeps it from being removed.
+    fn make_below(&self, index: usize, name: Name) -> Result<(Group, Group), Unmade> {
+        let Used { hierarchy, parent: Some(parent), .. } = &self.used[index] else {
+            return Err(Unmade::System(Errno::NOENT, String::new()));
+        };
+        let parent = Group::top(parent, &hierarchy.place.join(&self.path))?;
+        let group = parent.make(name.as_str(), Mode::from_raw_mode(0o711))?;
+        Ok((parent, group))
     }
 
     /// Makes the parent, with these controllers at work in what is below it.
-    fn prepare_parent(&self, index: usize, wanted: &[Controller]) -> Result<Group, Unmade> {
+    fn prepare_parent(&mut self, index: usize, wanted: &[Controller]) -> Result<(), Unmade> {
         let Hierarchy { unified, top, place, .. } = &self.used[index].hierarchy;
         let mut group = Group::top(top, place)?;
         for name in &self.path {
@@ -256,7 +251,8 @@ impl Cgroups {
         if *unified {
             self.delegate(index, &group, wanted)?;
         }
-        Ok(group)
+        self.adopt(index, group.dir, &[]);
+        Ok(())
     }
 
     /// Version 2: has these controllers at work below a cgroup. No process may be in that one

@@ -22,7 +22,7 @@ pub(crate) fn unmount<T: Send + 'static>(mounts: Vec<T>) {
 }
 
 /// False where there is no thread to be had.
-fn in_a_thread(errand: impl FnOnce() + Send + 'static) -> bool {
+pub(crate) fn in_a_thread(errand: impl FnOnce() + Send + 'static) -> bool {
     let thread = std::thread::Builder::new().name("errand".into()).stack_size(64 * 1024);
     // Then it is not done, and all that it holds is dropped here.
     thread.spawn(errand).is_ok()
@@ -69,28 +69,11 @@ impl Errands {
         });
     }
 
-    /// Looks at something for a user, who may have to wait for that to begin: then there is nobody
-    /// to be heard yet.
-    pub(crate) fn look<T: Send + 'static>(
-        &mut self,
-        user: u32,
-        look: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<Option<Receiver<T>>, Errno> {
-        if !self.looks.begin(user) {
-            return Ok(None);
-        }
+    /// Something that a thread is to find out for a user, and where it will be told; none if that
+    /// user has to wait for it to begin.
+    pub(crate) fn look<T>(&mut self, user: u32) -> Option<(Look<T>, Receiver<T>)> {
         let (said, ring, (tell, told)) = (self.said.clone(), Arc::clone(&self.ring), channel());
-        let is_under_way = in_a_thread(move || {
-            // Who asked may have given up.
-            let _ = tell.send(look());
-            let _ = said.send(Back::Look(user));
-            let _ = (&*ring).write_all(&[0]);
-        });
-        if !is_under_way {
-            self.looks.end(user);
-            return Err(Errno::BUSY);
-        }
-        Ok(Some(told))
+        self.looks.begin(user).then(|| (Look { tell, user, said, ring }, told))
     }
 
     /// Overlays that are back; to be asked when it can be read.
@@ -104,6 +87,29 @@ impl Errands {
             }
         }
         done
+    }
+}
+
+/// What a thread is to find out. At its end, however that comes, its user may have another.
+#[derive(Debug)]
+pub(crate) struct Look<T> {
+    tell: Sender<T>,
+    user: u32,
+    said: Sender<Back>,
+    ring: Arc<PipeWriter>,
+}
+
+impl<T> Look<T> {
+    pub(crate) fn finds(self, found: T) {
+        // Who asked may have given up.
+        let _ = self.tell.send(found);
+    }
+}
+
+impl<T> Drop for Look<T> {
+    fn drop(&mut self) {
+        let _ = self.said.send(Back::Look(self.user));
+        let _ = (&*self.ring).write_all(&[0]);
     }
 }
 
@@ -186,8 +192,9 @@ mod tests {
         let (open, gate) = channel::<()>();
         let gate = Arc::new(std::sync::Mutex::new(gate));
         let look = |errands: &mut Errands, user| {
-            let gate = Arc::clone(&gate);
-            errands.look(user, move || gate.lock().map(|gate| gate.recv().is_ok()).is_ok()).unwrap()
+            let (gate, (look, told)) = (Arc::clone(&gate), errands.look(user)?);
+            assert!(in_a_thread(move || look.finds(gate.lock().unwrap().recv().is_ok())));
+            Some(told)
         };
         let first: Vec<_> = (0..LOOKS_MAX).map(|_| look(&mut errands, 1).unwrap()).collect();
         assert!(look(&mut errands, 1).is_none());
@@ -199,5 +206,12 @@ mod tests {
         }
         assert!(look(&mut errands, 1).is_some());
         open.send(()).unwrap();
+        // No thread was to be had.
+        let (lost, told) = errands.look::<()>(2).unwrap();
+        drop(lost);
+        assert!(told.recv().is_err());
+        while !errands.looks.is_idle() {
+            errands.done();
+        }
     }
 }

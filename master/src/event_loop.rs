@@ -15,7 +15,6 @@ use protocol::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 
-use crate::cgroup::Cgroups;
 use crate::clone_guard::Stack;
 use crate::devices::Devices;
 use crate::errands::{Errands, unmount};
@@ -29,6 +28,7 @@ use crate::policy::{Caller, Config, Namespace};
 use crate::pool::Pool;
 use crate::residue::Records;
 use crate::sessions::{Adopted, Entry, Held, Launch, Sessions};
+use crate::steward::Steward;
 use crate::{proc, rights};
 
 /// Users whose rockers share devices at a time.
@@ -92,7 +92,8 @@ impl Master {
             master.sessions.begin(pid, Entry { machine: Session::adopted(), held });
         }
         let names = master.sessions.rockers().filter_map(|entry| entry.held.limited);
-        master.host.cgroups.sweep(&names.collect::<Vec<_>>());
+        let names = names.collect();
+        master.host.steward.sweep(names);
         master.host.records = Some(records);
         master.listener = Some(listener);
         Ok(master)
@@ -139,7 +140,7 @@ impl Master {
         let pool = Pool::new(at_most(config.ready_guards));
         let overlays = Overlays::new(at_most(config.max_overlays), config.overlay_idle_ms);
         let host = Host {
-            cgroups: Cgroups::new(&config.cgroup),
+            steward: Steward::new(&config.cgroup),
             devices: Devices::new(DEVICE_USERS),
             holders: HashMap::new(),
             words: String::new(),
@@ -171,7 +172,7 @@ impl Master {
     /// Living rockers live on.
     pub fn run(&mut self) -> Result<(), String> {
         // A master of one launch leaves what does not go to the next one.
-        while self.listener.is_some() || !self.sessions.is_empty() || self.host.cgroups.may_hope() {
+        while self.listener.is_some() || !self.sessions.is_empty() {
             let ready = self.wait().map_err(|error| format!("cannot wait for events: {error}"))?;
             self.tell_left_out(now_ns());
             let mut launching = vec![];
@@ -180,7 +181,7 @@ impl Master {
                 match event {
                     Ready::Signals => {
                         if self.heed_signals() {
-                            self.host.cgroups.leave();
+                            self.host.steward.leave();
                             self.tell_left_out(u64::MAX);
                             return Ok(());
                         }
@@ -211,9 +212,8 @@ impl Master {
             if is_idle {
                 self.host.stock(now_ns());
             }
-            self.host.cgroups.settle();
         }
-        self.host.cgroups.leave();
+        self.host.steward.leave();
         Ok(())
     }
 
@@ -252,9 +252,6 @@ impl Master {
             })
             .collect();
         let now = now_ns();
-        if let Some(ns) = self.host.cgroups.retry_ns() {
-            deadline_ns = deadline_ns.min(now + ns);
-        }
         let left = core::time::Duration::from_nanos(deadline_ns.saturating_sub(now));
         let timeout = Timespec::try_from(left).ok().filter(|_| deadline_ns != u64::MAX);
         match poll(&mut polled, timeout.as_ref()) {
@@ -372,6 +369,7 @@ impl Master {
             datagram: Box::default(),
             package: None,
             looking: None,
+            making: None,
             found: None,
             data: None,
             cgroups: vec![],
@@ -395,7 +393,7 @@ impl Master {
     }
 
     /// Those who wait for another launch to mount their package: it has, or never will; for their
-    /// data dir, which may be free; or for a look.
+    /// data dir, which may be free; or for a thread.
     fn advance_waiting(&mut self) {
         let has_news = |host: &mut Host| {
             let has_looked = host.errands.looks.has_news();
@@ -421,7 +419,7 @@ impl Master {
             has_news = false;
         }
         if let (State::Ended(_), Some(name)) = (entry.machine.state(), entry.held.limited) {
-            host.cgroups.remove(name);
+            host.steward.remove(name);
         }
         match (entry.machine.state(), entry.held.rocker.as_ref().map(|rocker| rocker.guard_pid)) {
             (State::Ended(Ok(())), _) => {}

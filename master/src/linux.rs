@@ -5,7 +5,7 @@ use core::fmt::Write as _;
 use core::task::Poll;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc::TryRecvError;
+use std::sync::mpsc::{Receiver, TryRecvError};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -23,10 +23,9 @@ use rustix::process::{
 };
 
 use crate::action::Action;
-use crate::cgroup::Cgroups;
 use crate::clone_guard::{Stack, clone_guard};
 use crate::devices::{App, Devices};
-use crate::errands::Errands;
+use crate::errands::{Errands, in_a_thread};
 use crate::machine::{Outcome, Session, Wants};
 use crate::overlays::{self, Overlays};
 use crate::package::{Haste, Look, Place};
@@ -35,6 +34,7 @@ use crate::policy::{Config, Namespace};
 use crate::pool::{Pool, Ready};
 use crate::residue::{Records, Rocker};
 use crate::sessions::{Held, Kept, Launch, Opened, Sessions};
+use crate::steward::Steward;
 use crate::unmade::Unmade;
 use crate::{id_maps, package};
 
@@ -52,7 +52,7 @@ pub(crate) struct Host {
     pub(crate) stack: Box<Stack>,
     /// None for a master of one launch: nobody comes after it.
     pub(crate) records: Option<Records>,
-    pub(crate) cgroups: Cgroups,
+    pub(crate) steward: Steward,
     pub(crate) devices: Devices,
     pub(crate) inbox: Buffer,
     pub(crate) outbox: Buffer,
@@ -325,19 +325,13 @@ impl Work<'_> {
     fn look(&mut self, item: Item, haste: Haste) -> Result<Poll<Place>, Refusal> {
         let Host { config, errands, .. } = &mut *self.host;
         let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
-        if let Some(looking) = &launch.looking {
-            match looking.try_recv() {
-                Err(TryRecvError::Empty) if now_ns() < launch.gives_up_ns => {}
-                Err(_) => return Err(package::TOO_SLOW.into()),
-                Ok(place) => {
-                    launch.looking = None;
-                    return Ok(Poll::Ready(place?));
-                }
-            }
-            launch.wakes_ns = launch.gives_up_ns;
-            return Ok(Poll::Pending);
+        launch.wakes_ns = launch.gives_up_ns;
+        match heard(&mut launch.looking, launch.gives_up_ns)? {
+            Poll::Ready(None) => {}
+            Poll::Ready(Some(place)) => return Ok(Poll::Ready(place?)),
+            Poll::Pending => return Ok(Poll::Pending),
         }
-        let sent = {
+        let looking = {
             let request = launch.request().ok_or(Errno::PROTO)?;
             let (path, reach) = if item == Item::Package {
                 (request.package, config.package_reach(&launch.caller, request.package)?)
@@ -354,9 +348,13 @@ impl Work<'_> {
             if launch.gives_up_ns <= now_ns() {
                 return Err(package::TOO_SLOW.into());
             }
-            errands.look(launch.caller.uid, look.in_time()).map_err(package::failed)?
+            errands.look(launch.caller.uid).map(|(errand, told)| {
+                let look = look.in_time();
+                in_a_thread(move || errand.finds(look()));
+                told
+            })
         };
-        (launch.looking, launch.wakes_ns) = (sent, launch.gives_up_ns);
+        launch.looking = looking;
         Ok(Poll::Pending)
     }
 
@@ -442,23 +440,40 @@ impl Work<'_> {
         Ok(Poll::Ready(()))
     }
 
-    /// root.2
-    fn make_cgroup(&mut self) -> Result<(), Refusal> {
-        let name = draw_name()?;
-        let Host { config, cgroups, words, proc, .. } = &mut *self.host;
+    /// root.2. A thread makes them, for that may take long as well. Whatever comes of it, they go
+    /// with this session.
+    fn make_cgroup(&mut self) -> Result<Poll<()>, Refusal> {
+        let Host { config, errands, steward, words, proc, .. } = &mut *self.host;
         let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
-        let made = {
+        launch.wakes_ns = launch.gives_up_ns;
+        match heard(&mut launch.making, launch.gives_up_ns)? {
+            Poll::Ready(None) => {}
+            Poll::Ready(Some(made)) => {
+                launch.cgroups = made.map_err(|refusal| split(refusal, words))?;
+                return Ok(Poll::Ready(()));
+            }
+            Poll::Pending => return Ok(Poll::Pending),
+        }
+        if launch.gives_up_ns <= now_ns() {
+            return Err(package::TOO_SLOW.into());
+        }
+        let Some((errand, told)) = errands.look(launch.caller.uid) else {
+            return Ok(Poll::Pending);
+        };
+        {
             let request = launch.request().ok_or(Errno::PROTO)?;
             let limits = config.limits(&launch.caller, request.options.limits);
             let disks = match limits.io_read.or(limits.io_write) {
                 Some(_) => launch.disks(proc, self.held.data_dir),
                 None => Ok(vec![]),
             };
-            disks.and_then(|disks| cgroups.make(name, &limits, &disks))
-        };
-        launch.cgroups = made.map_err(|refusal| split(refusal, words))?;
-        self.held.limited = Some(name);
-        Ok(())
+            let disks = disks.map_err(|refusal| split(refusal, words))?;
+            let name = draw_name()?;
+            self.held.limited = Some(name);
+            steward.make(name, &limits, disks, errand);
+        }
+        launch.making = Some(told);
+        Ok(Poll::Pending)
     }
 
     /// prepare.0
@@ -655,7 +670,7 @@ impl Work<'_> {
     /// root.15
     fn free_residue(&mut self) -> Result<(), Refusal> {
         if let Some(name) = self.held.limited.take() {
-            self.host.cgroups.remove(name);
+            self.host.steward.remove(name);
         }
         if let (Some(key), Some(rocker)) = (self.held.data_dir, &self.held.rocker) {
             // It may be the next one's by now.
@@ -705,7 +720,10 @@ impl Work<'_> {
                 answer => answer.map(drop),
             },
             Action::FindMount => return self.find_mount(),
-            Action::MakeCgroup => self.make_cgroup(),
+            Action::MakeCgroup => match self.make_cgroup() {
+                Ok(Poll::Pending) => return Poll::Pending,
+                answer => answer.map(drop),
+            },
             Action::CloneGuard => self.clone_guard(),
             Action::HandOver => self.hand_over(),
             Action::AwaitMount => return self.await_mount(),
@@ -853,6 +871,21 @@ impl From<Errno> for Refusal {
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         Self::Rule(error)
+    }
+}
+
+/// What a thread has found out; none if there was nothing to find out.
+fn heard<T>(from: &mut Option<Receiver<T>>, gives_up_ns: u64) -> Result<Poll<Option<T>>, Error> {
+    let Some(told) = from else { return Ok(Poll::Ready(None)) };
+    match told.try_recv() {
+        Ok(found) => {
+            *from = None;
+            Ok(Poll::Ready(Some(found)))
+        }
+        Err(TryRecvError::Empty) if now_ns() < gives_up_ns => Ok(Poll::Pending),
+        Err(TryRecvError::Empty) => Err(package::TOO_SLOW),
+        // There was no thread to be had.
+        Err(TryRecvError::Disconnected) => Err(package::failed(rustix::io::Errno::BUSY)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who may look at what may take long: root.2, for a launch whose paths lead to where the kernel
-//! would have to wait. Each look is a thread for as long as its user can make it last, so each user
-//! has a few at a time; who comes for more waits for these.
+//! would have to wait, or that has cgroups to be made. Each look is a thread, or a place in the queue
+//! of one (`steward.rs`), for as long as its user can make it last, so each user has a few at a time;
+//! who comes for more waits for these.
 //!
 //! Nothing in here starts a thread: the sim runs this too.
 

@@ -33,11 +33,14 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Whether it waits for a look, for another launch to mount its package, or for its data dir.
+    /// Whether it waits for a thread, for another launch to mount its package, or for its data dir.
     pub(crate) fn awaits_another(&self) -> bool {
         matches!(
             self.machine.state(),
-            State::OpenPackage(_) | State::FindMount | State::LockDataDir { .. }
+            State::OpenPackage(_)
+                | State::FindMount
+                | State::LockDataDir { .. }
+                | State::MakeCgroup
         )
     }
 
@@ -109,6 +112,8 @@ pub(crate) struct Launch {
     pub(crate) package: Option<Opened>,
     /// Looks at a path of the caller's, in a thread.
     pub(crate) looking: Option<Receiver<Result<Place, Error>>>,
+    /// Makes its cgroups, in another.
+    pub(crate) making: Option<Receiver<Result<Vec<Made>, Unmade>>>,
     /// The data dir's `.rocker`.
     pub(crate) found: Option<Place>,
     /// The data dir's `.rocker`, locked.

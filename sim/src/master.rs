@@ -88,12 +88,14 @@ struct Kept {
     seal: Seal,
 }
 
-/// A thread that looks at a path of a caller's.
+/// A thread that looks at a path of a caller's, or the one that makes cgroups.
 #[derive(Clone, Copy, Debug)]
 struct Looker {
     session: usize,
     user: u32,
     ends_ms: u64,
+    /// Whose cgroup it makes then.
+    makes: Option<Name>,
 }
 
 /// What a session knows of such a thread.
@@ -139,6 +141,8 @@ struct Held {
     lease: Option<Lease<usize>>,
     overlays: Option<overlays::Lease<Kept>>,
     look: Look,
+    /// The cgroup that a thread has made.
+    made: Option<Answer<Fd>>,
     /// Whether its data dir was found already.
     has_found: bool,
     /// When to look at it again while it waits for another.
@@ -235,9 +239,11 @@ impl MasterActor {
         self.config = config;
     }
 
-    /// root.15: now, or as soon as the kernel lets it go.
+    /// root.15: now, or as soon as the kernel lets it go; by the thread that makes them, so after
+    /// that.
     fn remove_cgroup(&mut self, kernel: &mut Kernel, name: Name) {
-        if !matches!(kernel.remove_cgroup(name), Ok(()) | Err(Errno::NOENT)) {
+        let is_to_be_made = self.lookers.iter().any(|looker| looker.makes == Some(name));
+        if is_to_be_made || !matches!(kernel.remove_cgroup(name), Ok(()) | Err(Errno::NOENT)) {
             self.unremoved.push(name);
         }
     }
@@ -352,10 +358,7 @@ impl MasterActor {
             if slot.place != Place::Launching {
                 continue;
             }
-            if matches!(
-                slot.machine.state(),
-                State::OpenPackage(_) | State::FindMount | State::LockDataDir { .. }
-            ) {
+            if slot.awaits_another() {
                 if kernel.is_late(slot.held.wakes_ms) || has_news {
                     launching.push(index);
                 }
@@ -406,7 +409,9 @@ impl MasterActor {
             let is_done = kernel.is_late(looker.ends_ms);
             if is_done {
                 looks.end(looker.user);
-                sessions[looker.session].held.look = Look::Done;
+                let held = &mut sessions[looker.session].held;
+                held.look = Look::Done;
+                held.made = looker.makes.map(|name| kernel.make_cgroup(name));
             }
             !is_done
         });
@@ -572,6 +577,17 @@ impl Slot {
         uid == ROOT || uid == self.held.uid
     }
 
+    /// Whether it waits for a thread, for another launch to mount its package, or for its data dir.
+    fn awaits_another(&self) -> bool {
+        matches!(
+            self.machine.state(),
+            State::OpenPackage(_)
+                | State::FindMount
+                | State::LockDataDir { .. }
+                | State::MakeCgroup
+        )
+    }
+
     /// Whether the policy lets it be a rocker.
     fn is_admitted(&self) -> bool {
         !matches!(self.machine.state(), State::AwaitRequest | State::CheckCaller(_))
@@ -603,6 +619,7 @@ impl Held {
             lease: None,
             overlays: None,
             look: Look::Due,
+            made: None,
             has_found: false,
             wakes_ms: 0,
             gives_up_ms: 0,
@@ -669,7 +686,10 @@ impl AtWork<'_, '_> {
                 answer => answer.map(|_| ()),
             },
             Action::FindMount => return self.find_mount(),
-            Action::MakeCgroup => self.make_cgroup(),
+            Action::MakeCgroup => match self.make_cgroup() {
+                Ok(Poll::Pending) => return Poll::Pending,
+                answer => answer.map(|_| ()),
+            },
             Action::CloneGuard => self.clone_guard().map_err(Refusal::System),
             Action::HandOver => self.hand_over().map_err(Refusal::System),
             Action::AwaitMount => return self.await_mount(),
@@ -866,7 +886,8 @@ impl AtWork<'_, '_> {
             Look::Due if slow_ms > 0 && !is_late => {
                 if self.master.looks.begin(uid) {
                     let ends_ms = now_ms + slow_ms;
-                    self.master.lookers.push(Looker { session: index, user: uid, ends_ms });
+                    let looker = Looker { session: index, user: uid, ends_ms, makes: None };
+                    self.master.lookers.push(looker);
                     self.held().look = Look::UnderWay;
                     self.around.kernel.is_late(ends_ms);
                 }
@@ -962,25 +983,37 @@ impl AtWork<'_, '_> {
     }
 
     /// root.2
-    fn make_cgroup(&mut self) -> Result<(), Refusal> {
-        let name = self.around.kernel.new_name();
-        match self.around.kernel.make_cgroup(name) {
-            Ok(fd) => {
-                let table = self.held().table;
-                self.around.kernel.install(table, Role::Cgroup, fd);
-                self.held().limited = Some(name);
-                Ok(())
-            }
-            Err(errno) => {
-                self.master.remove_cgroup(self.around.kernel, name);
-                let (rule, item) = (Rule::NoController, Item::Pids);
-                Err(match errno {
-                    // A file that is missing.
-                    Errno::NOENT => Refusal::Rule(Error::Invalid { rule, item }),
-                    errno => Refusal::System(errno),
-                })
-            }
+    fn make_cgroup(&mut self) -> Result<Poll<()>, Refusal> {
+        let Some(made) = self.held().made.take() else { return self.have_cgroup_made() };
+        let (rule, item) = (Rule::NoController, Item::Pids);
+        let fd = made.map_err(|errno| match errno {
+            // A file that is missing.
+            Errno::NOENT => Refusal::Rule(Error::Invalid { rule, item }),
+            errno => Refusal::System(errno),
+        })?;
+        let table = self.held().table;
+        self.around.kernel.install(table, Role::Cgroup, fd);
+        Ok(Poll::Ready(()))
+    }
+
+    /// However quick it is, it is a thread's.
+    fn have_cgroup_made(&mut self) -> Result<Poll<()>, Refusal> {
+        let slow_ms = self.scene()?.slow_ms;
+        let (session, now_ms) = (self.index, self.around.kernel.now_ms);
+        let Held { look, uid: user, gives_up_ms, .. } = *self.held();
+        self.held().wakes_ms = gives_up_ms;
+        if gives_up_ms <= now_ms {
+            return Err(at_root_2(Errno::TIMEDOUT));
         }
+        if look != Look::UnderWay && self.master.looks.begin(user) {
+            let name = self.around.kernel.new_name();
+            let held = self.held();
+            (held.look, held.limited) = (Look::UnderWay, Some(name));
+            let (ends_ms, makes) = (now_ms + slow_ms, Some(name));
+            self.master.lookers.push(Looker { session, user, ends_ms, makes });
+            self.around.kernel.is_late(ends_ms);
+        }
+        Ok(Poll::Pending)
     }
 
     /// prepare.0

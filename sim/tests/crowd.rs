@@ -65,6 +65,23 @@ fn whose_paths_are_slow_delays_nobody_else() {
     }
 }
 
+/// Cgroups take long where a path does: who has none waits for nobody's. What was made for whoever
+/// had given up does not stay.
+#[test]
+fn whose_cgroups_are_slow_delays_nobody_else() {
+    for (slow_ms, told_ms) in [(0, 0), (30, 60), (4000, 4900)] {
+        for order in Order::ALL {
+            let limited = Launch { slow_ms, limited: true, ..Launch::BARE };
+            let launches = [limited, Launch { library: library(1), ..limited }, Launch::BARE];
+            let mut world = World::new(&launches).order(order).transcribed();
+            assert_eq!(run(&mut world, &mut Coverage::default()), Ok(()), "{}", world.transcript());
+            let told = [0, 1, 2].map(|n| world.told_ms(n));
+            let told_ms = [told_ms, told_ms, 0].map(Some);
+            assert_eq!(told, told_ms, "{}", world.transcript());
+        }
+    }
+}
+
 /// Four at a time, and each as soon as it can.
 #[test]
 fn a_users_slow_paths_wait_for_each_other() {

@@ -1,20 +1,22 @@
 //! Limits by cgroup: what they keep, what is told of it, and that none is left.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(unsafe_code, reason = "a callback is to be entered")]
+#![allow(unsafe_code, reason = "a callback is to be entered, and a directory to be held")]
 
 use core::time::Duration;
 use std::fs;
 use std::io::Read;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::thread::JoinHandle;
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, major, makedev, mknod};
 use protocol::{Error, Exit, ExitReport, Item, Rule, Step, Verdict};
 use rocker_client::{Launch, Limits, OpenRocker, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
-use tests::app::{App, refused, with_output};
+use tests::app::{self, App, refused, with_output};
 use tests::cgroup::{hierarchies, needs};
 use tests::output::json_of;
 use tests::{
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
         the_policy_limits_those_who_do_not,
         what_a_killed_master_leaves_the_next_one_removes,
         a_cgroup_of_somebody_elses_is_left_alone,
+        who_holds_a_directory_of_the_cgroups_delays_those_with_limits_alone,
+        who_waits_for_cgroups_counts_as_a_rocker,
     ])
 }
 
@@ -621,5 +625,133 @@ fn a_cgroup_of_somebody_elses_is_left_alone() {
     fs::remove_dir(&beside).unwrap();
     app.go_on();
     app.finish();
+    assert_none_left();
+}
+
+/// Somebody who lists a directory, into memory that does not come before this is dropped
+/// (`man 2 userfaultfd`), and has its lock meanwhile.
+struct Holder {
+    memory: Option<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Holder {
+    fn of(dir: &Path) -> Self {
+        const LENGTH: usize = 1 << 16;
+        const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
+        const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
+        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+        // SAFETY: it takes flags, and gives a descriptor that nobody else has.
+        let memory = match unsafe { libc::syscall(libc::SYS_userfaultfd, flags) } {
+            -1 => runner::skip("userfaultfd(2)"),
+            // SAFETY: as above.
+            fd => unsafe { OwnedFd::from_raw_fd(fd.try_into().unwrap()) },
+        };
+        let (kind, how) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: new memory, which stays as long as the process.
+        let at = unsafe { libc::mmap(core::ptr::null_mut(), LENGTH, kind, how, -1, 0) } as usize;
+        // Pages that are missing are to be waited for.
+        let (mut api, mut register) = ([0xaa_u64, 0, 0], [at as u64, LENGTH as u64, 1, 0]);
+        // SAFETY: the struct is of three such words.
+        assert_eq!(unsafe { libc::ioctl(memory.as_raw_fd(), UFFDIO_API, &mut api) }, 0);
+        // SAFETY: this one is of four.
+        assert_eq!(unsafe { libc::ioctl(memory.as_raw_fd(), UFFDIO_REGISTER, &mut register) }, 0);
+        let dir = fs::File::open(dir).unwrap();
+        let thread = std::thread::spawn(move || {
+            // SAFETY: nobody else uses that memory.
+            let listed =
+                unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), at, LENGTH) };
+            assert!(listed > 0, "{}", std::io::Error::last_os_error());
+        });
+        let mut waits = libc::pollfd { fd: memory.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one struct.
+        assert_eq!(unsafe { libc::poll(&mut waits, 1, 5000) }, 1, "it has listed it");
+        Self { memory: Some(memory), thread: Some(thread) }
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.memory = None;
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// At each moment in which the master has something to do there: where a launch makes them, where
+/// an end removes them, and where a master finds what the one before it has left.
+fn who_holds_a_directory_of_the_cgroups_delays_those_with_limits_alone() {
+    let parent = needs("pids").0.join(&parent()[1..]);
+    // As systemd makes it: others may list it.
+    fs::create_dir(&parent).unwrap();
+    let mut daemon = daemon();
+    let launch = daemon.launch(probe_package()).pids(8);
+    let others = daemon.launch(probe_package()).timeout(Duration::from_secs(1));
+    let serves_others = || (0..10).for_each(|_| drop(app::run(&others, &[])));
+    let holder = Holder::of(&parent);
+    std::thread::scope(|threads| {
+        let short = launch.clone().timeout(Duration::from_secs(2));
+        let late = threads.spawn(move || refused(&short));
+        serves_others();
+        let error = late.join().unwrap().to_string();
+        let told = error.contains("(root.2): cgcreate ") && error.ends_with("timed out");
+        assert!(told, "{error}");
+    });
+    drop(holder);
+    let app = App::start(&launch, &["wait"]).unwrap();
+    let group = parent.join(app.rocker.guard_name().as_str());
+    let is_listed_by_others = |dir: &PathBuf| fs::metadata(dir).unwrap().mode() & 0o044 != 0;
+    assert!(!left().iter().any(is_listed_by_others), "{:?}", left());
+    let holder = Holder::of(&group);
+    drop(app.finish());
+    serves_others();
+    assert!(group.exists());
+    drop(holder);
+    assert_none_left();
+    let beside = parent.join("0123456789abcde");
+    fs::create_dir(&beside).unwrap();
+    daemon.kill();
+    let holder = Holder::of(&beside);
+    daemon.restart();
+    serves_others();
+    assert!(beside.exists());
+    drop(holder);
+    assert_none_left();
+}
+
+/// Of those that come at once no more than the user may have.
+fn who_waits_for_cgroups_counts_as_a_rocker() {
+    let parent = needs("pids").0.join(&parent()[1..]);
+    fs::create_dir(&parent).unwrap();
+    let dir = tests::scratch();
+    let package = dir.path().join("p.sqfs");
+    fs::copy(probe_package(), &package).unwrap();
+    let mut daemon = daemon();
+    daemon.stop();
+    fs::create_dir_all(&parent).unwrap();
+    daemon.configure(&format!(
+        "cgroup = \"{}\"\n[[allow]]\nuid = {APP_UID}\npackages = [{:?}]\nexec_dirs = [{:?}]\n\
+         run_as_gids = [{APP_GID}]\nmax_rockers = 2\n",
+        self::parent(),
+        dir.path(),
+        daemon.exec_dir(),
+    ));
+    daemon.restart();
+    let launch = daemon.launch(&package).pids(8);
+    let connections = [(); 8].map(|()| daemon.connection_of(APP_UID));
+    let holder = Holder::of(&parent);
+    let opened: Vec<_> = std::thread::scope(|threads| {
+        let open = |connection| threads.spawn(|| replayed(launch.open_over(connection)));
+        let launches = connections.map(open);
+        let refused = || launches.iter().filter(|it| it.is_finished()).count();
+        assert!(within(SOON, || refused() >= 6), "{} are refused", refused());
+        drop(holder);
+        launches.into_iter().map(|it| it.join().unwrap()).collect()
+    });
+    let (rule, item) = (Rule::TooManyRockers, Item::Request);
+    let refused = opened.iter().filter_map(|it| it.as_ref().err());
+    assert!(refused.clone().all(|it| it.kind() == Error::Invalid { rule, item }), "{opened:?}");
+    assert_eq!(refused.count(), 6);
+    opened.into_iter().flatten().for_each(ends);
     assert_none_left();
 }

@@ -184,7 +184,7 @@ static const char rules[] =
     "a time must lie between 1 ms and 49 days\0"
     "it is about overlays, and there is none\0"
     "ids inside, and limits of who is not root, are for rockers that take orders\0"
-    "it must belong to the caller\0"
+    "it must belong to the caller; name one that does\0"
     "the App's uid and gid may neither read nor write it; give it one that may\0"
     "there is no such directory; make it: install -d -o UID DIR\0"
     "it is not a directory\0";

@@ -332,7 +332,7 @@ impl fmt::Display for Rule {
             Self::NotCommanded => {
                 "ids inside, and limits of who is not root, are for rockers that take orders"
             }
-            Self::NotTheCallers => "it must belong to the caller",
+            Self::NotTheCallers => "it must belong to the caller; name one that does",
             Self::OutOfReach => {
                 "the App's uid and gid may neither read nor write it; give it one that may"
             }

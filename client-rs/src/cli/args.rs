@@ -126,6 +126,7 @@ pub(crate) enum Command {
         names: Vec<String>,
     },
     /// Say what this machine offers and lacks for ROCKER, and what to do about it
+    #[command(after_help = DOCTOR)]
     Doctor {
         /// Where the master listens [default: $ROCKER_SOCKET, else /run/rocker/master.sock]
         #[arg(long, value_name = "PATH")]
@@ -152,12 +153,17 @@ Exit status: the program's; 128+n if signal n ended it; 127 if it was not found,
 not be executed; 125 if ROCKER itself failed.";
 
 const WAIT: &str = "\
-It waits for the App of \"rocker run --detach\", which its guard tells of while it runs: nobody keeps
-what became of one that has ended, or of a rocker that was killed. One can wait at a time. The App
-gets no signal, and goes on if this ends first.
+The App is one of \"rocker run --detach\", and has to live still: nobody keeps how one has ended. One
+can wait at a time. The App gets no signal, and goes on if this ends first.
 
-Exit status: the App's; 128+n if signal n ended it; 125 if ROCKER itself failed, or there is no such
-App.";
+Exit status: the App's; 128+n if signal n ended it; 125 if ROCKER itself failed, there is no such
+App, or its rocker was killed.";
+
+const DOCTOR: &str = "\
+\"ok\" is as it should be, \"slow\" costs time or something that ROCKER can do, and without what is
+\"missing\" nothing runs.
+
+Exit status: 0 if ROCKER can run here, 1 if something is missing, 125 if that could not be told.";
 
 const KILL: &str = "\
 A gentle end: \"rocker kill -s TERM NAME\", and \"rocker wait NAME\" to see it.
@@ -173,13 +179,14 @@ host a file is replaced when the copy is whole, and a link in its place is refus
 is written in place.";
 
 const PS: &str = "\
-APP is the pid of an App that \"rocker run\" or a library has started itself. \"-\" is one that the
-guard has started, as with --detach, or that you may not see.";
+APP-ID is what its launch has said (--app-id), UID its user, and GUARD the pid of its guard. APP is
+the pid of an App that \"rocker run\" or a library has started itself. \"-\" is one that the guard
+has started, as with --detach, or that you may not see.";
 
 const STATS: &str = "\
-USER and SYSTEM are processor time since the rocker began; MEMORY and PIDS are what there is now,
-the guard's own among it, MEM-PEAK and PIDS-PEAK the most at once; READ and WRITTEN are what disks
-have moved.
+USER and SYSTEM are processor time since the rocker began. MEMORY and PIDS are what there is now,
+with the guard, MEM-PEAK and PIDS-PEAK the most at once. READ and WRITTEN are what went from and to
+disks.
 A rocker with limits is counted by its cgroups, with what is cached for it. Another is counted by
 its processes: its memory is what each has resident, so what they share is counted for each. What
 the kernel does not tell, or not to you, is \"-\", and null in JSON, where times are in microseconds
@@ -255,8 +262,8 @@ pub(crate) struct JudgeMany {
     /// processor]
     #[arg(long, value_name = "N", value_parser = number::<u16>(1..=1024))]
     pub(crate) ready: Option<u16>,
-    /// Each of them has a uid of its own, --uid and those that follow it: of what the kernel counts
-    /// for each uid, a program takes nothing from those that run meanwhile then
+    /// Give each of them a uid of its own, --uid and those that follow it: then no program takes
+    /// from those that run meanwhile what the kernel counts for each uid
     #[arg(long, requires = "uid")]
     pub(crate) own_uids: bool,
     /// The squashfs package; jobs are read from standard input

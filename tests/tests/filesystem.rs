@@ -19,6 +19,7 @@ use tests::{probe_package, replayed, runner, within};
 fn main() -> ExitCode {
     runner::main(tests::root![
         the_package_is_read_only_and_inert,
+        every_name_of_a_big_package_is_found,
         the_package_is_mounted_for_the_app_alone,
         what_the_app_writes_survives_its_restart_and_never_touches_the_host,
         what_the_app_removes_stays_removed_for_it_alone,
@@ -84,6 +85,26 @@ fn the_package_is_read_only_and_inert() {
     assert_eq!(answer.one(&flags), "ro nosuid nodev");
     for command in [write.as_str(), "unlink share/hello", "chmod 777 share/hello"] {
         assert_eq!(answer.one(command), "EROFS");
+    }
+}
+
+/// By the kernel: in a big directory it looks where the index leads it.
+fn every_name_of_a_big_package_is_found() {
+    let daemon = Daemon::start();
+    let many = (0..2000).map(|number| format!("many/{number:04}{}", "x".repeat(number % 100)));
+    let mut names: Vec<String> = many.collect();
+    names.push("d/".repeat(100) + "file");
+    let package = names
+        .iter()
+        .fold(Package::with_probe(), |package, name| package.file(name, 0o644, &name[..9]));
+    // As many as one request can carry.
+    for some in names.chunks(100).step_by(4).chain([&names[2000..]]) {
+        let commands: Vec<String> = some.iter().map(|name| format!("read {name}")).collect();
+        let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+        let answer = app::run(&daemon.launch(package.build()), &commands);
+        for (command, name) in commands.iter().zip(some) {
+            assert_eq!(answer.one(command), &name[..9], "{command}");
+        }
     }
 }
 

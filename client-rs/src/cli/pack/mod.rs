@@ -3,33 +3,36 @@
 //! The same directory gives the same bytes, whoever packs it, wherever and whenever:
 //!
 //! - Entries are sorted by the bytes of their names.
-//! - All times are SOURCE_DATE_EPOCH, or 0 without it. The root's own is always 0.
+//! - All times are SOURCE_DATE_EPOCH, or 0 without it.
 //! - Everything belongs to root. Modes are kept but for setuid and setgid: packages are mounted
 //!   nosuid and Apps have `no_new_privs`, so these bits could only mislead who reads them.
-//! - Hard links become files of their own. Those of 128 KiB and more share their blocks, as all
-//!   files of the same length and the same xxh64 do: no cryptographic hash, so do not pack what
-//!   parties that must not harm each other have put into one tree.
+//! - Hard links become files of their own. Those that fill a block share their blocks, as all
+//!   such files of the same bytes do.
 //!
 //! What an image made here could not hold is refused, never dropped: sockets, fifos, device
-//! nodes, extended attributes but SELinux's, and symlinks too long for backhand.
+//! nodes, and extended attributes but SELinux's.
 //!
 //! ```text
-//! writer     the tree becomes an image
-//! ahead      its blocks are compressed on all processors
+//! tree       what there is, and what is refused
+//! source     one file of it, from the disk into blocks
+//! ahead      the blocks are compressed on all processors
 //! packer     one block after the other
-//! early      the image goes to the disk meanwhile
-//! source     one file of it, from the disk to the writer
+//! image      they become an image
+//! tables     what it says of its files
+//! early      it goes to the disk meanwhile
 //! reader     one file of a package, whoever made it
 //! ```
 
 mod ahead;
 mod early;
+mod image;
 mod packer;
 mod reader;
 mod source;
+mod tables;
 #[cfg(test)]
 mod tests;
-mod writer;
+mod tree;
 
 use core::error::Error;
 use core::fmt;
@@ -39,15 +42,12 @@ use std::io::{self, BufWriter, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use walkdir::WalkDir;
-
 use super::manifest::{self, Manifest};
 use super::temporary::{Temporary, parent_of};
 use super::words;
 
-use ahead::Plan;
 pub(crate) use reader::read_file;
-use writer::{Layout, write_fault};
+use tree::Tree;
 
 /// How the blocks of a package are compressed. The kernel needs the same one built in.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -185,32 +185,26 @@ fn parse_epoch(epoch: Option<&OsStr>) -> Result<u32, Fault> {
 }
 
 fn pack_at(dir: &Path, package: &Path, options: Options, time: u32) -> Result<Packed, Fault> {
-    let Layout { mut image, files, .. } = lay_out(dir, package, options, time)?;
-    let mut packed = Packed {
-        files: files.len() as u64,
-        bytes_in: files.iter().map(|(_, length)| length).sum(),
-        bytes_out: 0,
-    };
-    let plan = Plan::new(files, options.block_size);
+    let tree = look_at(dir, package)?;
     let fault = |error| Fault::new(package, error);
     let temporary = Temporary::beside(package, 0o666).map_err(fault)?;
-    packed.bytes_out = early::write(&temporary.file, |out| {
-        ahead::write(&mut image, plan, options, BufWriter::new(out))
+    let length = early::write(&temporary.file, |out| {
+        image::write(&tree, options, time, BufWriter::new(out))
     })
-    .map_err(|error| write_fault(error, package))?;
-    // A duplicate file's blocks are written before backhand knows and steps back over them; at the
-    // end of the data nothing else may cover them.
-    temporary.file.set_len(packed.bytes_out).map_err(fault)?;
+    // A failed read names the file that was read, any other failure the package.
+    .map_err(|error| error.downcast::<Fault>().unwrap_or_else(fault))?;
+    // The blocks of a duplicate are written before it is known to be one; at the end of the data
+    // nothing else may cover them.
+    temporary.file.set_len(length).map_err(fault)?;
     temporary.publish().map_err(fault)?;
-    Ok(packed)
+    Ok(Packed {
+        files: tree.files.len() as u64,
+        bytes_in: tree.files.iter().map(|file| file.length).sum(),
+        bytes_out: length,
+    })
 }
 
-fn lay_out<'a>(
-    dir: &Path,
-    package: &Path,
-    options: Options,
-    time: u32,
-) -> Result<Layout<'a>, Fault> {
+fn look_at(dir: &Path, package: &Path) -> Result<Tree, Fault> {
     let here = Path::new(".");
     let root = dir.canonicalize().map_err(|error| Fault::new(here, error))?;
     if !root.is_dir() {
@@ -218,19 +212,7 @@ fn lay_out<'a>(
     }
     check_package_path(&root, package)?;
     check_manifest(&root)?;
-
-    let mut layout = Layout::new(options, time).map_err(|error| Fault::new(package, error))?;
-    // walkdir gives a directory before its entries, in the order in which backhand wants them.
-    for entry in WalkDir::new(&root).sort_by_file_name() {
-        let entry = entry.map_err(|error| {
-            let path = error.path().unwrap_or(&root);
-            let cause = error.io_error().map_or_else(|| error.to_string(), words);
-            Fault::new(path.strip_prefix(&root).unwrap_or(path), cause)
-        })?;
-        let name = entry.path().strip_prefix(&root).unwrap_or(entry.path());
-        layout.add(&entry, name)?;
-    }
-    Ok(layout)
+    Tree::walk(&root)
 }
 
 /// A package inside the tree would be packed into itself, and the next one with it.

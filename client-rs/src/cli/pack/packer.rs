@@ -1,7 +1,9 @@
 //! Blocks are compressed, one after the other.
 
+use std::io;
+
 use backhand::compression::{
-    CompressionAction, CompressionOptions, Compressor, DefaultCompressor, Lz4, Zstd,
+    CompressionAction, CompressionOptions, Compressor, DefaultCompressor, Lz4,
 };
 use backhand::{BackhandError, FilesystemCompressor};
 use zstd::zstd_safe::{CParameter, Strategy};
@@ -15,26 +17,20 @@ use super::{Compression, Options};
 /// `ZSTD_lazy2`). That takes a quarter less time for a third of a percent of size.
 const ZSTD_LEVEL: u8 = 9;
 
-/// What an image says of its codec, and what backhand compresses by.
-pub(super) fn codec(compression: Compression) -> Result<FilesystemCompressor, BackhandError> {
-    let (id, options) = match compression {
-        Compression::Zstd => {
-            let options = Zstd { compression_level: ZSTD_LEVEL.into() };
-            (Compressor::Zstd, Some(CompressionOptions::Zstd(options)))
-        }
-        Compression::Xz => (Compressor::Xz, None),
-        Compression::Gzip => (Compressor::Gzip, None),
-        // The kernel refuses an lz4 image that does not name the one format there is.
-        Compression::Lz4 => {
-            (Compressor::Lz4, Some(CompressionOptions::Lz4(Lz4 { version: 1, flags: 0 })))
-        }
-    };
-    FilesystemCompressor::new(id, options)
+/// What an image says of its codec: the number, and the options as they stand in it. The kernel
+/// refuses lz4 without the version of its format.
+pub(super) fn describe(compression: Compression) -> (u16, Vec<u8>) {
+    match compression {
+        Compression::Gzip => (1, vec![]),
+        Compression::Xz => (4, vec![]),
+        Compression::Lz4 => (5, [1_u32, 0].map(u32::to_le_bytes).concat()),
+        Compression::Zstd => (6, u32::from(ZSTD_LEVEL).to_le_bytes().to_vec()),
+    }
 }
 
 /// Compresses blocks. Each thread has one of its own.
 pub(super) enum Packer {
-    /// With one context for all: backhand makes one for each block, and clears it.
+    /// With one context for all: to make one for each block is to clear it each time.
     Zstd(zstd::bulk::Compressor<'static>),
     Other {
         codec: FilesystemCompressor,
@@ -43,29 +39,44 @@ pub(super) enum Packer {
 }
 
 impl Packer {
-    pub(super) fn new(options: Options) -> Result<Self, BackhandError> {
+    pub(super) fn new(options: Options) -> io::Result<Self> {
         let Options { compression, block_size, .. } = options;
-        Ok(match compression {
+        let other = |codec, options| {
+            let codec = FilesystemCompressor::new(codec, options).map_err(words)?;
+            Ok(Self::Other { codec, block_size })
+        };
+        match compression {
             Compression::Zstd => {
                 let mut zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL.into())?;
                 zstd.set_parameter(CParameter::Strategy(Strategy::ZSTD_lazy))?;
-                Self::Zstd(zstd)
+                Ok(Self::Zstd(zstd))
             }
-            Compression::Xz | Compression::Gzip | Compression::Lz4 => {
-                Self::Other { codec: codec(compression)?, block_size }
+            Compression::Lz4 => {
+                let lz4 = CompressionOptions::Lz4(Lz4 { version: 1, flags: 0 });
+                other(Compressor::Lz4, Some(lz4))
             }
-        })
+            Compression::Xz => other(Compressor::Xz, None),
+            Compression::Gzip => other(Compressor::Gzip, None),
+        }
     }
 
-    /// The block as it is in the image, unless it is no smaller: then the writer takes it as it is.
+    /// The block as it is in the image; none if it gets no smaller, and so is there as it is.
     /// What was packed before does not matter.
-    pub(super) fn pack(&mut self, bytes: &[u8]) -> Result<Vec<u8>, BackhandError> {
-        match self {
-            Self::Zstd(zstd) => Ok(zstd.compress(bytes)?),
+    pub(super) fn pack(&mut self, bytes: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let packed = match self {
+            Self::Zstd(zstd) => zstd.compress(bytes)?,
             Self::Other { codec, block_size } => {
-                DefaultCompressor.compress(bytes, *codec, *block_size)
+                DefaultCompressor.compress(bytes, *codec, *block_size).map_err(words)?
             }
-        }
+        };
+        Ok(Some(packed).filter(|packed| packed.len() < bytes.len()))
+    }
+}
+
+fn words(error: BackhandError) -> io::Error {
+    match error {
+        BackhandError::StdIo(error) => error,
+        error => io::Error::other(error),
     }
 }
 
@@ -84,6 +95,15 @@ mod tests {
                 let alone = Packer::new(options).unwrap().pack(block).unwrap();
                 assert!(packer.pack(block).unwrap() == alone, "{compression:?}");
             }
+        }
+    }
+
+    #[test]
+    fn pack_tells_what_gets_no_smaller() {
+        for compression in ALL {
+            let mut packer = Packer::new(with(compression)).unwrap();
+            assert_eq!(packer.pack(b"a").unwrap(), None, "{compression:?}");
+            assert!(packer.pack(&[0; 100]).unwrap().is_some_and(|packed| packed.len() < 100));
         }
     }
 }

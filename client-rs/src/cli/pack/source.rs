@@ -1,84 +1,54 @@
-//! One file of the tree, from the disk to the writer.
+//! One file of the tree, from the disk into blocks.
 
 use core::fmt;
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use super::Fault;
 
-/// A file that is opened when its turn comes and closed at its end: a tree has more files than
-/// a process may have descriptors.
+/// A regular file as the walk found it. It is opened for each block, and closed: a tree has more
+/// files than a process may have descriptors.
 pub(super) struct Source {
-    path: PathBuf,
+    root: Arc<Path>,
+    /// Relative to the root.
     name: PathBuf,
-    identity: (u64, u64),
-    /// What is still to come, by the size that was found.
-    left: u64,
-    stage: Stage,
+    found: Identity,
+    pub(super) length: u64,
 }
 
-enum Stage {
-    Unopened,
-    Open(File),
-    Done,
+/// Changes when the file does: device, inode, and when it was written to.
+type Identity = (u64, u64, i64, i64);
+
+fn identity(found: &Metadata) -> Identity {
+    (found.dev(), found.ino(), found.mtime(), found.mtime_nsec())
 }
 
 const CHANGED: &str = "the file changed while it was packed";
 
 impl Source {
-    pub(super) fn new(path: &Path, name: &Path, found: &Metadata) -> Self {
-        Self {
-            path: path.to_owned(),
-            name: name.to_owned(),
-            identity: (found.dev(), found.ino()),
-            left: found.len(),
-            stage: Stage::Unopened,
-        }
+    pub(super) fn new(root: Arc<Path>, name: &Path, found: &Metadata) -> Self {
+        Self { root, name: name.to_owned(), found: identity(found), length: found.len() }
     }
 
-    /// The walk looked at the path before: what is there now must be the same file.
-    fn open(&self) -> Result<File, Fault> {
+    /// Appends this part of the file, which must be the one that the walk found, as it was.
+    pub(super) fn read(&self, start: u64, length: u64, into: &mut Vec<u8>) -> Result<(), Fault> {
         let fault = |reason: &dyn fmt::Display| Fault::new(&self.name, reason);
-        let file = open(&self.path).map_err(|error| fault(&error))?;
-        let found = file.metadata().map_err(|error| fault(&error))?;
-        if (found.dev(), found.ino()) != self.identity {
+        let mut file = open(&self.root.join(&self.name)).map_err(|error| fault(&error))?;
+        if start > 0 {
+            file.seek(SeekFrom::Start(start)).map_err(|error| fault(&error))?;
+        }
+        let count = (&file).take(length).read_to_end(into).map_err(|error| fault(&error))?;
+        // Afterwards: what comes between the two is seen as well.
+        let now = file.metadata().map_err(|error| fault(&error))?;
+        if count as u64 != length || now.len() != self.length || identity(&now) != self.found {
             return Err(fault(&CHANGED));
         }
-        Ok(file)
-    }
-
-    fn read_next(&mut self, buffer: &mut [u8]) -> Result<usize, Fault> {
-        if let Stage::Unopened = self.stage {
-            self.stage = Stage::Open(self.open()?);
-        }
-        let Stage::Open(file) = &mut self.stage else {
-            return Ok(0);
-        };
-        let count = loop {
-            match file.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read.map_err(|error| Fault::new(&self.name, error))?,
-            }
-        };
-        let left = u64::try_from(count).ok().and_then(|count| self.left.checked_sub(count));
-        self.left = left.ok_or_else(|| Fault::new(&self.name, CHANGED))?;
-        if count == 0 && !buffer.is_empty() {
-            if self.left > 0 {
-                return Err(Fault::new(&self.name, CHANGED));
-            }
-            self.stage = Stage::Done;
-        }
-        Ok(count)
-    }
-}
-
-impl Read for Source {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.read_next(buffer).map_err(io::Error::other)
+        Ok(())
     }
 }
 

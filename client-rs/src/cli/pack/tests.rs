@@ -4,12 +4,14 @@ use core::num::NonZero;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use backhand::NodeHeader;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use tempfile::TempDir;
 
@@ -80,7 +82,7 @@ fn pack_same_tree_gives_same_bytes() {
     let again = place.path().join("again");
     fs::create_dir(&again).unwrap();
     fill(&again);
-    let long_ago = std::time::SystemTime::UNIX_EPOCH;
+    let long_ago = SystemTime::UNIX_EPOCH;
     File::open(again.join("empty")).unwrap().set_modified(long_ago).unwrap();
     for compression in ALL {
         let first = packed(&tree, &place.path().join("1"), compression);
@@ -134,6 +136,80 @@ fn pack_duplicate_at_the_end_leaves_nothing_behind_the_image() {
     assert_eq!(once.len(), twice.len());
 }
 
+/// By backhand, which has nothing of ours: each name, and what it stands for.
+fn told(package: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let file = io::BufReader::new(File::open(package).unwrap());
+    let image = backhand::FilesystemReader::from_reader(file).unwrap();
+    let mut told: Vec<_> = image
+        .files()
+        .map(|node| {
+            let content = match &node.inner {
+                backhand::InnerNode::File(file) => {
+                    let mut bytes = vec![];
+                    image.file(file).reader().read_to_end(&mut bytes).unwrap();
+                    bytes
+                }
+                backhand::InnerNode::Symlink(link) => link.link.as_os_str().as_bytes().to_vec(),
+                _ => b"directory".to_vec(),
+            };
+            (node.fullpath.strip_prefix("/").unwrap().to_owned(), content)
+        })
+        .collect();
+    told.sort();
+    told
+}
+
+fn found(tree: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = walkdir::WalkDir::new(tree).into_iter().map(|entry| entry.unwrap());
+    let mut found: Vec<_> = entries
+        .map(|entry| {
+            let content = match entry.file_type() {
+                kind if kind.is_file() => fs::read(entry.path()).unwrap(),
+                kind if kind.is_symlink() => {
+                    fs::read_link(entry.path()).unwrap().into_os_string().into_vec()
+                }
+                _ => b"directory".to_vec(),
+            };
+            (entry.path().strip_prefix(tree).unwrap().to_owned(), content)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn pack_another_reader_finds_all_of_it() {
+    let (place, tree) = place();
+    fill(&tree);
+    fs::write(tree.join("blocks again"), blocks()).unwrap();
+    fs::write(tree.join("zeros"), [0; 9000]).unwrap();
+    fs::write(tree.join("one block"), noise(4096)).unwrap();
+    symlink("x".repeat(255), tree.join("link")).unwrap();
+    let deep = tree.join("d/".repeat(300));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("a"), b"a").unwrap();
+    fs::create_dir(tree.join("dir")).unwrap();
+    for number in 0..1000 {
+        let name = format!("{number:04}{}", "x".repeat(number % 250));
+        fs::write(tree.join("dir").join(name), noise(number % 70)).unwrap();
+    }
+    fs::create_dir(tree.join("z")).unwrap();
+    fs::write(tree.join("z/last"), b"last").unwrap();
+    let package = place.path().join("p");
+    for (compression, block_size) in ALL.into_iter().zip([4096, 1 << 16, 1 << 20, 1 << 16]) {
+        let options = Options { block_size, ..with(compression) };
+        pack_at(&tree, &package, options, 0).unwrap();
+        assert!(told(&package) == found(&tree), "{compression:?}");
+    }
+}
+
+#[test]
+fn pack_nothing() {
+    let (place, tree) = place();
+    packed(&tree, &place.path().join("p"), Compression::Zstd);
+    assert_eq!(told(&place.path().join("p")), [(PathBuf::new(), b"directory".to_vec())]);
+}
+
 #[test]
 fn pack_modes_without_setuid_and_times_as_told() {
     let (place, tree) = place();
@@ -145,7 +221,7 @@ fn pack_modes_without_setuid_and_times_as_told() {
     let file = io::BufReader::new(File::open(&package).unwrap());
     let image = backhand::FilesystemReader::from_reader(file).unwrap();
     let headers: Vec<NodeHeader> = image.files().map(|node| node.header).collect();
-    assert_eq!(headers, [NodeHeader::new(0o1775, 0, 0, 0), NodeHeader::new(0o751, 0, 0, 12_345)]);
+    assert_eq!(headers, [0o1775, 0o751].map(|mode| NodeHeader::new(mode, 0, 0, 12_345)));
     assert_eq!(image.mod_time, 12_345);
 }
 
@@ -160,12 +236,24 @@ fn pack_refuses_what_an_image_cannot_hold() {
     assert_eq!(refusal(&place, &tree), "fi\\nfo: a fifo cannot be packed");
     fs::remove_file(tree.join("fi\nfo")).unwrap();
 
-    symlink("x".repeat(255), tree.join("link")).unwrap();
-    pack_at(&tree, &place.path().join("p"), with(Compression::Lz4), 0).unwrap();
-    fs::remove_file(place.path().join("p")).unwrap();
-    fs::remove_file(tree.join("link")).unwrap();
-    symlink("x".repeat(256), tree.join("link")).unwrap();
-    assert_eq!(refusal(&place, &tree), "link: the symlink is longer than 255 bytes");
+    File::create(tree.join("big")).unwrap().set_len(1 << 41).unwrap();
+    assert_eq!(refusal(&place, &tree), "big: the file is too big");
+}
+
+/// Which is not made by its path, either.
+#[test]
+fn pack_refuses_a_path_that_is_too_long() {
+    let (place, tree) = place();
+    let name = "n".repeat(250);
+    let mut dir = File::open(&tree).unwrap();
+    for _ in 0..20 {
+        rustix::fs::mkdirat(&dir, &name, Mode::RWXU).unwrap();
+        dir = rustix::fs::openat(&dir, &name, OFlags::RDONLY, Mode::empty()).unwrap().into();
+    }
+    let told = refusal(&place, &tree);
+    assert!(told.starts_with(&format!("{name}/{name}/")), "{told}");
+    assert!(told.ends_with(&format!("/{name}: File name too long")), "{told}");
+    assert!(!told.contains(&*tree.to_string_lossy()), "{told}");
 }
 
 #[test]
@@ -227,16 +315,29 @@ fn pack_beside_the_tree_with_its_name_as_a_prefix() {
 fn source_that_changed_is_an_error() {
     let (_place, tree) = place();
     let path = tree.join("a");
-    let told = |now: &[u8]| {
+    let told = |change: &dyn Fn()| {
         fs::write(&path, b"before").unwrap();
-        let found = path.metadata().unwrap();
-        let mut source = Source::new(&path, Path::new("a"), &found);
-        fs::write(&path, now).unwrap();
-        source.read_to_end(&mut Vec::new()).map_err(|error| error.to_string())
+        let source = Source::new(tree.as_path().into(), Path::new("a"), &path.metadata().unwrap());
+        change();
+        let read = source.read(0, 6, &mut vec![]);
+        read.map_err(|fault| fault.to_string())
     };
-    assert_eq!(told(b"after!"), Ok(6));
-    assert_eq!(told(b"less"), Err("a: the file changed while it was packed".to_owned()));
-    assert_eq!(told(b"far more"), Err("a: the file changed while it was packed".to_owned()));
+    let changed = Err("a: the file changed while it was packed".to_owned());
+    assert_eq!(told(&|| ()), Ok(()));
+    assert_eq!(told(&|| fs::write(&path, b"less").unwrap()), changed);
+    assert_eq!(told(&|| fs::write(&path, b"far more").unwrap()), changed);
+    let is_written = || File::open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(told(&is_written), changed);
+    let is_replaced = || {
+        fs::write(tree.join("b"), b"before").unwrap();
+        File::open(tree.join("b")).unwrap().set_modified(modified(&path)).unwrap();
+        fs::rename(tree.join("b"), &path).unwrap();
+    };
+    assert_eq!(told(&is_replaced), changed);
+}
+
+fn modified(path: &Path) -> SystemTime {
+    path.metadata().unwrap().modified().unwrap()
 }
 
 #[test]
@@ -246,10 +347,10 @@ fn a_directory_that_became_a_link_leads_nowhere() {
     fs::create_dir(&elsewhere).unwrap();
     fs::write(elsewhere.join("key"), b"secret").unwrap();
     symlink("elsewhere", &dir).unwrap();
-    let key = dir.join("key");
     // As if the link had been there when the walk looked at it, too.
-    let mut source = Source::new(&key, Path::new("dir/key"), &key.metadata().unwrap());
-    let told = source.read_to_end(&mut Vec::new()).unwrap_err().to_string();
+    let found = dir.join("key").metadata().unwrap();
+    let source = Source::new(tree.as_path().into(), Path::new("dir/key"), &found);
+    let told = source.read(0, 6, &mut vec![]).unwrap_err().to_string();
     assert_eq!(told, "dir/key: Too many levels of symbolic links");
 }
 

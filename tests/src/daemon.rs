@@ -175,9 +175,9 @@ impl Daemon {
         self.child.as_ref().expect("a running master").id()
     }
 
-    /// How many descriptors it has open.
+    /// How many descriptors it has open, but for those of cgroups ([`process::is_cgroup`]).
     pub fn fds(&self) -> usize {
-        process::fds(self.pid())
+        process::fd_links(self.pid()).values().filter(|link| !process::is_cgroup(link)).count()
     }
 
     /// Waits until it has noticed the end of all rockers but so many, and let go of their packages:

@@ -213,7 +213,8 @@ fn tree(dir: &Path, found: &mut BTreeSet<Found>) {
 fn descriptors(pids: &[u32]) -> BTreeMap<(u32, String), usize> {
     let mut counts = BTreeMap::new();
     for &pid in pids {
-        for link in process::fd_links(pid).into_values() {
+        let links = process::fd_links(pid).into_values();
+        for link in links.filter(|link| !process::is_cgroup(link)) {
             let kind = link.split(":[").next().unwrap_or(&link).to_owned();
             *counts.entry((pid, kind)).or_insert(0) += 1;
         }

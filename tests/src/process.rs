@@ -101,6 +101,12 @@ pub fn fd_links(pid: u32) -> BTreeMap<u32, String> {
     entries.filter_map(|entry| link(entry.ok()?)).collect()
 }
 
+/// Whether a descriptor leads to a directory of cgroups: a thread of the master's opens them, in its
+/// time.
+pub fn is_cgroup(link: &str) -> bool {
+    link.starts_with("/sys/fs/cgroup") && !link.ends_with("/cgroup.procs")
+}
+
 /// A pidfd; none if there is no such process.
 pub fn pidfd(pid: u32) -> Option<OwnedFd> {
     pidfd_open(Pid::from_raw(pid.cast_signed())?, PidfdFlags::empty()).ok()

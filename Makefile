@@ -46,7 +46,7 @@ bench: build
 	@target/$(TARGET)/release/rocker-bench $(BENCH) $(BIN)
 
 bench-peers:
-	apt-get install --yes --no-install-recommends bubblewrap crun runc systemd-container podman docker.io squashfs-tools strace
+	apt-get install --yes --no-install-recommends bubblewrap crun runc systemd-container podman docker.io squashfs-tools strace musl-tools
 
 install: build
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/rocker

@@ -54,8 +54,6 @@ struct Layer {
     mount_id: u64,
     /// The overlay, once prepare.4 has made it.
     tree: Option<OwnedFd>,
-    /// Whether it is attached where nobody but root may go: to its own work directory.
-    staged: bool,
     /// Whether an earlier launch has made it.
     reused: bool,
     /// Its upper directory, once it is sealed.
@@ -233,8 +231,8 @@ impl Plan {
             return Err(failed(io::Errno::BUSY));
         }
         let mountpoint = mount.at.clone();
-        let (tree, staged, reused, upper) = (None, false, false, None);
-        self.layers.push(Layer { lower, mountpoint, mount_id: id, tree, staged, reused, upper });
+        let (tree, reused, upper) = (None, false, None);
+        self.layers.push(Layer { lower, mountpoint, mount_id: id, tree, reused, upper });
         Ok(self.layers.len() - 1)
     }
 
@@ -316,8 +314,8 @@ impl Plan {
     }
 
     /// prepare.4: makes layer `index`, with its directories in `data`, the `.rocker` directory. One
-    /// that nobody `keeps` goes with the rocker's other mounts: unmounted by itself, it would take as
-    /// long once more.
+    /// that nobody `keeps` is attached where nobody but root may go, and so goes with the rocker's
+    /// other mounts: unmounted by itself, it would take as long once more.
     pub(crate) fn build(
         &mut self,
         index: u16,
@@ -335,7 +333,6 @@ impl Plan {
         let tree = layer.tree.insert(privileges::with_file_ids(uid, gid, make)?);
         if !keeps {
             mounts::attach(tree.as_fd(), work.as_fd())?;
-            layer.staged = true;
         }
         Ok(())
     }
@@ -355,16 +352,16 @@ impl Plan {
         layer: usize,
         data: BorrowedFd<'_>,
     ) -> Result<(), io::Errno> {
-        let Layer { tree, mountpoint, staged, .. } = &mut self.layers[layer];
+        let Layer { tree, mountpoint, .. } = &self.layers[layer];
         let tree = tree.as_ref().ok_or(io::Errno::INVAL)?;
         let inside = below(&self.places[index].path, mountpoint).ok_or(io::Errno::INVAL)?;
         let part = match mounts::clone_beneath(tree.as_fd(), inside) {
             // Before Linux 6.15 only what is attached can be cloned (KERNEL A14).
-            Err(io::Errno::INVAL) if !*staged => {
+            Err(io::Errno::INVAL) => {
                 let [_, work] = directory_names(mountpoint);
                 let work = open_beneath(data, work.as_bytes(), OFlags::DIRECTORY)?;
                 mounts::attach(tree.as_fd(), work.as_fd())?;
-                (*staged, self.was_staged) = (true, true);
+                self.was_staged = true;
                 mounts::clone_beneath(tree.as_fd(), inside)?
             }
             answer => answer?,

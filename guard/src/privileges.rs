@@ -1,5 +1,5 @@
-//! prepare.6: from root to nobody in particular, in three steps that the machine orders. At prepare.4
-//! the guard is the App's user for a moment, where files are concerned.
+//! prepare.6: from root to nobody in particular, in three steps that the machine orders. At overlay.0
+//! and prepare.4 the guard is the App's user for a moment, where files are concerned.
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, openat};

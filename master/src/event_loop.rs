@@ -237,7 +237,7 @@ impl Master {
             let Some(launch) = &entry.held.launch else { continue };
             deadline_ns = deadline_ns.min(entry.due_ns());
             // Who waits for another launch hears of its own caller's end when it goes on.
-            if entry.awaits_another() {
+            if entry.machine.awaits_another() {
                 continue;
             }
             if let Some(waits_on) = launch.link.as_ref().or(launch.client.as_ref()) {
@@ -274,7 +274,7 @@ impl Master {
             .map(|((_, ready), _)| ready);
         let waiting = self.sessions.launching.iter().enumerate();
         let impatient =
-            waiting.filter(|(_, entry)| entry.awaits_another() && entry.due_ns() <= now);
+            waiting.filter(|(_, entry)| entry.machine.awaits_another() && entry.due_ns() <= now);
         Ok(ready.chain(impatient.map(|(index, _)| Ready::Launching(index))).collect())
     }
 
@@ -401,7 +401,7 @@ impl Master {
         };
         while has_news(&mut self.host) {
             let launching = self.sessions.launching.iter().enumerate();
-            let waiting = launching.filter(|(_, entry)| entry.awaits_another());
+            let waiting = launching.filter(|(_, entry)| entry.machine.awaits_another());
             let mut waiting: Vec<usize> = waiting.map(|(index, _)| index).collect();
             self.advance_launching(&mut waiting);
         }

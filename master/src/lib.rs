@@ -15,7 +15,7 @@
 //! looks         who may look at what may take long
 //! overlays      which are kept for the next launch of their data dir
 //! errands       what waits for disks, in threads
-//! steward       makes and removes cgroups, in a thread
+//! steward       root.2, root.15: makes and removes cgroups, in a thread
 //! cgroup        root.2: limits
 //! disk          root.2: which one a file is on
 //! devices       root.3: a /dev that is not the host's

@@ -114,6 +114,17 @@ impl Session {
         self.state
     }
 
+    /// Whether it waits for a thread, for another launch to mount its package, or for its data dir.
+    pub const fn awaits_another(&self) -> bool {
+        matches!(
+            self.state,
+            State::OpenPackage(_)
+                | State::FindMount
+                | State::LockDataDir { .. }
+                | State::MakeCgroup
+        )
+    }
+
     /// A session that finds its rocker alive, made by an earlier master.
     pub const fn adopted() -> Self {
         Self { state: State::AwaitExit }

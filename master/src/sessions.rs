@@ -33,21 +33,10 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Whether it waits for a thread, for another launch to mount its package, or for its data dir.
-    pub(crate) fn awaits_another(&self) -> bool {
-        matches!(
-            self.machine.state(),
-            State::OpenPackage(_)
-                | State::FindMount
-                | State::LockDataDir { .. }
-                | State::MakeCgroup
-        )
-    }
-
     /// When it must be looked at even if nothing happens; `CLOCK_MONOTONIC`, nanoseconds.
     pub(crate) fn due_ns(&self) -> u64 {
         let Some(launch) = &self.held.launch else { return u64::MAX };
-        if self.awaits_another() { launch.wakes_ns } else { launch.deadline_ns }
+        if self.machine.awaits_another() { launch.wakes_ns } else { launch.deadline_ns }
     }
 
     /// Whether the policy lets it be a rocker.

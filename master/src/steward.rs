@@ -61,6 +61,7 @@ impl Steward {
     pub(crate) fn leave(&mut self) {
         let Some((jobs, ended)) = self.work.take() else { return };
         drop(jobs);
+        // Whether that was enough is the next master's to find out.
         let _ = ended.recv_timeout(RETRY * (SOON + 1));
     }
 
@@ -74,6 +75,7 @@ impl Steward {
             });
             self.work = has_begun.then_some((jobs, ended));
         }
+        // Without a thread nothing is made, its caller is told so, and there is nothing to remove.
         if let Some((jobs, _)) = &self.work {
             let _ = jobs.send(Box::new(job));
         }
@@ -86,6 +88,7 @@ fn serve(mut cgroups: Cgroups, told: &Receiver<Job>) {
         match told.recv_timeout(cgroups.retry()) {
             Ok(job) => job(&mut cgroups),
             Err(RecvTimeoutError::Timeout) => {}
+            // The kernel tells nobody when a cgroup of version 1 can go.
             Err(RecvTimeoutError::Disconnected) if cgroups.may_hope() => std::thread::sleep(RETRY),
             Err(RecvTimeoutError::Disconnected) => return cgroups.leave(),
         }

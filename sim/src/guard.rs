@@ -34,7 +34,6 @@ pub(crate) struct Hands {
     /// Where overlay.1 has put the first directory's part.
     first_place: Option<usize>,
     /// Which layers had to be attached before parts of them could be cloned, and whether any had.
-    staged: [bool; 2],
     was_staged: bool,
     /// The master wants the overlays, and what an earlier launch has left of them.
     keeps: bool,
@@ -104,7 +103,6 @@ impl GuardActor {
             table,
             launch,
             first_place,
-            staged: [false; 2],
             was_staged: false,
             keeps: false,
             kept: None,
@@ -456,7 +454,6 @@ impl AtWork<'_> {
         self.kernel.install(table, layer_role(layer), tree);
         if !self.hands.keeps {
             self.kernel.attach(pid, tree, None, STAGE)?;
-            self.hands.staged[usize::from(layer)] = true;
         }
         Ok(())
     }
@@ -470,11 +467,10 @@ impl AtWork<'_> {
             Place::Directory { at } => {
                 let layer = scene.layer_of(at);
                 let whole = self.kernel.fd(table, layer_role(layer))?;
-                let staged = &mut self.hands.staged[usize::from(layer)];
                 let part = match self.kernel.clone_part(pid, whole) {
-                    Err(Errno::INVAL) if !*staged => {
+                    Err(Errno::INVAL) => {
                         self.kernel.attach(pid, whole, None, STAGE)?;
-                        (*staged, self.hands.was_staged) = (true, true);
+                        self.hands.was_staged = true;
                         self.kernel.clone_part(pid, whole)?
                     }
                     answer => answer?,

@@ -358,7 +358,7 @@ impl MasterActor {
             if slot.place != Place::Launching {
                 continue;
             }
-            if slot.awaits_another() {
+            if slot.machine.awaits_another() {
                 if kernel.is_late(slot.held.wakes_ms) || has_news {
                     launching.push(index);
                 }
@@ -575,17 +575,6 @@ impl Slot {
     /// Root may know of all rockers, others of their own.
     fn may_be_known_to(&self, uid: u32) -> bool {
         uid == ROOT || uid == self.held.uid
-    }
-
-    /// Whether it waits for a thread, for another launch to mount its package, or for its data dir.
-    fn awaits_another(&self) -> bool {
-        matches!(
-            self.machine.state(),
-            State::OpenPackage(_)
-                | State::FindMount
-                | State::LockDataDir { .. }
-                | State::MakeCgroup
-        )
     }
 
     /// Whether the policy lets it be a rocker.

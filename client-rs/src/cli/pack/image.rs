@@ -9,9 +9,10 @@ use super::ahead::{Block, Content, Made, Part, make_blocks};
 use super::packer::{Packer, describe};
 use super::source::Source;
 use super::tables::{Metadata, Record, Tables};
+use super::trailer;
 use super::tree::Tree;
 
-/// Images end on a multiple of this: the loop device serves whole sectors only, and ignores a
+/// Packages end on a multiple of this: the loop device serves whole sectors only, and ignores a
 /// last one that is cut short.
 const PADDING: u64 = 4096;
 
@@ -71,8 +72,6 @@ pub(super) fn write(
     // Everything is user 0's and group 0's.
     let id_table = image.put_table(&[0; 4], &mut packer)?;
     let bytes_used = image.at;
-    image.put(&vec![0; fit(bytes_used.next_multiple_of(PADDING) - bytes_used)?])?;
-    let length = image.at;
 
     let superblock = Record::default()
         .bytes(b"hsqs")
@@ -95,6 +94,9 @@ pub(super) fn write(
         .u64(directory_table)
         .u64(shared_table)
         .u64(NONE);
+    image.put(&trailer::make(&superblock.0, tree.manifest.as_ref())?)?;
+    let length = image.at.next_multiple_of(PADDING);
+    image.put(&vec![0; fit(length - image.at)?])?;
     image.out.rewind()?;
     image.out.write_all(&superblock.0)?;
     image.out.flush()?;

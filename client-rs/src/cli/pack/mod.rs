@@ -19,6 +19,7 @@
 //! packer     one block after the other
 //! image      they become an image
 //! tables     what it says of its files
+//! trailer    what its manifest says, behind it
 //! early      it goes to the disk meanwhile
 //! reader     one file of a package, whoever made it
 //! ```
@@ -32,17 +33,17 @@ mod source;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod trailer;
 mod tree;
 
 use core::error::Error;
 use core::fmt;
 use core::num::NonZero;
 use std::ffi::OsStr;
-use std::io::{self, BufWriter, Read as _};
+use std::io::BufWriter;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::manifest::{self, Manifest};
 use super::temporary::{Temporary, parent_of};
 use super::words;
 
@@ -211,7 +212,6 @@ fn look_at(dir: &Path, package: &Path) -> Result<Tree, Fault> {
         return Err(Fault::new(here, "not a directory"));
     }
     check_package_path(&root, package)?;
-    check_manifest(&root)?;
     Tree::walk(&root)
 }
 
@@ -233,25 +233,4 @@ fn check_package_path(root: &Path, package: &Path) -> Result<(), Fault> {
         // Missing is the usual case; anything else is found again, and told, on creation.
         Ok(_) | Err(_) => Ok(()),
     }
-}
-
-/// A bad manifest is found when the package is made, not when somebody wants to run it.
-fn check_manifest(root: &Path) -> Result<(), Fault> {
-    let name = Path::new(manifest::NAME);
-    let fault = |reason: &dyn fmt::Display| Fault::new(name, reason);
-    let path = root.join(name);
-    match path.symlink_metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(fault(&error)),
-        Ok(found) if !found.is_file() => return Err(fault(&"not a regular file")),
-        Ok(found) if found.len() > manifest::SIZE_MAX => {
-            return Err(fault(&format_args!("longer than {} bytes", manifest::SIZE_MAX)));
-        }
-        Ok(_) => {}
-    }
-    let mut text = String::new();
-    let file = source::open(&path).map_err(|error| fault(&error))?;
-    file.take(manifest::SIZE_MAX).read_to_string(&mut text).map_err(|error| fault(&error))?;
-    Manifest::parse(&text).map_err(|error| fault(&error))?;
-    Ok(())
 }

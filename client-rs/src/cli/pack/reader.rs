@@ -57,7 +57,7 @@ struct Reader {
     fragment_count: u32,
     /// Where the root's inode is: block in the table << 16 | offset in the block.
     root: u64,
-    /// Where the image ends; what follows is padding.
+    /// Where the image ends; what follows is no part of it.
     end: u64,
     inode_table: u64,
     dir_table: u64,

@@ -2,7 +2,7 @@
 
 use core::fmt;
 use std::fs::{File, Metadata};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +18,8 @@ pub(super) struct Source {
     /// Relative to the root.
     name: PathBuf,
     found: Identity,
+    /// All of it, if it was read before.
+    held: Option<Box<[u8]>>,
     pub(super) length: u64,
 }
 
@@ -32,12 +34,26 @@ const CHANGED: &str = "the file changed while it was packed";
 
 impl Source {
     pub(super) fn new(root: Arc<Path>, name: &Path, found: &Metadata) -> Self {
-        Self { root, name: name.to_owned(), found: identity(found), length: found.len() }
+        let (name, length) = (name.to_owned(), found.len());
+        Self { root, name, found: identity(found), held: None, length }
+    }
+
+    /// Reads all of it now, and not again: what is found here is what is packed.
+    pub(super) fn hold(&mut self) -> Result<&[u8], Fault> {
+        let mut bytes = vec![];
+        self.read(0, self.length, &mut bytes)?;
+        Ok(self.held.insert(bytes.into()))
     }
 
     /// Appends this part of the file, which must be the one that the walk found, as it was.
     pub(super) fn read(&self, start: u64, length: u64, into: &mut Vec<u8>) -> Result<(), Fault> {
         let fault = |reason: &dyn fmt::Display| Fault::new(&self.name, reason);
+        if let Some(held) = &self.held {
+            let mut held = Cursor::new(held);
+            held.set_position(start);
+            held.take(length).read_to_end(into).map_err(|error| fault(&error))?;
+            return Ok(());
+        }
         let mut file = open(&self.root.join(&self.name)).map_err(|error| fault(&error))?;
         if start > 0 {
             file.seek(SeekFrom::Start(start)).map_err(|error| fault(&error))?;

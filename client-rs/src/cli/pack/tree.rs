@@ -3,6 +3,7 @@
 use core::fmt;
 use std::ffi::OsString;
 use std::fs::FileType;
+use std::io::Read as _;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use walkdir::{DirEntry, WalkDir};
 
+use super::super::manifest::{self, Manifest};
 use super::super::words;
 use super::Fault;
 use super::source::Source;
@@ -30,6 +32,8 @@ pub(super) struct Tree {
     pub(super) nodes: Vec<Node>,
     /// The regular files, in the order of their nodes.
     pub(super) files: Vec<Source>,
+    /// What `rocker.toml` at the root says.
+    pub(super) manifest: Option<Manifest>,
 }
 
 pub(super) struct Node {
@@ -63,6 +67,10 @@ impl Tree {
         let fault = |reason: &dyn fmt::Display| Fault::new(name, reason);
         let found = entry.metadata().map_err(|error| walk_fault(&error, root))?;
         let kind = found.file_type();
+        let is_manifest = name == Path::new(manifest::NAME);
+        if is_manifest && !kind.is_file() {
+            return Err(fault(&"not a regular file"));
+        }
         refuse_kind(kind).map_err(|reason| fault(&reason))?;
         refuse_xattrs(entry.path()).map_err(|reason| fault(&reason))?;
 
@@ -70,7 +78,11 @@ impl Tree {
             if found.len() >= FILE_SIZE_END {
                 return Err(fault(&"the file is too big"));
             }
-            self.files.push(Source::new(root.clone(), name, &found));
+            let mut source = Source::new(root.clone(), name, &found);
+            if is_manifest {
+                self.manifest = Some(check_manifest(&mut source)?);
+            }
+            self.files.push(source);
             Kind::File
         } else if kind.is_symlink() {
             let target = entry.path().read_link().map_err(|error| fault(&error))?;
@@ -86,6 +98,17 @@ impl Tree {
         });
         Ok(())
     }
+}
+
+/// A bad manifest is found when the package is made, not when somebody wants to run it.
+fn check_manifest(source: &mut Source) -> Result<Manifest, Fault> {
+    let fault = |reason: &dyn fmt::Display| Fault::new(Path::new(manifest::NAME), reason);
+    if source.length > manifest::SIZE_MAX {
+        return Err(fault(&format_args!("longer than {} bytes", manifest::SIZE_MAX)));
+    }
+    let mut text = String::new();
+    source.hold()?.read_to_string(&mut text).map_err(|error| fault(&error))?;
+    Manifest::parse(&text).map_err(|error| fault(&error))
 }
 
 /// walkdir's own words name the path, too.

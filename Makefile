@@ -22,8 +22,8 @@ build release:
 	@$(RELEASE) -p master -p client-rs
 	@mkdir -p $(BIN)
 	@cp -p --remove-destination target/static/$(TARGET)/release/rocker-guard $(BIN)/
-	@cp -p --remove-destination target/$(TARGET)/release/rocker-master target/$(TARGET)/release/rocker $(BIN)/
 	@$(MAKE) --silent -C client-c
+	@cp -p --remove-destination $(addprefix target/$(TARGET)/release/,rocker-master rocker-cli) target/client-c/rocker $(BIN)/
 
 run: build
 	@mkdir -p $(BIN)/example-data
@@ -51,7 +51,7 @@ bench-peers:
 install: build
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/rocker
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin $(BIN)/rocker-master
-	install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/rocker $(BIN)/rocker-guard
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/rocker $(BIN)/rocker-guard $(BIN)/rocker-cli
 	sed 's|/usr/local|$(PREFIX)|' master/rocker-master.service | install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/lib/systemd/system/rocker-master.service
 	$(MAKE) -C client-c install
 

@@ -56,7 +56,7 @@ pub use app::Answer;
 pub use daemon::Daemon;
 pub use leaks::Leaks;
 pub use package::{Package, probe_package};
-pub use programs::{bin, probe};
+pub use programs::{bin, command_in, probe};
 pub use replay::replayed;
 pub use rocker_client::{Launch, Program, Rocker, Stdio};
 pub use runner::{Test, plain, root};

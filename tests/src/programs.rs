@@ -15,6 +15,20 @@ pub fn bin(name: &str) -> PathBuf {
     program
 }
 
+/// The command with both its parts, copied to a directory where anybody may execute it.
+///
+/// # Panics
+///
+/// If they cannot be copied.
+pub fn command_in(dir: &Path) -> PathBuf {
+    let [rocker, _] = ["rocker", "rocker-cli"].map(|name| {
+        let copy = dir.join(name);
+        std::fs::copy(bin(name), &copy).expect("a directory of a test's own");
+        copy
+    });
+    rocker
+}
+
 /// The top of this repository.
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests is a directory of the workspace")

@@ -18,10 +18,18 @@ pub const UNTRACED: [(&str, &str); 4] = [
     ("sixty_four_launches_at_once_leave_nothing", "so that many at once are tested without, too"),
 ];
 
+/// A program of tests whose launches ask for none: `rocker run` does those that are plain without
+/// `rocker-cli` then.
+const UNREPORTED: &str = "cli_unreported";
+
 /// Whether the launches of this test ask for a trace.
 pub fn traces() -> bool {
     let name = std::env::var(crate::runner::ONE).unwrap_or_default();
-    !UNTRACED.iter().any(|(untraced, _)| name.ends_with(untraced))
+    let program = std::env::current_exe().unwrap_or_default();
+    let is_unreported = program
+        .file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(UNREPORTED.as_bytes()));
+    !is_unreported && !UNTRACED.iter().any(|(untraced, _)| name.ends_with(untraced))
 }
 
 /// What came of a launch, if its trace conforms.

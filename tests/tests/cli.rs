@@ -20,7 +20,7 @@ use tests::output::{assert_refused, json_of};
 use tests::replay::{Reports, replay};
 use tests::scratch::{directory, names};
 use tests::{APP_UID, Daemon, Leaks, Package, SOON};
-use tests::{bin, probe_package, process, runner, scratch, within};
+use tests::{bin, command_in, probe_package, process, runner, scratch, within};
 
 fn main() -> ExitCode {
     let mut all = tests::plain![
@@ -1070,13 +1070,12 @@ fn too_many_rockers_are_refused() {
 }
 
 fn a_caller_without_permission_is_refused() {
-    let program = scratch();
-    let program = (program.path().join("rocker"), program);
-    fs::copy(bin("rocker"), &program.0).unwrap();
+    let dir = scratch();
+    let program = command_in(dir.path());
     let another = "[[allow]]\nuid = 4711\npackages = [\"/apps\"]\nexec_dirs = [\"/apps\"]\n";
     for (config, words) in [("", "may not reach"), (another, "has no [[allow]] for this caller")] {
         let daemon = Daemon::with_config(config);
-        let mut command = Command::new(&program.0);
+        let mut command = Command::new(&program);
         command.uid(APP_UID).gid(54_322).arg("run").arg("--socket").arg(daemon.socket());
         command.arg("--exec-dir").arg(daemon.exec_dir()).arg(probe_package());
         assert_refused(&command.args(["--", "bin/probe"]).output().unwrap(), 125, &[words]);
@@ -1307,8 +1306,7 @@ fn a_profile_that_says_nothing_is_refused_in_one_line() {
 
 fn a_user_whom_the_policy_lets_runs_an_app() {
     let (daemon, package) = Daemon::for_users(&[APP_UID]);
-    let (rocker, exec_dir) = (daemon.path("rocker"), daemon.exec_dir());
-    fs::copy(bin("rocker"), &rocker).unwrap();
+    let (rocker, exec_dir) = (command_in(daemon.dir()), daemon.exec_dir());
     let mut command = Command::new(&rocker);
     command.uid(APP_UID).gid(APP_UID).arg("run").arg("--socket").arg(daemon.socket());
     command.arg("--exec-dir").arg(&exec_dir).arg(&package).stdin(Stdio::null());

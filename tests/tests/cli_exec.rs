@@ -15,7 +15,8 @@ use rocker_client::OpenRocker;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::tcsetwinsize;
 use tests::output::{assert_refused, json_of};
-use tests::{APP_UID, Daemon, SOON, bin, probe_package, process, replayed, runner, within};
+use tests::{APP_UID, Daemon, SOON, bin, command_in, probe_package};
+use tests::{process, replayed, runner, within};
 
 fn main() -> ExitCode {
     runner::main(tests::root![
@@ -149,8 +150,7 @@ fn exec_passes_signals_on_and_takes_its_program_along() {
 fn exec_is_for_the_owner_too() {
     const STRANGER: u32 = APP_UID + 1;
     let (daemon, package) = Daemon::for_users(&[APP_UID, STRANGER]);
-    let (program, exec_dir) = (daemon.path("rocker"), daemon.exec_dir());
-    std::fs::copy(bin("rocker"), &program).unwrap();
+    let (program, exec_dir) = (command_in(daemon.dir()), daemon.exec_dir());
     let rocker = |uid: u32, verb: &str| {
         let mut command = Command::new(&program);
         command.uid(uid).gid(uid).arg(verb).arg("--socket").arg(daemon.socket());

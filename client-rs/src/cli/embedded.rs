@@ -71,7 +71,7 @@ fn pidfd(child: &Child) -> Result<OwnedFd, Fault> {
 fn program() -> PathBuf {
     let here = std::env::current_exe().unwrap_or_default();
     let dir = here.parent().unwrap_or(Path::new(""));
-    ["", "../libexec/rocker", "../sbin"]
+    ["", "../libexec/rocker", "../sbin", "../../sbin"]
         .map(|place| dir.join(place).join(PROGRAM))
         .into_iter()
         .find(|path| path.is_file())

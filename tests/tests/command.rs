@@ -1,0 +1,284 @@
+//! `rocker` and `rocker-cli` are one command: what the first does by itself, the second would have
+//! done as well, and what it does not know it leaves to the second.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use tests::output::{assert_refused, said};
+use tests::{Daemon, Package, bin, command_in, probe_package, runner, scratch};
+
+/// `rocker run`, in words.
+type Words = &'static [&'static str];
+
+/// What the first does alone, in a directory with `app.sqfs`, `data` and a link to it. `@` is that
+/// directory.
+const PLAIN: [Words; 14] = [
+    &["--uid", "54321", "--gid", "54322", "app.sqfs", "--", "bin/say", "a", "--uid", ""],
+    &["--uid=54321", "--gid=54322", "--app-id=7", "@/./app.sqfs", "--", "./bin/say"],
+    &["--data-dir", "data", "--gid", "1", "app.sqfs"],
+    &["--data-dir=data/../link", "--gid", "1", "app.sqfs", "--"],
+    &["--overlay", "/etc", "--overlay", "/usr", "--data-dir", "data", "--gid", "1", "app.sqfs"],
+    &["--overlay=auto", "--volatile", "--data-dir", "data", "--gid", "1", "app.sqfs"],
+    &["--env", "A=b=c", "--env=LANG=", "--env", "A=d", "--gid", "1", "app.sqfs"],
+    &["--env", "HOME=/x", "--env", "FROM=me", "--cwd", "/etc", "--gid", "1", "app.sqfs"],
+    &["--landlock", "--gid", "1", "link.sqfs"],
+    &["--exec-dir", "exec/../exec", "--gid", "1", "app.sqfs"],
+    &["--gid", "1", "bare.sqfs", "--", "sh", "-c", "echo $0 $PATH; id; pwd; exit 7"],
+    &["--gid", "1", "bare.sqfs", "--", "sh", "-c", "kill -SEGV $$"],
+    &["--uid", "0", "--gid", "0", "bare.sqfs", "--", "sh"],
+    &["--gid", "1", "bare.sqfs", "--", "nobody-has\u{202e}-this\n"],
+];
+
+/// What it leaves to the second.
+const UNUSUAL: [Words; 22] = [
+    &["--json", "--gid", "1", "app.sqfs"],
+    &["--gid", "nogroup", "app.sqfs"],
+    &["--gid", "1", "--gid", "1", "app.sqfs"],
+    &["--gid", "-1", "app.sqfs"],
+    &["--gid", "12345678901", "app.sqfs"],
+    &["--gid", "1", "--uid", "", "app.sqfs"],
+    &["--gid", "1", "app.sqfs", "sh"],
+    &["--gid", "1", "--", "sh"],
+    &["--gid", "1", "bare.sqfs"],
+    &["--gid", "1", "foreign.sqfs", "--", "sh", "-c", "echo foreign"],
+    &["--gid", "1", "appended.sqfs", "--", "sh", "-c", "echo appended"],
+    &["--gid", "1", "missing.sqfs"],
+    &["--gid", "1", "data"],
+    &["--gid", "1", "app.sqfs", "--data-dir", "missing"],
+    &["--gid", "1", "app.sqfs", "--data-dir"],
+    &["--gid", "1", "app.sqfs", "--data-dir", "--volatile"],
+    &["--gid", "1", "app.sqfs", "--env", "A"],
+    &["--gid", "1", "app.sqfs", "--env", "=A"],
+    &["--gid", "1", "app.sqfs", "--overlay", "etc", "--data-dir", "data"],
+    &["--gid", "1", "app.sqfs", "--overlay", "/etc", "--overlay", "auto", "--data-dir", "data"],
+    &["--gid", "1", "app.sqfs", "--wall", "10s"],
+    &["--gid", "1", "--no-such-option", "app.sqfs"],
+];
+
+fn main() -> ExitCode {
+    runner::main(tests::root![
+        both_parts_do_the_same,
+        a_plain_run_takes_one_of_them,
+        all_that_is_not_run_is_the_others,
+        whose_group_nobody_says_it_is_the_users_own,
+        without_a_master_it_is_left_to_the_other,
+        closed_descriptors_become_nobodys,
+        what_is_installed_finds_its_parts,
+        alone_it_says_what_is_missing,
+    ])
+}
+
+struct Place {
+    daemon: Daemon,
+}
+
+impl Place {
+    fn new() -> Self {
+        let daemon = Daemon::start();
+        let app = Package::new().program("bin/say", "/bin/sh").file("say.sh", 0o644, "").file(
+            "rocker.toml",
+            0o644,
+            "entry = \"/bin/sh\"\nargs = [\"-c\", \"env | sort; id; pwd; echo \\\"$0|$@\\\"\", \
+                 \"a b\", \"\"]\n[env]\nFROM = \"the manifest\"\nA = \"\"\n",
+        );
+        let put = |package: &Package, name: &str| {
+            fs::copy(package.build(), daemon.path(name)).unwrap();
+        };
+        put(&app, "app.sqfs");
+        put(&Package::new().file("x", 0o644, "x"), "bare.sqfs");
+        symlink("app.sqfs", daemon.path("link.sqfs")).unwrap();
+        symlink("data", daemon.path("link")).unwrap();
+        // Nothing behind the image; and one to which something was appended.
+        let image = fs::read(daemon.path("bare.sqfs")).unwrap();
+        let end = usize::try_from(u64::from_le_bytes(image[40..48].try_into().unwrap())).unwrap();
+        let mut foreign = image.clone();
+        foreign[end..].fill(0);
+        fs::write(daemon.path("foreign.sqfs"), foreign).unwrap();
+        let mut appended = image;
+        // When it was made.
+        appended[8] ^= 1;
+        fs::write(daemon.path("appended.sqfs"), appended).unwrap();
+        Self { daemon }
+    }
+
+    fn command(&self, program: &Path, words: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        let here = self.daemon.dir().to_str().unwrap();
+        command.arg("run").arg("--socket").arg(self.daemon.socket());
+        command.args(words.iter().map(|word| word.replace('@', here)));
+        command.current_dir(here).stdin(Stdio::null());
+        command.env("TERM", "dumb").env("LANG", "C").env_remove("ROCKER_SOCKET");
+        command
+    }
+}
+
+fn both_parts_do_the_same() {
+    let place = Place::new();
+    for words in PLAIN.iter().chain(&UNUSUAL) {
+        let [one, other] = ["rocker", "rocker-cli"].map(|name| {
+            let output = place.command(&bin(name), words).output().unwrap();
+            let texts = [output.stdout, output.stderr];
+            (output.status, texts.map(|text| String::from_utf8(text).unwrap()))
+        });
+        // In a word that says how long something took there are digits.
+        assert_eq!(one.0, other.0, "{words:?}: {one:?}");
+        let plain = |texts: &[String; 2]| match words.contains(&"--json") {
+            true => texts[0].clone(),
+            false => texts.concat(),
+        };
+        assert_eq!(plain(&one.1), plain(&other.1), "{words:?}");
+    }
+}
+
+/// The program of a process that runs.
+fn program_of(child: &Child) -> PathBuf {
+    fs::read_link(format!("/proc/{}/exe", child.id())).unwrap_or_default()
+}
+
+/// Which of the two waits for the App.
+fn waiting(mut command: Command) -> PathBuf {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    // It has said something: it runs.
+    let mut first = [0; 1];
+    let told = std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first);
+    let program = program_of(&child);
+    let _ = rustix::process::kill_process(
+        rustix::process::Pid::from_child(&child),
+        rustix::process::Signal::TERM,
+    );
+    child.wait().unwrap();
+    assert!(told.is_ok(), "{command:?}");
+    program
+}
+
+fn a_plain_run_takes_one_of_them() {
+    const WAITING: &str = "echo here; exec sleep 60";
+    let place = Place::new();
+    for words in PLAIN {
+        let options = words.iter().position(|word| *word == "--").unwrap_or(words.len());
+        let mut words = words[..options].to_vec();
+        words.extend(["--", "sh", "-c", WAITING]);
+        if words.contains(&"0") {
+            continue;
+        }
+        assert_eq!(waiting(place.command(&bin("rocker"), &words)), bin("rocker"), "{words:?}");
+    }
+    for option in ["--userns", "--report=/dev/null", "--timeout=4s", "--pids=100"] {
+        let words = [option, "--gid", "1", "app.sqfs", "--", "sh", "-c", WAITING];
+        let program = waiting(place.command(&bin("rocker"), &words));
+        assert_eq!(program, bin("rocker-cli"), "{option}");
+    }
+    for package in ["foreign.sqfs", "appended.sqfs"] {
+        let words = ["--gid", "1", package, "--", "sh", "-c", WAITING];
+        let program = waiting(place.command(&bin("rocker"), &words));
+        assert_eq!(program, bin("rocker-cli"), "{package}");
+    }
+}
+
+fn all_that_is_not_run_is_the_others() {
+    for words in
+        [&[][..], &["--version"], &["run"], &["run", "--help"], &["pack", "--help"], &["x"]]
+    {
+        let outputs = ["rocker", "rocker-cli"]
+            .map(|name| Command::new(bin(name)).arg0("rocker").args(words).output().unwrap());
+        assert_eq!(outputs[0], outputs[1], "{words:?}");
+    }
+}
+
+/// passwd(5) and nsswitch.conf(5), which differ from host to host: those of a mount namespace of
+/// the test's own.
+fn whose_group_nobody_says_it_is_the_users_own() {
+    let place = Place::new();
+    let cover = |file: &str, text: &str| {
+        let own = place.daemon.path("covered").join(file);
+        fs::create_dir_all(own.parent().unwrap()).unwrap();
+        fs::write(&own, text).unwrap();
+        format!("mount --bind {} /etc/{file}; ", own.display())
+    };
+    let passwd = "root:x:0:0::/:/bin/sh\nbroken\nx:x:12\nnobody:x:65534:77::/:\nu:x:4711:88::/:\n";
+    let group = |uid: &str, nsswitch: Option<&str>| {
+        let mut script = "mount --make-rprivate /; ".to_owned() + &cover("passwd", passwd);
+        script += &nsswitch.map_or(String::new(), |text| cover("nsswitch.conf", text));
+        script += "exec \"$@\"";
+        ["rocker", "rocker-cli"].map(|name| {
+            let words = ["--uid", uid, "bare.sqfs", "--", "id", "-g"];
+            let run = place.command(&bin(name), &words);
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-ec", &script, "sh"]).arg(run.get_program());
+            said(command.args(run.get_args()).current_dir(place.daemon.dir()))
+        })
+    };
+    let both = |gid: &str| [gid, gid].map(|gid| format!("{gid}\n"));
+    assert_eq!(group("65534", None), both("77"));
+    assert_eq!(group("4711", Some("passwd: files systemd\n")), both("88"));
+    assert_eq!(group("4711", Some("group: db\n# passwd: db\n\tpasswd :files")), both("88"));
+    // Who is not in it is alone in a group.
+    assert_eq!(group("4712", None), both("4712"));
+    assert_eq!(group("12", None)[0], group("12", None)[1]);
+    // Where others are asked first that is left to who can.
+    let [one, other] = group("4711", Some("passwd:\tdb files\n"));
+    assert_eq!(one, other);
+}
+
+fn without_a_master_it_is_left_to_the_other() {
+    let dir = scratch();
+    let run = |name: &str| {
+        let mut command = Command::new(bin(name));
+        command.arg("run").arg("--socket").arg(dir.path().join("none.sock")).args(["--gid", "1"]);
+        command.arg(probe_package()).args(["--", "sh"]).output().unwrap()
+    };
+    let outputs = ["rocker", "rocker-cli"].map(run);
+    assert_refused(&outputs[0], 125, &["root.1", "none.sock", "No such file"]);
+    assert_eq!(outputs[0], outputs[1]);
+}
+
+fn closed_descriptors_become_nobodys() {
+    let place = Place::new();
+    for closed in ["<&-", "<&- >&-", "<&- >&- 2>&-", ">&-", "2>&-"] {
+        let file = place.daemon.path("links");
+        let script = format!("exec 3>{}; exec \"$@\" {closed}", file.display());
+        let words = ["--gid", "1", "bare.sqfs", "--", "sh", "-c", "exit 3"];
+        for name in ["rocker", "rocker-cli"] {
+            let run = place.command(&bin(name), &words);
+            let mut command = Command::new("sh");
+            command.args(["-c", &script, "sh"]).arg(run.get_program()).args(run.get_args());
+            let status = command.current_dir(place.daemon.dir()).status().unwrap();
+            assert_eq!(status.code(), Some(3), "{name} {closed}");
+        }
+    }
+    assert!(place.daemon.is_well());
+}
+
+/// As `make install` lays them out: the master too, of which a launch without one brings its own.
+fn what_is_installed_finds_its_parts() {
+    let dir = scratch();
+    for (place, names) in [
+        ("bin", &["rocker"][..]),
+        ("sbin", &["rocker-master"]),
+        ("libexec/rocker", &["rocker-cli", "rocker-guard"]),
+    ] {
+        fs::create_dir_all(dir.path().join(place)).unwrap();
+        for name in names {
+            fs::copy(bin(name), dir.path().join(place).join(name)).unwrap();
+        }
+    }
+    // Whoever listens on this host is not asked.
+    let script = "mount --make-rprivate /; mount -t tmpfs none /run; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-ec", script, "sh"]).arg(dir.path().join("bin/rocker"));
+    command.args(["run", "--gid", "1"]).arg(probe_package()).args(["--", "sh", "-c", "echo here"]);
+    assert_eq!(said(&mut command), "here\n");
+}
+
+fn alone_it_says_what_is_missing() {
+    let dir = scratch();
+    let rocker = command_in(dir.path());
+    fs::remove_file(dir.path().join("rocker-cli")).unwrap();
+    let output = Command::new(rocker).arg("ps").output().unwrap();
+    let words = ["rocker-cli", "beside rocker or in ../libexec/rocker", "No such file"];
+    assert_refused(&output, 125, &words);
+}

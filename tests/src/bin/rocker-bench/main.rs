@@ -637,6 +637,15 @@ impl Bench {
         drop(end);
         rocker.wait()?;
         rocker.wait_gone(Some(SOON))?;
+        // The command waits as long as its App runs.
+        let (said, out) = std::io::pipe()?;
+        let (input, end) = std::io::pipe()?;
+        let mut command = self.rocker_command(&self.again, "again");
+        let mut command = command.arg("wait").stdin(input).stdout(out).spawn()?;
+        (&said).read_exact(&mut [0; 16])?;
+        let waiting = memory_bytes(command.id(), &["Anonymous"]);
+        drop(end);
+        command.wait()?;
         let size = |what, bytes: u64, limit: u64| {
             Figure::new("sizes", what, bytes as f64, "bytes").at_most(limit as f64)
         };
@@ -645,6 +654,7 @@ impl Bench {
             size("idle guard, memory of its own", idle?, 48 << 10),
             // All guards share these pages, which the master has sealed.
             size("the same with its program", alone?, 200 << 10),
+            size("waiting rocker run, memory of its own", waiting?, 48 << 10),
             size("rocker-master, resident memory", master?, 4 << 20),
         ])
     }

@@ -7,10 +7,10 @@
 //! new overlays; `launch in C` is the example of that name, linked with the C library, as `again`;
 //! `static` is the same with musl (`musl-gcc`, of Debian's musl-tools), which on many a device is the
 //! C library that there is. Without a name ours does the very work of the others: all of it is made anew.
-//! What a process costs, whoever starts it, is in the rows of the program and of an empty one that
-//! has a C library; what the system calls of a launch alone cost in this scene is in floor's, which
-//! lives on and launches when it is asked to. The last two together, with overlays kept, are the
-//! least that a launch by a program with a C library can take here, without daemon and checks.
+//! What a process costs, whoever starts it, is in the rows of the program, which needs no C library,
+//! and of an empty one that has one; what the system calls of a launch alone cost in this scene is in
+//! floor's, which lives on and launches when it is asked to. With overlays kept, that and the program
+//! alone are the least that a launch can take here as a process, without daemon and checks.
 
 use core::error::Error;
 use std::collections::HashMap;
@@ -176,9 +176,14 @@ impl Bench {
                 Err(why) => forgive(launcher, why)?,
             }
         }
-        for _ in 0..self.options.samples() / 3 {
+        for round in 0..self.options.samples() / 3 {
             let mut failed = vec![];
-            for (at, row) in rows.iter_mut().enumerate() {
+            // There and back again: nobody always comes behind the one that leaves the most.
+            let mut order: Vec<(usize, &mut Row)> = rows.iter_mut().enumerate().collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for (at, row) in order {
                 match self.launch_whole(row.launcher, &mut helpers) {
                     Ok([all, alone]) => {
                         row.all.push(all);
@@ -190,6 +195,7 @@ impl Bench {
                     }
                 }
             }
+            failed.sort_unstable();
             failed.into_iter().rev().for_each(|at| drop(rows.remove(at)));
         }
         Ok(rows)
@@ -280,7 +286,7 @@ impl Bench {
         Ok([us(begin_ns), alone])
     }
 
-    fn rocker_command(&self, master: &Master, data: &str) -> Command {
+    pub(crate) fn rocker_command(&self, master: &Master, data: &str) -> Command {
         let mut rocker = Command::new(self.options.bin.join("rocker"));
         rocker.arg("run").arg("--socket").arg(&master.socket);
         rocker.args(["--uid", "1000", "--gid", "1000", "--exec-dir"]).arg(self.path("exec"));
@@ -515,7 +521,7 @@ fn to_json(rows: &[Row]) -> Value {
 }
 
 /// Another's median by those of `rocker run` again, of the same in C, also static, and of all made
-/// anew; and by `floor kept`, or `warm` where none can be, with an empty process.
+/// anew; and by `floor kept`, or `warm` where none can be, with a process.
 struct Ratio<'r> {
     row: &'r Row,
     times: [f64; 5],
@@ -524,7 +530,7 @@ struct Ratio<'r> {
 fn ratios(rows: &[Row]) -> Vec<Ratio<'_>> {
     let median = |row: &Row| percentiles(&row.all)[0];
     let of = |launcher| rows.iter().find(|row| row.launcher == launcher).map_or(f64::NAN, median);
-    let floor = of(Launcher::FloorKept).min(of(Launcher::FloorWarm)) + of(Launcher::Empty);
+    let floor = of(Launcher::FloorKept).min(of(Launcher::FloorWarm)) + of(Launcher::Alone);
     let again = [Launcher::Again, Launcher::AgainC, Launcher::AgainStatic].map(of);
     let [run, in_c, in_static] = again;
     let ours = [run, in_c, in_static, of(Launcher::Rocker), floor];

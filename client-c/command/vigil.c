@@ -29,6 +29,7 @@ enum { SET_BYTES = 8 };
 #define FORWARDED (FINAL | BIT(SIGUSR1) | BIT(SIGUSR2) | BIT(SIGWINCH) | BIT(SIGCONT))
 
 enum { FORWARDED_COUNT = 8 };
+_Static_assert(__builtin_popcountll(FORWARDED) == FORWARDED_COUNT, "so many are passed on");
 
 int rk_take_signals(struct rk_signals *signals)
 {

@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 use tests::output::{assert_refused, said};
 use tests::{Daemon, Package, bin, command_in, probe_package, runner, scratch};
 
@@ -67,7 +70,9 @@ fn main() -> ExitCode {
         whose_group_nobody_says_it_is_the_users_own,
         without_a_master_it_is_left_to_the_other,
         closed_descriptors_become_nobodys,
+        signals_reach_the_app_by_either,
         what_is_installed_finds_its_parts,
+        plain_apps_need_no_other_part,
         alone_it_says_what_is_missing,
     ])
 }
@@ -144,12 +149,9 @@ fn waiting(mut command: Command) -> PathBuf {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     // It has said something: it runs.
     let mut first = [0; 1];
-    let told = std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first);
+    let told = child.stdout.as_mut().unwrap().read_exact(&mut first);
     let program = program_of(&child);
-    let _ = rustix::process::kill_process(
-        rustix::process::Pid::from_child(&child),
-        rustix::process::Signal::TERM,
-    );
+    let _ = kill_process(Pid::from_child(&child), Signal::TERM);
     child.wait().unwrap();
     assert!(told.is_ok(), "{command:?}");
     program
@@ -253,8 +255,37 @@ fn closed_descriptors_become_nobodys() {
     assert!(place.daemon.is_well());
 }
 
-/// As `make install` lays them out: the master too, of which a launch without one brings its own.
-fn what_is_installed_finds_its_parts() {
+fn signals_reach_the_app_by_either() {
+    // The last one ends it.
+    let all = [
+        ("HUP", Signal::HUP),
+        ("INT", Signal::INT),
+        ("QUIT", Signal::QUIT),
+        ("USR1", Signal::USR1),
+        ("USR2", Signal::USR2),
+        ("WINCH", Signal::WINCH),
+        ("CONT", Signal::CONT),
+        ("TERM", Signal::TERM),
+    ];
+    let place = Place::new();
+    let script = "for it in HUP INT QUIT USR1 USR2 WINCH CONT; do trap \"echo $it\" $it; done; \
+                  trap 'echo TERM; exit 3' TERM; echo here; while :; do sleep 0.01; done";
+    for name in ["rocker", "rocker-cli"] {
+        let words = ["--gid", "1", "bare.sqfs", "--", "sh", "-c", script];
+        let mut command = place.command(&bin(name), &words);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(lines.next().unwrap(), "here");
+        for (said, signal) in all {
+            kill_process(Pid::from_child(&child), signal).unwrap();
+            assert_eq!(lines.next().unwrap(), said, "{name}");
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(3), "{name}");
+    }
+}
+
+/// As `make install` lays them out.
+fn installed() -> TempDir {
     let dir = scratch();
     for (place, names) in [
         ("bin", &["rocker"][..]),
@@ -266,12 +297,42 @@ fn what_is_installed_finds_its_parts() {
             fs::copy(bin(name), dir.path().join(place).join(name)).unwrap();
         }
     }
-    // Whoever listens on this host is not asked.
-    let script = "mount --make-rprivate /; mount -t tmpfs none /run; exec \"$@\"";
+    dir
+}
+
+/// With nobody's files of this host's, and nobody who listens on it.
+fn alone(dir: &Path, script: &str, words: &[&str]) -> String {
+    let script = "mount --make-rprivate /; mount -t tmpfs none /run; \
+                  mount -t tmpfs -o mode=755 none /var/lib; "
+        .to_owned()
+        + script;
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-ec", script, "sh"]).arg(dir.path().join("bin/rocker"));
-    command.args(["run", "--gid", "1"]).arg(probe_package()).args(["--", "sh", "-c", "echo here"]);
-    assert_eq!(said(&mut command), "here\n");
+    command.args(["--mount", "sh", "-ec", &script, "sh"]).arg(dir.join("bin/rocker"));
+    command.args(["run", "--gid", "1"]).args(words).env_remove("ROCKER_SOCKET");
+    said(&mut command)
+}
+
+/// The master too, of which a launch without one brings its own.
+fn what_is_installed_finds_its_parts() {
+    let dir = installed();
+    let package = probe_package();
+    let words = [package.to_str().unwrap(), "--", "echo", "here"];
+    assert_eq!(alone(dir.path(), "exec \"$@\"", &words), "here\n");
+}
+
+/// What nobody has to say is the same for both: socket, exec dir and data dir.
+fn plain_apps_need_no_other_part() {
+    let dir = installed();
+    fs::remove_file(dir.path().join("libexec/rocker/rocker-cli")).unwrap();
+    let app = dir.path().join("app.sqfs");
+    fs::copy(probe_package(), &app).unwrap();
+    let script = "${1%/bin/*}/sbin/rocker-master 2>/dev/null & trap \"kill $!\" EXIT; \
+                  until test -S /run/rocker/master.sock; do sleep 0.01; done; \
+                  install -d -o 65534 -g 1 /var/lib/rocker/app; \"$@\"";
+    let inside = ["--", "sh", "-c", "echo $HOME $PWD"];
+    let words = [&["--overlay", "/etc", app.to_str().unwrap()], &inside[..]].concat();
+    let output = alone(dir.path(), script, &words);
+    assert_eq!(output, "/var/lib/rocker/app /run/rocker/app\n");
 }
 
 fn alone_it_says_what_is_missing() {

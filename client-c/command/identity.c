@@ -86,12 +86,18 @@ static bool find_group(int uid, int *gid)
                 *colon = '\0';
             }
         }
-        char *end = fields[3] != NULL ? strchr(fields[3], ':') : NULL;
         int number;
-        if (end != NULL && rk_to_number(fields[2], &number) && number == uid) {
-            *end = '\0';
-            return rk_to_number(fields[3], gid);
+        if (fields[2] == NULL || (rk_to_number(fields[2], &number) && number != uid)) {
+            continue;
         }
+        /* What a number is that is none here, and a comment, and an entry of NIS, it is the C
+         * library that knows. */
+        char *end = fields[3] != NULL ? strchr(fields[3], ':') : NULL;
+        if (end == NULL || strchr("#+- \t", *line) != NULL || !rk_to_number(fields[2], &number)) {
+            return false;
+        }
+        *end = '\0';
+        return rk_to_number(fields[3], gid);
     }
     return false;
 }

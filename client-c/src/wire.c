@@ -268,28 +268,27 @@ bool rk_get_errno(struct rk_reader *in, uint16_t *os_errno)
     return true;
 }
 
-/* How many bytes of UTF-8 stand here, by the Unicode Standard, table 3-7; 0 if none do. */
-static size_t utf8_length(const uint8_t *at, size_t left)
+size_t rk_utf8_length(const char *text, size_t left, bool *is_whole)
 {
+    const uint8_t *at = (const uint8_t *)text;
     uint8_t first = at[0];
     size_t length = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3
                     : first < 0xf5 ? 4 : 0;
+    size_t found = 1;
 
-    if (length > left) {
-        return 0;
-    }
-    for (size_t i = 1; i < length; i++) {
+    for (; found < length && found < left; found++) {
         uint8_t low = 0x80;
         uint8_t high = 0xbf;
-        if (i == 1) {
+        if (found == 1) {
             low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : low;
             high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : high;
         }
-        if (at[i] < low || at[i] > high) {
-            return 0;
+        if (at[found] < low || at[found] > high) {
+            break;
         }
     }
-    return length;
+    *is_whole = found == length;
+    return found;
 }
 
 static bool get_bytes(struct rk_reader *in, struct rk_path *bytes)
@@ -306,17 +305,14 @@ static bool get_bytes(struct rk_reader *in, struct rk_path *bytes)
 
 bool rk_is_text(struct rk_path bytes)
 {
-    const uint8_t *at = (const uint8_t *)bytes.bytes;
+    bool is_whole = true;
 
-    for (size_t left = bytes.length; left > 0;) {
-        size_t one = utf8_length(at, left);
-        if (one == 0) {
-            return false;
-        }
-        at += one;
-        left -= one;
+    while (is_whole && bytes.length > 0) {
+        size_t one = rk_utf8_length(bytes.bytes, bytes.length, &is_whole);
+        bytes.bytes += one;
+        bytes.length -= one;
     }
-    return true;
+    return is_whole;
 }
 
 static bool get_text(struct rk_reader *in, struct rk_path *text)

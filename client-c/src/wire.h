@@ -70,6 +70,12 @@ bool rk_is_name(struct rk_path text);
 /* Whether it is UTF-8, as texts have to be. */
 bool rk_is_text(struct rk_path bytes);
 
+/*
+ * How many bytes belong together here, of one at least, by the Unicode Standard, table 3-7: a
+ * character, or what no more than begins one and is to be shown as one U+FFFD.
+ */
+size_t rk_utf8_length(const char *text, size_t left, bool *is_whole);
+
 /* By their place in message.rs. */
 enum rk_sender { RK_FROM_CLIENT, RK_FROM_MASTER, RK_FROM_GUARD };
 

@@ -166,8 +166,12 @@ static void a_terminal_obeys_nothing(void)
     check_told("plain \xc3\xa9 \xe2\x82\xac", "rocker: plain \xc3\xa9 \xe2\x82\xac\n");
     check_told("\xc2\x9b" "31m", "rocker: \\u{9b}31m\n");
     check_told("a\xe2\x80\xae" "b\xe2\x81\xa6", "rocker: a\\u{202e}b\\u{2066}\n");
-    check_told("cut \xe2\x80", "rocker: cut \xe2\x80\n");
-    check_told("cut \xc2", "rocker: cut \xc2\n");
+    /* What is no character reads as String::from_utf8_lossy() has it. */
+    check_told("cut \xe2\x80", "rocker: cut \xef\xbf\xbd\n");
+    check_told("cut \xf0\x9f\x98.", "rocker: cut \xef\xbf\xbd.\n");
+    check_told("\x9b" "31m\xff", "rocker: \xef\xbf\xbd" "31m\xef\xbf\xbd\n");
+    check_told("\xed\xa0\x80", "rocker: \xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\n");
+    check_told("\xf0\x9f\x98\x80 \xf4\x90", "rocker: \xf0\x9f\x98\x80 \xef\xbf\xbd\xef\xbf\xbd\n");
     /* However much there is to escape, it ends. */
     memset(longest, 0, sizeof(longest));
     for (size_t at = 0; at + 2 < sizeof(longest); at += 2) {

@@ -201,7 +201,9 @@ fn whose_group_nobody_says_it_is_the_users_own() {
         fs::write(&own, text).unwrap();
         format!("mount --bind {} /etc/{file}; ", own.display())
     };
-    let passwd = "root:x:0:0::/:/bin/sh\nbroken\nx:x:12\nnobody:x:65534:77::/:\nu:x:4711:88::/:\n";
+    let passwd = "root:x:0:0::/:/bin/sh\nbroken\nx:x:12\nnobody:x:65534:77::/:\nu:x:4711:88::/:\n\
+                  #a:x:4713:0::/:\na:x:4713:90::/:\n -b:x:4714:0::/:\nb:x:4714:91::/:\n\
+                  c:x:4715:92\nc:x:4715:0::/:\nd:x: 4716:93::/:\nd:x:4716:0::/:\n";
     let group = |uid: &str, nsswitch: Option<&str>| {
         let mut script = "mount --make-rprivate /; ".to_owned() + &cover("passwd", passwd);
         script += &nsswitch.map_or(String::new(), |text| cover("nsswitch.conf", text));
@@ -218,6 +220,10 @@ fn whose_group_nobody_says_it_is_the_users_own() {
     assert_eq!(group("65534", None), both("77"));
     assert_eq!(group("4711", Some("passwd: files systemd\n")), both("88"));
     assert_eq!(group("4711", Some("group: db\n# passwd: db\n\tpasswd :files")), both("88"));
+    // Comments, entries of NIS, what is not as it should be: as the C library has it.
+    for (uid, gid) in [("4713", "90"), ("4714", "91"), ("4715", "92"), ("4716", "93")] {
+        assert_eq!(group(uid, None), both(gid), "{uid}");
+    }
     // Who is not in it is alone in a group.
     assert_eq!(group("4712", None), both("4712"));
     assert_eq!(group("12", None)[0], group("12", None)[1]);

@@ -1,4 +1,5 @@
-//! `rocker`: packs Apps, runs them, and looks after those that run.
+//! `rocker-cli`: packs Apps, runs them, and looks after those that run. The command `rocker`
+//! (`client-c/command`) executes it for all but the plainest `rocker run`.
 
 use std::process::ExitCode;
 

@@ -23,6 +23,9 @@
 //! doctor    rocker doctor
 //! units     times and sizes, as people write them
 //! ```
+//!
+//! What args, run, identity and vigil do for a plain `rocker run` of root's, and report for its exit
+//! status, `client-c/command` does once more: test `command` holds both together.
 
 mod args;
 mod copy;

@@ -2,7 +2,7 @@
 # make test    every test; those that need root print SKIP without it
 # make bench   measure, beside the physical limit; BENCH=--help says what; bench-peers: Debian's
 # make build   the programs, in target/rocker, and the C library, in target/client-c
-# make install PREFIX=/usr DESTDIR=; TARGET=aarch64-unknown-linux-gnu builds for another machine
+# make install PREFIX=/usr DESTDIR=; for another machine: TARGET=aarch64-unknown-linux-gnu CC=aarch64-linux-gnu-gcc
 
 TARGET  ?= $(shell rustc -vV | sed -n 's/^host: //p')
 PREFIX  ?= /usr/local

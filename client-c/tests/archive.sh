@@ -27,6 +27,8 @@ readelf=$(tool readelf)
 # data begins on; and of what a program that only launches links of the archive.
 size_max=40960
 launch_max=25088
+# The command's file.
+command_max=40960
 stack_max=16384
 # An order of 32 KiB is put together on the stack.
 orders_stack_max=40960
@@ -69,6 +71,13 @@ small()
     bytes=$($readelf -lW "$scratch/stripped" | awk '$1 == "LOAD" { print $5 }' | total)
     echo "$bytes bytes, in a file of $(wc -c <"$scratch/stripped")"
     test "$bytes" -gt 0 && test "$bytes" -le $size_max
+}
+
+small_command()
+{
+    bytes=$(wc -c <"$build/rocker")
+    echo "$bytes bytes"
+    test "$bytes" -le $command_max
 }
 
 # Code and words of a program.
@@ -197,7 +206,9 @@ else
         check "the .so has at most $size_max bytes to load" small
         echo "# $(small)"
         check "a program that only launches has at most $launch_max bytes of it" small_launch
-        echo "# $(small_launch)" ;;
+        echo "# $(small_launch)"
+        check "the command has at most $command_max bytes" small_command
+        echo "# $(small_command)" ;;
     *)
         skip size "the limit is that of x86-64" ;;
     esac

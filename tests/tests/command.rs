@@ -97,7 +97,7 @@ impl Place {
         put(&Package::new().file("x", 0o644, "x"), "bare.sqfs");
         symlink("app.sqfs", daemon.path("link.sqfs")).unwrap();
         symlink("data", daemon.path("link")).unwrap();
-        // Nothing behind the image; and one to which something was appended.
+        // Nothing behind the image; and a superblock that is another, as when something was appended.
         let image = fs::read(daemon.path("bare.sqfs")).unwrap();
         let end = usize::try_from(u64::from_le_bytes(image[40..48].try_into().unwrap())).unwrap();
         let mut foreign = image.clone();
@@ -129,8 +129,8 @@ fn both_parts_do_the_same() {
             let texts = [output.stdout, output.stderr];
             (output.status, texts.map(|text| String::from_utf8(text).unwrap()))
         });
-        // In a word that says how long something took there are digits.
         assert_eq!(one.0, other.0, "{words:?}: {one:?}");
+        // On standard error --json tells how long it took.
         let plain = |texts: &[String; 2]| match words.contains(&"--json") {
             true => texts[0].clone(),
             false => texts.concat(),
@@ -164,6 +164,7 @@ fn a_plain_run_takes_one_of_them() {
         let options = words.iter().position(|word| *word == "--").unwrap_or(words.len());
         let mut words = words[..options].to_vec();
         words.extend(["--", "sh", "-c", WAITING]);
+        // An App of root's is refused.
         if words.contains(&"0") {
             continue;
         }
@@ -245,15 +246,16 @@ fn without_a_master_it_is_left_to_the_other() {
 }
 
 fn closed_descriptors_become_nobodys() {
+    const DEVICES: &str = "for fd in 0 1 2; do test -c /proc/self/fd/$fd || exit 4; done; exit 3";
     let place = Place::new();
     for closed in ["<&-", "<&- >&-", "<&- >&- 2>&-", ">&-", "2>&-"] {
-        let file = place.daemon.path("links");
-        let script = format!("exec 3>{}; exec \"$@\" {closed}", file.display());
-        let words = ["--gid", "1", "bare.sqfs", "--", "sh", "-c", "exit 3"];
+        let script = format!("exec \"$@\" {closed}");
+        let words = ["--gid", "1", "bare.sqfs", "--", "sh", "-c", DEVICES];
         for name in ["rocker", "rocker-cli"] {
             let run = place.command(&bin(name), &words);
             let mut command = Command::new("sh");
             command.args(["-c", &script, "sh"]).arg(run.get_program()).args(run.get_args());
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             let status = command.current_dir(place.daemon.dir()).status().unwrap();
             assert_eq!(status.code(), Some(3), "{name} {closed}");
         }

@@ -41,7 +41,7 @@ __asm__(".globl _start\n"
         "mov x0, sp\n\t"
         "b rk_main");
 #else
-#error "this machine's first instructions are not known here: link with a C library"
+#error "this machine is not known here: link with a C library, make ALONE="
 #endif
 
 /* rk_call() with one more, which is all that mmap(2) needs. */

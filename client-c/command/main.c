@@ -1,9 +1,9 @@
 /*
  * rocker: the command. What people type most, an App of root's in the foreground, is done here, in
- * C and without a C library, because as a whole process that takes little more than half the time
- * and a tenth of the memory (ARCHITECTURE.md). All else is rocker-cli's, which knows every word and
- * tells what is wrong with one: it is executed in place of this, as if it had been called. So
- * nothing here is refused before a master is asked, and whatever is unusual is not looked into.
+ * C and without a C library: as a whole process that takes far less time and memory
+ * (ARCHITECTURE.md). All else is rocker-cli's, which knows every word and tells what is wrong with
+ * one: it is executed in place of this, as if it had been called. So nothing here is refused before
+ * a master is asked, and whatever is unusual is not looked into.
  */
 #define _GNU_SOURCE
 #include <errno.h>

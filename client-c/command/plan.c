@@ -197,7 +197,7 @@ static bool take_manifest(struct rk_plan *plan, const struct rk_said *said)
 
     /* The letters are those of client-rs/src/cli/pack/trailer.rs. */
     while (taken && (next = rk_manifest_next(&plan->manifest, next)) != NULL) {
-        char *rest = *next != '\0' ? (char *)next + 1 : (char *)next;
+        char *rest = (char *)next + 1;
         switch (*next) {
         case 'e':
             taken = plan->args_count == 0 &&

@@ -1,7 +1,7 @@
 /*
  * What the command and the library take of a C library, so that the command needs none: it starts
- * in a third of the time that way (ARCHITECTURE.md). Only for machines where the structures of
- * every C library are the kernel's own; others link with theirs.
+ * sooner that way (ARCHITECTURE.md). Only for machines where the structures of every C library are
+ * the kernel's own; others link with theirs.
  *
  * One thread, no locale, no stdio, no memory but what is there from the start.
  */

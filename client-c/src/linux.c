@@ -78,12 +78,17 @@ int rk_open_null(void)
 
 /* --- root.1, or root.3 ----------------------------------------------------------------------------------- */
 
+static void say_connect(struct rk_launch *launch)
+{
+    rk_say(launch, "connect ");
+    rk_say(launch, launch->socket_path);
+}
+
 static bool cannot_connect(struct rk_launch *launch, struct rk_outcome *outcome, ROCKER_ERR code,
                            int os_errno)
 {
     launch->code = (int8_t)code;
-    rk_say(launch, "connect ");
-    rk_say(launch, launch->socket_path);
+    say_connect(launch);
     return failed(outcome, os_errno);
 }
 
@@ -95,7 +100,8 @@ static bool connect_to_master(struct rk_launch *launch, struct rk_outcome *outco
     if (launch->given) {
         return done(outcome);
     }
-    if (length == 0 || length >= sizeof(address.sun_path)) {
+    /* It may fill its place, and then has no NUL: unix(7). */
+    if (length == 0 || length > sizeof(address.sun_path)) {
         return cannot_connect(launch, outcome, ROCKER_ERR_server_unaddr_invalid,
                               length == 0 ? EINVAL : ENAMETOOLONG);
     }
@@ -113,7 +119,11 @@ static bool connect_to_master(struct rk_launch *launch, struct rk_outcome *outco
         return cannot_connect(launch, outcome, ROCKER_ERR_success, errno);
     }
     /* The master's queue is full, and there is nothing to poll for: it is tried again. */
-    return is_late(launch) && lost(outcome, RK_LOSS_SILENT);
+    if (!is_late(launch)) {
+        return false;
+    }
+    say_connect(launch);
+    return lost(outcome, RK_LOSS_SILENT);
 }
 
 int rk_send(int connection, struct rk_pieces *message, const int *descriptors, unsigned count)

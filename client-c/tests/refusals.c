@@ -217,9 +217,9 @@ static void test_launch_socket_path_that_is_none(void)
     job.options.socket_path = path;
     wanted.os_errno = ENAMETOOLONG;
     check_job(&job, &wanted, SPAWN, BEGIN_ENTER);
-    path[108] = '\0';
+    path[109] = '\0';
     check_job(&job, &wanted, SPAWN, BEGIN_ENTER);
-    path[107] = '\0';
+    path[108] = '\0';
     wanted.code = ROCKER_ERR_send_req_failed;
     wanted.os_errno = ENOENT;
     check_job(&job, &wanted, SPAWN, BEGIN_ENTER);
@@ -255,6 +255,8 @@ static void test_launch_busy_master(void)
     job.options.socket_path = address.sun_path;
     job.options.timeout_ms = 40;
     check_job(&job, &wanted, SPAWN, BEGIN_ENTER);
+    CHECK(ROCKER_spawn(&job.req, &job.options, &job.program, &rocker, &error) != 0);
+    CHECK(strstr(error.command, "connect ") != NULL && strstr(error.command, job.options.socket_path));
     /* It has a place now, and the launch goes on. */
     job.options.timeout_ms = 5000;
     ROCKER_launch_begin(&begun, &job.req, &job.options, &job.program);

@@ -12,6 +12,7 @@
 #include <rocker.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,14 +26,26 @@ enum { ROCKER_FAILED = 125, NOT_EXECUTABLE = 126, NOT_FOUND = 127, SIGNALLED = 1
 /* root.1, as errors have it. */
 enum { REQUEST_ROCKER = 0x01 };
 
+/* The path of this program; without /proc, as it was executed by. */
+static void find_own_path(char *path, size_t size)
+{
+    ssize_t length = readlink("/proc/self/exe", path, size - 1);
+
+    if (length < 0) {
+        const char *executed = (const char *)getauxval(AT_EXECFN);
+        length = strlen(executed) < size ? (ssize_t)strlen(executed) : 0;
+        memcpy(path, executed, (size_t)length);
+    }
+    path[length] = '\0';
+}
+
 /* rocker-cli, as if it had been called: beside this program, or where it is installed. */
 static int hand_over(char **argv, char **envp)
 {
     const char *places[] = { "/rocker-cli", "/../libexec/rocker/rocker-cli" };
     char path[4096 + 32];
-    ssize_t length = readlink("/proc/self/exe", path, 4095);
 
-    path[length > 0 ? length : 0] = '\0';
+    find_own_path(path, 4096);
     char *end = strrchr(path, '/');
     for (size_t i = 0; end != NULL && i < sizeof(places) / sizeof(*places); i++) {
         memcpy(end, places[i], strlen(places[i]) + 1);

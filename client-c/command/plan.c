@@ -52,6 +52,9 @@ static bool is_absolute(const char *path)
 /* Where an open file lies, without links and dots: the kernel knows. NULL: who can say? */
 static char *path_of(struct rk_plan *plan, int fd)
 {
+    /* What it has behind the path of what is deleted: proc_pid_fd(5). */
+    static const char deleted[] = " (deleted)";
+    const ssize_t tail = sizeof(deleted) - 1;
     char link[sizeof(((RockerError *)0)->command)] = "/proc/self/fd/";
     char path[4096];
 
@@ -61,7 +64,8 @@ static char *path_of(struct rk_plan *plan, int fd)
         return NULL;
     }
     path[length] = '\0';
-    return JOIN(plan, path);
+    bool is_gone = length > tail && strcmp(path + length - tail, deleted) == 0;
+    return is_gone ? NULL : JOIN(plan, path);
 }
 
 /* The same of a path; NULL also if there is nothing there. */

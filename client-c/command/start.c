@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -100,12 +101,28 @@ static void relocate(void)
     }
 }
 
+/* What the kernel tells, behind the environment: pairs, the last of which is AT_NULL. getauxval(3) */
+static char **auxiliary;
+
 void rk_main(char **stack)
 {
     int argc = (int)(intptr_t)stack[0];
 
     relocate();
+    auxiliary = stack + 1 + argc + 1;
+    while (*auxiliary++ != NULL) {
+    }
     _exit(main(argc, stack + 1, stack + 1 + argc + 1));
+}
+
+unsigned long getauxval(unsigned long type)
+{
+    char **entry = auxiliary;
+
+    while (entry[0] != NULL && (uintptr_t)entry[0] != type) {
+        entry += 2;
+    }
+    return (uintptr_t)entry[1];
 }
 
 /* --- <errno.h> -------------------------------------------------------------------------------- */

@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -70,6 +70,8 @@ fn main() -> ExitCode {
         whose_group_nobody_says_it_is_the_users_own,
         without_a_master_it_is_left_to_the_other,
         closed_descriptors_become_nobodys,
+        what_is_gone_is_the_others,
+        without_proc_one_finds_the_other,
         signals_reach_the_app_by_either,
         what_is_installed_finds_its_parts,
         plain_apps_need_no_other_part,
@@ -261,6 +263,41 @@ fn closed_descriptors_become_nobodys() {
         }
     }
     assert!(place.daemon.is_well());
+}
+
+/// What each of the two says, started by a shell that does this before.
+fn both_after(place: &Place, before: &str, words: &[&str]) -> [Output; 2] {
+    ["rocker", "rocker-cli"].map(|name| {
+        let run = place.command(&bin(name), words);
+        let script = format!("mount --make-rprivate /; {before}; exec \"$@\"");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", &script, "sh"]).arg(run.get_program());
+        command.args(run.get_args()).current_dir(place.daemon.dir()).output().unwrap()
+    })
+}
+
+fn what_is_gone_is_the_others() {
+    let place = Place::new();
+    let before = "mkdir gone; cd gone; rmdir ../gone";
+    for option in ["--data-dir", "--exec-dir"] {
+        let words = [option, ".", "--gid", "1", "@/bare.sqfs", "--", "sh"];
+        let outputs = both_after(&place, before, &words);
+        assert_refused(&outputs[0], 125, &["cannot use \".\"", "No such file"]);
+        assert_eq!(outputs[0], outputs[1], "{option}");
+    }
+    let before = "cp bare.sqfs gone; exec 3<gone; rm gone";
+    let words = ["--gid", "1", "/proc/self/fd/3", "--", "sh"];
+    for output in both_after(&place, before, &words) {
+        assert_refused(&output, 125, &["/fd/3"]);
+    }
+}
+
+fn without_proc_one_finds_the_other() {
+    let place = Place::new();
+    let words = ["--gid", "1", "bare.sqfs", "--", "echo", "here"];
+    for output in both_after(&place, "umount -l /proc", &words) {
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "here\n");
+    }
 }
 
 fn signals_reach_the_app_by_either() {

@@ -64,13 +64,14 @@ static int next_signal(const struct rk_signals *signals)
 }
 
 /* Waits for this process's end or a signal, unless there is something to do at once; whether it
- * was the end. */
-static bool is_over(int pidfd, const struct rk_signals *signals, bool is_busy)
+ * was the end, or a negative errno. */
+static int is_over(int pidfd, const struct rk_signals *signals, bool is_busy)
 {
     struct pollfd ready[] = { { pidfd, POLLIN, 0 }, { signals->fd, POLLIN, 0 } };
 
-    /* Whatever it says, both are looked at. */
-    poll(ready, 2, is_busy ? 0 : -1);
+    if (poll(ready, 2, is_busy ? 0 : -1) < 0 && errno != EINTR) {
+        return -errno;
+    }
     return ready[0].revents != 0;
 }
 
@@ -169,9 +170,9 @@ static bool can_hear(const Rocker *rocker)
 int rk_until_gone(const Rocker *rocker, const struct rk_signals *signals, int *status)
 {
     bool has_status = false, has_more = false;
-    int error = 0;
+    int error = 0, over;
 
-    while (!is_over(rocker->guard_pidfd, signals, has_more)) {
+    while ((over = is_over(rocker->guard_pidfd, signals, has_more)) == 0) {
         /* One of each at most: whoever leaves children without pause keeps none of the others. */
         for (int i = 0; i <= FORWARDED_COUNT; i++) {
             int signal = next_signal(signals);
@@ -192,6 +193,9 @@ int rk_until_gone(const Rocker *rocker, const struct rk_signals *signals, int *s
         if (has_more) {
             has_more = reap(rocker, &has_status, status);
         }
+    }
+    if (over < 0) {
+        return over;
     }
     /* It may have ended at the same moment. */
     while (!has_status && reap(rocker, &has_status, status)) {

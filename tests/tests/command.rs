@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::TempDir;
 use tests::output::{assert_refused, said};
 use tests::{Daemon, Package, bin, command_in, probe_package, runner, scratch};
@@ -72,6 +72,7 @@ fn main() -> ExitCode {
         closed_descriptors_become_nobodys,
         what_is_gone_is_the_others,
         without_proc_one_finds_the_other,
+        who_cannot_wait_says_so,
         signals_reach_the_app_by_either,
         what_is_installed_finds_its_parts,
         plain_apps_need_no_other_part,
@@ -297,6 +298,23 @@ fn without_proc_one_finds_the_other() {
     let words = ["--gid", "1", "bare.sqfs", "--", "echo", "here"];
     for output in both_after(&place, "umount -l /proc", &words) {
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "here\n");
+    }
+}
+
+fn who_cannot_wait_says_so() {
+    let place = Place::new();
+    for name in ["rocker", "rocker-cli"] {
+        let words = ["--gid", "1", "bare.sqfs", "--", "sh", "-c", "echo here; read it"];
+        let mut command = place.command(&bin(name), &words);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
+        // Fewer than poll(2) is asked for.
+        let limit = Rlimit { current: Some(1), maximum: Some(1) };
+        prlimit(Some(Pid::from_child(&child)), Resource::Nofile, limit).unwrap();
+        kill_process(Pid::from_child(&child), Signal::CONT).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_refused(&output, 125, &["cannot wait for the App", "Invalid argument"]);
     }
 }
 

@@ -94,6 +94,10 @@ impl<L> Pool<L> {
     /// It is.
     pub fn put(&mut self, ready: Ready<L>) {
         self.waiting.push(ready);
+        if self.waiting.len() >= self.wanted {
+            // Whoever comes now follows nobody.
+            self.latest_ns = 0;
+        }
     }
 
     /// It could not be: nobody tries again for nothing.
@@ -197,6 +201,16 @@ mod tests {
         // The next launch does, but not for longer than the first alone.
         assert!(pool.take(50 + SETTLE_NS).is_some() && !pool.is_short(30 + SETTLE_NS + END_NS));
         assert_eq!(pool.due_ns(), 20 + 2 * SETTLE_NS);
+    }
+
+    #[test]
+    fn who_comes_to_a_full_pool_is_the_first_again() {
+        let mut pool = Pool::new(1);
+        filled(&mut pool, 0);
+        assert!(pool.take(10).is_some() && pool.lose(99, 20).is_none());
+        assert_eq!(filled(&mut pool, 20 + END_NS), 1);
+        assert!(pool.take(30 + END_NS).is_some());
+        assert_eq!(pool.due_ns(), 30 + END_NS + SETTLE_NS, "this one's App comes first, too");
     }
 
     #[test]

@@ -94,25 +94,28 @@ static bool cannot_connect(struct rk_launch *launch, struct rk_outcome *outcome,
 
 static bool connect_to_master(struct rk_launch *launch, struct rk_outcome *outcome)
 {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    /* A path that fills its place needs no NUL (unix(7)), but valgrind looks for one. */
+    struct {
+        struct sockaddr_un un;
+        char nul;
+    } address = { .un.sun_family = AF_UNIX };
     size_t length = strlen(launch->socket_path);
 
     if (launch->given) {
         return done(outcome);
     }
-    /* It may fill its place, and then has no NUL: unix(7). */
-    if (length == 0 || length > sizeof(address.sun_path)) {
+    if (length == 0 || length > sizeof(address.un.sun_path)) {
         return cannot_connect(launch, outcome, ROCKER_ERR_server_unaddr_invalid,
                               length == 0 ? EINVAL : ENAMETOOLONG);
     }
-    memcpy(address.sun_path, launch->socket_path, length);
+    memcpy(address.un.sun_path, launch->socket_path, length);
     if (launch->connection < 0) {
         launch->connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     }
     if (launch->connection < 0) {
         return cannot_connect(launch, outcome, ROCKER_ERR_gen_local_addr_failed, errno);
     }
-    if (connect(launch->connection, (const struct sockaddr *)&address, sizeof(address)) == 0) {
+    if (connect(launch->connection, (const struct sockaddr *)&address.un, sizeof(address.un)) == 0) {
         return done(outcome);
     }
     if (errno != EAGAIN) {

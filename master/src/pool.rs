@@ -74,8 +74,8 @@ impl<L> Pool<L> {
         if ready.is_none() {
             self.wanted = self.wanted.saturating_mul(2).min(self.most);
         }
-        // Launches that follow each other closely put it off for as long as the first alone.
-        if (is_first || ready.is_none()) && self.latest_ns <= now_ns {
+        // Those that follow before it is full again put it off for as long as the first alone.
+        if is_first || (ready.is_none() && self.latest_ns <= now_ns) {
             self.latest_ns = now_ns.saturating_add(SETTLE_NS);
         }
         self.settles_ns = self.latest_ns;
@@ -94,10 +94,6 @@ impl<L> Pool<L> {
     /// It is.
     pub fn put(&mut self, ready: Ready<L>) {
         self.waiting.push(ready);
-        if self.waiting.len() >= self.wanted {
-            // Whoever comes now follows nobody.
-            self.latest_ns = 0;
-        }
     }
 
     /// It could not be: nobody tries again for nothing.

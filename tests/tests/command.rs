@@ -154,7 +154,8 @@ fn waiting(mut command: Command) -> PathBuf {
     let mut first = [0; 1];
     let told = child.stdout.as_mut().unwrap().read_exact(&mut first);
     let program = program_of(&child);
-    let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+    // Nobody has waited for it yet.
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     child.wait().unwrap();
     assert!(told.is_ok(), "{command:?}");
     program

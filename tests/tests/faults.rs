@@ -1373,6 +1373,8 @@ fn who_waits_for_an_end_takes_no_place_of_others() {
     assert!(process::is_alive(rocker.guard_pid()), "the App is not reaped");
     // Who hangs up makes room, and root is not counted.
     waiting.truncate(MOST - 4);
+    // That is known before anybody else comes.
+    assert!(holds(MOST - 4));
     waiting.extend((0..4).map(|_| wait(APP_UID)));
     assert!(holds(MOST) && is_full());
     waiting.push(wait(0));

@@ -45,6 +45,9 @@
 #define RK_GETRESUID SYS_getresuid
 #define RK_GETRESGID SYS_getresgid
 #endif
+#ifndef RK_ONE_LAUNCH
+#define RK_ONE_LAUNCH 0
+#endif
 enum { RK_P_PIDFD = 3, RK_JOIN_SESSION_KEYRING = 1, RK_SIGNAL_MAX = 64, RK_SIGNAL_SET = 8 };
 enum { RK_SET_MODE_FILTER = 1 };
 
@@ -498,8 +501,18 @@ static void *unit(void *pages, int number)
     return (char *)pages + (size_t)number * UNIT;
 }
 
+#if RK_ONE_LAUNCH
+/* For a program's only launch: what runs on both stacks takes less than 8 KiB, and needs no gap. */
+static char own_pages[(HELPER_STACK + 1) * UNIT] __attribute__((aligned(16)));
+#else
+static void *const own_pages = NULL;
+#endif
+
 static void *make_pages(bool shares, int units)
 {
+    if (RK_ONE_LAUNCH && shares && units == HELPER_STACK + 1) {
+        return own_pages;
+    }
     /* What is a copy of the caller has to write where the caller can read it. */
     int flags = (shares ? MAP_PRIVATE : MAP_SHARED) | MAP_ANONYMOUS | MAP_NORESERVE;
     void *pages = mmap(NULL, (size_t)units * UNIT, PROT_READ | PROT_WRITE, flags, -1, 0);
@@ -516,31 +529,44 @@ static void *make_pages(bool shares, int units)
     return pages;
 }
 
-/* One helper at a time shares this process's memory: it holds the lock on a file of /proc that
- * stands for the process, whatever library in it asks. -1: there is one, or there is no /proc. */
-static int lock_memory(void)
+static void free_pages(const struct rk_running *running)
 {
+    if (running->pages != own_pages) {
+        munmap(running->pages, (size_t)running->units * UNIT);
+    }
+}
+
+/* One helper at a time shares this process's memory: it holds the lock on a file of /proc that
+ * stands for the process, whatever library in it asks. A program that is built with RK_ONE_LAUNCH
+ * makes one launch in all its life. False: there is a helper, or there is no /proc. */
+static bool may_share(struct rk_running *running)
+{
+    if (RK_ONE_LAUNCH) {
+        return RK_SHARES;
+    }
     if (!RK_SHARES) {
-        return -1;
+        return false;
     }
     long lock = rk_call(SYS_openat, AT_FDCWD, as_long("/proc/self/status"),
                         O_RDONLY | O_CLOEXEC, 0, 0);
     if (lock >= 0 && rk_call(SYS_flock, lock, LOCK_EX | LOCK_NB, 0, 0, 0) < 0) {
         close((int)lock);
-        return -1;
+        return false;
     }
-    return (int)lock;
+    running->lock = (int)lock;
+    return lock >= 0;
 }
 
 static void unlock_memory(struct rk_running *running, bool alone)
 {
-    if (running->lock >= 0) {
-        if (alone && running->was_dumpable) {
-            rk_call(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
-        }
-        close(running->lock);
-        running->lock = -1;
+    if (running->shares && alone && running->was_dumpable) {
+        rk_call(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
     }
+    if (running->lock >= 0) {
+        close(running->lock);
+    }
+    running->lock = -1;
+    running->shares = false;
 }
 
 /*
@@ -575,10 +601,10 @@ uint16_t rk_start(const struct rk_entry *entry, struct rk_running *running)
 {
     *running = (struct rk_running){ .pidfd = -1, .lock = -1 };
     if (entry->cgroups_count == 0 && (entry->program != NULL || entry->waits)) {
-        running->lock = lock_memory();
+        running->shares = may_share(running);
     }
     running->units = HELPER_STACK + (entry->program != NULL ? 1 : CALLBACK_UNITS);
-    bool shares = running->lock >= 0;
+    const bool shares = running->shares;
     running->was_dumpable = rk_call(SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0, 0) == 1;
     running->pages = make_pages(shares, running->units);
     if (running->pages == NULL) {
@@ -594,7 +620,7 @@ uint16_t rk_start(const struct rk_entry *entry, struct rk_running *running)
     long pid = clone_helper(luggage, shares, &running->pidfd, stack);
     if (pid < 0) {
         running->pidfd = -1;
-        munmap(running->pages, (size_t)running->units * UNIT);
+        free_pages(running);
         unlock_memory(running, false);
         return (uint16_t)-pid;
     }
@@ -672,7 +698,7 @@ void rk_finish(struct rk_running *running, bool in_time, struct rk_slip *slip,
         *app = -1;
     }
     if (gone) {
-        munmap(running->pages, (size_t)running->units * UNIT);
+        free_pages(running);
     }
     /* What the kernel does not let go of keeps what it stands on, and our memory stays closed. */
     running->pages = NULL;

@@ -72,8 +72,10 @@ struct rk_slip {
 struct rk_running {
     /* Its pidfd; -1 without one. */
     int pidfd;
-    /* Holds the lock of who shares the caller's memory; -1: it is a copy. */
+    /* Holds the lock of who shares the caller's memory; -1: none. */
     int lock;
+    /* It shares the caller's memory, and is no copy. */
+    bool shares;
     uint8_t was_dumpable;
     int units;
     void *pages;

@@ -19,7 +19,7 @@ type Words = &'static [&'static str];
 
 /// What the first does alone, in a directory with `app.sqfs`, `data` and a link to it. `@` is that
 /// directory.
-const PLAIN: [Words; 14] = [
+const PLAIN: [Words; 16] = [
     &["--uid", "54321", "--gid", "54322", "app.sqfs", "--", "bin/say", "a", "--uid", ""],
     &["--uid=54321", "--gid=54322", "--app-id=7", "@/./app.sqfs", "--", "./bin/say"],
     &["--data-dir", "data", "--gid", "1", "app.sqfs"],
@@ -29,6 +29,8 @@ const PLAIN: [Words; 14] = [
     &["--env", "A=b=c", "--env=LANG=", "--env", "A=d", "--gid", "1", "app.sqfs"],
     &["--env", "HOME=/x", "--env", "FROM=me", "--cwd", "/etc", "--gid", "1", "app.sqfs"],
     &["--landlock", "--gid", "1", "link.sqfs"],
+    &["--data-dir", "@/link", "--gid", "1", "@/link.sqfs"],
+    &["--data-dir", "@/data/../link/../data", "--gid", "1", "@/app.sqfs"],
     &["--exec-dir", "exec/../exec", "--gid", "1", "app.sqfs"],
     &["--gid", "1", "bare.sqfs", "--", "sh", "-c", "echo $0 $PATH; id; pwd; exit 7"],
     &["--gid", "1", "bare.sqfs", "--", "sh", "-c", "kill -SEGV $$"],
@@ -100,7 +102,8 @@ impl Place {
         put(&Package::new().file("x", 0o644, "x"), "bare.sqfs");
         symlink("app.sqfs", daemon.path("link.sqfs")).unwrap();
         symlink("data", daemon.path("link")).unwrap();
-        // Nothing behind the image; and a superblock that is another, as when something was appended.
+        // Nothing behind the image; and a superblock that is another, as when something was
+        // appended.
         let image = fs::read(daemon.path("bare.sqfs")).unwrap();
         let end = usize::try_from(u64::from_le_bytes(image[40..48].try_into().unwrap())).unwrap();
         let mut foreign = image.clone();

@@ -175,7 +175,10 @@ pub enum Action {
     /// `sleep 1`, where the kernel has no memory or no descriptor to say more.
     Rest,
     /// root.9: SIGKILL for whoever is left, and `syncfs(2)`, where the overlays outlive the rocker.
-    Settle,
+    Settle {
+        /// Nobody is left.
+        is_alone: bool,
+    },
     /// Tell the caller.
     ReportFailure(Error),
 }

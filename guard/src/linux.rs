@@ -299,7 +299,7 @@ impl<'b> Linux<'b> {
                 reaper::rest(self.programs.late_ns());
                 Outcome::Done
             }
-            Action::Settle => self.settle(),
+            Action::Settle { is_alone } => self.settle(is_alone),
             Action::ReportFailure(error) => told(self.report_failure(error)),
         }
     }

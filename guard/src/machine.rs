@@ -236,7 +236,10 @@ pub enum State {
     Rest,
     /// root.9, the end of it where the overlays outlive the rocker: whoever is left ends, and what
     /// was written is on disk.
-    Settle,
+    Settle {
+        /// Nobody is left.
+        is_alone: bool,
+    },
     /// Tells the caller, whoever's step it was that failed.
     ReportFailure(Error),
     /// PID 1's exit is the rollback (root.12 to root.14).
@@ -402,7 +405,7 @@ impl Guard {
             State::AwaitRequest
             | State::KillLate
             | State::HangUp { .. }
-            | State::Settle
+            | State::Settle { .. }
             | State::ReportFailure(_)
             | State::Ended(_) => State::Ended(Err(error)),
             // Whom it cannot watch it asks for once more: that nobody is left alone ends a rocker.
@@ -495,8 +498,8 @@ impl Guard {
             (S::Reap, O::NobodyKnown) if self.life == Life::Processes => S::FindStrangers,
             (S::Reap, O::Watched | O::NobodyKnown) => S::Listen,
             (S::FindStrangers, O::Watched) => S::Listen,
-            (S::FindStrangers, O::Alone) => self.over(),
-            (S::Settle, O::Done) => S::Ended(Ok(())),
+            (S::FindStrangers, O::Alone) => self.over(true),
+            (S::Settle { .. }, O::Done) => S::Ended(Ok(())),
             _ => return None,
         })
     }
@@ -505,7 +508,7 @@ impl Guard {
     fn hung_up(&mut self, peer: Peer) -> State {
         if peer == Peer::OWNER {
             if self.life == Life::Owner {
-                return self.over();
+                return self.over(false);
             }
             self.life = Life::Processes;
         }
@@ -513,8 +516,8 @@ impl Guard {
     }
 
     /// What is left to do when nobody keeps the rocker alive.
-    const fn over(&self) -> State {
-        if self.syncs { State::Settle } else { State::Ended(Ok(())) }
+    const fn over(&self, is_alone: bool) -> State {
+        if self.syncs { State::Settle { is_alone } } else { State::Ended(Ok(())) }
     }
 }
 
@@ -543,7 +546,7 @@ impl Machine for Guard {
             State::AwaitApp => Step::ReportApp,
             // The same wait, which is for an end where nobody else keeps the rocker alive.
             State::Listen | State::Reap if self.life == Life::Processes => Step::ExitSelf,
-            State::FindStrangers | State::Rest | State::Settle => Step::ExitSelf,
+            State::FindStrangers | State::Rest | State::Settle { .. } => Step::ExitSelf,
             State::Listen
             | State::Answer { .. }
             | State::Welcome { .. }
@@ -608,7 +611,7 @@ impl Machine for Guard {
             State::ReportExit { peer } => Action::ReportExit { peer },
             State::FindStrangers => Action::FindStrangers,
             State::Rest => Action::Rest,
-            State::Settle => Action::Settle,
+            State::Settle { is_alone } => Action::Settle { is_alone },
             State::ReportFailure(error) => Action::ReportFailure(error),
             State::Ended(_) => unreachable!("an ended guard asks for nothing"),
         }
@@ -877,18 +880,21 @@ mod tests {
     #[test]
     fn overlays_that_outlive_a_rocker_are_synced_by_its_guard() {
         let owner = State::HangUp { peer: Peer::OWNER, kills: true };
-        for (state, life, outcome) in [
-            (State::FindStrangers, Life::Processes, Outcome::Alone),
-            (owner, Life::Owner, Outcome::Done),
+        for (state, life, outcome, is_alone) in [
+            (State::FindStrangers, Life::Processes, Outcome::Alone, true),
+            (owner, Life::Owner, Outcome::Done, false),
         ] {
             let mut guard = Guard { state, life, syncs: true };
             guard.advance(outcome);
-            assert_eq!(guard.state(), State::Settle);
+            assert_eq!(guard.state(), State::Settle { is_alone });
             guard.advance(Outcome::Done);
             assert_eq!(guard.state(), State::Ended(Ok(())));
         }
         let error = Error::Failed { step: Step::ExitSelf, errno: Errno::IO };
-        assert_eq!(after(State::Settle, Outcome::Failed(Errno::IO)), State::Ended(Err(error)));
+        assert_eq!(
+            after(State::Settle { is_alone: false }, Outcome::Failed(Errno::IO)),
+            State::Ended(Err(error))
+        );
     }
 
     #[test]

@@ -25,5 +25,6 @@ fn main(asks_for_version: bool) -> u8 {
     protocol::run(&mut guard, &mut driver);
     // The kernel closes and unmaps it all at once.
     core::mem::forget(driver);
+    core::mem::forget(inbox);
     u8::from(guard.state() != State::Ended(Ok(())))
 }

@@ -10,6 +10,7 @@
 //! it is alone it learns from a `/proc` that is open, which needs neither. `kill(-1, 0)` would say
 //! it as well, but looks at every process of the host for that, and nobody forks meanwhile.
 
+use core::ffi::CStr;
 use core::fmt::Write as _;
 use core::mem::MaybeUninit;
 use core::time::Duration;
@@ -31,10 +32,17 @@ pub(crate) struct Reaper {
     children: OwnedFd,
     /// The App, or else a stranger.
     watched: Option<OwnedFd>,
-    /// The rocker's `/proc`, to be read, from prepare.5 on.
-    proc: Option<OwnedFd>,
+    /// The rocker's `/proc`, from prepare.5 on.
+    proc: Option<Processes>,
     /// There may be children that have ended, of whom no signal will tell any more.
     has_more: bool,
+}
+
+/// `/proc`, to be read.
+struct Processes {
+    list: OwnedFd,
+    /// Where PID 1 is: all that is no process comes before it (`proc_root_readdir`).
+    begin: u64,
 }
 
 impl Reaper {
@@ -47,7 +55,9 @@ impl Reaper {
     /// prepare.5: where to find processes, whatever programs see at `/proc` later.
     pub(crate) fn look_in(&mut self, proc: BorrowedFd<'_>) -> Result<(), Errno> {
         let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        self.proc = Some(openat(proc, c".", how, Mode::empty())?);
+        let list = openat(proc, c".", how, Mode::empty())?;
+        let begin = place_of(c"1", &list)?;
+        self.proc = Some(Processes { list, begin });
         Ok(())
     }
 
@@ -100,8 +110,8 @@ impl Reaper {
     /// Looks for a living process through `/proc` and watches it; false if all have ended. One
     /// is enough: when it has ended, this is asked again. So it is for a child that came late.
     pub(crate) fn find_stranger(&mut self) -> Result<bool, Errno> {
-        let list = self.proc.as_ref().ok_or(Errno::BADF)?;
-        seek(list, SeekFrom::Start(0))?;
+        let Processes { list, begin } = self.proc.as_ref().ok_or(Errno::BADF)?;
+        seek(list, SeekFrom::Start(*begin))?;
         let mut buffer = [MaybeUninit::uninit(); 2048];
         let mut entries = RawDir::new(list, &mut buffer);
         while let Some(entry) = entries.next() {
@@ -127,12 +137,12 @@ impl Reaper {
 }
 
 impl Reaper {
-    /// Kills who traces a process, or a thread of it, if anybody does. A process has not ended before
-    /// its threads have.
+    /// Kills who traces a process, or a thread of it, if anybody does. A process has not ended
+    /// before its threads have.
     ///
     /// Errors of `/proc`, to which nobody could do anything: this is asked again.
     pub(crate) fn kill_tracers(&self, pid: i32) -> Result<(), Errno> {
-        let proc = self.proc.as_ref().ok_or(Errno::BADF)?;
+        let proc = &self.proc.as_ref().ok_or(Errno::BADF)?.list;
         let mut path = heapless::String::<32>::new();
         let _ = write!(path, "{pid}/task");
         let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -149,6 +159,21 @@ impl Reaper {
         }
         Ok(())
     }
+}
+
+/// Where a name is in a directory, for `lseek(2)`; `ESRCH`: nowhere.
+fn place_of(name: &CStr, list: &OwnedFd) -> Result<u64, Errno> {
+    let mut place = 0;
+    let mut buffer = [MaybeUninit::uninit(); 2048];
+    let mut entries = RawDir::new(list, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        if entry.file_name() == name {
+            return Ok(place);
+        }
+        place = entry.next_entry_cookie();
+    }
+    Err(Errno::SRCH)
 }
 
 /// Whether PID 1 has any, ended ones included: SIGCHLD tells of them.

@@ -300,7 +300,7 @@ impl Coverage {
             S::ReportExit { .. } => K::ReportExit,
             S::FindStrangers => K::FindStrangers,
             S::Rest => K::Rest,
-            S::Settle => K::Settle,
+            S::Settle { .. } => K::Settle,
             S::ReportFailure(_) => K::ReportFailure,
             S::Ended(_) => return,
         };

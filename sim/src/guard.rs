@@ -224,7 +224,7 @@ impl AtWork<'_> {
             Action::ReportExit { peer } => told(self.report_exit(peer)),
             Action::FindStrangers => self.find_strangers().unwrap_or_else(Outcome::Failed),
             Action::Rest => return self.rest(),
-            Action::Settle => self.settle(),
+            Action::Settle { is_alone } => self.settle(is_alone),
             Action::ReportFailure(error) => return self.report_failure(error).map(told),
         })
     }
@@ -976,11 +976,14 @@ impl AtWork<'_> {
     }
 
     /// root.9, where the overlays outlive the rocker.
-    fn settle(&mut self) -> Outcome {
+    fn settle(&mut self, is_alone: bool) -> Outcome {
         let (pid, lock) = (self.hands.pid, self.kernel.fd(self.hands.table, Role::Lock));
         let (true, Ok(Fd::Lock { data })) = (self.hands.is_kept, lock) else {
             return Outcome::Done;
         };
+        if is_alone {
+            return told(self.kernel.sync(data));
+        }
         if !self.kernel.is_alone(pid)
             && let Err(errno) =
                 self.hands.programs.signal(self.kernel, pid, Peer::OWNER, None, SIGKILL)

@@ -131,7 +131,8 @@ pub(crate) fn guard(
         State::ReportExit { .. } => "sendmsg # to the caller: how that ended".to_owned(),
         State::FindStrangers => "ls /proc # is anybody there?".to_owned(),
         State::Rest => "sleep 1".to_owned(),
-        State::Settle => "kill -KILL -1; sync -f .rocker".to_owned(),
+        State::Settle { is_alone: true } => "sync -f .rocker".to_owned(),
+        State::Settle { .. } => "kill -KILL -1; sync -f .rocker".to_owned(),
         State::ReportFailure(it) => format!("sendmsg # to the caller: {}", error(it)),
         State::Ended(_) => String::new(),
     };

@@ -724,7 +724,8 @@ impl World {
     fn guard_ends(&mut self, n: usize, result: Result<(), protocol::Error>, before: State) {
         let pid = self.guards[n].hands.pid;
         // The rocker was its owner's, which is gone: so the driver has said.
-        let was_told = matches!(before, State::HangUp { peer: Peer::OWNER, .. } | State::Settle);
+        let was_told =
+            matches!(before, State::HangUp { peer: Peer::OWNER, .. } | State::Settle { .. });
         if was_told && self.guards[n].machine.life() == Life::Owner {
             return self.guard_exits(n, result);
         }

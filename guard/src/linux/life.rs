@@ -435,12 +435,17 @@ impl Linux<'_> {
     /// root.9, where the kernel will not unmount the overlays, and so not sync them. The lock is
     /// on the directory that the layers are in. A disk that is told to write takes a millisecond,
     /// even where it has nothing to write.
-    pub(super) fn settle(&mut self) -> Outcome {
+    pub(super) fn settle(&mut self, is_alone: bool) -> Outcome {
         if !self.is_kept {
             return Outcome::Done;
         }
-        self.bury_until_ns = now_ns() + u64::from(RESET_MS) * 1_000_000;
-        match (self.bury(), &self.data) {
+        let buried = if is_alone {
+            Outcome::Alone
+        } else {
+            self.bury_until_ns = now_ns() + u64::from(RESET_MS) * 1_000_000;
+            self.bury()
+        };
+        match (buried, &self.data) {
             (Outcome::Alone, _) if self.uppers.iter().all(Upper::is_untouched) => Outcome::Done,
             (Outcome::Alone, Some(data)) => done(rustix::fs::syncfs(data)),
             (outcome, _) => outcome,

@@ -134,7 +134,8 @@ impl Linux<'_> {
             Action::Reap => command.write_str("wait"),
             Action::FindStrangers => command.write_str("ls /proc"),
             Action::Rest => command.write_str("sleep 1"),
-            Action::Settle => command.write_str("kill -9 -1; sync -f .rocker"),
+            Action::Settle { is_alone: true } => command.write_str("sync -f .rocker"),
+            Action::Settle { .. } => command.write_str("kill -9 -1; sync -f .rocker"),
             Action::ReportFailure(_) => Ok(()),
         }
     }

@@ -22,9 +22,10 @@ use crate::linux::{Host, Work};
 use crate::listener::{Knock, Listener};
 use crate::log_share::{LogShare, Whose};
 use crate::machine::{Session, State};
+use crate::namespace::Namespace;
 use crate::overlays::Overlays;
 use crate::packages::Packages;
-use crate::policy::{Caller, Config, Namespace};
+use crate::policy::{Caller, Config};
 use crate::pool::Pool;
 use crate::residue::Records;
 use crate::sessions::{Adopted, Entry, Held, Launch, Sessions};
@@ -146,7 +147,7 @@ impl Master {
             words: String::new(),
             config,
             guard,
-            home: Namespace::of(&proc, "self").map_err(|error| cannot(&error))?,
+            home: Namespace::own(&proc).map_err(|error| cannot(&error))?,
             proc,
             null,
             stack: Stack::new(),

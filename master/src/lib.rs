@@ -23,6 +23,7 @@
 //! guard_binary  the guard's program, sealed
 //! heap          does not grow with the number of launches
 //! clone_guard   prepare.0
+//! namespace     root.1: where the caller sits
 //! proc          /proc, which nobody else can hold up
 //! id_maps       prepare.8
 //! residue       root.15
@@ -45,6 +46,7 @@ mod listener;
 mod log_share;
 pub mod looks;
 pub mod machine;
+mod namespace;
 pub mod overlays;
 mod package;
 pub mod packages;

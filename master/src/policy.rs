@@ -10,10 +10,10 @@ use std::path::{Path as FilePath, PathBuf};
 use nix::sys::socket::{getsockopt, sockopt};
 use protocol::toml::Wrong;
 use protocol::{Dev, Error, Item, Limits, Path, Request, Rule, Seccomp};
-use rustix::fs::AtFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
 
+use crate::namespace::Namespace;
 use crate::package::Reach;
 
 /// The configuration. Every key has a default; an unknown key is an error.
@@ -170,21 +170,6 @@ pub fn read_config(named: Option<&FilePath>) -> Result<Config, String> {
     Ok(config)
 }
 
-/// A user namespace, as the kernel numbers them.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Namespace {
-    device: u64,
-    inode: u64,
-}
-
-impl Namespace {
-    /// That of a process, or of `self`.
-    pub(crate) fn of(proc: &OwnedFd, pid: &str) -> Result<Self, rustix::io::Errno> {
-        let found = rustix::fs::statat(proc, format!("{pid}/ns/user"), AtFlags::empty())?;
-        Ok(Self { device: found.st_dev, inode: found.st_ino })
-    }
-}
-
 /// Who is at the other end, by the kernel's word.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Caller {
@@ -210,8 +195,8 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// `ESRCH`: it has ended, and its pid may be another's. Others are the kernel's, if it could not
-    /// say: it is out of descriptors.
+    /// `ESRCH`: it has ended, and its pid may be another's. Others are the kernel's, if it could
+    /// not say: it is out of descriptors.
     pub(crate) fn is_at_home(
         &self,
         connection: &OwnedFd,
@@ -232,12 +217,7 @@ impl Caller {
             rustix::io::Errno::INVAL => ended,
             errno => errno,
         })?;
-        let theirs = Namespace::of(proc, &self.pid.to_string());
-        // Alive still: so nobody else had that pid meanwhile.
-        if !crate::linux::is_silent(process.as_fd()) {
-            return Err(ended);
-        }
-        Ok(theirs == Ok(home))
+        Ok(Namespace::of(process.as_fd(), pid, proc)? == home)
     }
 }
 

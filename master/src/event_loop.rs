@@ -38,9 +38,17 @@ const DEVICE_USERS: usize = 4;
 /// Callers taken in before everybody else is served again.
 const ACCEPTS_PER_TURN: usize = 64;
 
+/// How long an end is left alone while nobody wants anything. Its rocker's caller hears of it in
+/// the same moment, perhaps on the same processor, and is waited for by somebody. SIGTERM is, too.
+const END_REST_NS: u64 = 300_000;
+
 /// How long an end may stay untold that no signal has named. Looking for those takes the longer
-/// the more guards live, so it is not done at each end.
+/// the more guards live, so of many it is not done at each end.
 const SWEEP_NS: u64 = 20_000_000;
+
+/// Rockers of which all that have ended are looked for at each end: the kernel takes a few
+/// microseconds for so many.
+const SWEPT_AT_ONCE_MAX: usize = 64;
 
 /// The daemon.
 #[derive(Debug)]
@@ -67,6 +75,21 @@ enum Ready {
     Errands,
 }
 
+/// Until then at most (`CLOCK_MONOTONIC`, nanoseconds; all ones: for ever). A signal may end it
+/// early.
+fn poll_until(polled: &mut [PollFd<'_>], deadline_ns: u64) -> Result<(), rustix::io::Errno> {
+    let left = core::time::Duration::from_nanos(deadline_ns.saturating_sub(now_ns()));
+    let timeout = Timespec::try_from(left).ok().filter(|_| deadline_ns != u64::MAX);
+    match poll(polled, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn has_happened(polled: &PollFd<'_>) -> bool {
+    !polled.revents().is_empty()
+}
+
 impl Master {
     /// A daemon on the configured socket. It knows the living rockers of the master before it.
     pub fn listen(config: Config, guard: OwnedFd) -> Result<Self, String> {
@@ -90,7 +113,7 @@ impl Master {
             master.adopted.watch(pid, pidfd.as_fd()).map_err(|error| cannot(&error))?;
             let (rocker, adopted) = (Some(rocker), Some(pidfd));
             let held = Held { rocker, adopted, limited, ..Held::default() };
-            master.sessions.begin(pid, Entry { machine: Session::adopted(), held });
+            master.sessions.begin(pid, Entry { machine: Session::adopted(), held, has_news: true });
         }
         let names = master.sessions.rockers().filter_map(|entry| entry.held.limited);
         let names = names.collect();
@@ -176,7 +199,7 @@ impl Master {
         while self.listener.is_some() || !self.sessions.is_empty() {
             let ready = self.wait().map_err(|error| format!("cannot wait for events: {error}"))?;
             self.tell_left_out(now_ns());
-            let mut launching = vec![];
+            let mut has_callers = false;
             let is_idle = ready.is_empty() && self.sessions.quiet_ns() <= now_ns();
             for event in ready {
                 match event {
@@ -187,8 +210,11 @@ impl Master {
                             return Ok(());
                         }
                     }
-                    Ready::Callers => self.accept(),
-                    Ready::Launching(index) => launching.push(index),
+                    Ready::Callers => has_callers = true,
+                    Ready::Launching(index) => {
+                        let entry = self.sessions.launching.get_mut(index);
+                        entry.into_iter().for_each(|entry| entry.has_news = true);
+                    }
                     Ready::Adopted => {
                         let ended = self.adopted.ended();
                         ended.into_iter().for_each(|pid| self.has_exited(pid, false));
@@ -204,7 +230,11 @@ impl Master {
             if self.sweeps_ns <= now_ns() {
                 self.sweep();
             }
-            self.advance_launching(&mut launching);
+            self.advance_launching();
+            if has_callers {
+                // What somebody has left who has ended is free by now.
+                self.accept();
+            }
             self.advance_waiting();
             unmount(self.host.packages.expired(now_ns()));
             let away = self.host.overlays.leave(now_ns());
@@ -218,15 +248,16 @@ impl Master {
         Ok(())
     }
 
-    /// Waits until there is something to do.
+    /// Waits until there is something to do that cannot wait any longer.
     fn wait(&self) -> Result<Vec<Ready>, rustix::io::Errno> {
-        let mut sources: Vec<(BorrowedFd<'_>, Ready)> = vec![];
-        // First, since a change is told once: no launch may take a guard before this is heard.
+        // Whoever comes in the same turn finds what ends have left.
+        let mut sources: Vec<(BorrowedFd<'_>, Ready)> =
+            vec![(self.signals.as_fd(), Ready::Signals), (self.adopted.source(), Ready::Adopted)];
+        let sources_of_ends = sources.len();
+        // Next, since a change is told once: no launch may take a guard before this is heard.
         if let Some(mounts) = &self.host.mounts {
             sources.push((mounts.as_fd(), Ready::Mounts));
         }
-        sources.push((self.signals.as_fd(), Ready::Signals));
-        sources.push((self.adopted.source(), Ready::Adopted));
         sources.push((self.host.errands.source(), Ready::Errands));
         if let Some(listener) = &self.listener {
             sources.push((listener.socket().as_fd(), Ready::Callers));
@@ -238,7 +269,7 @@ impl Master {
             let Some(launch) = &entry.held.launch else { continue };
             deadline_ns = deadline_ns.min(entry.due_ns());
             // Who waits for another launch hears of its own caller's end when it goes on.
-            if entry.machine.awaits_another() {
+            if entry.is_left_alone() {
                 continue;
             }
             if let Some(waits_on) = launch.link.as_ref().or(launch.client.as_ref()) {
@@ -253,13 +284,20 @@ impl Master {
             })
             .collect();
         let now = now_ns();
-        let left = core::time::Duration::from_nanos(deadline_ns.saturating_sub(now));
-        let timeout = Timespec::try_from(left).ok().filter(|_| deadline_ns != u64::MAX);
-        match poll(&mut polled, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error),
+        let can_rest = !self.sessions.may_end_be_awaited(now);
+        let (ends, others) = polled.split_at_mut(sources_of_ends);
+        if can_rest && self.sessions.are_all_going() {
+            // If theirs come this soon they come with what is to be heard of their starts.
+            poll_until(others, deadline_ns)?;
+            poll_until(ends, 0)?;
+        } else {
+            poll_until(&mut polled, deadline_ns)?;
+            let (ends, others) = polled.split_at_mut(sources_of_ends);
+            if can_rest && ends.iter().any(has_happened) && !others.iter().any(has_happened) {
+                poll_until(others, deadline_ns.min(now_ns() + END_REST_NS))?;
+            }
         }
-        let happened: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let happened: Vec<bool> = polled.iter().map(has_happened).collect();
         drop(polled);
         let now = now_ns();
         let is_late = |ready: &Ready| match ready {
@@ -274,8 +312,7 @@ impl Master {
             .filter(|((_, ready), happened)| *happened || is_late(ready))
             .map(|((_, ready), _)| ready);
         let waiting = self.sessions.launching.iter().enumerate();
-        let impatient =
-            waiting.filter(|(_, entry)| entry.machine.awaits_another() && entry.due_ns() <= now);
+        let impatient = waiting.filter(|(_, entry)| entry.is_left_alone() && entry.due_ns() <= now);
         Ok(ready.chain(impatient.map(|(index, _)| Ready::Launching(index))).collect())
     }
 
@@ -288,16 +325,24 @@ impl Master {
     /// root.11; and whether this master is told to stop.
     ///
     /// A signal names one child, whom the kernel finds at once. Of several that end before the
-    /// signal is read the others are not named (`man 7 signal`), so those are looked for later.
+    /// signal is read the others are not named (`man 7 signal`), so those are looked for: of many
+    /// later.
     fn heed_signals(&mut self) -> bool {
-        let mut stop = false;
+        let (mut stop, mut ended) = (false, false);
+        let are_many = self.sessions.count() > SWEPT_AT_ONCE_MAX;
         while let Ok(Some(signal)) = self.signals.read_signal() {
             if i32::try_from(signal.ssi_signo) != Ok(Signal::SIGCHLD as i32) {
                 stop = true;
                 continue;
             }
-            self.sweeps_ns = self.sweeps_ns.min(now_ns().saturating_add(SWEEP_NS));
-            self.reap(Some(Pid::from_raw(signal.ssi_pid.cast_signed())));
+            ended = true;
+            if are_many {
+                self.sweeps_ns = self.sweeps_ns.min(now_ns().saturating_add(SWEEP_NS));
+                self.reap(Some(Pid::from_raw(signal.ssi_pid.cast_signed())));
+            }
+        }
+        if ended && !are_many {
+            self.sweep();
         }
         stop
     }
@@ -321,11 +366,12 @@ impl Master {
     }
 
     /// A guard that waits is no guard any more. One that ends while it is launching closes its
-    /// socket as well, and that moves the session on; this only remembers.
+    /// socket as well, and that moves the session on. Where nobody listens to that yet, this does.
     fn has_exited(&mut self, pid: u32, is_well: bool) {
         drop(self.host.pool.lose(pid, now_ns()));
         if let Some(mut entry) = self.sessions.end(pid) {
             entry.held.has_exited(is_well);
+            entry.has_news = true;
             self.advance(entry);
             return;
         }
@@ -334,6 +380,7 @@ impl Master {
         };
         if let Some(entry) = self.sessions.launching.iter_mut().find(is_it) {
             entry.held.has_exited(is_well);
+            entry.has_news |= entry.is_released();
         }
     }
 
@@ -378,18 +425,25 @@ impl Master {
             gives_up_ns: 0,
             patience_ns: 0,
             wakes_ns: 0,
+            is_going: false,
             trace: false,
         };
         let held = Held { launch: Some(Box::new(launch)), ..Held::default() };
-        self.advance(Entry { machine: Session::default(), held });
+        self.advance(Entry { machine: Session::default(), held, has_news: true });
     }
 
-    /// Moves these launches on; from the last to the first, for each leaves its place.
-    fn advance_launching(&mut self, indices: &mut [usize]) {
-        indices.sort_unstable();
-        for &index in indices.iter().rev() {
-            let entry = self.sessions.launching.swap_remove(index);
-            self.advance(entry);
+    /// Moves those on that something has happened to. Who has come to an App, or to the end, goes
+    /// first: others may want what that one leaves.
+    fn advance_launching(&mut self) {
+        for is_released in [true, false] {
+            // What comes back lies behind, where nobody looks for it any more.
+            for index in (0..self.sessions.launching.len()).rev() {
+                let entry = self.sessions.launching.get(index);
+                if entry.is_some_and(|it| it.has_news && it.is_released() == is_released) {
+                    let entry = self.sessions.launching.swap_remove(index);
+                    self.advance(entry);
+                }
+            }
         }
     }
 
@@ -401,17 +455,17 @@ impl Master {
             host.packages.has_news() | host.overlays.has_news() | has_looked
         };
         while has_news(&mut self.host) {
-            let launching = self.sessions.launching.iter().enumerate();
-            let waiting = launching.filter(|(_, entry)| entry.machine.awaits_another());
-            let mut waiting: Vec<usize> = waiting.map(|(index, _)| index).collect();
-            self.advance_launching(&mut waiting);
+            for entry in &mut self.sessions.launching {
+                entry.has_news |= entry.machine.awaits_another();
+            }
+            self.advance_launching();
         }
     }
 
     /// Runs a session until it waits or has ended, and puts it where it belongs then.
     fn advance(&mut self, mut entry: Entry) {
         let Self { host, sessions, log_share, .. } = self;
-        let mut has_news = true;
+        let mut has_news = core::mem::take(&mut entry.has_news);
         while let Some(step) = entry.machine.step() {
             let action = entry.machine.action();
             let mut work = Work { host, sessions, held: &mut entry.held, has_news };

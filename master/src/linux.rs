@@ -267,6 +267,7 @@ impl Work<'_> {
         match kill_guard(&entry.held) {
             Ok(()) => {
                 entry.held.waiters.extend(client.take());
+                self.sessions.hurries_until_ns = now_ns() + HURRY_NS;
                 Outcome::Answered
             }
             Err(errno) => Outcome::Failed(errno),
@@ -321,8 +322,9 @@ impl Work<'_> {
         }
     }
 
-    /// root.2. A path of the caller's may lead to where the kernel would have to wait: then a thread
-    /// goes there, and all others are served meanwhile. Whoever looks in time goes there anyway.
+    /// root.2. A path of the caller's may lead to where the kernel would have to wait: then a
+    /// thread goes there, and all others are served meanwhile. Whoever looks in time goes there
+    /// anyway.
     fn look(&mut self, item: Item, haste: Haste) -> Result<Poll<Place>, Refusal> {
         let Host { config, errands, .. } = &mut *self.host;
         let launch = self.held.launch.as_deref_mut().ok_or(Errno::BADF)?;
@@ -657,9 +659,21 @@ impl Work<'_> {
         Ok(said?)
     }
 
+    /// prepare.9
+    fn release(&mut self) -> Result<(), Refusal> {
+        let said = self.say_last(&Message::Master(MasterMessage::GoOn));
+        if let (Ok(()), Some(launch)) = (&said, self.held.launch.as_deref_mut()) {
+            (launch.is_going, launch.wakes_ns) = (true, now_ns() + UNHEARD_NS);
+        }
+        said
+    }
+
     /// enter.4
     fn await_app(&mut self) -> Poll<Outcome> {
         let outcome = self.hear_guard(|_| false);
+        if let (true, Some(launch)) = (self.has_news, self.held.launch.as_deref_mut()) {
+            launch.is_going = false;
+        }
         if outcome == Poll::Ready(Outcome::Lost(Loss::Silent))
             && let Some(rocker) = &self.held.rocker
         {
@@ -733,7 +747,7 @@ impl Work<'_> {
                 self.write_map(action)
             }
             Action::RecordRocker => self.record(),
-            Action::ReleaseGuard => self.say_last(&Message::Master(MasterMessage::GoOn)),
+            Action::ReleaseGuard => self.release(),
             Action::AwaitApp => return self.await_app(),
             Action::AwaitExit if self.held.exited => return Poll::Ready(Outcome::Exited),
             Action::AwaitExit => return Poll::Pending,
@@ -899,6 +913,13 @@ fn split(unmade: Unmade, kept: &mut String) -> Refusal {
     *kept = words;
     refusal
 }
+
+/// How long after a kill ends are seen to at once: somebody waits for one.
+const HURRY_NS: u64 = 1_000_000_000;
+
+/// How long nobody listens to a guard that was told prepare.9. It needs nothing of its master any
+/// more, and that it closes their connection would wake this one on its App's processor.
+const UNHEARD_NS: u64 = 3_000_000;
 
 /// Room for the answer to `List`, in bytes: a thousand for each of 16,000 rockers.
 const LIST_QUEUE: usize = 16 << 20;

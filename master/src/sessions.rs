@@ -30,13 +30,25 @@ use crate::unmade::Unmade;
 pub(crate) struct Entry {
     pub(crate) machine: Session,
     pub(crate) held: Held,
+    /// Something has happened to it since it was looked at.
+    pub(crate) has_news: bool,
 }
 
 impl Entry {
     /// When it must be looked at even if nothing happens; `CLOCK_MONOTONIC`, nanoseconds.
     pub(crate) fn due_ns(&self) -> u64 {
         let Some(launch) = &self.held.launch else { return u64::MAX };
-        if self.machine.awaits_another() { launch.wakes_ns } else { launch.deadline_ns }
+        if self.is_left_alone() { launch.wakes_ns } else { launch.deadline_ns }
+    }
+
+    /// Whether its peer is not listened to until it is due.
+    pub(crate) fn is_left_alone(&self) -> bool {
+        self.machine.awaits_another() || self.is_going()
+    }
+
+    /// Whether its guard was released so lately that nobody listens to it yet.
+    fn is_going(&self) -> bool {
+        self.is_released() && self.held.launch.as_ref().is_some_and(|launch| launch.is_going)
     }
 
     /// Whether the policy lets it be a rocker.
@@ -45,7 +57,7 @@ impl Entry {
     }
 
     /// Whether its guard has heard prepare.9 and its App is on the way.
-    fn is_released(&self) -> bool {
+    pub(crate) fn is_released(&self) -> bool {
         self.machine.state() == State::AwaitApp
     }
 }
@@ -115,8 +127,10 @@ pub(crate) struct Launch {
     pub(crate) gives_up_ns: u64,
     /// The same for another launch, or rocker.
     pub(crate) patience_ns: u64,
-    /// When to look at it again while it waits for another: the same clock.
+    /// When to look at it again while it is left alone: the same clock.
     pub(crate) wakes_ns: u64,
+    /// enter.4: nobody listens to its guard yet.
+    pub(crate) is_going: bool,
     pub(crate) trace: bool,
 }
 
@@ -190,6 +204,9 @@ pub(crate) struct Sessions {
     living: HashMap<u32, Entry>,
     /// How many of the living each user owns.
     owned: HashMap<u32, usize>,
+    /// Until when somebody who has asked for an end may wait for it: `CLOCK_MONOTONIC`,
+    /// nanoseconds.
+    pub(crate) hurries_until_ns: u64,
 }
 
 impl Sessions {
@@ -274,6 +291,23 @@ impl Sessions {
     pub(crate) fn quiet_ns(&self) -> u64 {
         let asked = self.launching.iter().filter_map(|entry| entry.held.launch.as_ref()?.asked_ns);
         asked.max().map_or(0, |asked_ns| asked_ns.saturating_add(LAUNCH_NS))
+    }
+
+    /// Whether Apps are about to start, and that is all that is under way.
+    pub(crate) fn are_all_going(&self) -> bool {
+        !self.launching.is_empty() && self.launching.iter().all(Entry::is_going)
+    }
+
+    /// Whether somebody may wait for the end of a rocker: who has asked for it, or a launch that is
+    /// to have what it leaves.
+    pub(crate) fn may_end_be_awaited(&self, now_ns: u64) -> bool {
+        now_ns < self.hurries_until_ns
+            || self.launching.iter().any(|entry| entry.machine.awaits_another())
+    }
+
+    /// Launches and living rockers.
+    pub(crate) fn count(&self) -> usize {
+        self.launching.len() + self.living.len()
     }
 
     /// Whether there is nobody.

@@ -30,6 +30,7 @@ use rustix::net::{
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_send_signal, prlimit,
 };
+use rustix::thread::{CpuSet, sched_setaffinity};
 use tests::app::App;
 use tests::{APP_GID, APP_UID, Daemon, Leaks, Package, SOON, bin, scratch, within};
 use tests::{probe_package, process, runner};
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         only_a_guard_is_sent_descriptors,
         a_pid_that_is_anothers_by_now_is_nobodys,
         who_waits_for_an_end_takes_no_place_of_others,
+        who_has_seen_an_end_finds_nothing_of_it,
         a_cleaner_that_deletes_the_masters_directory_ends_no_rocker,
     ])
 }
@@ -1387,6 +1389,28 @@ fn who_waits_for_an_end_takes_no_place_of_others() {
         assert!(matches!(hear(caller), Told::Gone));
     }
     assert!(rocker.wait_gone(Some(SOON)).expect("the guard has a pidfd"));
+}
+
+/// What a rocker leaves is seen to later than its caller hears of its end, but before anybody else
+/// is.
+fn who_has_seen_an_end_finds_nothing_of_it() {
+    // On one processor the master has had no time for that when the next one comes.
+    let mut one = CpuSet::new();
+    one.set(0);
+    sched_setaffinity(None, &one).expect("there is a first processor");
+    let daemon = Daemon::with_config("max_rockers = 1\n");
+    let launch = daemon.launch(probe_package());
+    let program = rocker_client::Program::new("bin/probe");
+    for round in 0..200 {
+        let rocker = tests::replayed(launch.spawn(&program));
+        let mut rocker = rocker.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert!(rocker.wait().expect("the App is our child").success());
+        assert!(rocker.wait_gone(Some(SOON)).expect("the guard has a pidfd"));
+        if round % 2 == 0 {
+            let living = list(daemon.socket(), SOON).expect("root may");
+            assert!(living.is_empty(), "round {round}: {living:?}");
+        }
+    }
 }
 
 fn a_cleaner_that_deletes_the_masters_directory_ends_no_rocker() {

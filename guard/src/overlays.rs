@@ -18,8 +18,9 @@ use core::fmt::Write as _;
 use core::mem::MaybeUninit;
 
 use protocol::limits::{KEPT_LAYERS_MAX, SEAL_MAX};
+use protocol::mark::{self, Mark, Marks};
 use protocol::socket::Descriptors;
-use protocol::{Command, Errno, Overlays, Path, request};
+use protocol::{Command, Errno, Overlays, Path, Strings, request};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RawDir, Uid};
 use rustix::fs::{
@@ -27,7 +28,6 @@ use rustix::fs::{
     statx,
 };
 use rustix::io;
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::mount_table::{self, Mount, below, is_strictly_below};
 use crate::mounts::{self, Refusal, open_beneath};
@@ -63,24 +63,21 @@ struct Layer {
 /// The upper directory of a layer, by which its guard sees whether there is anything to sync.
 pub(crate) struct Upper {
     directory: OwnedFd,
-    /// When it had changed last as it was sealed; none if the next change could have the same time,
-    /// for what many file systems write down are ticks of some milliseconds, and some (ext4 with
-    /// small inodes) seconds.
-    changed: Option<(i64, u32)>,
+    /// What it was as it was sealed; none if nobody could tell the next change.
+    was: Option<Mark>,
 }
 
 impl Upper {
     fn new(directory: OwnedFd) -> io::Result<Self> {
-        let now = clock_gettime(ClockId::RealtimeCoarse);
-        let changed = Some(changed_at(&directory)?).filter(|changed| changed.0 < now.tv_sec - 1);
-        Ok(Self { directory, changed })
+        let was = Some(Mark::of(directory.as_fd(), b"")?).filter(Mark::is_settled);
+        Ok(Self { directory, was })
     }
 
     /// Whether the layer is as it was: nothing came, went or changed here, and there is nothing in
     /// it that could have changed. If that cannot be told, it is not.
     pub(crate) fn is_untouched(&self) -> bool {
-        let changed = changed_at(&self.directory).ok();
-        changed.is_some() && changed == self.changed && self.is_empty() == Ok(true)
+        let is = Mark::of(self.directory.as_fd(), b"").ok();
+        is.is_some() && is == self.was && self.is_empty() == Ok(true)
     }
 
     fn is_empty(&self) -> io::Result<bool> {
@@ -94,12 +91,6 @@ impl Upper {
         }
         Ok(true)
     }
-}
-
-/// `st_ctime`
-fn changed_at(directory: &OwnedFd) -> io::Result<(i64, u32)> {
-    let changed = statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::CTIME)?.stx_ctime;
-    Ok((changed.tv_sec, changed.tv_nsec))
 }
 
 /// What a layer's overlay is, but for the directories that it is made of.
@@ -117,12 +108,14 @@ pub(crate) struct Kept {
     layers: Descriptors,
     /// What their guard has found them to be: see [`Plan::seal`].
     seal: Vec<u8>,
+    /// What lay below that over the root mount as names were looked up in it; empty: none were.
+    marks: Vec<u8>,
 }
 
 impl Kept {
     /// The last descriptor is the data dir's lock, so that it is there for longer than the others.
-    pub(crate) fn new(layers: Descriptors, seal: &[u8]) -> Self {
-        Self { layers, seal: seal.to_vec() }
+    pub(crate) fn new(layers: Descriptors, seal: &[u8], marks: &[u8]) -> Self {
+        Self { layers, seal: seal.to_vec(), marks: marks.to_vec() }
     }
 }
 
@@ -255,10 +248,43 @@ impl Plan {
         if !is_same {
             return None;
         }
+        if !kept.marks.is_empty() && !self.are_marks(&kept.marks) {
+            mark::forget_names(kept.layers.get(self.root()?)?.as_fd()).ok()?;
+        }
         for (layer, tree) in self.layers.iter_mut().zip(kept.layers) {
             (layer.tree, layer.reused) = (Some(tree), true);
         }
         Some(kept.seal)
+    }
+
+    /// Whether what lies below the top directories of this plan is what it was.
+    fn are_marks(&self, were: &[u8]) -> bool {
+        let layer = self.root().and_then(|root| self.layers.get(root));
+        let marks = layer.and_then(|layer| {
+            let upper = layer.upper.as_ref()?.directory.as_fd();
+            Marks::of(upper, layer.lower.as_fd(), Strings::new(&self.top_dirs())?)
+        });
+        marks.is_some_and(|marks| marks.as_bytes() == were)
+    }
+
+    /// The layer over the root mount.
+    pub(crate) fn root(&self) -> Option<usize> {
+        self.layers.iter().position(|layer| layer.mountpoint == b"/")
+    }
+
+    /// The top directories that are attached from that, each with a NUL.
+    pub(crate) fn top_dirs(&self) -> Vec<u8> {
+        let mut top_dirs = vec![];
+        for place in &self.places {
+            if let (Source::Overlaid { layer }, [b'/', name @ ..]) = (&place.source, &*place.path)
+                && Some(*layer) == self.root()
+                && !name.contains(&b'/')
+            {
+                top_dirs.extend_from_slice(name);
+                top_dirs.push(0);
+            }
+        }
+        top_dirs
     }
 
     /// What says that two overlays are the same: what they are like, where their host mounts are,
@@ -627,7 +653,7 @@ fn directory_names(mountpoint: &[u8]) -> [String; 2] {
             }
         }
     }
-    [format!("up{place}"), format!("work{place}")]
+    [format!("{}{place}", mark::UPPER), format!("work{place}")]
 }
 
 /// Opens a layer's directory, made at first use. The merged root shows mode and owner of the

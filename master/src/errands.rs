@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use protocol::mark::forget_names;
 use rustix::fs::{Mode, OFlags, openat, syncfs};
 use rustix::io::Errno;
-use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 
 use crate::looks::Looks;
+use crate::names;
 use crate::overlays::{Away, Key};
 use crate::sessions::Kept;
 
@@ -124,8 +125,10 @@ struct Errand {
 }
 
 impl Errand {
-    fn run(mut self, is_ready: impl FnOnce(&Kept) -> bool) {
-        self.ready = self.kept.take().filter(is_ready);
+    fn run(mut self, make_ready: impl FnOnce(&mut Kept) -> bool) {
+        if self.kept.as_mut().is_some_and(make_ready) {
+            self.ready = self.kept.take();
+        }
     }
 }
 
@@ -139,9 +142,9 @@ impl Drop for Errand {
 }
 
 /// Syncs what a killed guard could not, and makes the kernel forget the names that were looked up,
-/// and those that were missing: it would not notice what is done to the layers from now on. A
-/// reconfiguration, even to the same, does that (`reconfigure_super` calls `shrink_dcache_sb`).
-fn make_ready(kept: &Kept, has_ended_well: bool) -> Result<(), Errno> {
+/// and those that were missing: it would not notice what is done to the layers from now on. What
+/// the next launch looks up before all else it has looked up then.
+fn make_ready(kept: &mut Kept, has_ended_well: bool) -> Result<(), Errno> {
     let (lock, layers) = kept.descriptors.split_last().ok_or(Errno::BADF)?;
     if kept.is_volatile {
         // A volatile overlay writes nothing now, but fails for good once its disk has failed
@@ -153,8 +156,14 @@ fn make_ready(kept: &Kept, has_ended_well: bool) -> Result<(), Errno> {
         // They are on its file system.
         syncfs(lock)?;
     }
-    let how = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
-    layers.iter().try_for_each(|layer| fsconfig_reconfigure(fspick(layer, c"", how)?))
+    layers.iter().try_for_each(|layer| forget_names(layer.as_fd()))?;
+    kept.marks = [].into();
+    let root = layers.get(usize::from(kept.root));
+    if let (Some(root), Some(marks)) = (root, names::marks(lock, &kept.top_dirs)) {
+        names::look_up(root, &kept.top_dirs)?;
+        kept.marks = marks.as_bytes().into();
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -164,8 +173,14 @@ mod tests {
 
     /// What has come of overlays whose descriptors nobody asks for anything.
     fn outcome(errand: impl FnOnce(Errand)) -> (Option<Kept>, usize) {
-        let kept =
-            Kept { descriptors: [].into_iter().collect(), seal: [].into(), is_volatile: false };
+        let kept = Kept {
+            descriptors: [].into_iter().collect(),
+            seal: [].into(),
+            root: 0,
+            top_dirs: [].into(),
+            marks: [].into(),
+            is_volatile: false,
+        };
         let mut errands = Errands::new().unwrap();
         let (said, ring) = (errands.said.clone(), Arc::clone(&errands.ring));
         let key = Key { device: 8, inode: 1 };

@@ -15,6 +15,7 @@
 //! looks         who may look at what may take long
 //! overlays      which are kept for the next launch of their data dir
 //! errands       what waits for disks, in threads
+//! names         root.15: what the next launch looks up first
 //! steward       root.2, root.15: makes and removes cgroups, in a thread
 //! cgroup        root.2: limits
 //! disk          root.2: which one a file is on
@@ -46,6 +47,7 @@ mod listener;
 mod log_share;
 pub mod looks;
 pub mod machine;
+mod names;
 mod namespace;
 pub mod overlays;
 mod package;

@@ -545,13 +545,13 @@ impl Work<'_> {
             let link = launch.link.as_ref().ok_or(Errno::BADF)?;
             if let Some(lease) = self.held.overlays.as_ref().filter(|_| overlaid) {
                 let (is_old, kept) = (lease.is_old(), lease.take());
-                let (seal, given) = kept
-                    .as_ref()
-                    .map_or_else(Default::default, |kept| (&*kept.seal, &*kept.descriptors));
+                let (seal, marks, given) = kept.as_ref().map_or_else(Default::default, |kept| {
+                    (&*kept.seal, &*kept.marks, &*kept.descriptors)
+                });
                 // The guard would make others, and is to unmount these: that may take long.
                 let seal = if is_old { &[] } else { seal };
                 let layers = u8::try_from(given.len().saturating_sub(1)).unwrap_or(u8::MAX);
-                let message = Message::Master(MasterMessage::Keep { seal, layers });
+                let message = Message::Master(MasterMessage::Keep { seal, layers, marks });
                 let given: heapless::Vec<BorrowedFd<'_>, DESCRIPTORS_MAX> =
                     given.iter().map(AsFd::as_fd).collect();
                 socket::send(link, &message, &given, &mut self.host.outbox)?;
@@ -581,12 +581,15 @@ impl Work<'_> {
         let heard =
             self.hear_guard(|said| matches!(said, GuardMessage::Done | GuardMessage::Kept { .. }));
         if let (Poll::Ready(Outcome::Done), Some(lease)) = (&heard, &self.held.overlays)
-            && let Some(Message::Guard(GuardMessage::Kept { seal, .. })) = self.host.inbox.last()
+            && let Some(Message::Guard(GuardMessage::Kept { seal, root, top_dirs, .. })) =
+                self.host.inbox.last()
         {
             let request = self.held.launch.as_ref().and_then(|launch| launch.request());
             let is_volatile = request.is_some_and(|request| request.options.volatile);
             let descriptors = core::mem::take(&mut self.host.received);
-            lease.put(Kept { descriptors, seal: seal.into(), is_volatile });
+            let (top_dirs, marks) = (top_dirs.as_bytes().into(), [].into());
+            let seal = seal.into();
+            lease.put(Kept { descriptors, seal, root, top_dirs, marks, is_volatile });
         }
         heard
     }

@@ -141,6 +141,11 @@ pub(crate) struct Kept {
     pub(crate) descriptors: Descriptors,
     /// What they are, for guards alone to read.
     pub(crate) seal: Box<[u8]>,
+    /// Which is that over the root mount, and the top directories that are attached from it.
+    pub(crate) root: u8,
+    pub(crate) top_dirs: Box<[u8]>,
+    /// What lay below it as these were looked up; empty: it remembers no names.
+    pub(crate) marks: Box<[u8]>,
     /// Nobody is to wait for a disk.
     pub(crate) is_volatile: bool,
 }

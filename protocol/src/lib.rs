@@ -16,11 +16,12 @@
 //! wire     version, framing, postcard
 //! socket   SOCK_SEQPACKET with descriptors (feature `linux`)
 //! seccomp  which system calls an App may make (feature `linux`)
+//! mark     whether a directory is what it was (feature `linux`)
 //! privileges  how guard and helper give up theirs (feature `linux`)
 //! ```
 //!
-//! `no_std`, no `unsafe`, and no allocation but for the buffers of `socket`. Values borrow from the receive buffer;
-//! `vectors.txt` is the contract with implementations in other languages.
+//! `no_std`, no `unsafe`, and no allocation but for the buffers of `socket`. Values borrow from the
+//! receive buffer; `vectors.txt` is the contract with implementations in other languages.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -31,6 +32,8 @@ pub mod error;
 pub mod files;
 pub mod limits;
 pub mod machine;
+#[cfg(feature = "linux")]
+pub mod mark;
 pub mod message;
 #[cfg(feature = "linux")]
 pub mod privileges;

@@ -80,6 +80,9 @@ pub const KEPT_LAYERS_MAX: usize = 4;
 /// Longest description of those, in bytes: paths of the mounts, and numbers of directories.
 pub const SEAL_MAX: usize = 2048;
 
+/// Most that is said of what lies below them, in bytes ([`mark`](crate::mark)): 63 directories.
+pub const MARKS_MAX: usize = 4096;
+
 /// How long a guard rests before it asks again what the kernel could not say, in milliseconds.
 pub const REST_MS: u32 = 1_000;
 

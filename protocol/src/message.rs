@@ -13,8 +13,8 @@
 //! client -> guard    Open, Delete, Symlink               then Opened + 0..16 fds, Obeyed, or
 //!                                                    ExecFailed
 //!
-//! master -> guard    Keep + 0..5 fds     root.3      on a socket pair of their own; if the overlays
-//!                                                    are for the next launch, too
+//! master -> guard    Keep + 0..5 fds     root.3      on a socket pair of their own; if the
+//! overlays                                                    are for the next launch, too
 //! master -> guard    HandOver + 2.. fds  root.3
 //! guard  -> master   Mounted + mount     prepare.3   if the package is for others too
 //! guard  -> master   Done                prepare.7   or Kept + 2..5 fds
@@ -38,7 +38,7 @@ use crate::conf::Conf;
 use crate::error::{Errno, Error, Rule};
 use crate::files::{FilePath, OpenFiles};
 use crate::limits::{CGROUPS_MAX, DESCRIPTORS_MAX, NAME_LEN};
-use crate::program::{Exec, ExitReport};
+use crate::program::{Exec, ExitReport, Strings};
 use crate::request::{Path, Request};
 use crate::step::{Actor, Step};
 
@@ -288,9 +288,9 @@ pub enum MasterMessage<'a> {
     Rocker(RockerInfo<'a>),
     /// Answer to List, at the end.
     End,
-    /// Answer to Kill: guard, processes and mounts of the rocker are gone (root.15 is done), and its
-    /// loop device with them, unless the package is shared: it stays mounted for others, and for as
-    /// long after the last of them as the master is configured to.
+    /// Answer to Kill: guard, processes and mounts of the rocker are gone (root.15 is done), and
+    /// its loop device with them, unless the package is shared: it stays mounted for others, and
+    /// for as long after the last of them as the master is configured to.
     Gone,
     /// To a living guard: somebody whose orders it may take. One descriptor: a socket, from which
     /// the same comes with the connection.
@@ -304,6 +304,9 @@ pub enum MasterMessage<'a> {
         seal: &'a [u8],
         /// How many there are.
         layers: u8,
+        /// What lay below that over the root mount as the directories that are attached from it
+        /// were looked up ([`mark`](crate::mark)); empty: they remember no names.
+        marks: &'a [u8],
     },
 }
 
@@ -385,6 +388,10 @@ pub enum GuardMessage<'a> {
         seal: &'a [u8],
         /// How many there are.
         layers: u8,
+        /// Which of them is that over the root mount; 0 also if none is.
+        root: u8,
+        /// The top directories that are attached from it; empty: none.
+        top_dirs: Strings<'a>,
     },
 }
 

@@ -368,7 +368,11 @@ fn programs() -> Vec<(String, Message<'static>)> {
         let cgroups = heapless::Vec::new();
         Message::Master(MasterMessage::HandOver { name, guard_pid, request, package, cgroups })
     };
-    let keep = |seal, layers| Message::Master(MasterMessage::Keep { seal, layers });
+    let keep = |seal, layers, marks| Message::Master(MasterMessage::Keep { seal, layers, marks });
+    let kept = |top_dirs| {
+        let top_dirs = Strings::new(top_dirs).unwrap();
+        Message::Guard(GuardMessage::Kept { seal: &SEAL, layers: 2, root: 1, top_dirs })
+    };
     let mut all = vec![
         ("client_exec_bare".to_owned(), Message::Client(ClientMessage::Exec(bare))),
         ("client_exec".to_owned(), Message::Client(ClientMessage::Exec(full))),
@@ -397,9 +401,11 @@ fn programs() -> Vec<(String, Message<'static>)> {
         ("guard_mounted".to_owned(), Message::Guard(GuardMessage::Mounted { loop_dev: 1_000 })),
         ("master_hand_over_first".to_owned(), hand_over(Package::First)),
         ("master_hand_over_shared".to_owned(), hand_over(Package::Shared { loop_dev: 1_000 })),
-        ("master_keep".to_owned(), keep(&[], 0)),
-        ("master_keep_given".to_owned(), keep(&SEAL, 2)),
-        ("guard_kept".to_owned(), Message::Guard(GuardMessage::Kept { seal: &SEAL, layers: 2 })),
+        ("master_keep".to_owned(), keep(&[], 0, &[])),
+        ("master_keep_given".to_owned(), keep(&SEAL, 2, &[])),
+        ("master_keep_marked".to_owned(), keep(&SEAL, 2, &SEAL)),
+        ("guard_kept".to_owned(), kept(b"")),
+        ("guard_kept_top_dirs".to_owned(), kept(b"etc\0usr\0")),
     ];
     all.extend(ends());
     all

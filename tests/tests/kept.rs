@@ -12,6 +12,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
 use protocol::{Errno, Error, Item, Rule, Step};
+use rustix::fs::{XattrFlags, setxattr};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 use rustix::mount::{fsconfig_create, fsmount, fsopen, open_tree};
 use tests::app::{self, App};
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         the_next_launch_has_the_overlays_of_the_last,
         what_the_host_has_changed_is_seen,
         what_was_done_to_the_layers_is_seen,
+        what_became_of_a_top_directory_is_seen,
         the_mode_of_a_layer_is_seen,
         other_overlays_are_made_anew,
         another_user_gets_others,
@@ -195,6 +197,71 @@ fn what_was_done_to_the_layers_is_seen() {
         let (from, answer) = run(&launch, &[&read, &write]);
         assert_eq!((from, answer.one(&read)), (MADE, if gone { "x" } else { "ENOENT" }), "{what}");
         assert_eq!(answer.one(&write), "ok", "{what}");
+    }
+}
+
+/// A top directory of the host, for as long as this lives.
+struct Top(PathBuf);
+
+impl Top {
+    fn new(name: &str) -> Self {
+        Self(directory(format!("/rocker-test-{}-{name}", std::process::id()), 0o777, 0))
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Top {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// These are looked up again at the end of a rocker, if their last change was a while ago.
+fn what_became_of_a_top_directory_is_seen() {
+    const A_WHILE: Duration = Duration::from_millis(2_100);
+    // More than the end of a rocker is left alone for.
+    const LOOKED_UP: Duration = Duration::from_millis(200);
+    let daemon = daemon();
+    let tops = ["replaced", "closed", "added", "covered"].map(Top::new);
+    let data = |index: usize| daemon.path(&format!("data{index}"));
+    let launches = [0, 1, 2, 3].map(|index| {
+        let data = directory(data(index), 0o755, 0);
+        overlaid(&daemon, &[tops[index].path(), "/etc"]).data_dir(data)
+    });
+    let [replaced, closed, added, covered] = tops.each_ref().map(Top::path);
+    let commands = [
+        format!("read {replaced}/file"),
+        format!("write {closed}/file x"),
+        format!("read {added}/file"),
+        format!("read {covered}/dir/file"),
+    ];
+    fs::write(format!("{replaced}/file"), "old").unwrap();
+    directory(format!("{covered}/dir"), 0o755, 0);
+    fs::write(format!("{covered}/dir/file"), "old").unwrap();
+    launches.iter().for_each(|launch| drop(run(launch, &[])));
+    run(&launches[3], &[&format!("write {covered}/mine x")]);
+    std::thread::sleep(A_WHILE);
+    launches.iter().for_each(|launch| assert_eq!(run(launch, &[]).0, FOUND));
+    std::thread::sleep(LOOKED_UP);
+    let away = Top(PathBuf::from(format!("{replaced}-away")));
+    fs::rename(replaced, away.path()).unwrap();
+    directory(replaced, 0o755, 0);
+    fs::write(format!("{replaced}/file"), "new").unwrap();
+    fs::set_permissions(closed, fs::Permissions::from_mode(0o755)).unwrap();
+    let in_layer = |index: usize, top: &str| {
+        directory(data(index).join(".rocker/up").join(top.trim_start_matches('/')), 0o755, 0)
+    };
+    fs::write(in_layer(2, added).join("file"), "new").unwrap();
+    // As what an App has removed and made anew.
+    let opaque = c"trusted.overlay.opaque";
+    setxattr(in_layer(3, covered), opaque, b"y", XattrFlags::empty()).unwrap();
+    let said = ["new", "EACCES", "new", "ENOENT"];
+    for ((launch, command), said) in launches.iter().zip(&commands).zip(said) {
+        let (from, answer) = run(launch, &[command]);
+        assert_eq!((from, answer.one(command)), (FOUND, said), "{command}");
     }
 }
 

@@ -5,10 +5,11 @@ use alloc::format;
 use alloc::string::String;
 
 use protocol::devices::SHM_BYTES;
-use protocol::limits::{CGROUPS_MAX, KEPT_LAYERS_MAX};
+use protocol::limits::{CGROUPS_MAX, KEPT_LAYERS_MAX, MARKS_MAX};
 use protocol::socket::{Buffer, Received, now_ns};
 use protocol::{
-    Errno, GuardMessage, Loss, MasterMessage, Message, Package, Request, Seccomp, seccomp, socket,
+    Errno, GuardMessage, Loss, MasterMessage, Message, Package, Request, Seccomp, Strings, seccomp,
+    socket,
 };
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -51,9 +52,12 @@ impl<'b> Linux<'b> {
         }
         let mut descriptors = loop {
             match socket::receive_before(master, &mut *inbox, u64::MAX) {
-                Ok(Received::Message(Message::Master(MasterMessage::Keep { seal, .. }), given)) => {
+                Ok(Received::Message(
+                    Message::Master(MasterMessage::Keep { seal, marks, .. }),
+                    given,
+                )) => {
                     self.building.keeps = true;
-                    self.building.kept = (!given.is_empty()).then(|| Kept::new(given, seal));
+                    self.building.kept = (!given.is_empty()).then(|| Kept::new(given, seal, marks));
                 }
                 Ok(Received::Message(_, descriptors)) => break descriptors.into_iter(),
                 Ok(Received::Lost(how)) => return Outcome::Lost(how),
@@ -273,7 +277,16 @@ impl<'b> Linux<'b> {
             );
         };
         let count = u8::try_from(layers.len()).unwrap_or(u8::MAX);
-        let message = Message::Guard(GuardMessage::Kept { seal, layers: count });
+        let (root, top_dirs) = (plan.root(), plan.top_dirs());
+        let message = Message::Guard(GuardMessage::Kept {
+            seal,
+            layers: count,
+            root: root.and_then(|root| u8::try_from(root).ok()).unwrap_or_default(),
+            // More than can be marked are of no use.
+            top_dirs: Strings::new(&top_dirs)
+                .filter(|_| top_dirs.len() <= MARKS_MAX)
+                .unwrap_or_default(),
+        });
         let descriptors: heapless::Vec<BorrowedFd<'_>, { KEPT_LAYERS_MAX + 1 }> =
             layers.into_iter().chain([lock.as_fd()]).collect();
         socket::send(master, &message, &descriptors, &mut self.outbox)?;

@@ -32,15 +32,18 @@ fn a_guard_looks_at_nobody_outside_its_rocker() {
     assert!(!calls.iter().any(|call| call.is(libc::SYS_kill)), "{calls:?}");
 }
 
-/// `waitpid(-1)` looks at every child.
+/// `waitpid(-1)` looks at every child: of up to 64 that is no matter.
 fn the_master_asks_for_who_has_ended_by_name() {
+    const FEW: usize = 64;
+    const ENDED: usize = 3;
     let daemon = Daemon::start();
-    let apps: Vec<App> = (0..3).map(|_| living(&daemon)).collect();
-    let guards: Vec<u32> = apps.iter().map(|app| app.rocker.guard_pid()).collect();
+    let mut apps: Vec<App> = (0..FEW + ENDED).map(|_| living(&daemon)).collect();
+    let ending = apps.split_off(FEW);
+    let guards: Vec<u32> = ending.iter().map(|app| app.rocker.guard_pid()).collect();
     let end = || {
-        for (ended, app) in (1..).zip(apps) {
+        for (ended, app) in (1..).zip(ending) {
             app.finish();
-            daemon.settle(guards.len() - ended);
+            daemon.settle(FEW + ENDED - ended);
         }
     };
     let calls = calls_of(daemon.pid(), end, || assert!(daemon.is_well()));
@@ -49,6 +52,8 @@ fn the_master_asks_for_who_has_ended_by_name() {
     assert_eq!(named, guards, "{waits:?}");
     // Now and then it looks for those whom no signal names.
     assert!(waits.len() <= 2 * guards.len(), "{waits:?}");
+    apps.into_iter().for_each(|app| drop(app.finish()));
+    daemon.settle(0);
 }
 
 fn ends_that_no_signal_names_are_noticed() {

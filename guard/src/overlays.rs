@@ -18,7 +18,7 @@ use core::fmt::Write as _;
 use core::mem::MaybeUninit;
 
 use protocol::limits::{KEPT_LAYERS_MAX, SEAL_MAX};
-use protocol::mark::{self, Mark, Marks};
+use protocol::mark::{self, Mark};
 use protocol::socket::Descriptors;
 use protocol::{Command, Errno, Overlays, Path, Strings, request};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -259,12 +259,13 @@ impl Plan {
 
     /// Whether what lies below the top directories of this plan is what it was.
     fn are_marks(&self, were: &[u8]) -> bool {
-        let layer = self.root().and_then(|root| self.layers.get(root));
-        let marks = layer.and_then(|layer| {
+        let still = || {
+            let layer = self.layers.get(self.root()?)?;
             let upper = layer.upper.as_ref()?.directory.as_fd();
-            Marks::of(upper, layer.lower.as_fd(), Strings::new(&self.top_dirs())?)
-        });
-        marks.is_some_and(|marks| marks.as_bytes() == were)
+            let top_dirs = self.top_dirs();
+            Some(mark::are_still(were, upper, layer.lower.as_fd(), Strings::new(&top_dirs)?))
+        };
+        still() == Some(true)
     }
 
     /// The layer over the root mount.

@@ -66,15 +66,7 @@ impl Marks {
     /// there is no room.
     pub fn of(upper: BorrowedFd<'_>, lower: BorrowedFd<'_>, names: Strings<'_>) -> Option<Self> {
         let mut marks = Self::default();
-        marks.add(Mark::of(upper, b"").ok()?)?;
-        for name in names.iter() {
-            let name = name.strip_suffix(b"\0")?;
-            marks.add(match Mark::of(upper, name) {
-                Err(Errno::NOENT) => Mark::default(),
-                found => found.ok()?,
-            })?;
-            marks.add(Mark::of(lower, name).ok()?)?;
-        }
+        look(upper, lower, names, |mark| marks.add(mark))?;
         Some(marks)
     }
 
@@ -93,6 +85,40 @@ impl Marks {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// Whether these marks ([`Marks::as_bytes`]) are what lies below an overlay now.
+pub fn are_still(
+    marks: &[u8],
+    upper: BorrowedFd<'_>,
+    lower: BorrowedFd<'_>,
+    names: Strings<'_>,
+) -> bool {
+    let (numbers, rest) = marks.as_chunks();
+    let (marks, more) = numbers.as_chunks();
+    let mut were = marks.iter().map(|mark| Mark(mark.map(u64::from_ne_bytes)));
+    let is_next = |is| were.next().filter(|&was| was == is).map(drop);
+    let are_equal = look(upper, lower, names, is_next).is_some();
+    are_equal && were.next().is_none() && rest.is_empty() && more.is_empty()
+}
+
+/// Shows each mark; none if the kernel cannot say one, or as soon as `show` says so.
+fn look(
+    upper: BorrowedFd<'_>,
+    lower: BorrowedFd<'_>,
+    names: Strings<'_>,
+    mut show: impl FnMut(Mark) -> Option<()>,
+) -> Option<()> {
+    show(Mark::of(upper, b"").ok()?)?;
+    for name in names.iter() {
+        let name = name.strip_suffix(b"\0")?;
+        show(match Mark::of(upper, name) {
+            Err(Errno::NOENT) => Mark::default(),
+            found => found.ok()?,
+        })?;
+        show(Mark::of(lower, name).ok()?)?;
+    }
+    Some(())
 }
 
 /// Makes an overlay forget the names that were looked up in it, and that nobody has open. A
@@ -146,7 +172,16 @@ mod tests {
             let names = Strings::new(b"a\0b\0").unwrap();
             Marks::of(up.as_fd(), low.as_fd(), names).unwrap()
         };
+        let are_still = |were: &Marks| {
+            let names = Strings::new(b"a\0b\0").unwrap();
+            super::are_still(were.as_bytes(), up.as_fd(), low.as_fd(), names)
+        };
         let mut was = marks();
+        assert!(are_still(&was));
+        for length in 0..was.0.len() {
+            let part = Marks(was.0[..length].iter().copied().collect());
+            assert!(!are_still(&part), "{length}");
+        }
         assert_eq!(was.as_bytes().len(), 32 * 5);
         assert_eq!(was.as_bytes(), marks().as_bytes());
         // What has changed just now could do so again, and nobody would see it.
@@ -172,6 +207,7 @@ mod tests {
             change();
             let is = marks();
             assert_ne!(was.as_bytes(), is.as_bytes());
+            assert!(!are_still(&was) && are_still(&is));
             was = is;
         }
         fs::remove_dir(at("low/a")).unwrap();

@@ -651,7 +651,7 @@ impl Bench {
         };
         Ok(vec![
             size("rocker-guard, stripped", guard_file, tests::GUARD_MAX),
-            size("idle guard, memory of its own", idle?, 48 << 10),
+            size("idle guard, memory of its own", idle?, 52 << 10),
             // All guards share these pages, which the master has sealed.
             size("the same with its program", alone?, 200 << 10),
             // A page more or less, as its stack happens to lie.

@@ -476,8 +476,7 @@ pub(crate) fn describe(part: At, conf: &Conf<'_>, command: &mut Command) -> core
             };
         }
         At::Init => {
-            let name = conf.init.iter().next().unwrap_or_default();
-            let name = name.strip_suffix(b"\0").unwrap_or(name);
+            let name = conf.init.texts().next().unwrap_or_default();
             let name = FilePath::new(name);
             return name.map_or(Ok(()), |name| write!(command, "{name} # to its end"));
         }

@@ -14,10 +14,10 @@ pub(crate) fn marks(data: &OwnedFd, top_dirs: &[u8]) -> Option<Marks> {
     let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = openat(CWD, c"/", how, Mode::empty()).ok()?;
     let top_dirs = Strings::new(top_dirs).filter(|top_dirs| !top_dirs.as_bytes().is_empty())?;
-    for name in top_dirs.iter() {
+    for name in top_dirs.texts() {
         // What is cached takes no lock of a directory's, so the overlay will not wait there either.
         let cached = ResolveFlags::NO_SYMLINKS | ResolveFlags::CACHED;
-        openat2(&root, name.strip_suffix(b"\0")?, how, Mode::empty(), cached).ok()?;
+        openat2(&root, name, how, Mode::empty(), cached).ok()?;
     }
     let upper = openat(data, mark::UPPER, how, Mode::empty()).ok()?;
     Marks::of(upper.as_fd(), root.as_fd(), top_dirs).filter(Marks::are_settled)
@@ -25,6 +25,6 @@ pub(crate) fn marks(data: &OwnedFd, top_dirs: &[u8]) -> Option<Marks> {
 
 /// Looks these up. What changes after the marks were made is seen by them.
 pub(crate) fn look_up(overlay: &OwnedFd, top_dirs: &[u8]) -> io::Result<()> {
-    let mut names = top_dirs.split(|&byte| byte == 0).filter(|name| !name.is_empty());
-    names.try_for_each(|name| Mark::of(overlay.as_fd(), name).map(drop))
+    let top_dirs = Strings::new(top_dirs).unwrap_or_default();
+    top_dirs.texts().try_for_each(|name| Mark::of(overlay.as_fd(), name).map(drop))
 }

@@ -25,6 +25,11 @@ impl<'a> Strings<'a> {
         self.0
     }
 
+    /// Each without its NUL.
+    pub fn texts(self) -> impl Iterator<Item = &'a [u8]> {
+        self.iter().map(|text| text.strip_suffix(b"\0").unwrap_or(text))
+    }
+
     /// Each with its NUL.
     pub fn iter(self) -> impl Iterator<Item = &'a [u8]> {
         self.0.split_inclusive(|&byte| byte == 0)

@@ -261,8 +261,8 @@ impl<'a> Dev<'a> {
     /// The host's devices in it.
     pub fn named(self) -> impl Iterator<Item = core::result::Result<Path<'a>, Rule>> {
         let named = if let Self::With(named) = self { named } else { Strings::default() };
-        named.iter().map(|name| {
-            let path = Path::new(name.strip_suffix(b"\0").unwrap_or(name))?;
+        named.texts().map(|name| {
+            let path = Path::new(name)?;
             let mut names = path.components();
             let is_below = names.next() == Some(b"dev") && names.next().is_some();
             if is_below { Ok(path) } else { Err(Rule::WrongType) }

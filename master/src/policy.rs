@@ -255,6 +255,15 @@ impl Config {
         load.launches <= self.max_launches && !is_one_too_many
     }
 
+    /// Whether this caller may have one more rocker.
+    pub(crate) fn has_room(&self, caller: &Caller, load: Load) -> bool {
+        let has_too_many = match self.allow_of(caller) {
+            Some(allow) if caller.uid != 0 => load.rockers_of_caller >= allow.max_rockers,
+            _ => false,
+        };
+        load.rockers < self.max_rockers && !has_too_many
+    }
+
     /// Whether anybody but root may ask for anything.
     pub(crate) fn is_for_root_alone(&self) -> bool {
         self.allow.is_empty()
@@ -273,7 +282,7 @@ impl Config {
     ) -> protocol::error::Result<()> {
         request.check()?;
         let refused = |rule, item| Err(Error::Invalid { rule, item });
-        if load.rockers >= self.max_rockers {
+        if !self.has_room(caller, load) {
             return refused(Rule::TooManyRockers, Item::Request);
         }
         if caller.uid == 0 {
@@ -285,9 +294,6 @@ impl Config {
         let may = |ids: &Option<Vec<u32>>, own, id| {
             ids.as_ref().map_or(id == own, |ids| ids.contains(&id))
         };
-        if load.rockers_of_caller >= allow.max_rockers {
-            return refused(Rule::TooManyRockers, Item::Request);
-        }
         if !may(&allow.run_as_uids, caller.uid, request.uid) {
             return refused(Rule::NotAllowed, Item::Uid);
         }

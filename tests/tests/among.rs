@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         a_guard_looks_at_nobody_outside_its_rocker,
         the_master_asks_for_who_has_ended_by_name,
         ends_that_no_signal_names_are_noticed,
+        who_is_one_too_many_is_not_if_another_has_ended_unnamed,
     ])
 }
 
@@ -32,9 +33,10 @@ fn a_guard_looks_at_nobody_outside_its_rocker() {
     assert!(!calls.iter().any(|call| call.is(libc::SYS_kill)), "{calls:?}");
 }
 
-/// `waitpid(-1)` looks at every child: of up to 64 that is no matter.
+/// `waitpid(-1)` looks at every child: of so many that is no matter.
+const FEW: usize = 64;
+
 fn the_master_asks_for_who_has_ended_by_name() {
-    const FEW: usize = 64;
     const ENDED: usize = 3;
     let daemon = Daemon::start();
     let mut apps: Vec<App> = (0..FEW + ENDED).map(|_| living(&daemon)).collect();
@@ -60,13 +62,29 @@ fn ends_that_no_signal_names_are_noticed() {
     let daemon = Daemon::start();
     let apps: Vec<App> = (0..5).map(|_| living(&daemon)).collect();
     let guards: Vec<u32> = apps.iter().map(|app| app.rocker.guard_pid()).collect();
+    end_unnamed(&daemon, apps);
+    assert!(within(SOON, || guards.iter().all(|&guard| process::stat(guard).is_none())));
+    daemon.settle(0);
+}
+
+/// Of these one signal names one at most.
+fn end_unnamed(daemon: &Daemon, apps: Vec<App>) {
+    let guards: Vec<u32> = apps.iter().map(|app| app.rocker.guard_pid()).collect();
     let master = Pid::from_raw(daemon.pid().cast_signed()).unwrap();
-    // One signal is all that waits for it.
     kill_process(master, Signal::STOP).unwrap();
     apps.into_iter().for_each(|app| drop(app.finish()));
     assert!(within(SOON, || guards.iter().all(|&guard| !process::is_alive(guard))));
     assert!(guards.iter().all(|&guard| process::stat(guard).is_some()), "nobody has reaped them");
     kill_process(master, Signal::CONT).unwrap();
-    assert!(within(SOON, || guards.iter().all(|&guard| process::stat(guard).is_none())));
+}
+
+/// Of many those whom no signal names are looked for later, unless somebody needs their places.
+fn who_is_one_too_many_is_not_if_another_has_ended_unnamed() {
+    const ENDED: usize = 4;
+    let daemon = Daemon::with_config(&format!("max_rockers = {}\n", FEW + ENDED));
+    let mut apps: Vec<App> = (0..FEW + ENDED).map(|_| living(&daemon)).collect();
+    end_unnamed(&daemon, apps.split_off(FEW));
+    apps.extend((0..ENDED).map(|_| living(&daemon)));
+    apps.into_iter().for_each(|app| drop(app.finish()));
     daemon.settle(0);
 }

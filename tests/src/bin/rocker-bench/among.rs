@@ -2,7 +2,8 @@
 //!
 //! Whoever launches a rocker keeps two descriptors of it, and every process that it makes copies
 //! its table of them. So the living ones are held by the caller that is timed, and then by
-//! another process.
+//! another process. All on one processor, as in other rows: what wakes another one varies by more
+//! than is to be seen here.
 #![allow(unsafe_code, reason = "`fork` of a program with one thread")]
 
 use core::time::Duration;
@@ -18,10 +19,15 @@ use rocker_client::{Launch, Program, Rocker, Stdio};
 use tests::within;
 
 use crate::figure::{Figure, skip};
-use crate::{Bench, Master, OVERLAYS, Result, memory_bytes, percentiles, rss_bytes};
+use crate::{
+    Bench, Master, OVERLAYS, PREPARED_NS, Result, memory_bytes, percentiles, rss_bytes, stay_awake,
+};
 
 /// What the master is to allow.
 const MANY: &str = "max_rockers = 8192\nmax_overlays = 0\n";
+
+/// To start 5,000 takes seconds.
+const ROUNDS_MAX: usize = 7;
 
 /// How long thousands may take to end.
 const END: Duration = Duration::from_secs(120);
@@ -41,40 +47,29 @@ const KERNEL: [&str; 5] = ["SReclaimable", "SUnreclaim", "KernelStack", "PageTab
 impl Bench {
     pub(crate) fn measure_among(&self) -> Result<Vec<Figure>> {
         let counts: &[usize] = if self.options.quick { &[5, 10] } else { &[100, 1000, 5000] };
-        self.on_all_cpus(MANY, |master| {
+        self.with_master(MANY, |master| {
             let launch = self.launch(&[]).socket(&master.socket);
-            // Before each of the others, so that whatever else the host does hits all alike.
-            let (mut alone, mut rows) = (vec![], vec![]);
-            for &count in counts {
-                alone.extend(self.among(&launch, master)?);
-                for held in [Held::ByOthers, Held::ByTheCaller] {
-                    let words = format!("among {count}, held by {}", held.by());
-                    match held.rockers(count, &|_| launch.clone()) {
-                        Err(why) => skip(&words, why),
-                        Ok(keeper) => {
-                            rows.push((
-                                words,
-                                held,
-                                count,
-                                percentiles(&self.among(&launch, master)?)[0],
-                            ));
-                            keeper.end()?;
-                        }
-                    }
+            let mut rows = vec![];
+            for held in [Held::ByOthers, Held::ByTheCaller] {
+                rows.extend(counts.iter().map(|&count| Row::new(held, count)));
+            }
+            let mut alone = vec![];
+            for _ in 0..self.options.rounds.min(ROUNDS_MAX) {
+                for rows in rows.chunk_by_mut(|one, next| one.held == next.held) {
+                    alone.extend(self.round(&launch, rows)?);
                     settle(master)?;
                 }
             }
-            let alone = percentiles(&alone)[0];
+            rows.retain(|row| !row.ratios.is_empty());
             let scene = "a launch among living rockers, request to App";
-            let mut figures = vec![Figure::new(scene, "among none", alone, "us")];
-            let us =
-                |(words, .., us): &(String, Held, usize, f64)| Figure::new(scene, words, *us, "us");
-            figures.extend(rows.iter().map(us));
-            figures.extend(rows.iter().map(|(words, held, count, us)| {
-                let what = format!("{words}, to among none");
-                let ratio = Figure::new(scene, what, us / alone, "times");
-                match held {
-                    Held::ByOthers => ratio.at_most(goal(*count)),
+            let us = |what, app: &[f64]| Figure::new(scene, what, percentiles(app)[0], "us");
+            let mut figures = vec![us("among none".to_owned(), &alone)];
+            figures.extend(rows.iter().map(|row| us(row.what(), &row.app)));
+            figures.extend(rows.iter().map(|row| {
+                let what = format!("{}, to among none", row.what());
+                let ratio = Figure::new(scene, what, percentiles(&row.ratios)[0], "times");
+                match row.held {
+                    Held::ByOthers => ratio.at_most(goal(row.count)),
                     Held::ByTheCaller => ratio,
                 }
             }));
@@ -82,15 +77,36 @@ impl Bench {
         })
     }
 
-    fn among(&self, launch: &Launch, master: &Master) -> Result<Vec<f64>> {
-        let mut app = vec![];
-        for number in 0..self.options.warm_ups() + self.options.samples() {
-            let sample = self.program(launch, master)?;
-            if number >= self.options.warm_ups() {
-                app.push(sample.app);
+    /// Launches among none, and then among more and more.
+    fn round(&self, launch: &Launch, rows: &mut [Row]) -> Result<Vec<f64>> {
+        let alone = self.among(launch)?;
+        let mut keepers: Vec<Keeper> = vec![];
+        let mut living = 0;
+        for row in rows {
+            match row.held.rockers(row.count - living, &|_| launch.clone()) {
+                Err(why) => skip(&row.what(), why),
+                Ok(keeper) => {
+                    keepers.push(keeper);
+                    living = row.count;
+                    row.add(&self.among(launch)?, &alone);
+                }
             }
         }
-        Ok(app)
+        // Each gives back the limit of descriptors that it has found.
+        while let Some(keeper) = keepers.pop() {
+            keeper.end()?;
+        }
+        Ok(alone)
+    }
+
+    /// Each finds a guard ready, and nothing to be done for the one before.
+    fn among(&self, launch: &Launch) -> Result<Vec<f64>> {
+        let mut app = vec![];
+        for _ in 0..self.options.warm_ups() + self.options.batch {
+            app.push(self.program(launch, &self.warm)?.app);
+            stay_awake(3 * PREPARED_NS);
+        }
+        Ok(app.split_off(self.options.warm_ups()))
     }
 
     /// What an idle rocker holds: with five overlays, and a package that others have mounted too.
@@ -205,8 +221,33 @@ fn settle(master: &Master) -> Result<()> {
     if within(END, none) { Ok(()) } else { Err("a rocker lives on".into()) }
 }
 
+/// Launches among so many that live.
+struct Row {
+    held: Held,
+    count: usize,
+    app: Vec<f64>,
+    /// Of each round's medians: to that of among none. The machine may have another speed in the
+    /// next round.
+    ratios: Vec<f64>,
+}
+
+impl Row {
+    const fn new(held: Held, count: usize) -> Self {
+        Self { held, count, app: vec![], ratios: vec![] }
+    }
+
+    fn add(&mut self, app: &[f64], alone: &[f64]) {
+        self.ratios.push(percentiles(app)[0] / percentiles(alone)[0]);
+        self.app.extend(app);
+    }
+
+    fn what(&self) -> String {
+        format!("among {}, held by {}", self.count, self.held.by())
+    }
+}
+
 /// Who has the descriptors of the living ones.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Eq, PartialEq)]
 enum Held {
     ByTheCaller,
     ByOthers,

@@ -386,11 +386,16 @@ impl Bench {
         let mut only = CpuSet::new();
         only.set(self.cpu)?;
         sched_setaffinity(here, &self.cpus)?;
-        let state = state_dir(self.dir.path())?;
-        let program = Command::new(self.options.bin.join("rocker-master"));
-        let done = Master::start(program, state.path(), lines).and_then(|master| scene(&master));
+        let done = self.with_master(lines, scene);
         sched_setaffinity(here, &only)?;
         done
+    }
+
+    /// With a master of its own as it is by default, but for `lines`.
+    fn with_master<T>(&self, lines: &str, scene: impl FnOnce(&Master) -> Result<T>) -> Result<T> {
+        let state = state_dir(self.dir.path())?;
+        let program = Command::new(self.options.bin.join("rocker-master"));
+        Master::start(program, state.path(), lines).and_then(|master| scene(&master))
     }
 
     fn measure(&self, dirs: &[&str]) -> Result<Vec<Row>> {

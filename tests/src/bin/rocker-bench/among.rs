@@ -380,3 +380,18 @@ impl Idle {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests_of_rows {
+    use super::{Held, Row};
+
+    /// A round in which the machine is twice as slow changes no ratio.
+    #[test]
+    fn a_row_is_compared_within_its_round() {
+        let mut row = Row::new(Held::ByOthers, 100);
+        for speed in [1.0, 2.0, 1.0] {
+            row.add(&[speed * 110.0], &[speed * 100.0]);
+        }
+        assert_eq!((row.ratios, row.app), (vec![1.1; 3], vec![110.0, 220.0, 110.0]));
+    }
+}

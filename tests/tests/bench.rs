@@ -81,8 +81,12 @@ fn many_rockers_are_measured(said: &Value, charts: &Path) {
     for what in ["among none", "among 10, held by others", "among 10, held by the caller"] {
         assert!(value(&said["among"], among, what) > 1.0, "{what}");
     }
+    let plain = "its program without a rocker: what the kernel asks of everybody among so many";
+    assert!(value(&said["among"], plain, "among none") > 1.0);
     for held in ["among 10, held by others", "among 10, held by the caller"] {
         assert!(value(&said["among"], among, &format!("{held}, to among none")) > 0.0, "{held}");
+        let more = ["more", "more, in a rocker of its own"].map(|more| format!("{held}: {more}"));
+        assert!(more.iter().all(|what| value(&said["among"], plain, what).is_finite()), "{held}");
     }
     let idle = "memory of an idle rocker among 10, 5 overlays";
     let own = value(&said["memory"], idle, "its guard's own");

@@ -461,6 +461,7 @@ fn every_launch_of_the_tests_goes_through_the_machines() {
         ("rocker-bench/exec.rs", 1),
         ("rocker-bench/scale.rs", 3),
         ("rocker-bench/among.rs", 1),
+        ("rocker-bench/keeper.rs", 1),
         ("rocker-bench/callers.rs", 1),
         ("rocker-bench/leaks.rs", 4),
         ("rocker-bench/profile.rs", 1),

@@ -19,8 +19,8 @@ use rocker_client::protocol::socket::now_ns;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use tests::c_client::{Request, c_string};
 
-use crate::among::meminfo_kib;
 use crate::figure::{Figure, skip};
+use crate::keeper::meminfo_kib;
 use crate::{Bench, Gone, Result, Sample, percentiles, say_when};
 
 const SCENE: &str = "a launch by a caller of 5 or 400 MB, request to App";

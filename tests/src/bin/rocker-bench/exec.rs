@@ -190,7 +190,7 @@ fn forked(program: &Path, out: &OwnedFd) -> Result<u64> {
 }
 
 /// As the standard library does it. When it began.
-fn spawned(command: &mut Command, out: OwnedFd) -> Result<u64> {
+pub(crate) fn spawned(command: &mut Command, out: OwnedFd) -> Result<u64> {
     command.stdin(Stdio::null()).stdout(out);
     let begin_ns = now_ns();
     let status = command.spawn()?.wait()?;

@@ -59,6 +59,8 @@ mod docker;
 mod exec;
 mod figure;
 mod floor;
+mod idle;
+mod keeper;
 mod leaks;
 mod options;
 mod packages;

@@ -21,7 +21,7 @@ impl Bench {
     fn many(&self, master: &Master) -> Result<Vec<Figure>> {
         let (count, time) = match self.options.quick {
             true => (10, Duration::from_millis(500)),
-            false => (100, Duration::from_secs(5)),
+            false => (100, Duration::from_secs(30)),
         };
         let launch = self.launch(&[]).socket(&master.socket);
         let mut figures = self.at_once(&launch, count)?;

@@ -6,7 +6,8 @@
 //! than is to be seen here.
 //!
 //! By turns with each launch its program is started without a rocker, from the same package: what
-//! that takes more among so many, the kernel asks of everybody who starts it.
+//! that takes more among so many, the kernel asks of everybody who starts it, or the machine is
+//! slower by.
 
 use std::fs::File;
 use std::io::Read;
@@ -46,7 +47,7 @@ impl Bench {
                     settle(master)?;
                 }
             }
-            rows.retain(|row| !row.ratios.is_empty());
+            rows.retain(|row| !row.app.is_empty());
             Ok(to_figures(&alone, &rows))
         })
     }
@@ -147,24 +148,24 @@ struct Row {
     held: Held,
     count: usize,
     starts: Starts,
-    /// Of each round's medians: the App's to that among none. The machine may have another speed
-    /// in the next round.
-    ratios: Vec<f64>,
-    /// Of each round's medians: what they take more than among none, in us.
-    more: Starts,
+    /// Of each round, to that among none: the machine may have another speed in the next one.
+    app: Vec<f64>,
+    plain: Vec<f64>,
+    app_to_plain: Vec<f64>,
 }
 
 impl Row {
     fn new(held: Held, count: usize) -> Self {
-        Self { held, count, starts: Starts::default(), ratios: vec![], more: Starts::default() }
+        let starts = Starts::default();
+        Self { held, count, starts, app: vec![], plain: vec![], app_to_plain: vec![] }
     }
 
     fn add(&mut self, starts: Starts, alone: &Starts) {
-        let [app, plain] = [&starts.app, &starts.plain].map(|us| percentiles(us)[0]);
-        let [app_alone, plain_alone] = [&alone.app, &alone.plain].map(|us| percentiles(us)[0]);
-        self.ratios.push(app / app_alone);
-        self.more.app.push(app - app_alone);
-        self.more.plain.push(plain - plain_alone);
+        let times = |us: &[f64], alone: &[f64]| percentiles(us)[0] / percentiles(alone)[0];
+        let (app, plain) = (times(&starts.app, &alone.app), times(&starts.plain, &alone.plain));
+        self.app.push(app);
+        self.plain.push(plain);
+        self.app_to_plain.push(app / plain);
         self.starts.extend(starts);
     }
 
@@ -176,24 +177,22 @@ impl Row {
 fn to_figures(alone: &Starts, rows: &[Row]) -> Vec<Figure> {
     let scene = "a launch among living rockers, request to App";
     let us = |what: &str, us: &[f64]| Figure::new(scene, what, percentiles(us)[0], "us");
+    let times =
+        |what: String, times: &[f64]| Figure::new(scene, what, percentiles(times)[0], "times");
     let mut figures = vec![us("among none", &alone.app)];
     figures.extend(rows.iter().map(|row| us(&row.what(), &row.starts.app)));
     figures.extend(rows.iter().map(|row| {
-        let what = format!("{}, to among none", row.what());
-        let ratio = Figure::new(scene, what, percentiles(&row.ratios)[0], "times");
+        let ratio = times(format!("{}, to among none", row.what()), &row.app);
         match row.held {
             Held::ByOthers => ratio.at_most(goal(row.count)),
             Held::ByTheCaller => ratio,
         }
     }));
-    let scene = "its program without a rocker: what the kernel asks of everybody among so many";
-    let us = |what: &str, us: &[f64]| Figure::new(scene, what, percentiles(us)[0], "us");
-    figures.push(us("among none", &alone.plain));
-    for row in rows {
-        let what = row.what();
-        figures.push(us(&format!("{what}: more"), &row.more.plain));
-        figures.push(us(&format!("{what}: more, in a rocker of its own"), &row.more.app));
-    }
+    figures.push(us("its program without a rocker, among none", &alone.plain));
+    let of = |what: &str, row: &Row| format!("{what}, {}, to among none", row.what());
+    figures.extend(rows.iter().map(|row| times(of("its program", row), &row.plain)));
+    let both = "launch to program";
+    figures.extend(rows.iter().map(|row| times(of(both, row), &row.app_to_plain)));
     figures
 }
 
@@ -207,9 +206,9 @@ mod tests_of_rows {
         let starts = |app, plain| Starts { app: vec![app], plain: vec![plain] };
         let mut row = Row::new(Held::ByOthers, 100);
         for speed in [1.0, 2.0, 1.0] {
-            row.add(starts(speed * 110.0, 12.0), &starts(speed * 100.0, 10.0));
+            row.add(starts(speed * 120.0, speed * 12.0), &starts(speed * 100.0, speed * 10.0));
         }
-        assert_eq!((row.ratios, row.starts.app), (vec![1.1; 3], vec![110.0, 220.0, 110.0]));
-        assert_eq!((row.more.app, row.more.plain), (vec![10.0, 20.0, 10.0], vec![2.0; 3]));
+        assert_eq!((row.app, row.plain), (vec![1.2; 3], vec![1.2; 3]));
+        assert_eq!((row.app_to_plain, row.starts.app), (vec![1.0; 3], vec![120.0, 240.0, 120.0]));
     }
 }

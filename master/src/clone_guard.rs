@@ -10,6 +10,7 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use rustix::io::Errno;
 
 /// What the child needs, and where it leaves the reason if it cannot become the guard.
@@ -31,6 +32,14 @@ impl Stack {
     pub(crate) fn new() -> Box<Self> {
         Box::new(Self([0; 16 * 1024]))
     }
+}
+
+/// SIGCHLD is for children that end, not for those that are stopped or go on (`man 2 sigaction`).
+/// A guard does not inherit that: execve(2) resets it.
+pub(crate) fn hear_of_ends_alone() -> nix::Result<()> {
+    let told = SigAction::new(SigHandler::SigDfl, SaFlags::SA_NOCLDSTOP, SigSet::empty());
+    // SAFETY: no function is set up to be called; nobody else here has one for this signal.
+    unsafe { sigaction(Signal::SIGCHLD, &told) }.map(drop)
 }
 
 /// Clones a guard from the program that `guard` is. It gets `link` as standard input, `null`

@@ -15,7 +15,8 @@ use protocol::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 
-use crate::clone_guard::Stack;
+use crate::action::Action;
+use crate::clone_guard::{self, Stack};
 use crate::devices::Devices;
 use crate::errands::{Errands, unmount};
 use crate::linux::{Host, Work};
@@ -50,6 +51,9 @@ const SWEEP_NS: u64 = 20_000_000;
 /// has not in its caches, and a launch that comes meanwhile waits, and finds nothing there itself.
 const SWEEP_EACH_NS: u64 = 100_000;
 
+/// And never longer: so late may `rocker ps` know of an end.
+const SWEEP_MAX_NS: u64 = 200_000_000;
+
 /// Rockers of which all that have ended are looked for at each end: the kernel takes 1 us for so
 /// many, and 15 for a thousand (a loop of `waitpid(-1, WNOHANG)`, medians of 400).
 const SWEPT_AT_ONCE_MAX: usize = 64;
@@ -63,6 +67,8 @@ pub struct Master {
     signals: SignalFd,
     /// Since when there may be ends that no signal has named: `CLOCK_MONOTONIC`, nanoseconds.
     unnamed_since_ns: Option<u64>,
+    /// Whether SIGTERM or SIGINT has come.
+    is_told_to_stop: bool,
     log_share: LogShare,
     /// None for a master of one launch.
     listener: Option<Listener>,
@@ -142,6 +148,9 @@ impl Master {
             caught.add(signal);
         }
         caught.thread_block().map_err(|error| cannot(&error))?;
+        // Whoever may stop a guard would have all ends looked for, and with its signal pending
+        // those of others come unnamed.
+        clone_guard::hear_of_ends_alone().map_err(|error| cannot(&error))?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let signals = SignalFd::with_flags(&caught, flags).map_err(|error| cannot(&error))?;
         let null = open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
@@ -189,29 +198,30 @@ impl Master {
             command: Command::new(),
         };
         let (sessions, log_share) = Default::default();
-        let adopted = Adopted::new().map_err(|error| cannot(&error))?;
-        let (unnamed_since_ns, listener) = (None, None);
-        Ok(Self { host, sessions, adopted, signals, unnamed_since_ns, log_share, listener })
+        Ok(Self {
+            host,
+            sessions,
+            adopted: Adopted::new().map_err(|error| cannot(&error))?,
+            signals,
+            unnamed_since_ns: None,
+            is_told_to_stop: false,
+            log_share,
+            listener: None,
+        })
     }
 
     /// Serves until SIGTERM or SIGINT, or, for a master of one launch, until that has ended.
     /// Living rockers live on.
     pub fn run(&mut self) -> Result<(), String> {
         // A master of one launch leaves what does not go to the next one.
-        while self.listener.is_some() || !self.sessions.is_empty() {
+        while !self.is_told_to_stop && (self.listener.is_some() || !self.sessions.is_empty()) {
             let ready = self.wait().map_err(|error| format!("cannot wait for events: {error}"))?;
             self.tell_left_out(now_ns());
             let mut has_callers = false;
             let is_idle = ready.is_empty() && self.sessions.quiet_ns() <= now_ns();
             for event in ready {
                 match event {
-                    Ready::Signals => {
-                        if self.heed_signals() {
-                            self.host.steward.leave();
-                            self.tell_left_out(u64::MAX);
-                            return Ok(());
-                        }
-                    }
+                    Ready::Signals => self.heed_signals(),
                     Ready::Callers => has_callers = true,
                     Ready::Launching(index) => {
                         let entry = self.sessions.launching.get_mut(index);
@@ -228,6 +238,9 @@ impl Master {
                         }
                     }
                 }
+            }
+            if self.is_told_to_stop {
+                break;
             }
             if self.sweeps_ns() <= now_ns() {
                 self.sweep();
@@ -247,6 +260,7 @@ impl Master {
             }
         }
         self.host.steward.leave();
+        self.tell_left_out(u64::MAX);
         Ok(())
     }
 
@@ -324,17 +338,17 @@ impl Master {
         }
     }
 
-    /// root.11; and whether this master is told to stop.
+    /// root.11, or the master's own end.
     ///
     /// A signal names one child, whom the kernel finds at once. Of several that end before the
     /// signal is read the others are not named (`man 7 signal`), so those are looked for: of many
     /// later.
-    fn heed_signals(&mut self) -> bool {
-        let (mut stop, mut ended) = (false, false);
+    fn heed_signals(&mut self) {
+        let mut ended = false;
         let are_many = self.sessions.count() > SWEPT_AT_ONCE_MAX;
         while let Ok(Some(signal)) = self.signals.read_signal() {
             if i32::try_from(signal.ssi_signo) != Ok(Signal::SIGCHLD as i32) {
-                stop = true;
+                self.is_told_to_stop = true;
                 continue;
             }
             ended = true;
@@ -346,7 +360,6 @@ impl Master {
         if ended && !are_many {
             self.sweep();
         }
-        stop
     }
 
     /// When to look for ends that no signal has named; all ones if there are none.
@@ -355,7 +368,7 @@ impl Master {
         let of_many_ns = SWEEP_EACH_NS * self.sessions.count() as u64;
         let rest_ns = match self.sessions.may_end_be_awaited(now_ns()) {
             true => SWEEP_NS,
-            false => SWEEP_NS.max(of_many_ns),
+            false => of_many_ns.clamp(SWEEP_NS, SWEEP_MAX_NS),
         };
         since_ns.saturating_add(rest_ns)
     }
@@ -376,6 +389,19 @@ impl Master {
         };
         self.has_exited(pid.as_raw().cast_unsigned(), is_well);
         true
+    }
+
+    /// root.1: some of those who are too many may have ended. Not for whom it is no use: a look
+    /// takes its time.
+    fn look_for_room(&mut self, caller: &Caller) {
+        let config = &self.host.config;
+        if !config.knows(caller) || config.has_room(caller, self.sessions.load(caller, config)) {
+            return;
+        }
+        self.heed_signals();
+        if self.unnamed_since_ns.is_some() {
+            self.sweep();
+        }
     }
 
     /// A guard that waits is no guard any more. One that ends while it is launching closes its
@@ -413,13 +439,6 @@ impl Master {
 
     fn take_in(&mut self, connection: OwnedFd) {
         let Ok(caller) = Caller::of(&connection) else { return };
-        if self.unnamed_since_ns.is_some() {
-            let config = &self.host.config;
-            if !config.has_room(&caller, self.sessions.load(&caller, config)) {
-                // Some of those who are too many may have ended.
-                self.sweep();
-            }
-        }
         let config = &self.host.config;
         if !config.admits(&caller, self.sessions.load(&caller, config)) {
             let error = Error::Invalid { rule: Rule::TooManyRockers, item: Item::Request };
@@ -484,15 +503,19 @@ impl Master {
 
     /// Runs a session until it waits or has ended, and puts it where it belongs then.
     fn advance(&mut self, mut entry: Entry) {
-        let Self { host, sessions, log_share, .. } = self;
         let mut has_news = core::mem::take(&mut entry.has_news);
         while let Some(step) = entry.machine.step() {
             let action = entry.machine.action();
+            if let (Action::CheckCaller, Some(launch)) = (&action, &entry.held.launch) {
+                self.look_for_room(&launch.caller);
+            }
+            let Self { host, sessions, .. } = self;
             let mut work = Work { host, sessions, held: &mut entry.held, has_news };
             let core::task::Poll::Ready(outcome) = work.perform(step, action) else { break };
             entry.machine.advance(outcome);
             has_news = false;
         }
+        let Self { host, log_share, .. } = self;
         if let (State::Ended(_), Some(name)) = (entry.machine.state(), entry.held.limited) {
             host.steward.remove(name);
         }

@@ -247,7 +247,8 @@ impl Sessions {
             entry.held.launch.as_ref().is_some_and(|launch| launch.caller.uid == of.uid)
         };
         // A launch that is admitted is as good as a rocker: many come at once, and wait.
-        let admitted = self.launching.iter().filter(|entry| entry.is_admitted());
+        let is_admitted = |entry: &&Entry| entry.is_admitted() && !entry.held.exited;
+        let admitted = self.launching.iter().filter(is_admitted);
         let living_owned = self.owned.get(&of.uid).copied().unwrap_or_default();
         Load {
             rockers: self.living.len() + admitted.clone().count(),

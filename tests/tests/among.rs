@@ -1,12 +1,14 @@
 //! What a launch and an end ask the kernel does not grow with the rockers that live.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
+use rocker_client::{Program, Rocker};
 use rustix::process::{Pid, Signal, kill_process};
 use tests::app::App;
 use tests::calls::{Call, calls_of};
-use tests::{Daemon, SOON, probe_package, process, runner, within};
+use tests::{Daemon, SOON, probe_package, process, replayed, runner, within};
 
 fn main() -> ExitCode {
     runner::main(tests::root![
@@ -14,6 +16,8 @@ fn main() -> ExitCode {
         the_master_asks_for_who_has_ended_by_name,
         ends_that_no_signal_names_are_noticed,
         who_is_one_too_many_is_not_if_another_has_ended_unnamed,
+        who_came_earlier_than_the_others_ended_is_not_one_too_many,
+        a_guard_that_is_stopped_wakes_no_master,
     ])
 }
 
@@ -86,5 +90,46 @@ fn who_is_one_too_many_is_not_if_another_has_ended_unnamed() {
     end_unnamed(&daemon, apps.split_off(FEW));
     apps.extend((0..ENDED).map(|_| living(&daemon)));
     apps.into_iter().for_each(|app| drop(app.finish()));
+    daemon.settle(0);
+}
+
+/// There was no room when they connected, and nobody had ended.
+fn who_came_earlier_than_the_others_ended_is_not_one_too_many() {
+    const ENDED: usize = 4;
+    let daemon = Daemon::with_config(&format!("max_rockers = {}\n", FEW + ENDED));
+    let mut apps: Vec<App> = (0..FEW + ENDED).map(|_| living(&daemon)).collect();
+    let early: Vec<OwnedFd> = (0..ENDED).map(|_| daemon.connection_of(0)).collect();
+    let (input, end) = std::io::pipe().unwrap();
+    let program = Program::new("bin/probe").args(["wait"]).stdin(input);
+    end_unnamed(&daemon, apps.split_off(FEW));
+    let launch = daemon.launch(probe_package());
+    let rockers: Vec<Rocker> =
+        early.into_iter().map(|it| replayed(launch.spawn_over(it, &program)).unwrap()).collect();
+    drop((program, end));
+    for mut rocker in rockers {
+        assert!(rocker.wait().unwrap().success());
+    }
+    apps.into_iter().for_each(|app| drop(app.finish()));
+    daemon.settle(0);
+}
+
+/// Its user may stop it and let it go on (`man 2 kill`) as often as it likes.
+fn a_guard_that_is_stopped_wakes_no_master() {
+    const TIMES: u64 = 100;
+    let daemon = Daemon::start();
+    let app = living(&daemon);
+    let guard = app.rocker.guard_pid();
+    let pid = Pid::from_raw(guard.cast_signed()).unwrap();
+    let is_stopped = || process::stat(guard).is_some_and(|stat| stat.state == 'T');
+    let before = process::wake_ups(daemon.pid());
+    for _ in 0..TIMES {
+        kill_process(pid, Signal::STOP).unwrap();
+        assert!(within(SOON, is_stopped));
+        kill_process(pid, Signal::CONT).unwrap();
+        assert!(within(SOON, || !is_stopped()));
+    }
+    let woken = process::wake_ups(daemon.pid()) - before;
+    assert!(woken < TIMES / 10, "{woken}");
+    app.finish();
     daemon.settle(0);
 }

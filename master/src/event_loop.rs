@@ -227,10 +227,7 @@ impl Master {
                         let entry = self.sessions.launching.get_mut(index);
                         entry.into_iter().for_each(|entry| entry.has_news = true);
                     }
-                    Ready::Adopted => {
-                        let ended = self.adopted.ended();
-                        ended.into_iter().for_each(|pid| self.has_exited(pid, false));
-                    }
+                    Ready::Adopted => self.heed_adopted(),
                     Ready::Mounts => self.host.has_other_mounts(now_ns()),
                     Ready::Errands => {
                         for (key, kept) in self.host.errands.done() {
@@ -402,6 +399,18 @@ impl Master {
         if self.unnamed_since_ns.is_some() {
             self.sweep();
         }
+        self.heed_adopted();
+    }
+
+    /// root.11, for guards of the master that was here before.
+    fn heed_adopted(&mut self) {
+        loop {
+            let ended = self.adopted.ended();
+            if ended.is_empty() {
+                return;
+            }
+            ended.into_iter().for_each(|pid| self.has_exited(pid, false));
+        }
     }
 
     /// A guard that waits is no guard any more. One that ends while it is launching closes its
@@ -414,8 +423,10 @@ impl Master {
             self.advance(entry);
             return;
         }
+        // Whose guard was reaped already is another of that pid.
         let is_it = |entry: &&mut Entry| {
-            entry.held.rocker.as_ref().is_some_and(|rocker| rocker.guard_pid == pid)
+            let rocker = entry.held.rocker.as_ref().filter(|_| !entry.held.exited);
+            rocker.is_some_and(|rocker| rocker.guard_pid == pid)
         };
         if let Some(entry) = self.sessions.launching.iter_mut().find(is_it) {
             entry.held.has_exited(is_well);

@@ -331,9 +331,10 @@ impl Adopted {
         Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
     }
 
-    /// Watches a guard until its pidfd is closed.
+    /// Watches a guard: its end is told once.
     pub(crate) fn watch(&self, pid: u32, guard: BorrowedFd<'_>) -> Result<(), Errno> {
-        epoll::add(&self.0, guard, epoll::EventData::new_u64(pid.into()), epoll::EventFlags::IN)
+        let once = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
+        epoll::add(&self.0, guard, epoll::EventData::new_u64(pid.into()), once)
     }
 
     /// Can be read when one of them has ended.

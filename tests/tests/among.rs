@@ -84,7 +84,8 @@ fn end_unnamed(daemon: &Daemon, apps: Vec<App>) {
 
 /// Of many those whom no signal names are looked for later, unless somebody needs their places.
 fn who_is_one_too_many_is_not_if_another_has_ended_unnamed() {
-    const ENDED: usize = 4;
+    // A connection has two seconds to ask.
+    const ENDED: usize = 2;
     let daemon = Daemon::with_config(&format!("max_rockers = {}\n", FEW + ENDED));
     let mut apps: Vec<App> = (0..FEW + ENDED).map(|_| living(&daemon)).collect();
     end_unnamed(&daemon, apps.split_off(FEW));
@@ -95,10 +96,13 @@ fn who_is_one_too_many_is_not_if_another_has_ended_unnamed() {
 
 /// There was no room when they connected, and nobody had ended.
 fn who_came_earlier_than_the_others_ended_is_not_one_too_many() {
-    const ENDED: usize = 4;
+    // A connection has two seconds to ask.
+    const ENDED: usize = 2;
     let daemon = Daemon::with_config(&format!("max_rockers = {}\n", FEW + ENDED));
     let mut apps: Vec<App> = (0..FEW + ENDED).map(|_| living(&daemon)).collect();
     let early: Vec<OwnedFd> = (0..ENDED).map(|_| daemon.connection_of(0)).collect();
+    // They are taken in, then: the master takes them in turn.
+    assert!(daemon.is_well());
     let (input, end) = std::io::pipe().unwrap();
     let program = Program::new("bin/probe").args(["wait"]).stdin(input);
     end_unnamed(&daemon, apps.split_off(FEW));

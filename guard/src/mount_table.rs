@@ -15,6 +15,8 @@ use crate::proc;
 pub(crate) struct Mount {
     /// As in `statx(2)`'s `stx_mnt_id`.
     pub(crate) id: u64,
+    /// That of the mount it is on.
+    pub(crate) parent: u64,
     /// Where it is, as this process sees it.
     pub(crate) at: Vec<u8>,
 }
@@ -45,14 +47,20 @@ pub(crate) fn id_of(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
 
 /// `36 35 98:0 /root /mount/point rw,noatime shared:1 - ext4 /dev/sda rw`
 fn parse(text: &[u8]) -> Option<Vec<Mount>> {
-    text.split(|&b| b == b'\n').filter(|line| !line.is_empty()).map(mount).collect()
+    let lines = || text.split(|&b| b == b'\n').filter(|line| !line.is_empty());
+    let mut mounts = Vec::with_capacity(lines().count());
+    for line in lines() {
+        mounts.push(mount(line)?);
+    }
+    Some(mounts)
 }
 
 fn mount(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&b| b == b' ');
-    let id = core::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let at = unescape(fields.nth(3)?);
-    Some(Mount { id, at })
+    let mut number = || core::str::from_utf8(fields.next()?).ok()?.parse().ok();
+    let (id, parent) = (number()?, number()?);
+    let at = unescape(fields.nth(2)?);
+    Some(Mount { id, parent, at })
 }
 
 /// The kernel writes space, tab, newline and backslash as `\ooo`.
@@ -97,8 +105,8 @@ mod tests {
         let text = b"36 35 98:0 /mnt1 /mnt/parent rw,noatime master:1 - ext3 /dev/root rw\n\
                      37 36 0:25 / /a\\040b\\134c rw - tmpfs tmpfs rw\n";
         let wanted = vec![
-            Mount { id: 36, at: b"/mnt/parent".to_vec() },
-            Mount { id: 37, at: b"/a b\\c".to_vec() },
+            Mount { id: 36, parent: 35, at: b"/mnt/parent".to_vec() },
+            Mount { id: 37, parent: 36, at: b"/a b\\c".to_vec() },
         ];
         assert_eq!(parse(text), Some(wanted));
         assert_eq!(parse(b"36 35\n"), None);

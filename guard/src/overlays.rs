@@ -172,31 +172,30 @@ impl Plan {
         let table =
             table.map_err(|error| NoPlan::Failed(ours(error), b"/proc/self/mountinfo".to_vec()))?;
         let directories = without_covered(directories, &table);
-        let host_mounts = host_mounts_below(&directories, &table);
+        let host_mounts: Vec<Vec<Vec<u8>>> = directories
+            .iter()
+            .map(|directory| host_mounts_below(directory, &directories, &table))
+            .collect();
 
         let mut plan = Self::default();
-        for directory in directories {
+        // What one is below comes before it: a directory, or a host mount of one.
+        for (directory, host_mounts) in directories.into_iter().zip(host_mounts) {
             let layer = plan.layer_of(&directory, &table)?;
+            let here = plan.places.len();
             plan.places.push(Place {
+                parent: plan.overlaid_above(&directory.path),
                 path: directory.path,
                 source: Source::Overlaid { layer },
-                parent: None,
                 host: Some(directory.fd),
                 tree: None,
             });
-        }
-        plan.places.extend(host_mounts.into_iter().map(|path| Place {
-            path,
-            source: Source::HostMount,
-            parent: None,
-            host: None,
-            tree: None,
-        }));
-        // A parent sorts before what is below it.
-        sort(&mut plan.places, |place| &place.path);
-        for index in 0..plan.places.len() {
-            let parent = plan.overlaid_above(&plan.places[index].path);
-            plan.places[index].parent = parent;
+            plan.places.extend(host_mounts.into_iter().map(|path| Place {
+                path,
+                source: Source::HostMount,
+                parent: Some(here),
+                host: None,
+                tree: None,
+            }));
         }
         Ok(plan)
     }
@@ -419,13 +418,15 @@ impl Plan {
         let parent = place.parent.ok_or(io::Errno::INVAL)?;
         let above = &self.places[parent];
         let inside = below(&place.path, &above.path).ok_or(io::Errno::INVAL)?;
-        let host = above.host.as_ref().ok_or(io::Errno::INVAL)?;
+        let (Source::Overlaid { layer }, Some(host)) = (&above.source, &above.host) else {
+            return Err(io::Errno::INVAL);
+        };
         let original = match open_beneath(host.as_fd(), inside, OFlags::empty()) {
             // Hidden on the host as well, by a later mount above it.
             Err(io::Errno::NOENT | io::Errno::NOTDIR) => return Ok(()),
             answer => answer?,
         };
-        if mount_id(original.as_fd())? == mount_id(host.as_fd())? {
+        if mount_id(original.as_fd())? == self.layers[*layer].mount_id {
             return Ok(());
         }
         let target = match self.inside_merged(parent, &place.path, OFlags::empty()) {
@@ -606,25 +607,19 @@ fn without_covered(directories: Vec<Directory>, table: &[Mount]) -> Vec<Director
     kept
 }
 
-/// The host mounts that the overlays would hide: the topmost ones below each directory, for
-/// each brings along what is mounted below itself.
-fn host_mounts_below(directories: &[Directory], table: &[Mount]) -> Vec<Vec<u8>> {
-    let is_topmost_below_one = |mount: &&Mount| {
-        let above = directories.iter().rfind(|dir| is_strictly_below(&mount.at, &dir.path));
-        above.is_some_and(|above| {
-            let in_between = |other: &Mount| {
-                is_strictly_below(&other.at, &above.path) && is_strictly_below(&mount.at, &other.at)
-            };
-            !table.iter().any(in_between)
-        }) && !directories.iter().any(|dir| dir.path == mount.at)
+/// The host mounts that the overlay of `directory` would hide: those that are on its own mount, for
+/// each brings along what is on itself. A host may have thousands.
+fn host_mounts_below(
+    directory: &Directory,
+    directories: &[Directory],
+    table: &[Mount],
+) -> Vec<Vec<u8>> {
+    let is_hidden = |mount: &&Mount| {
+        mount.parent == directory.mount_id
+            && is_strictly_below(&mount.at, &directory.path)
+            && !directories.iter().any(|dir| dir.path == mount.at)
     };
-    let mut found: Vec<Vec<u8>> = vec![];
-    for mount in table.iter().filter(is_topmost_below_one) {
-        if !found.contains(&mount.at) {
-            found.push(mount.at.clone());
-        }
-    }
-    found
+    table.iter().filter(is_hidden).map(|mount| mount.at.clone()).collect()
 }
 
 /// By their paths. They are few, and the library's sorts are 3 KB of program and 7 of stack.
@@ -690,8 +685,9 @@ mod tests {
         Directory { path: path.into(), fd, mount_id }
     }
 
-    fn table(mounts: &[(u64, &str)]) -> Vec<Mount> {
-        mounts.iter().map(|&(id, at)| Mount { id, at: at.into() }).collect()
+    /// Each with its id, that of the mount it is on, and its place.
+    fn table(mounts: &[(u64, u64, &str)]) -> Vec<Mount> {
+        mounts.iter().map(|&(id, parent, at)| Mount { id, parent, at: at.into() }).collect()
     }
 
     fn paths(directories: &[Directory]) -> Vec<&str> {
@@ -700,14 +696,14 @@ mod tests {
 
     #[test]
     fn nested_directories_of_one_mount_are_one() {
-        let table = table(&[(1, "/")]);
+        let table = table(&[(1, 0, "/")]);
         let kept = without_covered(vec![directory("/usr", 1), directory("/usr/local", 1)], &table);
         assert_eq!(paths(&kept), ["/usr"]);
     }
 
     #[test]
     fn nested_directories_of_two_mounts_are_two() {
-        let table = table(&[(1, "/"), (2, "/var/lib")]);
+        let table = table(&[(1, 0, "/"), (2, 1, "/var/lib")]);
         let kept = without_covered(vec![directory("/var", 1), directory("/var/lib/x", 2)], &table);
         assert_eq!(paths(&kept), ["/var", "/var/lib/x"]);
         // The same file system again, bound below another mount of it.
@@ -717,12 +713,22 @@ mod tests {
 
     #[test]
     fn only_topmost_mounts_below_are_put_back() {
-        let table = table(&[(1, "/"), (2, "/var/a"), (3, "/var/a/b"), (4, "/varx"), (5, "/var/a")]);
-        let found = host_mounts_below(&[directory("/var", 1)], &table);
-        assert_eq!(found, [b"/var/a"]);
+        let table = table(&[
+            (1, 0, "/"),
+            (2, 1, "/var/a"),
+            (3, 5, "/var/a/b"),
+            (4, 1, "/varx"),
+            (5, 2, "/var/a"),
+            (6, 1, "/var/c"),
+        ]);
+        let found = |directories: &[Directory]| -> Vec<_> {
+            let below = |directory| host_mounts_below(directory, directories, &table);
+            directories.iter().map(below).collect()
+        };
+        assert_eq!(found(&[directory("/var", 1)]), [[b"/var/a", b"/var/c"]]);
         // Below a requested directory inside a put-back mount counting starts again.
-        let found = host_mounts_below(&[directory("/var", 1), directory("/var/a", 5)], &table);
-        assert_eq!(found, [b"/var/a/b"]);
+        let two = found(&[directory("/var", 1), directory("/var/a", 5)]);
+        assert_eq!(two, [[b"/var/c".to_vec()], [b"/var/a/b".to_vec()]]);
     }
 
     #[test]

@@ -71,6 +71,9 @@ fn ends_that_no_signal_names_are_noticed() {
     daemon.settle(0);
 }
 
+/// A few of them: a connection has two seconds to ask.
+const ENDED: usize = 2;
+
 /// Of these one signal names one at most.
 fn end_unnamed(daemon: &Daemon, apps: Vec<App>) {
     let guards: Vec<u32> = apps.iter().map(|app| app.rocker.guard_pid()).collect();
@@ -84,8 +87,6 @@ fn end_unnamed(daemon: &Daemon, apps: Vec<App>) {
 
 /// Of many those whom no signal names are looked for later, unless somebody needs their places.
 fn who_is_one_too_many_is_not_if_another_has_ended_unnamed() {
-    // A connection has two seconds to ask.
-    const ENDED: usize = 2;
     let daemon = Daemon::with_config(&format!("max_rockers = {}\n", FEW + ENDED));
     let mut apps: Vec<App> = (0..FEW + ENDED).map(|_| living(&daemon)).collect();
     end_unnamed(&daemon, apps.split_off(FEW));
@@ -96,8 +97,6 @@ fn who_is_one_too_many_is_not_if_another_has_ended_unnamed() {
 
 /// There was no room when they connected, and nobody had ended.
 fn who_came_earlier_than_the_others_ended_is_not_one_too_many() {
-    // A connection has two seconds to ask.
-    const ENDED: usize = 2;
     let daemon = Daemon::with_config(&format!("max_rockers = {}\n", FEW + ENDED));
     let mut apps: Vec<App> = (0..FEW + ENDED).map(|_| living(&daemon)).collect();
     let early: Vec<OwnedFd> = (0..ENDED).map(|_| daemon.connection_of(0)).collect();

@@ -88,6 +88,10 @@ fn many_rockers_are_measured(said: &Value, charts: &Path) {
             assert!(value(&said["among"], among, &what) > 0.0, "{what}");
         }
     }
+    let mounts = "a launch on a host with more mounts, request to all gone";
+    for what in ["floor warm, 10 more", "rocker, warm, 10 more below a sixth overlay"] {
+        assert!(value(&said["mounts"], mounts, what) > 1.0, "{what}");
+    }
     let idle = "memory of an idle rocker among 10, 5 overlays";
     let own = value(&said["memory"], idle, "its guard's own");
     assert!((4.0..=48.0).contains(&own), "{own} KiB");

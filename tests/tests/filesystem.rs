@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         a_link_planted_at_the_top_of_a_layer_is_not_followed,
         sockets_and_fifos_below_an_overlay_are_dead,
         a_package_that_is_replaced_stays_the_old_one_for_the_living,
+        a_hidden_host_mount_stays_hidden,
         a_dead_host_mount_below_an_overlaid_directory_is_no_obstacle,
         proc_shows_the_rocker_alone,
         proc_and_sys_cannot_be_written_to,
@@ -433,6 +434,30 @@ fn a_host_mount_below_an_overlaid_directory_is_visible_and_read_only() {
     let write = format!("write {}/new x", text(&below));
     assert_eq!(daemon.probe_overlaid(&[dir, text(&below)], &[&write]).one(&write), "ok");
     assert_eq!(names(host.join("below")), ["deeper", "file"]);
+}
+
+/// What another mount hides on the host does not come back with it.
+fn a_hidden_host_mount_stays_hidden() {
+    private_mounts();
+    let daemon = Daemon::start();
+    let host = open_dir(&daemon, "host");
+    for place in ["cover/in", "cover/gone"] {
+        tmpfs(&host.join(place), "mode=777");
+        fs::write(host.join(place).join("file"), "hidden").unwrap();
+    }
+    tmpfs(&host.join("cover"), "mode=777");
+    fs::create_dir(host.join("cover/in")).unwrap();
+    fs::write(host.join("cover/in/file"), "of the cover").unwrap();
+    let dir = text(&host);
+    let commands = [
+        format!("read {dir}/cover/in/file"),
+        format!("write {dir}/cover/in/new x"),
+        format!("read {dir}/cover/gone/file"),
+    ];
+    let commands = commands.each_ref().map(String::as_str);
+    let answer = daemon.probe_overlaid(&[dir], &commands);
+    let said = commands.map(|command| answer.one(command));
+    assert_eq!(said, ["of the cover", "EROFS", "ENOENT"]);
 }
 
 fn a_dead_host_mount_below_an_overlaid_directory_is_no_obstacle() {

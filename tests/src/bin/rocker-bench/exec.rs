@@ -8,13 +8,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, execve, fork};
 use rocker_client::protocol::socket::now_ns;
 use rocker_client::{Limits, OpenRocker, Program};
 use rustix::mount::MountFlags;
 use serde_json::{Value, json};
+use tests::scratch::private_mounts;
 use tests::within;
 
 use crate::figure::{Figure, Part, skip};
@@ -82,8 +82,7 @@ impl Bench {
     }
 
     fn measure_ways(&self) -> Result<Vec<Row>> {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        rustix::mount::mount_change("/", private())?;
+        private_mounts();
         let mut places = Places {
             bench: self,
             rocker: self.launch(&[]).open()?,
@@ -128,10 +127,6 @@ pub(crate) fn cover_unified_cgroups() -> Result<()> {
 /// By a directory that is empty, and gone with the mount namespace.
 pub(crate) fn cover(dir: &Path) -> Result<()> {
     Ok(rustix::mount::mount("tmpfs", dir, "tmpfs", MountFlags::empty(), None)?)
-}
-
-pub(crate) fn private() -> rustix::mount::MountPropagationFlags {
-    rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC
 }
 
 impl Places<'_> {

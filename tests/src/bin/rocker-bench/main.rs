@@ -49,6 +49,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::json;
 use tempfile::TempDir;
 use tests::c_client::{self, Request, c_string};
+use tests::scratch::private_mounts;
 use tests::{process, scratch, within};
 
 mod among;
@@ -62,6 +63,7 @@ mod floor;
 mod idle;
 mod keeper;
 mod leaks;
+mod mounts;
 mod options;
 mod packages;
 mod profile;
@@ -275,6 +277,8 @@ impl Bench {
         if !rustix::process::geteuid().is_root() {
             return Err("mounting and entering rockers needs root".into());
         }
+        // Whatever is mounted here goes with this program, however that ends.
+        private_mounts();
         let cpus = sched_getaffinity(Pid::from_raw(0))?;
         let cpu = pin(&cpus, options.cpu)?;
         let dir = scratch();
@@ -360,6 +364,7 @@ impl Bench {
             Scene::Scale => self.measure_scale()?.into(),
             Scene::Callers => self.measure_callers()?.into(),
             Scene::Among => self.measure_among()?.into(),
+            Scene::Mounts => self.measure_mounts()?.into(),
             Scene::Memory => self.measure_memory()?.into(),
             Scene::Profile => self.measure_profile()?.into(),
             Scene::Leaks => self.measure_leaks()?,

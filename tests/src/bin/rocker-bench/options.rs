@@ -16,6 +16,7 @@ pub(crate) enum Scene {
     Scale,
     Callers,
     Among,
+    Mounts,
     Memory,
     Calls,
     Packages,
@@ -25,7 +26,7 @@ pub(crate) enum Scene {
 
 impl Scene {
     /// In the order of their turns.
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Launch,
         Self::Exec,
         Self::Whole,
@@ -33,6 +34,7 @@ impl Scene {
         Self::Scale,
         Self::Callers,
         Self::Among,
+        Self::Mounts,
         Self::Memory,
         Self::Calls,
         Self::Packages,
@@ -50,6 +52,7 @@ impl Scene {
             Self::Scale => "scale",
             Self::Callers => "callers",
             Self::Among => "among",
+            Self::Mounts => "mounts",
             Self::Memory => "memory",
             Self::Calls => "calls",
             Self::Packages => "packages",
@@ -67,6 +70,7 @@ impl Scene {
             Self::Scale => "100 launches at once, launches and resets a second",
             Self::Callers => "launches by a caller of 5 MB and by one of 400 MB",
             Self::Among => "launches among as many as 5,000 living rockers",
+            Self::Mounts => "launches on a host with as many as 1,000 mounts more",
             Self::Memory => "what an idle rocker holds, with its part of the kernel",
             Self::Calls => "system calls of a launch (needs strace)",
             Self::Packages => "a Python as packages, beside plain files and mksquashfs",

@@ -25,14 +25,14 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use linux_raw_sys::loop_device as ioctl;
-use nix::sched::{CloneFlags, sched_setaffinity, unshare};
+use nix::sched::sched_setaffinity;
 use nix::unistd::Pid;
 use rustix::fs::{Advice, fadvise};
 use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tests::scratch::private_mounts;
 
-use crate::exec::private;
 use crate::figure::{Figure, Part, skip};
 use crate::{Bench, Result, percentiles, run};
 
@@ -129,8 +129,7 @@ impl Bench {
     pub(crate) fn measure_packages(&self) -> Result<Part> {
         let apart = || -> Result<Part> {
             sched_setaffinity(Pid::from_raw(0), &self.cpus)?;
-            unshare(CloneFlags::CLONE_NEWNS)?;
-            rustix::mount::mount_change("/", private())?;
+            private_mounts();
             match Tree::new(&self.options.packing, self.options.bin.join("rocker"))? {
                 Some(tree) => tree.measure(self.options.packing_rounds()),
                 None => Ok(vec![].into()),

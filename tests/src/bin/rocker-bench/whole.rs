@@ -18,12 +18,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::sched::{CloneFlags, unshare};
 use rocker_client::protocol::socket::now_ns;
 use serde_json::{Value, json};
+use tests::scratch::private_mounts;
 
 use crate::docker::{self, Docker};
-use crate::exec::{cover, cover_unified_cgroups, oci, private};
+use crate::exec::{cover, cover_unified_cgroups, oci};
 use crate::figure::{Figure, Part, skip};
 use crate::floor::Floor;
 use crate::{Bench, Master, OVERLAYS, Result, SOON, percentiles, run, run_within, stay_awake};
@@ -163,8 +163,7 @@ impl Bench {
     }
 
     fn measure_launchers(&self) -> Result<Vec<Row>> {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        rustix::mount::mount_change("/", private())?;
+        private_mounts();
         cover_unified_cgroups()?;
         LITTERED.iter().map(Path::new).filter(|dir| dir.is_dir()).try_for_each(cover)?;
         let (mut rows, mut helpers) = (vec![], Helpers::default());

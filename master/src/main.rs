@@ -103,7 +103,7 @@ fn serve(arguments: &Arguments) -> Result<(), String> {
             .map_err(|error| format!("cannot take the connection: {error}"))?;
         return Master::serve_one(config, guard, connection)?.run();
     }
-    heap::join_free_pieces();
+    heap::keep_small();
     let socket = config.socket.clone();
     let mut master = Master::listen(config, guard)?;
     log::info!("listening on {}", socket.display());

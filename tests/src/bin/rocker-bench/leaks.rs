@@ -167,8 +167,10 @@ impl Bench {
             let callers: Vec<Caller> = (0..callers)
                 .map(|number| Caller::new(self, master, number, has_limits))
                 .collect::<Result<_>>()?;
-            // What is made once is there from now on.
-            many(&callers, 50 * callers.len())?;
+            // What is made once is there from now on, and as many packages were kept as ever are:
+            // one launch in ten brings another.
+            let warm_ups = if self.options.quick { 50 } else { 500 };
+            many(&callers, warm_ups * callers.len())?;
             let before = self.idle(master, None)?;
             let mut rows = vec![];
             self.line(&mut rows, 0, 0.0, before);
